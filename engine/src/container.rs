@@ -1,0 +1,4 @@
+//! Containers: what was asked, what runs, and the process that watches over each.
+
+pub mod spec;
+pub mod state;

@@ -1,0 +1,506 @@
+//! What was asked of a container: complete, validated, serialised. Nothing below this room sees a flag.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ContainerId, ContainerName, NetworkName, VolumeName};
+use crate::quantity::{ByteSize, Span};
+use crate::signal::Signal;
+
+/// A container as asked for, before the image's own configuration is merged into it.
+///
+/// `None` and empty mean "as the image says". `Engine::create` merges and keeps the result in the
+/// container's record, so that a later change of the image changes nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// The name; a random one when `None`.
+    pub name: Option<ContainerName>,
+    /// The image as the user wrote it: reference, id or id prefix.
+    pub image: String,
+    /// What runs, as whom and where.
+    pub process: ProcessSpec,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
+    /// OCI annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The name inside the UTS namespace; the short id when `None`.
+    pub hostname: Option<String>,
+    /// NIS domain name inside the UTS namespace.
+    pub domainname: Option<String>,
+    /// How it is attached to networks.
+    pub network: NetworkMode,
+    /// Ports reachable from outside.
+    pub ports: Vec<PortBinding>,
+    /// Ports the program says it listens on: `8080/tcp`.
+    pub expose: Vec<ContainerPort>,
+    /// Name servers, search domains, options and static names.
+    pub dns: DnsSpec,
+    /// What is mounted into it.
+    pub mounts: Vec<MountSpec>,
+    /// Containers whose mounts are taken over, with an optional mode (`ro` or `rw`).
+    pub volumes_from: Vec<VolumesFrom>,
+    /// Whether the root file system is read-only.
+    pub read_only: bool,
+    /// Whether an init of ours is process 1.
+    pub init: bool,
+    /// The PID namespace.
+    pub pid: NamespaceMode,
+    /// The IPC namespace.
+    pub ipc: NamespaceMode,
+    /// The UTS namespace.
+    pub uts: NamespaceMode,
+    /// The cgroup namespace.
+    pub cgroupns: NamespaceMode,
+    /// Capabilities, seccomp and the like.
+    pub security: Security,
+    /// Devices made available.
+    pub devices: Vec<Device>,
+    /// Kernel parameters of its own namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Resource limits per process (getrlimit(2)), by name without `RLIMIT_`, lower case.
+    pub ulimits: BTreeMap<String, Ulimit>,
+    /// Size of /dev/shm.
+    pub shm_size: Option<ByteSize>,
+    /// What the out-of-memory killer adds to the score.
+    pub oom_score_adj: Option<i32>,
+    /// Limits of the cgroup.
+    pub resources: Resources,
+    /// When it is started again by itself.
+    pub restart: RestartPolicy,
+    /// Whether it removes itself, with its anonymous volumes, once it has ended.
+    pub auto_remove: bool,
+    /// What asks the program to end; the image's, then SIGTERM, when `None`.
+    pub stop_signal: Option<Signal>,
+    /// How long it may take to end; ten seconds when `None`.
+    pub stop_timeout: Option<Grace>,
+    /// How its health is found out; the image's when `None`.
+    pub healthcheck: Option<HealthCheck>,
+    /// Where its output goes.
+    pub log: LogSpec,
+    /// `os/arch[/variant]` wanted of the image.
+    pub platform: Option<String>,
+}
+
+/// What runs, as whom and where.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessSpec {
+    /// `Some` replaces the image's entrypoint and drops the image's command; `Some([])` clears it.
+    pub entrypoint: Option<Vec<String>>,
+    /// `Some` replaces the image's command.
+    pub command: Option<Vec<String>>,
+    /// `KEY=value`, in order; a later one wins over an earlier one and over the image's.
+    pub env: Vec<String>,
+    /// `user[:group]`, names or numbers.
+    pub user: Option<String>,
+    /// Supplementary groups, names or numbers.
+    pub group_add: Vec<String>,
+    /// The working directory.
+    pub working_dir: Option<PathBuf>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether its standard input stays open.
+    pub open_stdin: bool,
+    /// Whether standard input closes when the first attached client leaves.
+    pub stdin_once: bool,
+}
+
+/// How a container meets the network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkMode {
+    /// Attached to these bridge networks, the first one giving the default route; `[]` is the network `bridge`.
+    Bridge(Vec<NetworkAttachment>),
+    /// The host's own.
+    Host,
+    /// Loopback alone.
+    None,
+    /// The one of another container.
+    Container(ContainerId),
+}
+
+/// One network a container is attached to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    /// The network, by name or id.
+    pub network: String,
+    /// Further names it answers to there.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Addresses wanted; given by the pool when empty. One per family.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// The link's hardware address, `02:42:ac:11:00:02`.
+    #[serde(default)]
+    pub mac_address: Option<String>,
+    /// The attachment with the highest one gives the default route.
+    #[serde(default)]
+    pub gateway_priority: i32,
+}
+
+/// A transport protocol that ports belong to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Transmission control protocol.
+    Tcp,
+    /// User datagram protocol.
+    Udp,
+    /// Stream control transmission protocol.
+    Sctp,
+}
+
+/// A port inside a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// 1 to 65535.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// A port of the host that leads to a port of the container. Ranges are expanded before they get here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortBinding {
+    /// The address of the host it is published on; every one, v4 and v6, when `None`.
+    pub host_ip: Option<IpAddr>,
+    /// Candidate ports of the host, first and last: one free port of them is taken; any free one when `None`.
+    pub host_port: Option<(u16, u16)>,
+    /// The port of the container.
+    pub container: ContainerPort,
+}
+
+/// Name resolution inside the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsSpec {
+    /// Upstream servers instead of the host's.
+    pub servers: Vec<IpAddr>,
+    /// Search domains instead of the host's.
+    pub search: Vec<String>,
+    /// Options of resolv.conf(5).
+    pub options: Vec<String>,
+    /// Lines of /etc/hosts: name and address, or `host-gateway`.
+    pub extra_hosts: Vec<(String, String)>,
+}
+
+/// Something mounted into the container at an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountSpec {
+    /// Where it appears.
+    pub target: PathBuf,
+    /// What appears there.
+    pub source: MountSource,
+    /// Whether it can only be read.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountSource {
+    /// A file or directory of the host.
+    Bind {
+        /// Its absolute path on the host.
+        path: PathBuf,
+        /// Whether a missing directory is made (`-v`) or refused (`--mount`).
+        create: bool,
+        /// How later mounts travel between the two sides.
+        propagation: Propagation,
+        /// Whether mounts below it come along.
+        recursive: bool,
+    },
+    /// A named volume, or a new anonymous one when the name is `None`.
+    Volume {
+        /// The volume.
+        name: Option<VolumeName>,
+        /// Whether an empty volume is left empty instead of being filled from the image.
+        no_copy: bool,
+        /// A path inside the volume that is shown instead of its root.
+        subpath: Option<PathBuf>,
+    },
+    /// A file system in memory.
+    Tmpfs {
+        /// Its size; half of the memory when `None`.
+        size: Option<ByteSize>,
+        /// Permission bits of its root; 1777 when `None`.
+        mode: Option<u32>,
+        /// Further mount options (`exec`, `uid=…`).
+        options: Vec<String>,
+    },
+    /// A file with this content, on tmpfs only: how secrets and configurations arrive.
+    Content {
+        /// The bytes, kept in the run directory and never in the state directory.
+        file: PathBuf,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// How mounts travel between a bind mount and its source (mount_namespaces(7)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Propagation {
+    /// Not at all, recursively.
+    #[default]
+    Rprivate,
+    /// Not at all.
+    Private,
+    /// Both ways, recursively.
+    Rshared,
+    /// Both ways.
+    Shared,
+    /// From the host only, recursively.
+    Rslave,
+    /// From the host only.
+    Slave,
+}
+
+/// A container whose mounts are taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumesFrom {
+    /// The container, by name or id.
+    pub container: String,
+    /// Whether they can only be read; as in the other container when `None`.
+    pub read_only: Option<bool>,
+}
+
+/// Whose namespace a container lives in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// One of its own.
+    #[default]
+    Private,
+    /// One of its own that others may join.
+    Shareable,
+    /// The host's.
+    Host,
+    /// Another container's.
+    Container(ContainerId),
+    /// None at all (`--ipc none`: a namespace of its own without /dev/shm).
+    None,
+}
+
+/// Privileges given or taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// Everything the engine itself may do.
+    pub privileged: bool,
+    /// Capabilities added to docker's default set, without `CAP_`, or `ALL`.
+    pub cap_add: Vec<String>,
+    /// Capabilities dropped from it first, without `CAP_`, or `ALL`.
+    pub cap_drop: Vec<String>,
+    /// Whether setuid programs give no privileges.
+    pub no_new_privileges: bool,
+    /// The system call filter.
+    pub seccomp: Seccomp,
+    /// Whether /proc and /sys are shown without masks.
+    pub unmask_system_paths: bool,
+}
+
+/// The system call filter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Seccomp {
+    /// Docker's default profile.
+    #[default]
+    Default,
+    /// None.
+    Unconfined,
+    /// A profile in docker's JSON form.
+    Profile(String),
+}
+
+/// A device node of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its path on the host.
+    pub host: PathBuf,
+    /// Its path in the container.
+    pub container: PathBuf,
+    /// Some of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+/// A limit per process; `-1` is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    /// What holds.
+    pub soft: i64,
+    /// How far the process may raise it itself.
+    pub hard: i64,
+}
+
+/// Limits of the container's cgroup. `None` is unlimited.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Bytes of memory.
+    pub memory: Option<ByteSize>,
+    /// Bytes of memory and swap together; `-1` is unlimited; twice the memory when `None`.
+    pub memory_swap: Option<i64>,
+    /// Bytes of memory it keeps under pressure.
+    pub memory_reservation: Option<ByteSize>,
+    /// Billionths of a processor.
+    pub nano_cpus: Option<u64>,
+    /// Microseconds of processor time per period.
+    pub cpu_quota: Option<i64>,
+    /// Microseconds.
+    pub cpu_period: Option<u64>,
+    /// Relative weight, 2 to 262144, 1024 being normal.
+    pub cpu_shares: Option<u64>,
+    /// Processors it may run on: `0-2,4`.
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes it may use.
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads; `-1` is unlimited.
+    pub pids: Option<i64>,
+    /// Whether the out-of-memory killer leaves it alone (v1 only).
+    pub oom_kill_disable: bool,
+}
+
+/// When a container is started again by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RestartPolicy {
+    /// Never.
+    #[default]
+    No,
+    /// Whenever it ended, and after a reboot.
+    Always,
+    /// As `Always`, unless a person stopped it.
+    UnlessStopped,
+    /// When it ended with a code other than 0, at most this often in a row; without end when 0.
+    OnFailure(u32),
+}
+
+/// How long something may take to end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grace {
+    /// This long, then it is killed.
+    Limited(Span),
+    /// For ever.
+    Unlimited,
+}
+
+/// How a container's health is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The program, or `None` to switch off the image's check.
+    pub test: Option<Vec<String>>,
+    /// Time between two probes.
+    pub interval: Span,
+    /// How long one may take.
+    pub timeout: Span,
+    /// How many in a row must fail.
+    pub retries: u32,
+    /// How long failures do not count after the start.
+    pub start_period: Span,
+    /// Time between two probes in the start period.
+    pub start_interval: Span,
+}
+
+/// Where output goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSpec {
+    /// `json-file`, `local` or `none`.
+    pub driver: String,
+    /// `max-size`, `max-file`, `tag`, …
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+// === impls ===
+
+impl Default for ContainerSpec {
+    fn default() -> Self {
+        Self {
+            name: None,
+            image: String::new(),
+            process: ProcessSpec::default(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            hostname: None,
+            domainname: None,
+            network: NetworkMode::Bridge(Vec::new()),
+            ports: Vec::new(),
+            expose: Vec::new(),
+            dns: DnsSpec::default(),
+            mounts: Vec::new(),
+            volumes_from: Vec::new(),
+            read_only: false,
+            init: false,
+            pid: NamespaceMode::Private,
+            ipc: NamespaceMode::Private,
+            uts: NamespaceMode::Private,
+            cgroupns: NamespaceMode::Private,
+            security: Security::default(),
+            devices: Vec::new(),
+            sysctls: BTreeMap::new(),
+            ulimits: BTreeMap::new(),
+            shm_size: None,
+            oom_score_adj: None,
+            resources: Resources::default(),
+            restart: RestartPolicy::No,
+            auto_remove: false,
+            stop_signal: None,
+            stop_timeout: None,
+            healthcheck: None,
+            log: LogSpec::default(),
+            platform: None,
+        }
+    }
+}
+
+impl Default for LogSpec {
+    fn default() -> Self {
+        Self { driver: "json-file".to_owned(), options: BTreeMap::new() }
+    }
+}
+
+impl NetworkAttachment {
+    /// An attachment to this network and nothing more.
+    pub fn to(network: &NetworkName) -> Self {
+        Self {
+            network: network.to_string(),
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            mac_address: None,
+            gateway_priority: 0,
+        }
+    }
+}
+
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        })
+    }
+}
+
+impl std::fmt::Display for ContainerPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.port, self.protocol)
+    }
+}
+
+impl std::fmt::Display for RestartPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::No => f.write_str("no"),
+            Self::Always => f.write_str("always"),
+            Self::UnlessStopped => f.write_str("unless-stopped"),
+            Self::OnFailure(0) => f.write_str("on-failure"),
+            Self::OnFailure(limit) => write!(f, "on-failure:{limit}"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Images: names, configurations and layers.
+
+pub mod config;

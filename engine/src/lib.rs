@@ -1,0 +1,14 @@
+//! A container engine without a daemon: images, builds, containers, networks and volumes.
+
+pub mod container;
+pub mod error;
+pub mod id;
+pub mod image;
+pub mod paths;
+pub mod quantity;
+pub mod signal;
+pub mod store;
+mod sys;
+
+pub use error::{Error, Kind, Result};
+pub use paths::Root;

@@ -1,0 +1,165 @@
+//! Every path under the state root and the run root, as methods of one [`Root`]. Only this room joins them.
+
+use std::path::{Path, PathBuf};
+
+use crate::id::{ContainerId, Digest, NetworkId, VolumeName};
+
+/// Where one engine keeps itself. Two roots are two engines that do not see each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    state: PathBuf,
+    run: PathBuf,
+    tag: String,
+}
+
+/// What survives a reboot, unless `--root` or `RENGINE_ROOT` says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/rengine";
+
+// === impl Root ===
+
+impl Root {
+    /// The root at this absolute directory. The default root runs in `/run/rengine` under the tag `rengine`;
+    /// any other one has a tag of its own made from its path, so that interface names, cgroups and firewall
+    /// tables of two roots never meet.
+    pub fn at(state: &Path) -> Self {
+        if state == Path::new(DEFAULT_STATE) {
+            return Self { state: state.to_owned(), run: "/run/rengine".into(), tag: "rengine".into() };
+        }
+        let digest = Digest::of(state.as_os_str().as_encoded_bytes());
+        let tag = format!("rengine-{}", &digest.hex()[..8]);
+        Self { state: state.to_owned(), run: Path::new("/run").join(&tag), tag }
+    }
+
+    /// The directory that survives a reboot.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The directory that does not survive a reboot.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// The word that marks this root's kernel objects: the cgroup parent and the nft table.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// Four to eight characters that mark this root's network interfaces, whose names are 15 bytes at most.
+    pub fn short_tag(&self) -> &str {
+        self.tag.strip_prefix("rengine-").unwrap_or("re")
+    }
+
+    /// All containers' state.
+    pub fn containers(&self) -> PathBuf {
+        self.state.join("containers")
+    }
+
+    /// One container's state: `config.json`, `state.json`, logs, `upper`, `work`, `hosts`, …
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.containers().join(id.as_str())
+    }
+
+    /// The claimed container names: a symbolic link a name, whose target is the id.
+    pub fn container_names(&self) -> PathBuf {
+        self.state.join("names")
+    }
+
+    /// All containers' run directories.
+    pub fn container_runs(&self) -> PathBuf {
+        self.run.join("containers")
+    }
+
+    /// One container's run directory: the monitor's lock and control socket.
+    pub fn container_run(&self, id: &ContainerId) -> PathBuf {
+        self.container_runs().join(id.as_str())
+    }
+
+    /// The monitor's control socket; short enough for `sun_path` (108 bytes) with every root.
+    pub fn control_socket(&self, id: &ContainerId) -> PathBuf {
+        self.container_run(id).join("ctl")
+    }
+
+    /// The lock a live monitor holds.
+    pub fn monitor_lock(&self, id: &ContainerId) -> PathBuf {
+        self.container_run(id).join("lock")
+    }
+
+    /// The content store, an OCI image layout.
+    pub fn content(&self) -> PathBuf {
+        self.state.join("content")
+    }
+
+    /// All unpacked layers.
+    pub fn layers(&self) -> PathBuf {
+        self.state.join("layers")
+    }
+
+    /// One unpacked layer, by the digest of its uncompressed tar.
+    pub fn layer(&self, diff: &Digest) -> PathBuf {
+        self.layers().join(diff.hex())
+    }
+
+    /// Image records and references.
+    pub fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// The builder's cache records.
+    pub fn build_cache(&self) -> PathBuf {
+        self.state.join("build")
+    }
+
+    /// Files being made, on the file system they will be renamed within.
+    pub fn scratch(&self) -> PathBuf {
+        self.state.join("tmp")
+    }
+
+    /// Network records.
+    pub fn networks(&self) -> PathBuf {
+        self.state.join("networks")
+    }
+
+    /// One network's record.
+    pub fn network(&self, id: &NetworkId) -> PathBuf {
+        self.networks().join(id.as_str())
+    }
+
+    /// Live endpoints of all networks.
+    pub fn network_runs(&self) -> PathBuf {
+        self.run.join("networks")
+    }
+
+    /// Live endpoints of one network: a file a container, read by its resolvers.
+    pub fn network_run(&self, id: &NetworkId) -> PathBuf {
+        self.network_runs().join(id.as_str())
+    }
+
+    /// All volumes.
+    pub fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
+    }
+
+    /// One volume: its record and `_data`.
+    pub fn volume(&self, name: &VolumeName) -> PathBuf {
+        self.volumes().join(name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_socket_fits_into_a_socket_address() {
+        let root =
+            Root::at(Path::new("/some/very/long/path/that/a/test/made/for/itself/in/a/temporary/folder"));
+        assert!(root.control_socket(&ContainerId::random()).as_os_str().len() < 108);
+    }
+
+    #[test]
+    fn two_roots_share_no_tag() {
+        assert_eq!(Root::at(Path::new(DEFAULT_STATE)).tag(), "rengine");
+        assert_ne!(Root::at(Path::new("/a")).tag(), Root::at(Path::new("/b")).tag());
+    }
+}

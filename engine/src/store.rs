@@ -1,0 +1,150 @@
+//! Records and locks: JSON files that are always whole, and locks that end with their holder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::FlockOperation;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Whether losing the newest version of a record in a power cut would lose data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The record can be made again, or describes what a power cut ends anyway.
+    Rename,
+    /// The record and its name are on the disk when the call returns.
+    Sync,
+}
+
+/// A lock on the thing it guards. The kernel releases it when the holder ends, however it ends (flock(2): the
+/// lock belongs to the open file description).
+#[derive(Debug)]
+pub struct Lock(File);
+
+/// Keeps the temporary names of two threads apart.
+static TURN: AtomicU64 = AtomicU64::new(0);
+
+/// Writes a record under a temporary name and renames it, so that no reader ever sees half of one.
+pub fn write_json<T: Serialize>(path: &Path, record: &T, durability: Durability) -> io::Result<()> {
+    let bytes = serde_json::to_vec(record)?;
+    write_atomic(path, &bytes, 0o600, durability)
+}
+
+/// Writes a file under a temporary name and renames it.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    let temporary = directory.join(format!(".{name}.{}.{turn}.tmp", std::process::id()));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+    file.write_all(bytes)?;
+    if durability == Durability::Sync {
+        file.sync_all()?;
+    }
+    fs::rename(&temporary, path)?;
+    if durability == Durability::Sync {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Reads a record; `None` when there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a directory and its parents for the engine alone (0700).
+pub fn private_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes a file; one that is not there is fine.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory and all that is in it; one that is not there is fine.
+pub fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+// === impl Lock ===
+
+impl Lock {
+    /// Waits until nobody else holds the lock in this file, which is made when missing.
+    pub fn exclusive(path: &Path) -> io::Result<Self> {
+        Self::take(path, FlockOperation::LockExclusive)
+    }
+
+    /// Waits until nobody holds it exclusively; several may share it.
+    pub fn shared(path: &Path) -> io::Result<Self> {
+        Self::take(path, FlockOperation::LockShared)
+    }
+
+    /// Takes the lock if nobody holds it now.
+    pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
+        match Self::take(path, FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The locked file.
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
+    fn take(path: &Path, operation: FlockOperation) -> io::Result<Self> {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Self(file)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_replaced_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("record.json");
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), None);
+        write_json(&path, &[1, 2], Durability::Rename).unwrap();
+        write_json(&path, &[3], Durability::Sync).unwrap();
+        assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![3]));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_lock_ends_with_its_holder() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("lock");
+        let held = Lock::exclusive(&path).unwrap();
+        assert!(Lock::try_exclusive(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_exclusive(&path).unwrap().is_some());
+    }
+}

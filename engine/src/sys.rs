@@ -1,0 +1,1 @@
+//! The only room with unsafe code: kernel calls that no crate offers, as safe functions.
