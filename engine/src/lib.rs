@@ -9,6 +9,7 @@ pub mod quantity;
 pub mod signal;
 pub mod store;
 mod sys;
+pub mod volume;
 
 pub use error::{Error, Kind, Result};
 pub use paths::Root;
