@@ -4,6 +4,7 @@ pub mod container;
 pub mod error;
 pub mod id;
 pub mod image;
+pub mod layer;
 pub mod paths;
 pub mod quantity;
 pub mod signal;
