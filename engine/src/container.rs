@@ -1,5 +1,10 @@
 //! Containers: what was asked, what runs, and the process that watches over each.
 
+pub mod capabilities;
+pub mod exec;
+pub mod launch;
 pub mod merge;
+pub mod plan;
+pub mod record;
 pub mod spec;
 pub mod state;

@@ -1,0 +1,206 @@
+//! What a launch needs, complete: every name, path and default resolved beforehand. Pure data.
+
+use std::path::PathBuf;
+
+use crate::container::capabilities::CapabilitySet;
+use crate::container::launch::LaunchError;
+use crate::container::record::ContainerRecord;
+use crate::container::spec::Propagation;
+use crate::paths::Root;
+
+/// How one container is launched.
+#[derive(Debug, Clone)]
+pub struct LaunchPlan {
+    /// Its first process.
+    pub process: ProcessPlan,
+    /// Whose namespaces it lives in.
+    pub namespaces: Namespaces,
+    /// What it sees as `/`.
+    pub rootfs: RootfsPlan,
+    /// The name inside its UTS namespace.
+    pub hostname: Option<String>,
+    /// NIS domain name inside its UTS namespace.
+    pub domainname: Option<String>,
+    /// Kernel parameters of its own namespaces, by dotted name.
+    pub sysctls: Vec<(String, String)>,
+    /// Whether an init of ours is process 1 and the program its child.
+    pub init: bool,
+}
+
+/// How a process of a container is executed, be it the first one or one that joins later.
+#[derive(Debug, Clone)]
+pub struct ProcessPlan {
+    /// The program and its arguments; never empty.
+    pub argv: Vec<String>,
+    /// `KEY=value`; `HOME` is added from the user's entry when missing.
+    pub env: Vec<String>,
+    /// The working directory, made when missing.
+    pub cwd: PathBuf,
+    /// `user[:group]`, names or numbers, looked up inside the container; root when empty.
+    pub user: String,
+    /// Further groups, names or numbers, looked up inside the container.
+    pub groups: Vec<String>,
+    /// Whether it gets a terminal of the container's own devpts.
+    pub terminal: Option<TerminalSize>,
+    /// What it and its children may ever do; already cut to what the engine itself may do.
+    pub capabilities: CapabilitySet,
+    /// Whether setuid programs give no privileges.
+    pub no_new_privileges: bool,
+    /// The system call filter, compiled; `None` is unconfined.
+    pub seccomp: Option<Vec<libc::sock_filter>>,
+    /// Resource limits per process.
+    pub limits: Vec<Limit>,
+    /// What the out-of-memory killer adds to the score.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// A terminal's size; 0 by 0 leaves it to the first resize.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TerminalSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters a line.
+    pub columns: u16,
+}
+
+/// One limit per process; `None` is unlimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// What is limited.
+    pub resource: rustix::process::Resource,
+    /// What holds.
+    pub soft: Option<u64>,
+    /// How far the process may raise it itself.
+    pub hard: Option<u64>,
+}
+
+/// Whose namespaces a container lives in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Process ids.
+    pub pid: Whose,
+    /// Network.
+    pub net: Whose,
+    /// System V and POSIX message queues.
+    pub ipc: Whose,
+    /// Host and domain name.
+    pub uts: Whose,
+    /// The view of the cgroup tree.
+    pub cgroup: Whose,
+}
+
+/// Whose namespace it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Whose {
+    /// A new one.
+    #[default]
+    Own,
+    /// The host's.
+    Host,
+    /// The one of this process.
+    Of(i32),
+}
+
+/// What a container sees as `/`. All paths of the host are absolute.
+#[derive(Debug, Clone, Default)]
+pub struct RootfsPlan {
+    /// Read-only layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// The writable layer.
+    pub upper: PathBuf,
+    /// The overlay's own scratch directory, beside the writable layer.
+    pub work: PathBuf,
+    /// Whether the writable layer need not survive a power cut.
+    pub volatile: bool,
+    /// Whether `/` can only be read.
+    pub read_only: bool,
+    /// What is mounted into it, shallow targets first.
+    pub mounts: Vec<ResolvedMount>,
+    /// Devices of the host made available.
+    pub devices: Vec<DeviceNode>,
+    /// Bytes of /dev/shm; `None` leaves it out.
+    pub shm_size: Option<u64>,
+    /// Whether there is a /dev/mqueue: its own IPC namespace is needed for one.
+    pub mqueue: bool,
+    /// Whether /sys, /proc and the cgroups can be written as far as capabilities go.
+    pub privileged: bool,
+    /// Paths hidden behind nothing.
+    pub masked: Vec<PathBuf>,
+    /// Paths of /proc that can only be read.
+    pub readonly: Vec<PathBuf>,
+}
+
+/// Something mounted into the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedMount {
+    /// Where it appears.
+    pub target: PathBuf,
+    /// What appears there.
+    pub source: ResolvedSource,
+    /// Whether it can only be read, with everything mounted below it.
+    pub read_only: bool,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResolvedSource {
+    /// A file or directory of the host.
+    Bind {
+        /// Its path.
+        path: PathBuf,
+        /// How later mounts travel between the two sides.
+        propagation: Propagation,
+        /// Whether mounts below it come along.
+        recursive: bool,
+    },
+    /// A file system in memory.
+    Tmpfs {
+        /// Options of tmpfs(5): `size`, `mode`, `uid`, …
+        options: Vec<(String, String)>,
+        /// Whether programs on it can be executed.
+        exec: bool,
+        /// Whether setuid bits count there.
+        suid: bool,
+        /// Whether device nodes work there.
+        dev: bool,
+    },
+    /// A copy of a file of the host, in memory.
+    Content {
+        /// Its path.
+        file: PathBuf,
+        /// Permission bits of the copy.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+    },
+}
+
+/// A device node of the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Its path in the container.
+    pub path: PathBuf,
+    /// The kernel's number of the device.
+    pub rdev: u64,
+    /// Whether it is a block device.
+    pub block: bool,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl LaunchPlan {
+    /// The plan of a container of this root. Containers whose namespaces it joins must be running.
+    ///
+    /// # Errors
+    /// When a container it joins is not running, or a value makes no sense.
+    pub fn for_container(root: &Root, record: &ContainerRecord) -> Result<Self, LaunchError> {
+        let _ = (root, record);
+        Err(LaunchError::Invalid("planning is not built yet".to_owned()))
+    }
+}

@@ -1,0 +1,122 @@
+//! What is kept of a container for as long as it exists: `config.json` and `state.json`.
+
+use std::io;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::container::spec::ContainerSpec;
+use crate::container::state::State;
+use crate::id::{ContainerId, ContainerName, ImageId};
+use crate::paths::Root;
+use crate::store::{self, Durability};
+
+/// A container as `config.json` keeps it: written at creation, rewritten by `rename` and `update` alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// The format, 1.
+    pub version: u32,
+    /// Its identity.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: ContainerName,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The image it was made from.
+    pub image: ImageId,
+    /// What was asked, merged with the image's configuration.
+    pub spec: ContainerSpec,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// The image's unpacked layers, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// What it is for.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a container is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// A person or compose asked for it.
+    #[default]
+    Service,
+    /// It is one step of a build: its writable layer need not survive a power cut until it is committed.
+    Build,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StateRecord {
+    version: u32,
+    state: State,
+}
+
+// === impl ContainerRecord ===
+
+impl ContainerRecord {
+    /// The newest format.
+    pub const VERSION: u32 = 1;
+
+    /// Reads a container's record; `None` when there is no such container.
+    pub fn read(root: &Root, id: &ContainerId) -> io::Result<Option<Self>> {
+        store::read_json(&root.container(id).join("config.json"))
+    }
+
+    /// Writes the record; its directory must exist.
+    pub fn write(&self, root: &Root) -> io::Result<()> {
+        store::write_json(&root.container(&self.id).join("config.json"), self, Durability::Sync)
+    }
+
+    /// The hostname inside: as asked, else the short id.
+    pub fn hostname(&self) -> &str {
+        self.spec.hostname.as_deref().unwrap_or(self.id.short())
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Reads a container's state; `None` when it has none yet.
+    pub fn read(root: &Root, id: &ContainerId) -> io::Result<Option<Self>> {
+        let record: Option<StateRecord> = store::read_json(&root.container(id).join("state.json"))?;
+        Ok(record.map(|record| record.state))
+    }
+
+    /// Writes a container's state. Only the holder of the monitor's lock may.
+    pub fn write(&self, root: &Root, id: &ContainerId) -> io::Result<()> {
+        let record = StateRecord { version: 1, state: self.clone() };
+        store::write_json(&root.container(id).join("state.json"), &record, Durability::Rename)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_and_states_are_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let record = ContainerRecord {
+            version: ContainerRecord::VERSION,
+            id: ContainerId::random(),
+            name: "web-1".parse().unwrap(),
+            created: Timestamp::UNIX_EPOCH,
+            image: ImageId::of(b"image"),
+            spec: ContainerSpec::default(),
+            argv: vec!["sh".to_owned()],
+            lower: vec!["/layer".into()],
+            purpose: Purpose::Service,
+        };
+        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), None);
+        store::private_directory(&root.container(&record.id)).unwrap();
+        record.write(&root).unwrap();
+        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), Some(record.clone()));
+        assert_eq!(State::read(&root, &record.id).unwrap(), None);
+        State::Created.write(&root, &record.id).unwrap();
+        assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
+        assert_eq!(record.hostname(), record.id.short());
+    }
+}
