@@ -1,1 +1,3 @@
 //! The only room with unsafe code: kernel calls that no crate offers, as safe functions.
+
+pub(crate) mod bpf;

@@ -1,0 +1,188 @@
+//! Which device nodes a container may use: rules as values, and their translation for the kernel.
+
+use crate::sys::bpf::Instruction;
+
+/// What a container may do with devices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Devices {
+    /// Everything the host may (privileged containers).
+    All,
+    /// What these rules allow, and nothing else.
+    Only(Vec<DeviceRule>),
+}
+
+/// One thing that is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceRule {
+    /// Character or block devices.
+    pub kind: DeviceKind,
+    /// The driver; any when `None`.
+    pub major: Option<u32>,
+    /// The device of that driver; any when `None`.
+    pub minor: Option<u32>,
+    /// What may be done with it.
+    pub access: Access,
+}
+
+/// A kind of device node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// `c`.
+    Character,
+    /// `b`.
+    Block,
+}
+
+/// Some of read, write and mknod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// `r`: opening for reading.
+    pub read: bool,
+    /// `w`: opening for writing.
+    pub write: bool,
+    /// `m`: making a node.
+    pub make: bool,
+}
+
+// === impl Devices ===
+
+impl Devices {
+    /// What every container may use, as in docker: making any node, and null, zero, full, random, urandom, tty,
+    /// console, ptmx and the terminals of its own devpts.
+    pub fn standard() -> Self {
+        use DeviceKind::{Block, Character};
+        let node = |major, minor| DeviceRule { kind: Character, major, minor, access: Access::ALL };
+        let make = |kind| DeviceRule { kind, major: None, minor: None, access: Access::MAKE };
+        Self::Only(vec![
+            node(Some(1), Some(3)),
+            node(Some(1), Some(5)),
+            node(Some(1), Some(7)),
+            node(Some(1), Some(8)),
+            node(Some(1), Some(9)),
+            node(Some(5), Some(0)),
+            node(Some(5), Some(1)),
+            node(Some(5), Some(2)),
+            node(Some(136), None),
+            make(Character),
+            make(Block),
+        ])
+    }
+
+    /// The same and this.
+    pub fn allow(&mut self, rule: DeviceRule) {
+        if let Self::Only(rules) = self {
+            rules.push(rule);
+        }
+    }
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Everything.
+    pub const ALL: Self = Self { read: true, write: true, make: true };
+    /// Making nodes only.
+    pub const MAKE: Self = Self { read: false, write: false, make: true };
+
+    /// Reads `rwm` and parts of it; `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut access = Self { read: false, write: false, make: false };
+        for letter in text.chars() {
+            match letter {
+                'r' => access.read = true,
+                'w' => access.write = true,
+                'm' => access.make = true,
+                _ => return None,
+            }
+        }
+        (!text.is_empty()).then_some(access)
+    }
+
+    fn bits(self) -> i32 {
+        i32::from(self.make) | i32::from(self.read) << 1 | i32::from(self.write) << 2
+    }
+}
+
+// === impl DeviceRule ===
+
+impl DeviceRule {
+    /// The rule in v1's words: `c 1:3 rwm`.
+    pub(super) fn to_v1(self) -> String {
+        let kind = match self.kind {
+            DeviceKind::Character => 'c',
+            DeviceKind::Block => 'b',
+        };
+        let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+        let mut text = format!("{kind} {}:{} ", number(self.major), number(self.minor));
+        for (set, letter) in [(self.access.read, 'r'), (self.access.write, 'w'), (self.access.make, 'm')] {
+            if set {
+                text.push(letter);
+            }
+        }
+        text
+    }
+}
+
+/// The rules as an eBPF program of type CGROUP_DEVICE: 1 allows, 0 refuses. The kernel passes the kind of device in
+/// the low and the access in the high half of the first word, then major and minor.
+pub(super) fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
+    const CONTEXT: u8 = 1;
+    const KIND: u8 = 2;
+    const ACCESS: u8 = 3;
+    const MAJOR: u8 = 4;
+    const MINOR: u8 = 5;
+    const SCRATCH: u8 = 0;
+    let mut program = vec![
+        Instruction::load_word(KIND, CONTEXT, 0),
+        Instruction::copy(ACCESS, KIND),
+        Instruction::and(KIND, 0xffff),
+        Instruction::shift_right(ACCESS, 16),
+        Instruction::load_word(MAJOR, CONTEXT, 4),
+        Instruction::load_word(MINOR, CONTEXT, 8),
+    ];
+    for rule in rules {
+        let kind = match rule.kind {
+            DeviceKind::Block => 1,
+            DeviceKind::Character => 2,
+        };
+        // Every check jumps past this rule, so its length has to be known before its first instruction.
+        let checks = 4 + usize::from(rule.major.is_some()) + usize::from(rule.minor.is_some());
+        let end = program.len() + checks + 2;
+        let past = |program: &Vec<Instruction>| (end - program.len() - 1) as i16;
+        program.push(Instruction::jump_unless(KIND, kind, past(&program)));
+        program.push(Instruction::copy(SCRATCH, ACCESS));
+        program.push(Instruction::and(SCRATCH, rule.access.bits()));
+        program.push(Instruction::jump_unless_same(SCRATCH, ACCESS, past(&program)));
+        for (register, number) in [(MAJOR, rule.major), (MINOR, rule.minor)] {
+            if let Some(number) = number {
+                program.push(Instruction::jump_unless(register, number as i32, past(&program)));
+            }
+        }
+        program.push(Instruction::set(SCRATCH, 1));
+        program.push(Instruction::exit());
+    }
+    program.push(Instruction::set(SCRATCH, 0));
+    program.push(Instruction::exit());
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_read_as_v1_wants_them() {
+        let Devices::Only(rules) = Devices::standard() else { panic!("standard is a list") };
+        let texts: Vec<_> = rules.into_iter().map(DeviceRule::to_v1).collect();
+        assert_eq!(texts[0], "c 1:3 rwm");
+        assert_eq!(texts[8..], ["c 136:* rwm", "c *:* m", "b *:* m"]);
+    }
+
+    #[test]
+    fn access_is_some_of_three_letters() {
+        assert_eq!(Access::parse("rwm"), Some(Access::ALL));
+        assert_eq!(Access::parse("m"), Some(Access::MAKE));
+        assert_eq!(Access::parse(""), None);
+        assert_eq!(Access::parse("rx"), None);
+    }
+}
