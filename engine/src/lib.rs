@@ -1,5 +1,6 @@
 //! A container engine without a daemon: images, builds, containers, networks and volumes.
 
+pub mod builder;
 pub mod container;
 pub mod error;
 pub mod id;
