@@ -1,9 +1,17 @@
 //! The Compose Specification on the engine: load, plan, execute, watch.
 
 pub mod canonical;
+pub mod cause;
+pub mod desired;
 pub mod diagnostic;
+pub mod graph;
+pub mod labels;
 pub mod load;
 pub mod model;
+pub mod names;
+pub mod observe;
+pub mod operation;
+pub mod plan;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use load::{LoadOptions, Loaded, load};

@@ -1,0 +1,160 @@
+//! The plan of `down`: everything of the project goes, dependents first.
+
+use std::collections::BTreeMap;
+
+use engine::container::spec::Grace;
+
+use super::up::orphans;
+use super::{Plan, PlanError, StepId};
+use crate::cause::Cause;
+use crate::desired::Desired;
+use crate::observe::{Observed, SeenContainer};
+use crate::operation::Operation;
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct DownOptions {
+    /// The services to take down; the whole project when empty.
+    pub services: Vec<String>,
+    /// Whether named and anonymous volumes go too (`-v`).
+    pub volumes: bool,
+    /// Which images go too.
+    pub images: Option<Images>,
+    /// Whether containers of services that are in no file go too.
+    pub remove_orphans: bool,
+    /// How long containers may take to end.
+    pub grace: Option<Grace>,
+}
+
+/// Which images `down --rmi` removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Images {
+    /// Those no file names: built here for a service without `image`.
+    Local,
+    /// Every one.
+    All,
+}
+
+/// Plans `down`.
+pub fn down(desired: &Desired, observed: &Observed, options: &DownOptions) -> Result<Plan, PlanError> {
+    if let Some(unknown) = options.services.iter().find(|name| {
+        !desired.services.contains_key(*name)
+            && !observed.containers.iter().any(|seen| seen.service == **name)
+    }) {
+        return Err(PlanError::NoSuchService(unknown.clone()));
+    }
+    let mut plan = Plan::default();
+    let removed = remove_containers(&mut plan, desired, observed, options)?;
+    if !options.services.is_empty() {
+        return Ok(plan);
+    }
+    for (name, network) in ours(&observed.networks, desired, |network| network.project.as_deref()) {
+        let after: Vec<StepId> =
+            removed.iter().filter(|(seen, _)| seen.networks.contains(name)).map(|(_, step)| *step).collect();
+        let remove = Operation::RemoveNetwork { id: network.id.clone(), name: name.clone() };
+        plan.add(remove, Cause::Asked, after);
+    }
+    if options.volumes {
+        for (name, _) in ours(&observed.volumes, desired, |volume| volume.project.as_deref()) {
+            let external = desired.volumes.values().any(|volume| volume.external && volume.name == *name);
+            if !external {
+                let after: Vec<StepId> = removed.iter().map(|(_, step)| *step).collect();
+                plan.add(Operation::RemoveVolume { name: name.clone() }, Cause::Asked, after);
+            }
+        }
+    }
+    remove_images(&mut plan, desired, observed, options.images, &removed);
+    Ok(plan)
+}
+
+type Removed<'a> = Vec<(&'a SeenContainer, StepId)>;
+
+/// Stops and removes containers; one waits for those that depend on it.
+fn remove_containers<'a>(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &'a Observed,
+    options: &DownOptions,
+) -> Result<Removed<'a>, PlanError> {
+    let orphans = orphans(desired, observed);
+    let is_orphan =
+        |seen: &SeenContainer| orphans.iter().any(|orphan| orphan.id == seen.id && !orphan.one_off);
+    let mut doomed: Vec<&SeenContainer> = observed
+        .containers
+        .iter()
+        .filter(|seen| options.services.is_empty() || options.services.contains(&seen.service))
+        .filter(|seen| options.remove_orphans || !is_orphan(seen) || options.services.contains(&seen.service))
+        .collect();
+    let order = crate::graph::order(desired)?;
+    // What no file knows goes first: nothing can be said of what it depends on.
+    let rank =
+        |seen: &SeenContainer| order.iter().position(|name| *name == seen.service).unwrap_or(order.len());
+    doomed.sort_by(|a, b| rank(b).cmp(&rank(a)).then_with(|| a.name.cmp(&b.name)));
+    let mut stops: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
+    let mut removed = Removed::new();
+    for seen in doomed {
+        let cause = if is_orphan(seen) { Cause::Orphan } else { Cause::Asked };
+        let after: Vec<StepId> = desired
+            .services
+            .iter()
+            .filter(|(_, service)| {
+                service.depends_on.contains_key(&seen.service) || service.shares.contains(&seen.service)
+            })
+            .filter_map(|(dependent, _)| stops.get(dependent.as_str()))
+            .flatten()
+            .copied()
+            .collect();
+        let mut before_removal = after.clone();
+        if seen.life.is_up() {
+            let stop = Operation::StopContainer { container: seen.existing(), grace: options.grace };
+            let step = plan.add(stop, cause.clone(), after);
+            stops.entry(&seen.service).or_default().push(step);
+            before_removal = vec![step];
+        }
+        let remove = Operation::RemoveContainer { container: seen.existing(), volumes: options.volumes };
+        removed.push((seen, plan.add(remove, cause, before_removal)));
+    }
+    if !options.remove_orphans && options.services.is_empty() {
+        let names: Vec<&str> =
+            orphans.iter().filter(|seen| is_orphan(seen)).map(|seen| seen.name.as_str()).collect();
+        if !names.is_empty() {
+            plan.warn(format!(
+                "found orphan containers ({}) for this project; run this command with --remove-orphans to remove them too",
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(removed)
+}
+
+fn ours<'a, T>(
+    things: &'a BTreeMap<String, T>,
+    desired: &'a Desired,
+    project: impl Fn(&T) -> Option<&str> + 'a,
+) -> impl Iterator<Item = (&'a String, &'a T)> {
+    things.iter().filter(move |(_, thing)| project(thing) == Some(&desired.project))
+}
+
+fn remove_images(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &Observed,
+    images: Option<Images>,
+    removed: &Removed<'_>,
+) {
+    let Some(images) = images else { return };
+    let mut names: Vec<&str> = desired
+        .services
+        .values()
+        .map(|service| &service.image)
+        .filter(|image| images == Images::All || !image.named)
+        .map(|image| image.name.as_str())
+        .filter(|name| observed.images.contains_key(*name))
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let after: Vec<StepId> = removed.iter().map(|(_, step)| *step).collect();
+        plan.add(Operation::RemoveImage { image: name.to_owned() }, Cause::Asked, after);
+    }
+}
