@@ -6,6 +6,7 @@ pub mod error;
 pub mod id;
 pub mod image;
 pub mod layer;
+pub mod network;
 pub mod paths;
 pub mod quantity;
 pub mod signal;

@@ -1,0 +1,85 @@
+//! A container's place in a network: its addresses and the names it answers to there, as one file in the run
+//! directory of the network. These files are the truth that addresses, names and published ports are read from.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ContainerId, ContainerName, NetworkId, NetworkName};
+
+/// Who is attached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Party {
+    /// The container.
+    pub container: ContainerId,
+    /// Its name, which resolves on every user network it is attached to.
+    pub name: ContainerName,
+    /// Its host name when one was asked for, which resolves as well.
+    pub hostname: Option<String>,
+}
+
+/// A live attachment of a container to a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The form of this record.
+    pub version: u32,
+    /// The network.
+    pub network: NetworkId,
+    /// The network's name.
+    pub network_name: NetworkName,
+    /// The container.
+    pub party: Party,
+    /// Further names it answers to in this network.
+    pub aliases: Vec<String>,
+    /// The name of the link inside the container.
+    pub interface: String,
+    /// The link's hardware address, `02:42:ac:11:00:02`.
+    pub mac_address: String,
+    /// Its addresses, IPv4 first.
+    pub addresses: Vec<EndpointAddress>,
+    /// The attachment with the highest one gives the default route.
+    pub gateway_priority: i32,
+    /// Whether the network has no way out.
+    pub internal: bool,
+    /// Whether members of the network are kept from one another.
+    pub isolated: bool,
+    /// Whether names are resolved on this network: every network but the default one.
+    pub resolves: bool,
+    /// The bridge on the host.
+    pub bridge: String,
+    /// Bytes a frame may carry; the kernel's default when `None`.
+    pub mtu: Option<u32>,
+}
+
+/// One address of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of the subnet's prefix.
+    pub prefix: u8,
+    /// The way out of the subnet, when there is one.
+    pub gateway: Option<IpAddr>,
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    /// Its IPv4 address.
+    pub fn ipv4(&self) -> Option<IpAddr> {
+        self.addresses.iter().map(|entry| entry.address).find(IpAddr::is_ipv4)
+    }
+
+    /// Its IPv6 address.
+    pub fn ipv6(&self) -> Option<IpAddr> {
+        self.addresses.iter().map(|entry| entry.address).find(IpAddr::is_ipv6)
+    }
+
+    /// Every name it answers to in this network.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        [self.party.name.as_str(), self.party.container.short()]
+            .into_iter()
+            .chain(self.party.hostname.as_deref())
+            .chain(self.aliases.iter().map(String::as_str))
+    }
+}
