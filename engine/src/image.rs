@@ -1,20 +1,28 @@
-//! Images: names, configurations and layers.
+//! Images: names, configurations and layers; how they are listed, named and removed.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::fmt;
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 
 pub mod config;
+mod manifest;
 pub mod platform;
+mod record;
 pub mod reference;
 
 pub use config::ImageConfig;
 pub use platform::Platform;
 pub use reference::Reference;
 
-use crate::id::{Digest, ImageId};
-use crate::layer::Layers;
+use crate::id::{DiffId, Digest, ImageId};
+use crate::image::record::{ImageRecord, Names};
+use crate::image::reference::ParseReferenceError;
+use crate::layer::{LayerError, Layers};
 use crate::paths::Root;
+use crate::store::Lock;
+use crate::store::content::{Content, ContentError};
 
 /// The images of one root.
 #[derive(Debug, Clone)]
@@ -37,9 +45,49 @@ pub struct Image {
     pub size: u64,
 }
 
-/// Why an image could not be read, made or moved.
+/// Why an image could not be read, made, named or removed.
 #[derive(Debug, thiserror::Error)]
-pub enum ImageError {}
+pub enum ImageError {
+    /// Neither a name nor an id.
+    #[error("no such image: {0}")]
+    NotFound(String),
+    /// A prefix of several ids.
+    #[error("{0:?} is the beginning of several images' ids")]
+    Ambiguous(String),
+    /// Not a reference.
+    #[error(transparent)]
+    Reference(#[from] ParseReferenceError),
+    /// Containers need it.
+    #[error("the image {0} is used by a container")]
+    InUse(String),
+    /// An id stands for several names.
+    #[error("the image {0} has names in several repositories")]
+    SeveralNames(String),
+    /// Its configuration cannot be read.
+    #[error("read the configuration of the image {id}")]
+    Config {
+        /// Which.
+        id: ImageId,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// One of its layers failed.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// One of its blobs failed.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The system refused a step.
+    #[error("{step} the image {object}")]
+    Io {
+        /// What was done.
+        step: &'static str,
+        /// To which image.
+        object: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
 
 /// What one removal did, in the order it was done; displays as docker prints it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,11 +190,8 @@ pub enum Step {
     Retrying(u32),
 }
 
-impl From<ImageError> for crate::Error {
-    fn from(error: ImageError) -> Self {
-        crate::Error::failed("image", error)
-    }
-}
+/// The largest configuration and manifest read (distribution-spec: registries take 4 MiB).
+pub(crate) const MOST_JSON: u64 = 4 << 20;
 
 // === impl Images ===
 
@@ -163,25 +208,38 @@ impl Images {
 
     /// The image by reference, id or a prefix of its id.
     pub fn get(&self, name: &str) -> Result<Image, ImageError> {
-        let _ = name;
-        todo!()
+        self.find(name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))
     }
 
     /// The image by reference, id or a prefix of its id; `None` when there is none.
     pub fn find(&self, name: &str) -> Result<Option<Image>, ImageError> {
-        let _ = name;
-        todo!()
+        let names = self.names()?;
+        match self.resolve(&names, name)? {
+            Some(found) => self.image(&names, &found.id),
+            None => Ok(None),
+        }
     }
 
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        todo!()
+        let names = self.names()?;
+        let mut images = Vec::new();
+        for record in self.records()? {
+            images.extend(self.image(&names, &record.id)?);
+        }
+        images.sort_by_cached_key(|image| {
+            (std::cmp::Reverse(image.created()), image.references.clone(), image.id.clone())
+        });
+        Ok(images)
     }
 
     /// Gives the image a further name, taking it from whoever had it.
     pub fn tag(&self, name: &str, reference: &Reference) -> Result<(), ImageError> {
-        let _ = (name, reference);
-        todo!()
+        let _lock = self.lock()?;
+        let mut names = self.names()?;
+        let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+        names.set(reference, &found.id);
+        names.write(&self.root).map_err(failure("name", name))
     }
 
     /// Removes a name, and with the last one the image and the layers nobody else names. `in_use` are the images
@@ -192,79 +250,340 @@ impl Images {
         force: bool,
         in_use: &BTreeSet<ImageId>,
     ) -> Result<Vec<Removed>, ImageError> {
-        let _ = (name, force, in_use);
-        todo!()
+        let _lock = self.lock()?;
+        let mut names = self.names()?;
+        let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+        let used = in_use.contains(&found.id);
+        let going = names_to_remove(&names, &found, force, name)?;
+        let is_last = going.len() == names.tags_of(&found.id).len() + names.digests_of(&found.id).len();
+        if is_last && used && !force {
+            return Err(ImageError::InUse(name.to_owned()));
+        }
+        for reference in &going {
+            names.remove(reference);
+        }
+        if !going.is_empty() {
+            names.write(&self.root).map_err(failure("untag", name))?;
+        }
+        let mut removed: Vec<Removed> = going.into_iter().map(Removed::Untagged).collect();
+        if is_last && !used {
+            self.delete(&found.id)?;
+            removed.push(Removed::Deleted(found.id));
+            removed.extend(self.collect(false)?.0.into_iter().map(Removed::Deleted));
+        }
+        Ok(removed)
     }
 
     /// Removes images without a name (`all`: every one) that no container uses, then layers and blobs that nobody
     /// names. Returns what went and the bytes won.
     pub fn prune(&self, all: bool, in_use: &BTreeSet<ImageId>) -> Result<(Vec<Removed>, u64), ImageError> {
-        let _ = (all, in_use);
-        todo!()
+        let _lock = self.lock()?;
+        let mut names = self.names()?;
+        let mut removed = Vec::new();
+        for record in self.records()? {
+            let going = [names.tags_of(&record.id), names.digests_of(&record.id)].concat();
+            if in_use.contains(&record.id) || !(all || going.is_empty()) {
+                continue;
+            }
+            going.iter().for_each(|reference| names.remove(reference));
+            removed.extend(going.into_iter().map(Removed::Untagged));
+            removed.push(Removed::Deleted(record.id));
+        }
+        // Names first: a name without its image would be a lie, an image without a name is garbage.
+        names.write(&self.root).map_err(failure("untag", "store"))?;
+        for entry in &removed {
+            if let Removed::Deleted(id) = entry {
+                self.delete(id)?;
+            }
+        }
+        let (layers, bytes) = self.collect(true)?;
+        removed.extend(layers.into_iter().map(Removed::Deleted));
+        Ok((removed, bytes))
     }
 
     /// How the image was made, newest first.
     pub fn history(&self, image: &Image) -> Result<Vec<HistoryRow>, ImageError> {
-        let _ = image;
-        todo!()
+        let layers = self.layers();
+        let mut diffs = image.config.rootfs.diff_ids.iter();
+        let mut rows = Vec::new();
+        for entry in &image.config.history {
+            let layer = if entry.empty_layer { None } else { diffs.next() };
+            rows.push(HistoryRow {
+                id: None,
+                created: entry.created.clone(),
+                created_by: entry.created_by.clone().unwrap_or_default(),
+                size: layer.map_or(Ok(0), |diff| layers.size(diff))?,
+                comment: entry.comment.clone().unwrap_or_default(),
+            });
+        }
+        // Layers that the history does not tell of are there all the same.
+        for diff in diffs {
+            let size = layers.size(diff)?;
+            let (created_by, comment) = (String::new(), String::new());
+            rows.push(HistoryRow { id: None, created: None, created_by, size, comment });
+        }
+        rows.reverse();
+        if let Some(first) = rows.first_mut() {
+            first.id = Some(image.id.clone());
+        }
+        Ok(rows)
     }
 
     /// What overlayfs stacks for this image, topmost first. Never empty.
     pub fn lower_dirs(&self, image: &Image) -> Vec<PathBuf> {
-        let _ = image;
-        todo!()
+        let layers = self.layers();
+        let empty = Layers::empty();
+        let mut seen = BTreeSet::new();
+        // overlayfs refuses the same directory twice (ELOOP); what the lower one has, the upper one shows already.
+        let mut lower: Vec<PathBuf> = (image.config.rootfs.diff_ids.iter().rev())
+            .filter(|diff| **diff != empty && seen.insert(*diff))
+            .map(|diff| layers.dir(diff))
+            .collect();
+        if lower.is_empty() {
+            lower.extend(image.config.rootfs.diff_ids.first().map(|diff| layers.dir(diff)));
+        }
+        lower
     }
 
     /// Makes an image of a configuration whose layers (`rootfs.diff_ids`) are all here, and names it. All of it
     /// is on the disk before the image can be seen.
     pub fn commit(&self, config: &ImageConfig, tags: &[Reference]) -> Result<Image, ImageError> {
-        let _ = (config, tags);
-        todo!()
+        let raw = serde_json::to_vec(config)
+            .map_err(|error| failure("write the configuration of", "new")(error.into()))?;
+        self.install(&raw, None, tags)
     }
 
-    /// Fetches an image from its registry, layers at once, straight into their directories.
-    pub fn pull(
+    /// Makes an image of a configuration as it came, with the manifest it came with.
+    pub(crate) fn install(
         &self,
-        reference: &Reference,
-        options: &PullOptions,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Pulled, ImageError> {
-        let _ = (reference, options, progress);
-        todo!()
-    }
-
-    /// Sends the image with this name to the name's registry.
-    pub fn push(
-        &self,
-        reference: &Reference,
-        options: &PushOptions,
-        progress: &(dyn Fn(Progress) + Sync),
-    ) -> Result<Pushed, ImageError> {
-        let _ = (reference, options, progress);
-        todo!()
-    }
-
-    /// Writes images as one tar: an OCI layout that also has docker's `manifest.json` and `repositories`.
-    pub fn save(&self, names: &[String], writer: &mut dyn Write) -> Result<(), ImageError> {
-        let _ = (names, writer);
-        todo!()
-    }
-
-    /// Reads an archive of docker or an OCI layout, plain or compressed.
-    pub fn load(&self, reader: &mut (dyn Read + Send)) -> Result<Vec<Loaded>, ImageError> {
-        let _ = reader;
-        todo!()
-    }
-
-    /// Makes an image of one layer from a root file system's tar, plain or compressed. `changes` are Dockerfile
-    /// instructions such as `CMD ["sh"]`.
-    pub fn import(
-        &self,
-        reader: &mut (dyn Read + Send),
-        changes: &[String],
-        tag: Option<&Reference>,
+        raw: &[u8],
+        manifest: Option<&[u8]>,
+        references: &[Reference],
     ) -> Result<Image, ImageError> {
-        let _ = (reader, changes, tag);
-        todo!()
+        let id = Digest::of(raw);
+        let config: ImageConfig =
+            serde_json::from_slice(raw).map_err(|source| ImageError::Config { id: id.clone(), source })?;
+        let layers = self.layers();
+        let size =
+            (config.rootfs.diff_ids.iter()).map(|diff| layers.size(diff)).sum::<Result<u64, LayerError>>()?;
+        let _lock = self.lock()?;
+        let known = self.record(&id)?;
+        let is_new =
+            known.is_none() || (manifest.is_some() && known.and_then(|record| record.manifest).is_none());
+        if is_new {
+            let content = Content::at(&self.root);
+            content.put(raw)?;
+            let manifest = manifest.map(|bytes| content.put(bytes)).transpose()?;
+            self.sync()?;
+            layers.mark_synced(&config.rootfs.diff_ids)?;
+            let record = ImageRecord::new(id.clone(), manifest, config.rootfs.diff_ids.clone(), size);
+            record.write(&self.root).map_err(failure("record", id.as_str()))?;
+        }
+        let before = self.names()?;
+        let mut names = before.clone();
+        references.iter().for_each(|reference| names.set(reference, &id));
+        if names != before {
+            names.write(&self.root).map_err(failure("name", id.as_str()))?;
+        }
+        Ok(Image { references: names.tags_of(&id), digests: names.digests_of(&id), id, config, size })
+    }
+
+    /// The manifest an image came with, as it came.
+    pub(crate) fn manifest(&self, id: &ImageId) -> Result<Option<Vec<u8>>, ImageError> {
+        match self.record(id)?.and_then(|record| record.manifest) {
+            Some(digest) => Ok(Some(self.content().read(&digest, MOST_JSON)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The image's configuration as it came.
+    pub(crate) fn raw_config(&self, id: &ImageId) -> Result<Vec<u8>, ImageError> {
+        Ok(self.content().read(id, MOST_JSON)?)
+    }
+
+    pub(crate) fn content(&self) -> Content {
+        Content::at(&self.root)
+    }
+
+    fn image(&self, names: &Names, id: &ImageId) -> Result<Option<Image>, ImageError> {
+        let Some(record) = self.record(id)? else { return Ok(None) };
+        let config = serde_json::from_slice(&self.raw_config(id)?)
+            .map_err(|source| ImageError::Config { id: id.clone(), source })?;
+        Ok(Some(Image {
+            id: id.clone(),
+            references: names.tags_of(id),
+            digests: names.digests_of(id),
+            config,
+            size: record.size,
+        }))
+    }
+
+    /// Which image a text means: a name first, then an id, then the beginning of one.
+    fn resolve(&self, names: &Names, text: &str) -> Result<Option<Resolved>, ImageError> {
+        let reference = text.parse::<Reference>();
+        if let Ok(reference) = &reference
+            && let Some(id) = names.get(reference)
+        {
+            return Ok(Some(Resolved { id: id.clone(), by: Some(reference.local()) }));
+        }
+        let hex = text.strip_prefix("sha256:").unwrap_or(text);
+        if hex.is_empty() || hex.len() > 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            // Only a text that cannot be a name is worth an error; one that could is merely not here.
+            return reference.map(|_| None).map_err(ImageError::from);
+        }
+        let mut found =
+            self.records()?.into_iter().map(|record| record.id).filter(|id| id.hex().starts_with(hex));
+        match (found.next(), found.next()) {
+            (Some(_), Some(_)) => Err(ImageError::Ambiguous(text.to_owned())),
+            (id, _) => Ok(id.map(|id| Resolved { id, by: None })),
+        }
+    }
+
+    fn delete(&self, id: &ImageId) -> Result<(), ImageError> {
+        ImageRecord::remove(&self.root, id).map_err(failure("remove", id.as_str()))
+    }
+
+    /// Removes layers and blobs that no image names. While somebody makes an image nothing is removed: the next
+    /// collection finds it. `thorough` also takes layers that no removed image left behind.
+    fn collect(&self, thorough: bool) -> Result<(Vec<DiffId>, u64), ImageError> {
+        let layers = self.layers();
+        let Some(_collector) = layers.collector()? else { return Ok((Vec::new(), 0)) };
+        let content = self.content();
+        let mut live_layers = BTreeSet::new();
+        let mut live_blobs = BTreeSet::new();
+        for record in self.records()? {
+            if let Some(manifest) = &record.manifest {
+                live_blobs.extend(manifest::blobs(&content.read(manifest, MOST_JSON)?));
+                live_blobs.insert(manifest.clone());
+            }
+            live_blobs.insert(record.id);
+            live_layers.extend(record.layers);
+        }
+        let mut removed = Vec::new();
+        let mut bytes = 0;
+        for diff in layers.list()? {
+            // A layer that was never part of a synced image belongs to a build that may go on.
+            let is_leftover = thorough || layers.is_synced(&diff);
+            if live_layers.contains(&diff) || layers.is_pinned(&diff) || !is_leftover {
+                live_blobs
+                    .extend(layers.record(&diff).ok().and_then(|record| record.blob).map(|blob| blob.digest));
+                continue;
+            }
+            bytes += layers.remove(&diff)?;
+            removed.push(diff);
+        }
+        for digest in content.list()? {
+            if !live_blobs.contains(&digest) {
+                bytes += content.delete(&digest)?;
+            }
+        }
+        Ok((removed, bytes))
+    }
+
+    /// Everything written so far is on the disk. One call for all layers of an image.
+    fn sync(&self) -> Result<(), ImageError> {
+        let state = File::open(self.root.state()).map_err(failure("sync", "store"))?;
+        rustix::fs::syncfs(&state).map_err(|error| failure("sync", "store")(error.into()))
+    }
+
+    fn names(&self) -> Result<Names, ImageError> {
+        Names::read(&self.root).map_err(failure("read the names of", "store"))
+    }
+
+    fn record(&self, id: &ImageId) -> Result<Option<ImageRecord>, ImageError> {
+        ImageRecord::read(&self.root, id).map_err(failure("read the record of", id.as_str()))
+    }
+
+    fn records(&self) -> Result<Vec<ImageRecord>, ImageError> {
+        ImageRecord::list(&self.root).map_err(failure("list", "store"))
+    }
+
+    fn lock(&self) -> Result<Lock, ImageError> {
+        let directory = self.root.images();
+        crate::store::private_directory(&directory).map_err(failure("make room for", "store"))?;
+        Lock::exclusive(&directory.join("lock")).map_err(failure("lock", "store"))
     }
 }
+
+// === impl Image ===
+
+impl Image {
+    /// When it was made.
+    pub fn created(&self) -> Option<jiff::Timestamp> {
+        self.config.created.as_deref()?.parse().ok()
+    }
+
+    /// What it runs on.
+    pub fn platform(&self) -> Platform {
+        Platform::new(&self.config.os, &self.config.architecture, self.config.variant.as_deref())
+    }
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untagged(reference) => write!(f, "Untagged: {reference}"),
+            Self::Deleted(digest) => write!(f, "Deleted: {digest}"),
+        }
+    }
+}
+
+impl From<ImageError> for crate::Error {
+    fn from(error: ImageError) -> Self {
+        let message = error.to_string();
+        match error {
+            ImageError::NotFound(name) => crate::Error::not_found(message).with_hint(format!(
+                "`rengine image ls` shows what is here, `rengine pull {name}` fetches it"
+            )),
+            ImageError::Ambiguous(_) => crate::Error::invalid(message).with_hint("write more of the id"),
+            ImageError::InUse(_) => crate::Error::conflict(message)
+                .with_hint("remove the container first, or force it: the name goes and the content stays"),
+            ImageError::SeveralNames(_) => {
+                crate::Error::conflict(message).with_hint("remove it by name, or force it: all names go")
+            }
+            ImageError::Reference(error) => error.into(),
+            ImageError::Layer(error) => error.into(),
+            other => crate::Error::failed(message, other),
+        }
+    }
+}
+
+struct Resolved {
+    id: ImageId,
+    /// The name it was found by; by its id when `None`.
+    by: Option<Reference>,
+}
+
+/// The names that go when an image is removed by this text. The addresses in a registry go with the last tag in
+/// their repository.
+fn names_to_remove(
+    names: &Names,
+    found: &Resolved,
+    force: bool,
+    text: &str,
+) -> Result<Vec<Reference>, ImageError> {
+    let tags = names.tags_of(&found.id);
+    let digests = names.digests_of(&found.id);
+    let Some(by) = &found.by else {
+        let repositories: BTreeSet<String> = tags.iter().map(Reference::familiar_name).collect();
+        if repositories.len() > 1 && !force {
+            return Err(ImageError::SeveralNames(text.to_owned()));
+        }
+        return Ok([tags, digests].concat());
+    };
+    let mut going = vec![by.clone()];
+    let name = by.familiar_name();
+    let stays_tagged = tags.iter().any(|tag| tag != by && tag.familiar_name() == name);
+    if by.tag().is_some() && !stays_tagged {
+        going.extend(digests.into_iter().filter(|digest| digest.familiar_name() == name));
+    }
+    Ok(going)
+}
+
+fn failure(step: &'static str, object: &str) -> impl Fn(io::Error) -> ImageError + use<> {
+    let object = object.to_owned();
+    move |source| ImageError::Io { step, object: object.clone(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,13 +2,32 @@
 //!
 //! A layer directory appears whole, by rename, or not at all. It is never changed afterwards. What is in `fs`
 //! is what overlayfs wants of a lower directory: whiteouts are 0:0 character devices, opaque directories carry
-//! `trusted.overlay.opaque`.
+//! `trusted.overlay.opaque`. Beside it are `layer.json`, and the marks `synced` and `pinned`.
 
-use std::io::{Read, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+mod members;
+mod pack;
+pub(crate) mod stream;
+mod unpack;
+
+pub use stream::Compression;
 
 use crate::id::{DiffId, Digest};
+use crate::layer::pack::{PackError, Treatment};
+use crate::layer::unpack::{Contents, UnpackError};
 use crate::paths::Root;
+use crate::store::content::{Content, ContentError};
+use crate::store::scratch::{self, Scratch};
+use crate::store::{Durability, Lock};
 
 /// The layers of one root.
 #[derive(Debug, Clone)]
@@ -16,20 +35,88 @@ pub struct Layers {
     root: Root,
 }
 
+/// What is known of a layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    version: u32,
+    /// The digest of its uncompressed tar.
+    pub diff: DiffId,
+    /// The sum of its files' sizes.
+    pub size: u64,
+    /// How many members its tar has.
+    pub members: u64,
+    /// Its tar as it is kept or was sent, if it ever was.
+    pub blob: Option<LayerBlob>,
+    /// The boot in which it was made: until it is synced, a power cut may take its bytes away.
+    boot: String,
+}
+
+/// A layer's tar in the content store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size.
+    pub size: u64,
+    /// Its compression.
+    pub compression: Compression,
+}
+
+/// What a layer that arrives is announced to be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Announced {
+    /// The blob's digest and size.
+    pub(crate) blob: Option<(Digest, u64)>,
+    /// The uncompressed tar's digest.
+    pub(crate) diff: Option<DiffId>,
+}
+
+/// Keeps layers and blobs that no image names yet from being collected. Take one before the first layer of a
+/// build, a pull or a load, and drop it after the image is committed.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: Lock,
+}
+
 /// Why a layer could not be made or read.
 #[derive(Debug, thiserror::Error)]
-pub enum LayerError {}
-
-/// Keeps layers that no image names yet from being collected. Take one before the first layer of a build, a pull
-/// or a load, and drop it after the image is committed.
-#[derive(Debug)]
-pub struct Hold(#[expect(dead_code, reason = "held for its drop")] crate::store::Lock);
-
-impl From<LayerError> for crate::Error {
-    fn from(error: LayerError) -> Self {
-        crate::Error::failed("layer", error)
-    }
+pub enum LayerError {
+    /// It is not here.
+    #[error("the layer {0} is not here")]
+    Missing(DiffId),
+    /// It cannot be unpacked.
+    #[error("unpack the layer")]
+    Unpack(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It cannot be packed.
+    #[error("pack the layer {0}")]
+    Pack(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The stream could not be read or decompressed.
+    #[error("read the layer")]
+    Stream(#[source] io::Error),
+    /// What was unpacked is not what the image's configuration says.
+    #[error("the layer has the digest {found}, and the image's configuration says {expected}")]
+    WrongDiff {
+        /// Announced.
+        expected: DiffId,
+        /// Arrived.
+        found: DiffId,
+    },
+    /// The content store refused its blob.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The system refused a step.
+    #[error("{step} the layer {layer}")]
+    Io {
+        /// What was done.
+        step: &'static str,
+        /// To which layer.
+        layer: String,
+        /// Why not.
+        source: io::Error,
+    },
 }
+
+const VERSION: u32 = 1;
 
 // === impl Layers ===
 
@@ -41,13 +128,26 @@ impl Layers {
 
     /// Keeps layers that no image names yet from being collected while the value lives.
     pub fn hold(&self) -> Result<Hold, LayerError> {
-        todo!()
+        let path = self.lock_path()?;
+        Ok(Hold { _lock: Lock::shared(&path).map_err(failure("hold", "store"))? })
     }
 
     /// Whether the layer is here, whole.
     pub fn contains(&self, diff: &DiffId) -> bool {
-        let _ = diff;
-        todo!()
+        self.record(diff).is_ok()
+    }
+
+    /// What is known of a layer that is here, whole.
+    pub fn record(&self, diff: &DiffId) -> Result<LayerRecord, LayerError> {
+        let directory = self.root.layer(diff);
+        let record: Option<LayerRecord> = crate::store::read_json(&directory.join(RECORD))
+            .map_err(failure("read the record of", diff.as_str()))?;
+        let record = record.ok_or_else(|| LayerError::Missing(diff.clone()))?;
+        if record.boot == boot() || directory.join(SYNCED).exists() {
+            Ok(record)
+        } else {
+            Err(LayerError::Missing(diff.clone()))
+        }
     }
 
     /// The directory overlayfs takes as a lower directory.
@@ -57,43 +157,307 @@ impl Layers {
 
     /// The sum of the layer's file sizes.
     pub fn size(&self, diff: &DiffId) -> Result<u64, LayerError> {
-        let _ = diff;
-        todo!()
+        Ok(self.record(diff)?.size)
     }
 
-    /// Unpacks a tar, plain or compressed with gzip or zstd, in one pass.
+    /// Unpacks a tar, plain or compressed with gzip or zstd, in one pass, and keeps it as it came for pushing and
+    /// saving.
     pub fn unpack(&self, reader: impl Read + Send) -> Result<DiffId, LayerError> {
-        let _ = reader;
-        todo!()
+        Ok(self.receive(reader, &Announced::default())?.diff)
     }
 
-    /// Takes an overlay upper directory over as it stands: it is renamed into the store and `upper` is gone. It
-    /// must be on the root's file system and no longer mounted.
+    /// Unpacks a layer that was announced. Nothing of it is seen unless all of it is as announced.
+    pub(crate) fn receive(
+        &self,
+        reader: impl Read + Send,
+        announced: &Announced,
+    ) -> Result<LayerRecord, LayerError> {
+        let (scratch, fs) = self.begin()?;
+        let blob = Content::at(&self.root).ingest()?;
+        let (inlet, outlet) = stream::stream();
+        let (flow, contents) = thread::scope(|scope| {
+            let pump = scope.spawn(move || inlet.run(reader, Some(blob)));
+            let contents = unpack::unpack(fs, outlet);
+            let flow = pump.join().unwrap_or_else(|_| Err(io::Error::other("the decompressor panicked")));
+            (flow, contents)
+        });
+        // A stream that broke off explains whatever the unpacker says about it; but when the unpacker gave up
+        // first, the pipe it left broken explains nothing.
+        let (flow, contents) = match (flow, contents) {
+            (Ok(flow), Ok(contents)) => (flow, contents),
+            (Err(error), Ok(_)) => return Err(LayerError::Stream(error)),
+            (Err(error), Err(_)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                return Err(LayerError::Stream(error));
+            }
+            (_, Err(error)) => return Err(error.into()),
+        };
+        if let Some(expected) = announced.diff.as_ref().filter(|expected| **expected != flow.diff) {
+            return Err(LayerError::WrongDiff { expected: expected.clone(), found: flow.diff });
+        }
+        let blob = match flow.blob {
+            Some(ingest) => {
+                let (digest, size) = match &announced.blob {
+                    Some((digest, size)) => ingest.commit(Some(digest), Some(*size))?,
+                    None => ingest.commit(None, None)?,
+                };
+                Some(LayerBlob { digest, size, compression: flow.compression })
+            }
+            None => None,
+        };
+        self.publish(scratch, flow.diff, contents, blob)
+    }
+
+    /// Takes an overlay upper directory over as it stands: it is renamed into the store and `upper` is gone,
+    /// whether or not this fails. It must be on the root's file system and no longer mounted.
     pub fn adopt(&self, upper: &Path) -> Result<DiffId, LayerError> {
-        let _ = upper;
-        todo!()
+        let scratch = Scratch::directory(&self.root).map_err(failure("make room for", "new"))?;
+        let fs = scratch.path().join("fs");
+        fs::rename(upper, &fs).map_err(failure("take over", &upper.display().to_string()))?;
+        let fs = File::open(&fs).map_err(failure("open", "new"))?.into();
+        let mut sink = DigestWriter(Sha256::new());
+        let contents = pack::pack(&fs, &mut sink, Treatment::Adopt).map_err(packing("new"))?;
+        let diff = Digest::from_sha256(&sink.0.finalize());
+        Ok(self.publish(scratch, diff, contents, None)?.diff)
     }
 
     /// Writes the layer's tar, whose digest is the diff id.
     pub fn pack(&self, diff: &DiffId, writer: &mut dyn Write) -> Result<(), LayerError> {
-        let _ = (diff, writer);
-        todo!()
+        let record = self.record(diff)?;
+        if let Some(blob) = &record.blob
+            && let Ok(file) = Content::at(&self.root).open(&blob.digest)
+        {
+            let (_, mut reader) = stream::decompress(io::BufReader::with_capacity(1 << 18, file))
+                .map_err(LayerError::Stream)?;
+            io::copy(&mut reader, writer).map_err(LayerError::Stream)?;
+            return Ok(());
+        }
+        let fs = File::open(self.dir(diff)).map_err(failure("open", diff.as_str()))?.into();
+        let mut checked = CheckedWriter { writer, hash: Sha256::new() };
+        pack::pack(&fs, &mut checked, Treatment::Read).map_err(packing(diff.as_str()))?;
+        let found = Digest::from_sha256(&checked.hash.finalize());
+        if found == *diff { Ok(()) } else { Err(LayerError::WrongDiff { expected: diff.clone(), found }) }
+    }
+
+    /// Remembers the blob that a layer was compressed to.
+    pub(crate) fn set_blob(&self, diff: &DiffId, blob: LayerBlob) -> Result<(), LayerError> {
+        let mut record = self.record(diff)?;
+        record.blob = Some(blob);
+        crate::store::write_json(&self.root.layer(diff).join(RECORD), &record, Durability::Rename)
+            .map_err(failure("record", diff.as_str()))
     }
 
     /// Marks a layer as wanted by the build cache, so that removing the images that name it leaves it here.
     pub fn pin(&self, diff: &DiffId) -> Result<(), LayerError> {
-        let _ = diff;
-        todo!()
+        self.mark(diff, PINNED)
     }
 
     /// Takes the build cache's mark away; the layer goes with the next collection unless an image names it.
     pub fn unpin(&self, diff: &DiffId) -> Result<(), LayerError> {
-        let _ = diff;
-        todo!()
+        crate::store::remove_file(&self.root.layer(diff).join(PINNED))
+            .map_err(failure("unpin", diff.as_str()))
+    }
+
+    /// Whether the build cache wants the layer.
+    pub(crate) fn is_pinned(&self, diff: &DiffId) -> bool {
+        self.root.layer(diff).join(PINNED).exists()
+    }
+
+    /// Whether an image was ever made of the layer.
+    pub(crate) fn is_synced(&self, diff: &DiffId) -> bool {
+        self.root.layer(diff).join(SYNCED).exists()
+    }
+
+    /// Says that the layers' bytes are on the disk.
+    pub(crate) fn mark_synced(&self, diffs: &[DiffId]) -> Result<(), LayerError> {
+        diffs.iter().try_for_each(|diff| self.mark(diff, SYNCED))
+    }
+
+    /// The layers that are here, whole or not.
+    pub(crate) fn list(&self) -> Result<Vec<DiffId>, LayerError> {
+        match fs::read_dir(self.root.layers()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(failure("list", "store")(error)),
+            Ok(entries) => Ok(entries
+                .filter_map(|entry| format!("sha256:{}", entry.ok()?.file_name().to_str()?).parse().ok())
+                .collect()),
+        }
+    }
+
+    /// Removes a layer: out of sight at once, then its files. Only with the collector's lock.
+    pub(crate) fn remove(&self, diff: &DiffId) -> Result<u64, LayerError> {
+        let fail = failure("remove", diff.as_str());
+        let size = self.record(diff).map_or(0, |record| record.size);
+        let scratch = Scratch::directory(&self.root).map_err(&fail)?;
+        match fs::rename(self.root.layer(diff), scratch.path().join("layer")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(fail(error)),
+            Ok(()) => Ok(size),
+        }
+    }
+
+    /// The right to remove layers; `None` while somebody makes an image.
+    pub(crate) fn collector(&self) -> Result<Option<Lock>, LayerError> {
+        let path = self.lock_path()?;
+        let lock = Lock::try_exclusive(&path).map_err(failure("lock", "store"))?;
+        if lock.is_some() {
+            scratch::sweep(&self.root).map_err(failure("sweep", "store"))?;
+        }
+        Ok(lock)
     }
 
     /// The diff id of a layer that changes nothing: the digest of an empty tar.
     pub fn empty() -> DiffId {
         Digest::of(&[0; 1024])
     }
+
+    fn begin(&self) -> Result<(Scratch, OwnedFd), LayerError> {
+        let fail = failure("make room for", "new");
+        let scratch = Scratch::directory(&self.root).map_err(&fail)?;
+        let fs = scratch.path().join("fs");
+        fs::DirBuilder::new().mode(0o755).create(&fs).map_err(&fail)?;
+        let fs = File::open(&fs).map_err(&fail)?;
+        rustix::fs::fchmod(&fs, rustix::fs::Mode::from_raw_mode(0o755))
+            .map_err(|error| fail(error.into()))?;
+        Ok((scratch, fs.into()))
+    }
+
+    /// Gives a finished layer its name.
+    fn publish(
+        &self,
+        scratch: Scratch,
+        diff: DiffId,
+        contents: Contents,
+        blob: Option<LayerBlob>,
+    ) -> Result<LayerRecord, LayerError> {
+        let fail = failure("publish", diff.as_str());
+        if let Ok(existing) = self.record(&diff) {
+            // Somebody was faster. What we have and they have not is how it is compressed.
+            if existing.blob.is_none()
+                && let Some(blob) = blob
+            {
+                self.set_blob(&diff, blob)?;
+                return self.record(&diff);
+            }
+            return Ok(existing);
+        }
+        let Contents { size, members } = contents;
+        let record = LayerRecord { version: VERSION, diff, size, members, blob, boot: boot() };
+        crate::store::write_json(&scratch.path().join(RECORD), &record, Durability::Rename).map_err(&fail)?;
+        crate::store::private_directory(&self.root.layers()).map_err(&fail)?;
+        let target = self.root.layer(&record.diff);
+        if target.exists() && !self.contains(&record.diff) {
+            // It survived a power cut that it may not have survived whole.
+            self.remove(&record.diff)?;
+        }
+        scratch.publish(&target).map_err(&fail)?;
+        Ok(record)
+    }
+
+    fn mark(&self, diff: &DiffId, mark: &str) -> Result<(), LayerError> {
+        let path = self.root.layer(diff).join(mark);
+        match File::create_new(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(LayerError::Missing(diff.clone())),
+            other => other.map(drop).map_err(failure("mark", diff.as_str())),
+        }
+    }
+
+    fn lock_path(&self) -> Result<PathBuf, LayerError> {
+        let directory = self.root.layers();
+        crate::store::private_directory(&directory).map_err(failure("make", "store"))?;
+        Ok(directory.join(LOCK))
+    }
 }
+
+// === impl Compression ===
+
+impl Compression {
+    /// The media type of a layer compressed so.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+}
+
+impl From<UnpackError> for LayerError {
+    fn from(error: UnpackError) -> Self {
+        Self::Unpack(error.into())
+    }
+}
+
+impl From<LayerError> for crate::Error {
+    fn from(error: LayerError) -> Self {
+        let kind = match &error {
+            LayerError::Missing(_) => crate::Kind::NotFound,
+            _ => crate::Kind::Failed,
+        };
+        let message = error.to_string();
+        match std::error::Error::source(&error) {
+            Some(_) => crate::Error::new(kind, message).with_source(error),
+            None => crate::Error::new(kind, message),
+        }
+    }
+}
+
+const RECORD: &str = "layer.json";
+const SYNCED: &str = "synced";
+const PINNED: &str = "pinned";
+const LOCK: &str = "lock";
+
+/// Digests what is written and keeps none of it.
+struct DigestWriter(Sha256);
+
+impl Write for DigestWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Digests what it passes on.
+struct CheckedWriter<'a> {
+    writer: &'a mut dyn Write,
+    hash: Sha256,
+}
+
+impl Write for CheckedWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.writer.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+/// This boot's name (random(4)).
+fn boot() -> String {
+    static BOOT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map(|id| id.trim().to_owned())
+            .unwrap_or_default()
+    });
+    BOOT.clone()
+}
+
+fn packing(layer: &str) -> impl Fn(PackError) -> LayerError {
+    let layer = layer.to_owned();
+    move |error| LayerError::Pack(layer.clone(), error.into())
+}
+
+fn failure(step: &'static str, layer: &str) -> impl Fn(io::Error) -> LayerError + use<> {
+    let layer = layer.to_owned();
+    move |source| LayerError::Io { step, layer: layer.clone(), source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,9 @@ use rustix::fs::FlockOperation;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub mod content;
+pub(crate) mod scratch;
+
 /// Whether losing the newest version of a record in a power cut would lose data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {

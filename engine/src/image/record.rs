@@ -1,0 +1,127 @@
+//! What is written down about images: one record an image, and one file with all names.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{DiffId, Digest, ImageId};
+use crate::image::reference::Reference;
+use crate::paths::Root;
+use crate::store::{Durability, read_json, remove_file, write_json};
+
+/// One image, beside its configuration in the content store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    pub(crate) version: u32,
+    pub(crate) id: ImageId,
+    /// The manifest it came with, in the content store.
+    pub(crate) manifest: Option<Digest>,
+    /// Its layers, lowest first.
+    pub(crate) layers: Vec<DiffId>,
+    /// The sum of its layers' file sizes.
+    pub(crate) size: u64,
+}
+
+/// All names, each with the image it means.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Names {
+    version: u32,
+    /// `name:tag`.
+    pub(crate) tags: BTreeMap<Reference, ImageId>,
+    /// `name@digest`.
+    pub(crate) digests: BTreeMap<Reference, ImageId>,
+}
+
+const VERSION: u32 = 1;
+
+// === impl ImageRecord ===
+
+impl ImageRecord {
+    /// A record of this version.
+    pub(crate) fn new(id: ImageId, manifest: Option<Digest>, layers: Vec<DiffId>, size: u64) -> Self {
+        Self { version: VERSION, id, manifest, layers, size }
+    }
+
+    pub(crate) fn read(root: &Root, id: &ImageId) -> io::Result<Option<Self>> {
+        read_json(&path(root, id))
+    }
+
+    pub(crate) fn write(&self, root: &Root) -> io::Result<()> {
+        write_json(&path(root, &self.id), self, Durability::Sync)
+    }
+
+    pub(crate) fn remove(root: &Root, id: &ImageId) -> io::Result<()> {
+        remove_file(&path(root, id))
+    }
+
+    /// All records.
+    pub(crate) fn list(root: &Root) -> io::Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(root.images()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut records = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
+            let Some(Ok(id)) = id.map(|hex| format!("sha256:{hex}").parse()) else { continue };
+            // One that went between the listing and the reading is not there.
+            records.extend(Self::read(root, &id)?);
+        }
+        Ok(records)
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    pub(crate) fn read(root: &Root) -> io::Result<Self> {
+        Ok(read_json(&root.images().join(NAMES))?.unwrap_or_default())
+    }
+
+    pub(crate) fn write(&mut self, root: &Root) -> io::Result<()> {
+        self.version = VERSION;
+        write_json(&root.images().join(NAMES), self, Durability::Sync)
+    }
+
+    /// Lets a name mean an image.
+    pub(crate) fn set(&mut self, reference: &Reference, id: &ImageId) {
+        let local = reference.local();
+        let map = if local.tag().is_some() { &mut self.tags } else { &mut self.digests };
+        map.insert(local, id.clone());
+    }
+
+    /// What a name means. A digest decides over a tag.
+    pub(crate) fn get(&self, reference: &Reference) -> Option<&ImageId> {
+        match reference.digest() {
+            Some(digest) => self.digests.get(&reference.with_digest(digest)),
+            None => self.tags.get(reference),
+        }
+    }
+
+    /// Forgets a name.
+    pub(crate) fn remove(&mut self, reference: &Reference) {
+        self.tags.remove(reference);
+        self.digests.remove(reference);
+    }
+
+    pub(crate) fn tags_of(&self, id: &ImageId) -> Vec<Reference> {
+        references_of(&self.tags, id)
+    }
+
+    pub(crate) fn digests_of(&self, id: &ImageId) -> Vec<Reference> {
+        references_of(&self.digests, id)
+    }
+}
+
+const NAMES: &str = "names.json";
+
+fn path(root: &Root, id: &ImageId) -> PathBuf {
+    root.images().join(format!("{}.json", id.hex()))
+}
+
+fn references_of(map: &BTreeMap<Reference, ImageId>, id: &ImageId) -> Vec<Reference> {
+    map.iter().filter(|(_, meant)| *meant == id).map(|(reference, _)| reference.clone()).collect()
+}

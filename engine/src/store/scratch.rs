@@ -1,0 +1,146 @@
+//! Things in the making: files and directories under the root's scratch directory that end with their maker.
+//!
+//! Every one is locked by whoever makes it (flock(2)), so that what a killed process left behind can be told
+//! from what is still being made, and swept.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use crate::id::hex;
+use crate::paths::Root;
+
+/// A file or directory in the making. Dropping it removes it, unless it was moved away.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+    held: File,
+}
+
+// === impl Scratch ===
+
+impl Scratch {
+    /// A new empty directory for the engine alone.
+    pub(crate) fn directory(root: &Root) -> io::Result<Self> {
+        Self::make(root, |path| {
+            fs::DirBuilder::new().mode(0o700).create(path)?;
+            File::open(path)
+        })
+    }
+
+    /// A new empty file for the engine alone.
+    pub(crate) fn file(root: &Root) -> io::Result<Self> {
+        Self::make(root, |path| {
+            fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file or directory.
+    pub(crate) fn handle(&self) -> &File {
+        &self.held
+    }
+
+    /// Gives it its final name. A directory that is there already stays, and ours goes.
+    pub(crate) fn publish(self, target: &Path) -> io::Result<()> {
+        match fs::rename(&self.path, target) {
+            Ok(()) => Ok(()),
+            Err(error) if is_taken(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make(root: &Root, create: impl Fn(&Path) -> io::Result<File>) -> io::Result<Self> {
+        loop {
+            let path = fresh_path(root)?;
+            let held = match create(&path) {
+                // A sweeper took it between its making and its opening.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && root.scratch().exists() => continue,
+                other => other?,
+            };
+            rustix::fs::flock(&held, FlockOperation::LockExclusive)?;
+            if rustix::fs::fstat(&held)?.st_nlink > 0 {
+                return Ok(Self { path, held });
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name; a failure leaves what `sweep` finds later.
+        let _ = remove(&self.path);
+    }
+}
+
+/// Removes what makers that no longer live have left behind.
+pub(crate) fn sweep(root: &Root) -> io::Result<()> {
+    let entries = match fs::read_dir(root.scratch()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+            continue;
+        }
+        let Ok(held) = File::open(&path) else { continue };
+        if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+const PREFIX: &str = "making-";
+
+fn fresh_path(root: &Root) -> io::Result<PathBuf> {
+    crate::store::private_directory(&root.scratch())?;
+    let mut bytes = [0u8; 12];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(root.scratch().join(format!("{PREFIX}{}", hex(&bytes))))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.is_dir() => crate::store::remove_tree(path),
+        Ok(_) => crate::store::remove_file(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_published_is_gone_and_what_is_being_made_is_not_swept() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let kept = Scratch::directory(&root).unwrap();
+        fs::create_dir(root.scratch().join("making-left-behind")).unwrap();
+        fs::create_dir(root.scratch().join("somebody-else's")).unwrap();
+        sweep(&root).unwrap();
+        assert!(kept.path().exists());
+        assert_eq!(fs::read_dir(root.scratch()).unwrap().count(), 2);
+        let target = directory.path().join("target");
+        kept.publish(&target).unwrap();
+        assert!(target.exists());
+        let dropped = Scratch::file(&root).unwrap();
+        let path = dropped.path().to_owned();
+        drop(dropped);
+        assert!(!path.exists());
+    }
+}
