@@ -11,6 +11,7 @@ mod manifest;
 pub mod platform;
 mod record;
 pub mod reference;
+mod transfer;
 
 pub use config::ImageConfig;
 pub use platform::Platform;
