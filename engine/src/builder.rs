@@ -12,6 +12,11 @@ use crate::quantity::ByteSize;
 
 mod expand;
 mod fault;
+mod glob;
+mod ignore;
+mod instruction;
+mod lexer;
+mod parser;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]
