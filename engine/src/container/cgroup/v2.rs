@@ -320,4 +320,28 @@ mod tests {
         let error = node.await_event("frozen 0", Duration::ZERO).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
+
+    #[test]
+    fn the_device_program_allows_what_is_listed_and_nothing_else() {
+        use crate::container::cgroup::{Devices, Layout};
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+
+        let layout = Layout::detect().unwrap();
+        let mount = layout.unified().expect("a cgroup2 hierarchy, which every machine for these tests has");
+        let place = format!("rengine-test-{}/devices", std::process::id());
+        let node = Node::create(mount, Path::new(&place)).unwrap();
+        let Devices::Only(rules) = Devices::standard() else { panic!("standard is a list") };
+        node.restrict_devices(&rules).unwrap();
+        let opens = "read go; true </dev/null || exit 1; true </dev/full || exit 2; true </dev/kmsg && exit 3; exit 0";
+        let mut shell = Command::new("/bin/sh");
+        let shell = shell.args(["-c", opens]).stdin(Stdio::piped()).stderr(Stdio::null());
+        let mut child = shell.spawn().unwrap();
+        node.place(Pid::from_child(&child)).unwrap();
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        let status = child.wait().unwrap();
+        node.remove(Duration::from_secs(10)).unwrap();
+        fs::remove_dir(node.path.parent().unwrap()).unwrap();
+        assert_eq!(status.code(), Some(0));
+    }
 }

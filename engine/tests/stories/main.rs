@@ -1,0 +1,16 @@
+//! What the engine does, told as its users see it: every story runs the real program in a world of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod build;
+mod cgroup;
+mod exec;
+mod fault;
+mod image;
+mod limits;
+mod logs;
+mod network;
+mod run;
+mod security;
+mod uml;
+mod volume;
+mod world;

@@ -1,0 +1,368 @@
+//! A world for one test: an engine root of its own, with everything in it gone at the end, also after a panic.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::Root;
+use engine::container::cgroup::Cgroup;
+use engine::network::Networks;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// One engine that nobody else sees.
+pub(crate) struct World {
+    root: Root,
+    directory: tempfile::TempDir,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    command: String,
+    status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A program that runs; killed when dropped.
+pub(crate) struct Running {
+    command: String,
+    child: Child,
+}
+
+/// After this long a command counts as hanging. Nothing here takes a tenth of it on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The image of every story that needs no other: busybox under all its names, and little else.
+pub(crate) const BOX: &str = "box";
+
+// === impl World ===
+
+impl World {
+    /// An engine without images.
+    pub(crate) fn empty() -> Self {
+        let directory = tempfile::Builder::new().prefix("world-").tempdir().unwrap();
+        let root = Root::at(&directory.path().join("root"));
+        Self { root, directory }
+    }
+
+    /// An engine with the image `box`.
+    pub(crate) fn new() -> Self {
+        let world = Self::empty();
+        world.rengine(["import", box_archive().to_str().unwrap(), BOX]).succeeds();
+        world
+    }
+
+    /// A directory of the test's own, on the host.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where this engine keeps itself.
+    pub(crate) fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// A file of the test's own, on the host.
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// Runs `rengine` to its end.
+    pub(crate) fn rengine<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
+        self.spawn(args).ends()
+    }
+
+    /// Runs `rengine` to its end with this on its standard input.
+    pub(crate) fn feed<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, input: &[u8]) -> Outcome {
+        let mut running = self.spawn_with(args, Stdio::piped());
+        let mut stdin = running.child.stdin.take().unwrap();
+        let input = input.to_owned();
+        let writer = std::thread::spawn(move || {
+            // A program that does not read its input to the end is the test's business, not the writer's.
+            let _ = stdin.write_all(&input);
+        });
+        let outcome = running.ends();
+        writer.join().unwrap();
+        outcome
+    }
+
+    /// Starts `rengine` and does not wait for it.
+    pub(crate) fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        self.spawn_with(args, Stdio::null())
+    }
+
+    /// Starts a container of `box` in the background with these flags and this shell script; says its id.
+    pub(crate) fn background(&self, flags: &str, script: &str) -> String {
+        let mut args = vec!["run", "-d"];
+        args.extend(flags.split_whitespace());
+        args.extend([BOX, "sh", "-c", script]);
+        self.rengine(args).succeeds().line()
+    }
+
+    /// Runs a container of `box` with these flags and this shell script, to its end.
+    pub(crate) fn run(&self, flags: &str, script: &str) -> Outcome {
+        let mut args = vec!["run", "--rm"];
+        args.extend(flags.split_whitespace());
+        args.extend([BOX, "sh", "-c", script]);
+        self.rengine(args)
+    }
+
+    /// One value of `inspect`, by a format in docker's notation.
+    pub(crate) fn inspect(&self, what: &str, format: &str) -> String {
+        self.rengine(["inspect", "--format", format, what]).succeeds().line()
+    }
+
+    /// Waits until a container's log has this text; logs are followed, so this is an event.
+    pub(crate) fn await_log(&self, container: &str, text: &str) {
+        let mut running = self.spawn(["logs", "-f", container]);
+        let mut output = running.child.stdout.take().unwrap();
+        let mut seen = Vec::new();
+        let deadline = Instant::now() + PATIENCE;
+        while !String::from_utf8_lossy(&seen).contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                wait_readable(&output, left),
+                "no {text:?} in the log: {}",
+                String::from_utf8_lossy(&seen)
+            );
+            let mut chunk = [0; 4096];
+            let count = output.read(&mut chunk).unwrap();
+            assert_ne!(count, 0, "the log ended without {text:?}: {}", String::from_utf8_lossy(&seen));
+            seen.extend(&chunk[..count]);
+        }
+    }
+
+    fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
+        command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG").stdin(stdin);
+        Running::start(command)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // First as a user would, then by force: nothing may be left even when the engine is what is broken.
+        let ids = self.rengine(["ps", "-aq"]).stdout;
+        let ids: Vec<_> = ids.split_whitespace().collect();
+        if !ids.is_empty() {
+            let _ = self.rengine(["rm", "-f", "-v"].into_iter().chain(ids));
+        }
+        for monitor in processes_with(self.root.state()) {
+            let _ = pidfd_send_signal(&monitor, Signal::KILL);
+        }
+        for id in Cgroup::list(&self.root).unwrap_or_default() {
+            if let Ok(cgroup) = Cgroup::open(&self.root, &id) {
+                let _ = cgroup.kill();
+                let _ = cgroup.remove();
+            }
+        }
+        let _ = Cgroup::sweep(&self.root);
+        let _ = Networks::at(&self.root).teardown();
+        let _ = fs::remove_dir_all(self.root.run());
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Starts a program with both outputs piped.
+    pub(crate) fn start(mut command: Command) -> Self {
+        let text = format!("{command:?}");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(&text);
+        Self { command: text, child }
+    }
+
+    /// The host's number for it.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Waits for its end; one that does not come fails the test.
+    pub(crate) fn ends(mut self) -> Outcome {
+        let stdout = self.child.stdout.take().map(drain);
+        let stderr = self.child.stderr.take().map(drain);
+        let pidfd = pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        let in_time = wait_readable(&pidfd, PATIENCE);
+        if !in_time {
+            self.child.kill().unwrap();
+        }
+        let status = self.child.wait().unwrap();
+        let text = |reader: Option<std::thread::JoinHandle<Vec<u8>>>| {
+            let bytes = reader.map(|reader| reader.join().unwrap()).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let (stdout, stderr) = (text(stdout), text(stderr));
+        let command = std::mem::take(&mut self.command);
+        assert!(in_time, "{command} hangs\nstdout: {stdout}\nstderr: {stderr}");
+        Outcome { command, status, stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// It must have ended with this code.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        let Self { command, status, stdout, stderr } = &self;
+        assert_eq!(status.code(), Some(code), "{command}\nstdout: {stdout}\nstderr: {stderr}");
+        self
+    }
+
+    /// It must have ended with code 0.
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        self.exits(0)
+    }
+
+    /// It must have ended with another code than 0.
+    #[track_caller]
+    pub(crate) fn fails(self) -> Self {
+        assert!(!self.status.success(), "{} succeeded\nstdout: {}", self.command, self.stdout);
+        self
+    }
+
+    /// Its standard output must be exactly this.
+    #[track_caller]
+    pub(crate) fn prints(self, text: &str) -> Self {
+        assert_eq!(self.stdout, text, "{}\nstderr: {}", self.command, self.stderr);
+        self
+    }
+
+    /// Its standard output must have this in it.
+    #[track_caller]
+    pub(crate) fn shows(self, text: &str) -> Self {
+        assert!(self.stdout.contains(text), "{} does not show {text:?}: {}", self.command, self.stdout);
+        self
+    }
+
+    /// Its standard error must have this in it.
+    #[track_caller]
+    pub(crate) fn complains(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "{} does not say {text:?}: {}", self.command, self.stderr);
+        self
+    }
+
+    /// Its standard output, which must be one line.
+    #[track_caller]
+    pub(crate) fn line(self) -> String {
+        let line = self.stdout.trim_end().to_owned();
+        assert!(!line.contains('\n'), "{} prints more than a line: {}", self.command, self.stdout);
+        line
+    }
+}
+
+/// A port of the host that was free a moment ago, from below the range that the kernel hands out by itself.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let turn = NEXT.fetch_add(1, Ordering::Relaxed) + u64::from(std::process::id());
+        let port = 20_000 + (turn % 10_000) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// The tar of `box`, made once a test run.
+fn box_archive() -> &'static Path {
+    static ARCHIVE: OnceLock<tempfile::TempPath> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut archive = tar::Builder::new(file.as_file());
+        for name in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(if name == "tmp" { 0o1777 } else { 0o755 });
+            header.set_size(0);
+            archive.append_data(&mut header, name, std::io::empty()).unwrap();
+        }
+        let users = "root:x:0:0:root:/root:/bin/sh\nguest:x:1000:1000::/home:/bin/sh\n";
+        let groups = "root:x:0:\nguest:x:1000:\nstaff:x:50:guest\n";
+        for (name, content) in [("etc/passwd", users), ("etc/group", groups)] {
+            append_file(&mut archive, name, content.as_bytes(), 0o644);
+        }
+        let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+        append_file(&mut archive, "bin/busybox", &busybox, 0o755);
+        let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+        for applet in String::from_utf8(applets).unwrap().lines().filter(|&applet| applet != "busybox") {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_size(0);
+            archive.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+        }
+        archive.finish().unwrap();
+        drop(archive);
+        file.into_temp_path()
+    })
+}
+
+fn append_file<W: Write>(archive: &mut tar::Builder<W>, name: &str, content: &[u8], mode: u32) {
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(content.len() as u64);
+    archive.append_data(&mut header, name, content).unwrap();
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+fn wait_readable(fd: &impl std::os::fd::AsFd, within: Duration) -> bool {
+    let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
+    loop {
+        match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("poll: {error}"),
+        }
+    }
+}
+
+/// Processes with this path in their arguments: the monitors of a world.
+fn processes_with(path: &Path) -> Vec<std::os::fd::OwnedFd> {
+    let needle = path.as_os_str().as_encoded_bytes();
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|&name| name != own).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if arguments.split(|&byte| byte == 0).any(|argument| argument == needle)
+            && let Some(pid) = Pid::from_raw(pid)
+            && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        {
+            found.push(pidfd);
+        }
+    }
+    found
+}
