@@ -1,2 +1,72 @@
-//! Placeholder.
-fn main() {}
+//! The one executable: `rengine`, `rcompose` or `rdeploy`, by the name it is called by or its first argument.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// The program that a command line asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Program {
+    Engine,
+    Compose,
+    Deploy,
+}
+
+fn main() -> ExitCode {
+    // A monitor is this same executable; it must be found out before anything else of the program wakes up.
+    if let Some(code) = engine::enter_monitor_if_asked() {
+        return code;
+    }
+    let (program, arguments) = chosen(std::env::args_os().collect());
+    match program {
+        Program::Engine => engine::cli::main(arguments),
+        Program::Compose => compose::cli::main(arguments),
+        Program::Deploy => deploy::cli::main(arguments),
+    }
+}
+
+/// The program and its own command line, name first. Called by the name of one, the arguments are its; called by
+/// any other name, the first argument may be such a name.
+fn chosen(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
+    if let Some(program) = arguments.first().and_then(|name| named(name))
+        && !(program == Program::Deploy && arguments.get(1).is_some_and(|name| named(name).is_some()))
+    {
+        return (program, arguments);
+    }
+    match arguments.get(1).and_then(|name| named(name)) {
+        Some(program) => {
+            arguments.remove(0);
+            (program, arguments)
+        }
+        None => (Program::Deploy, arguments),
+    }
+}
+
+fn named(path: &OsStr) -> Option<Program> {
+    match Path::new(path).file_name()?.to_str()? {
+        // `docker` and `docker-compose` for those who link the old names to this file.
+        "rengine" | "docker" => Some(Program::Engine),
+        "rcompose" | "docker-compose" => Some(Program::Compose),
+        "rdeploy" => Some(Program::Deploy),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_file_answers_to_three_names() {
+        let line = |text: &str| {
+            let (program, rest) = chosen(text.split(' ').map(OsString::from).collect());
+            (program, rest.join(OsStr::new(" ")).into_string().unwrap())
+        };
+        assert_eq!(line("/usr/bin/rengine ps"), (Program::Engine, "/usr/bin/rengine ps".into()));
+        assert_eq!(line("rcompose up"), (Program::Compose, "rcompose up".into()));
+        assert_eq!(line("rdeploy --help"), (Program::Deploy, "rdeploy --help".into()));
+        assert_eq!(line("rdeploy rengine ps"), (Program::Engine, "rengine ps".into()));
+        assert_eq!(line("./anything rcompose up"), (Program::Compose, "rcompose up".into()));
+        assert_eq!(line("rengine rcompose"), (Program::Engine, "rengine rcompose".into()));
+    }
+}

@@ -17,6 +17,7 @@ mod ignore;
 mod instruction;
 mod lexer;
 mod parser;
+pub mod progress;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]

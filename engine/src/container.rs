@@ -2,8 +2,10 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod client;
 pub mod exec;
 pub mod launch;
+pub mod logs;
 pub mod merge;
 pub mod plan;
 pub mod record;

@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub mod config;
+pub mod credentials;
 mod manifest;
 pub mod platform;
 mod record;

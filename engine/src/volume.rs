@@ -1,5 +1,7 @@
 //! Named volumes: a record and a directory each. Knows nothing of containers; who uses a volume is told by them.
 
+mod seed;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -12,6 +14,8 @@ use crate::error::{Error, Kind};
 use crate::id::VolumeName;
 use crate::paths::Root;
 use crate::store::{self, Durability, Lock};
+
+pub use seed::seed;
 
 /// The volumes of one root.
 #[derive(Debug, Clone)]

@@ -35,6 +35,8 @@ pub struct ContainerSpec {
     pub network: NetworkMode,
     /// Ports reachable from outside.
     pub ports: Vec<PortBinding>,
+    /// Whether every exposed port, the image's too, is published on a free port.
+    pub publish_all: bool,
     /// Ports the program says it listens on: `8080/tcp`.
     pub expose: Vec<ContainerPort>,
     /// Name servers, search domains, options and static names.
@@ -430,6 +432,7 @@ impl Default for ContainerSpec {
             domainname: None,
             network: NetworkMode::Bridge(Vec::new()),
             ports: Vec::new(),
+            publish_all: false,
             expose: Vec::new(),
             dns: DnsSpec::default(),
             mounts: Vec::new(),
@@ -461,6 +464,19 @@ impl Default for ContainerSpec {
 impl Default for LogSpec {
     fn default() -> Self {
         Self { driver: "json-file".to_owned(), options: BTreeMap::new() }
+    }
+}
+
+impl NetworkMode {
+    /// The networks by name, the default one included.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Host => vec!["host".to_owned()],
+            Self::None => vec!["none".to_owned()],
+            Self::Container(_) => Vec::new(),
+            Self::Bridge(attachments) if attachments.is_empty() => vec!["bridge".to_owned()],
+            Self::Bridge(attachments) => attachments.iter().map(|each| each.network.clone()).collect(),
+        }
     }
 }
 

@@ -1,0 +1,219 @@
+//! The command line of `rengine`: docker's verbs, flags and exit codes.
+
+mod build;
+mod container;
+mod image;
+mod inspect;
+pub mod list;
+pub mod mount;
+mod network;
+pub mod output;
+pub mod publish;
+pub mod run;
+mod system;
+pub mod template;
+mod volume;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+
+/// A container engine without a daemon
+#[derive(Debug, Parser)]
+#[command(name = "rengine", version, disable_help_subcommand = true, max_term_width = 110)]
+struct Cli {
+    /// Directory that holds everything the engine keeps
+    #[arg(long, global = true, env = "RENGINE_ROOT", value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Say what is being done, on standard error
+    #[arg(short = 'D', long, global = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Container(container::Verb),
+    #[command(flatten)]
+    Image(image::Verb),
+    /// List containers
+    Ps(list::PsArgs),
+    /// List images
+    Images(image::ListArgs),
+    /// Remove images
+    Rmi(image::RemoveArgs),
+    /// Show everything known of containers, images, networks or volumes
+    Inspect(inspect::InspectArgs),
+    /// Containers
+    #[command(name = "container", subcommand)]
+    ContainerGroup(ContainerCommand),
+    /// Images
+    #[command(name = "image", subcommand)]
+    ImageGroup(ImageCommand),
+    /// Networks
+    #[command(subcommand)]
+    Network(network::Verb),
+    /// Volumes
+    #[command(subcommand)]
+    Volume(volume::Verb),
+    /// The builder, as docker's plugin has it
+    #[command(subcommand, visible_alias = "buildx")]
+    Builder(BuilderCommand),
+    /// The engine itself
+    #[command(subcommand)]
+    System(system::Verb),
+    /// Show the engine's version
+    Version(system::VersionArgs),
+    /// Show facts of the engine and the machine
+    Info(system::InfoArgs),
+    /// Write a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ContainerCommand {
+    #[command(flatten)]
+    Verb(container::Verb),
+    /// List containers
+    #[command(visible_aliases = ["ps", "list"])]
+    Ls(list::PsArgs),
+    /// Show everything known of containers
+    Inspect(inspect::InspectArgs),
+    /// Remove all containers that do not run
+    Prune(container::PruneArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    #[command(flatten)]
+    Verb(image::Verb),
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(image::ListArgs),
+    /// Remove images
+    #[command(visible_alias = "remove")]
+    Rm(image::RemoveArgs),
+    /// Show everything known of images
+    Inspect(inspect::InspectArgs),
+    /// Remove images that nothing uses
+    Prune(image::PruneArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum BuilderCommand {
+    /// Build an image from a Dockerfile
+    Build(Box<build::BuildArgs>),
+    /// Remove what the builder keeps
+    Prune(build::PruneArgs),
+}
+
+/// Docker's exit code for a failure of the engine rather than of the container.
+const ENGINE_FAILED: u8 = 125;
+
+/// Runs `rengine` with this command line, name first.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let matches = match Cli::command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        Err(error) => return usage(&error),
+    };
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    trace(cli.debug);
+    let runs_container = matches!(
+        &cli.command,
+        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) if verb.runs_a_program()
+    );
+    match Engine::open(cli.root.as_deref()).and_then(|engine| dispatch(&engine, cli.command)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            output::failure(&error);
+            ExitCode::from(failure_code(&error, runs_container))
+        }
+    }
+}
+
+/// The exit code of a failure: that of docker run where a program was to run, else 1.
+fn failure_code(error: &Error, runs_a_program: bool) -> u8 {
+    match error.kind() {
+        Kind::CommandNotFound if runs_a_program => 127,
+        Kind::NotExecutable if runs_a_program => 126,
+        _ if runs_a_program => ENGINE_FAILED,
+        _ => 1,
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // Help and version are data and success; anything else is the user's mistake.
+    let _ = error.print();
+    let asked_for = !error.use_stderr();
+    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(ENGINE_FAILED) }
+}
+
+fn trace(debug: bool) {
+    let filter = match (std::env::var("RENGINE_LOG"), debug) {
+        (Ok(filter), _) => filter,
+        (Err(_), true) => "debug".to_owned(),
+        (Err(_), false) => return,
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
+    match command {
+        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) => {
+            container::run(engine, verb)
+        }
+        Command::Ps(args) | Command::ContainerGroup(ContainerCommand::Ls(args)) => list::ps(engine, &args),
+        Command::ContainerGroup(ContainerCommand::Prune(args)) => container::prune(engine, &args),
+        Command::Image(verb) | Command::ImageGroup(ImageCommand::Verb(verb)) => image::run(engine, verb),
+        Command::Images(args) | Command::ImageGroup(ImageCommand::Ls(args)) => image::list(engine, &args),
+        Command::Rmi(args) | Command::ImageGroup(ImageCommand::Rm(args)) => image::remove(engine, &args),
+        Command::ImageGroup(ImageCommand::Prune(args)) => image::prune(engine, &args),
+        Command::Inspect(args) => inspect::any(engine, &args),
+        Command::ContainerGroup(ContainerCommand::Inspect(args)) => inspect::containers(engine, &args),
+        Command::ImageGroup(ImageCommand::Inspect(args)) => inspect::images(engine, &args),
+        Command::Network(verb) => network::run(engine, verb),
+        Command::Volume(verb) => volume::run(engine, verb),
+        Command::Builder(BuilderCommand::Build(args)) => build::run(engine, *args),
+        Command::Builder(BuilderCommand::Prune(args)) => build::prune(engine, &args),
+        Command::System(verb) => system::run(engine, &verb),
+        Command::Version(args) => system::version(&args),
+        Command::Info(args) => system::info(engine, &args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rengine", &mut script);
+            output::raw(&script);
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_missing_program_has_its_own_exit_codes_only_where_one_runs() {
+        let error = Error::new(Kind::CommandNotFound, "x");
+        assert_eq!(failure_code(&error, true), 127);
+        assert_eq!(failure_code(&error, false), 1);
+        assert_eq!(failure_code(&Error::invalid("x"), true), 125);
+    }
+}

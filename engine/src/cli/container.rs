@@ -1,0 +1,579 @@
+//! The verbs on containers.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::list;
+use crate::cli::output;
+use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds, pairs};
+use crate::container::client::{AttachEnd, AttachOptions};
+use crate::container::exec::ExecSpec;
+use crate::container::logs::{LogOptions, parse_moment};
+use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, ContainerName};
+use crate::image::{Platform, PullOptions, Reference};
+use crate::signal::Signal;
+use crate::store;
+
+/// A verb on containers.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a container and run it
+    Run(Box<RunArgs>),
+    /// Make a container without starting it
+    Create(Box<CreateArgs>),
+    /// Run a command in a running container
+    Exec(ExecArgs),
+    /// Start stopped containers
+    Start(StartArgs),
+    /// Stop running containers
+    Stop(StopArgs),
+    /// Stop and start containers
+    Restart(StopArgs),
+    /// Send a signal to running containers
+    Kill(KillArgs),
+    /// Freeze all processes of containers
+    Pause(Names),
+    /// Thaw all processes of containers
+    Unpause(Names),
+    /// Wait until containers end, and print their exit codes
+    Wait(Names),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(RmArgs),
+    /// Give a container another name
+    Rename {
+        /// The container
+        container: String,
+        /// Its new name
+        name: ContainerName,
+    },
+    /// Connect to a container's standard streams
+    Attach(AttachArgs),
+    /// Show a container's output
+    Logs(LogsArgs),
+    /// Show a container's processes
+    Top {
+        /// The container
+        container: String,
+        /// Options of ps(1)
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Show a container's published ports
+    Port {
+        /// The container
+        container: String,
+        /// One port of the container: 80 or 80/tcp
+        port: Option<String>,
+    },
+}
+
+/// Containers by name or id.
+#[derive(Debug, Args)]
+pub struct Names {
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    names: Vec<String>,
+}
+
+/// The flags of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Run in the background and print the id
+    #[arg(short, long)]
+    detach: bool,
+    /// Keys that leave the container running: ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Pass signals on to the program
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sig_proxy: bool,
+    #[command(flatten)]
+    create: CreateArgs,
+}
+
+/// The flags of `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Run in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep standard input open
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Set an environment variable
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// User name or id, with an optional group
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Working directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// With all of the engine's privileges
+    #[arg(long)]
+    privileged: bool,
+    /// Keys that leave the command running
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// The container
+    container: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// The flags of `start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Attach to its output and pass signals on
+    #[arg(short, long)]
+    attach: bool,
+    /// Attach to its input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Keys that leave the container running
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    #[command(flatten)]
+    containers: Names,
+}
+
+/// The flags of `stop` and `restart`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Signal that asks it to end
+    #[arg(short, long)]
+    signal: Option<Signal>,
+    /// Seconds it may take before it is killed; -1 for no limit
+    #[arg(short, long, visible_alias = "timeout", allow_hyphen_values = true)]
+    time: Option<i64>,
+    #[command(flatten)]
+    containers: Names,
+}
+
+/// The flags of `kill`.
+#[derive(Debug, Args)]
+pub struct KillArgs {
+    /// The signal
+    #[arg(short, long, default_value = "KILL")]
+    signal: Signal,
+    #[command(flatten)]
+    containers: Names,
+}
+
+/// The flags of `rm`.
+#[derive(Debug, Args)]
+pub struct RmArgs {
+    /// Kill running ones first
+    #[arg(short, long)]
+    force: bool,
+    /// Remove their anonymous volumes too
+    #[arg(short, long)]
+    volumes: bool,
+    #[command(flatten)]
+    containers: Names,
+}
+
+/// The flags of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Do not attach to its input
+    #[arg(long)]
+    no_stdin: bool,
+    /// Keys that leave the container running
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<String>,
+    /// Pass signals on to the program
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sig_proxy: bool,
+    /// The container
+    container: String,
+}
+
+/// The flags of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Go on with what is written later
+    #[arg(short, long)]
+    follow: bool,
+    /// Lines from the end, or all
+    #[arg(short = 'n', long, default_value = "all")]
+    tail: String,
+    /// From this moment on: a time, or how long ago
+    #[arg(long)]
+    since: Option<String>,
+    /// Up to this moment: a time, or how long ago
+    #[arg(long)]
+    until: Option<String>,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// The container
+    container: String,
+}
+
+/// The flags of `container prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
+// === impl Verb ===
+
+impl Verb {
+    /// Whether a program of the user's runs, so that its exit code is the verb's.
+    pub fn runs_a_program(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Create(_))
+    }
+}
+
+/// Carries a verb out; the result is the exit code.
+pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Run(args) => run_container(engine, *args),
+        Verb::Create(args) => {
+            let created = create(engine, *args)?;
+            output::line(created.id.as_str());
+            Ok(0)
+        }
+        Verb::Exec(args) => exec(engine, args),
+        Verb::Start(args) => start(engine, &args),
+        Verb::Stop(args) => {
+            let options = args.options();
+            each(&args.containers, |name| engine.stop(&engine.find_id(name)?, &options))
+        }
+        Verb::Restart(args) => {
+            let options = args.options();
+            each(&args.containers, |name| engine.restart(&engine.find_id(name)?, &options))
+        }
+        Verb::Kill(args) => each(&args.containers, |name| engine.kill(&engine.find_id(name)?, args.signal)),
+        Verb::Pause(names) => each(&names, |name| engine.pause(&engine.find_id(name)?)),
+        Verb::Unpause(names) => each(&names, |name| engine.unpause(&engine.find_id(name)?)),
+        Verb::Wait(names) => wait(engine, &names),
+        Verb::Rm(args) => {
+            let options = RemoveOptions { force: args.force, volumes: args.volumes };
+            each(&args.containers, |name| engine.remove(&engine.find_id(name)?, &options))
+        }
+        Verb::Rename { container, name } => engine.rename(&engine.find_id(&container)?, &name).map(|()| 0),
+        Verb::Attach(args) => attach(engine, &args),
+        Verb::Logs(args) => logs(engine, &args),
+        Verb::Top { container, options } => top(engine, &container, &options),
+        Verb::Port { container, port } => port_of(engine, &container, port.as_deref()),
+    }
+}
+
+/// Does something to each, names those it was done to, and goes on after a failure.
+fn each(names: &Names, verb: impl Fn(&str) -> Result<()>) -> Result<u8> {
+    let mut code = 0;
+    for name in &names.names {
+        match verb(name) {
+            Ok(()) => output::line(name),
+            Err(error) => {
+                output::failure(&error);
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {
+    let directory =
+        std::env::current_dir().map_err(|error| Error::failed("find the working directory", error))?;
+    if let Some(file) = args.cidfile.as_ref().filter(|file| file.exists()) {
+        return Err(Error::conflict(format!("the id file {} exists already", file.display())));
+    }
+    fetch(engine, args.image(), args.platform(), args.pull, args.quiet)?;
+    let cidfile = args.cidfile.clone();
+    let spec = args.into_spec(&directory, &|name| engine.find_id(name))?;
+    let created = engine.create(spec)?;
+    created.warnings.iter().for_each(|warning| output::warning(warning));
+    if let Some(file) = cidfile {
+        std::fs::write(&file, created.id.as_str())
+            .map_err(|error| Error::failed(format!("write the id to {}", file.display()), error))?;
+    }
+    Ok(created)
+}
+
+/// Pulls an image as the policy asks.
+fn fetch(
+    engine: &Engine,
+    image: &str,
+    platform: Option<&str>,
+    policy: PullPolicy,
+    quiet: bool,
+) -> Result<()> {
+    let here = engine.images().find(image)?.is_some();
+    if policy == PullPolicy::Never || (here && policy == PullPolicy::Missing) {
+        return Ok(());
+    }
+    let reference: Reference =
+        image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?;
+    let platform: Option<Platform> = platform
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Error::invalid("--platform").with_source(error))?;
+    output::note(&format!("Unable to find image '{image}' locally"));
+    super::image::pull_with_progress(
+        engine,
+        &reference,
+        &PullOptions { platform, ..PullOptions::default() },
+        quiet,
+    )?;
+    Ok(())
+}
+
+fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
+    let RunArgs { detach, detach_keys, sig_proxy, create: create_args } = args;
+    let auto_remove = create_args.rm;
+    let stdin = create_args.interactive || create_args.attach.iter().any(|stream| stream == "stdin");
+    if detach && !create_args.attach.is_empty() {
+        return Err(Error::invalid("conflicting options: --attach and --detach"));
+    }
+    let tty = create_args.tty;
+    if tty && stdin && !detach {
+        require_terminal()?;
+    }
+    let created = create(engine, create_args)?;
+    let undo = |error: Error| {
+        if auto_remove || error.kind() == Kind::Conflict {
+            // The container never ran; what made it fail is what the user must hear.
+            let _ = engine.remove(&created.id, &RemoveOptions { force: true, volumes: true });
+        }
+        error
+    };
+    if detach {
+        engine.start(&created.id).map_err(undo)?;
+        output::line(created.id.as_str());
+        return Ok(0);
+    }
+    let options = AttachOptions {
+        stdin,
+        stdout: true,
+        stderr: true,
+        tty,
+        sig_proxy,
+        detach_keys,
+        ..AttachOptions::default()
+    };
+    let end = engine.start_attached(&created.id, &options).map_err(undo)?;
+    Ok(end_code(end))
+}
+
+fn require_terminal() -> Result<()> {
+    if rustix::termios::isatty(std::io::stdin()) {
+        return Ok(());
+    }
+    Err(Error::invalid("the input device is not a TTY")
+        .with_hint("leave out -t when the input is not a terminal"))
+}
+
+fn end_code(end: AttachEnd) -> u8 {
+    match end {
+        AttachEnd::Exited(code) => code_of(code),
+        AttachEnd::Detached => 0,
+    }
+}
+
+/// An exit code as a process can have one.
+fn code_of(code: i32) -> u8 {
+    u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+}
+
+fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
+    if args.tty && args.interactive && !args.detach {
+        require_terminal()?;
+    }
+    let mut env = Vec::new();
+    for file in &args.env_file {
+        env.extend(super::run::read_pairs_file(file)?);
+    }
+    env.extend(args.env);
+    let spec = ExecSpec {
+        argv: args.command,
+        env: env.into_iter().map(super::run::import_variable).filter(|entry| entry.contains('=')).collect(),
+        user: args.user,
+        working_dir: args.workdir,
+        tty: args.tty,
+        interactive: args.interactive,
+        privileged: args.privileged,
+    };
+    let id = engine.find_id(&args.container)?;
+    if args.detach {
+        engine.exec_detached(&id, &spec)?;
+        return Ok(0);
+    }
+    let options = AttachOptions {
+        stdin: args.interactive,
+        stdout: true,
+        stderr: true,
+        tty: args.tty,
+        detach_keys: args.detach_keys,
+        ..AttachOptions::default()
+    };
+    engine.exec(&id, &spec, &options).map(end_code)
+}
+
+fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
+    if !args.attach && !args.interactive {
+        return each(&args.containers, |name| engine.start(&engine.find_id(name)?));
+    }
+    let [name] = args.containers.names.as_slice() else {
+        return Err(Error::invalid("only one container can be attached to at a time"));
+    };
+    let container = engine.container(name)?;
+    let options = AttachOptions {
+        stdin: args.interactive && container.record.spec.process.open_stdin,
+        stdout: true,
+        stderr: true,
+        tty: container.record.spec.process.tty,
+        sig_proxy: true,
+        detach_keys: args.detach_keys.clone(),
+        ..AttachOptions::default()
+    };
+    engine.start_attached(container.id(), &options).map(end_code)
+}
+
+impl StopArgs {
+    fn options(&self) -> StopOptions {
+        StopOptions { signal: self.signal, grace: self.time.map(grace_of_seconds) }
+    }
+}
+
+fn wait(engine: &Engine, names: &Names) -> Result<u8> {
+    let mut code = 0;
+    for name in &names.names {
+        match engine.find_id(name).and_then(|id| engine.wait(&id)) {
+            Ok(exit) => output::line(&exit.to_string()),
+            Err(error) => {
+                output::failure(&error);
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn attach(engine: &Engine, args: &AttachArgs) -> Result<u8> {
+    let container = engine.container(&args.container)?;
+    let options = AttachOptions {
+        stdin: !args.no_stdin && container.record.spec.process.open_stdin,
+        stdout: true,
+        stderr: true,
+        tty: container.record.spec.process.tty,
+        sig_proxy: args.sig_proxy,
+        detach_keys: args.detach_keys.clone(),
+        ..AttachOptions::default()
+    };
+    engine.attach(container.id(), &options).map(end_code)
+}
+
+fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8> {
+    let moment = |text: &Option<String>| {
+        text.as_deref()
+            .map(parse_moment)
+            .transpose()
+            .map_err(|error| Error::invalid("a moment in --since or --until").with_source(error))
+    };
+    let tail = match args.tail.as_str() {
+        "all" => None,
+        number => match number.parse::<i64>() {
+            Ok(number) => usize::try_from(number).ok(),
+            Err(_) => return Err(Error::invalid(format!("invalid --tail {number:?}: a number or all"))),
+        },
+    };
+    let options =
+        LogOptions { follow: args.follow, tail, since: moment(&args.since)?, until: moment(&args.until)? };
+    let timestamps = args.timestamps;
+    engine.logs(&engine.find_id(&args.container)?, &options, &mut |line| {
+        let text = if timestamps { format!("{} {}", line.time, line.log) } else { line.log.clone() };
+        match line.stream {
+            crate::container::logs::Stream::Stdout => output::raw(text.as_bytes()),
+            crate::container::logs::Stream::Stderr => output::raw_error(text.as_bytes()),
+        }
+    })?;
+    Ok(0)
+}
+
+fn top(engine: &Engine, container: &str, options: &[String]) -> Result<u8> {
+    if !options.is_empty() {
+        output::warning("options of ps are not used: the columns are always those of ps -ef");
+    }
+    let processes = engine.top(&engine.find_id(container)?)?;
+    let mut table = output::Table::new(["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+    for process in processes {
+        table.row([
+            process.user,
+            process.pid.to_string(),
+            process.parent.to_string(),
+            "0".to_owned(),
+            process.started,
+            process.terminal,
+            process.time,
+            process.command,
+        ]);
+    }
+    table.print();
+    Ok(0)
+}
+
+fn port_of(engine: &Engine, name: &str, wanted: Option<&str>) -> Result<u8> {
+    let container = engine.container(name)?;
+    let wanted = wanted.map(|text| if text.contains('/') { text.to_owned() } else { format!("{text}/tcp") });
+    let mut found = false;
+    for port in &container.ports {
+        let inside = port.container.to_string();
+        if wanted.as_ref().is_some_and(|wanted| *wanted != inside) {
+            continue;
+        }
+        found = true;
+        let outside = list::host_side(port);
+        output::line(&if wanted.is_some() { outside } else { format!("{inside} -> {outside}") });
+    }
+    match wanted {
+        Some(wanted) if !found => {
+            Err(Error::not_found(format!("no public port '{wanted}' published for {name}")))
+        }
+        _ => Ok(0),
+    }
+}
+
+/// Removes all containers that do not run.
+pub fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+    if !args.force && !output::confirm("This will remove all stopped containers. Continue?") {
+        return Ok(0);
+    }
+    let mut removed: Vec<ContainerId> = Vec::new();
+    let mut bytes = 0;
+    for container in engine.containers()? {
+        if matches!(container.state.word(), "created" | "exited") {
+            bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
+            engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
+            removed.push(container.record.id);
+        }
+    }
+    if !removed.is_empty() {
+        output::line("Deleted Containers:");
+        removed.iter().for_each(|id| output::line(id.as_str()));
+        output::line("");
+    }
+    output::line(&format!("Total reclaimed space: {}", crate::quantity::ByteSize(bytes)));
+    Ok(0)
+}
+
+/// Labels as `--label` gives them.
+pub fn labels(texts: Vec<String>) -> std::collections::BTreeMap<String, String> {
+    pairs(texts)
+}

@@ -1,0 +1,545 @@
+//! `inspect`: docker's JSON shapes of containers, images, networks and volumes.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::cli::output;
+use crate::container::spec::{
+    Grace, HealthCheck, MountSource, MountSpec, NamespaceMode, NetworkMode, RestartPolicy,
+};
+use crate::container::state::{Health, State};
+use crate::engine::{Container, Engine};
+use crate::error::{Error, Kind, Result};
+use crate::image::Image;
+use crate::network::{Endpoint, Network};
+use crate::volume::Volume;
+
+/// The flags of every `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// json, or a template
+    #[arg(short, long)]
+    format: Option<String>,
+    /// container, image, network or volume
+    #[arg(long = "type")]
+    kind: Option<String>,
+    /// Sizes too
+    #[arg(short, long, hide = true)]
+    size: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+}
+
+/// The time of something that did not happen, as Go writes it.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Shows whatever has the name: a container, else an image, a network or a volume.
+pub fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+    match args.kind.as_deref() {
+        Some("container") => return containers(engine, args),
+        Some("image") => return images(engine, args),
+        Some("network") => return networks(engine, args),
+        Some("volume") => return volumes(engine, args),
+        Some(other) => {
+            return Err(Error::invalid(format!(
+                "{other:?} is not a type: container, image, network or volume"
+            )));
+        }
+        None => {}
+    }
+    each(args, |name| {
+        let lookups: [&dyn Fn() -> Result<Value>; 4] = [
+            &|| engine.container(name).map(|found| container_json(engine, &found)),
+            &|| engine.images().get(name).map(|found| image_json(engine, &found)).map_err(Error::from),
+            &|| {
+                engine
+                    .networks()
+                    .find(name)
+                    .map_err(Error::from)
+                    .and_then(|found| network_json(engine, &found))
+            },
+            &|| engine.volumes().get(name).map(|found| volume_json(&found)).map_err(Error::from),
+        ];
+        for lookup in lookups {
+            match lookup() {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                other => return other,
+            }
+        }
+        Err(Error::not_found(format!("no such object: {name}")))
+    })
+}
+
+/// Shows containers.
+pub fn containers(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+    each(args, |name| engine.container(name).map(|found| container_json(engine, &found)))
+}
+
+/// Shows images.
+pub fn images(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+    each(args, |name| Ok(image_json(engine, &engine.images().get(name)?)))
+}
+
+/// Shows networks.
+pub fn networks(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+    each(args, |name| network_json(engine, &engine.networks().find(name)?))
+}
+
+/// Shows volumes.
+pub fn volumes(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+    each(args, |name| Ok(volume_json(&engine.volumes().get(name)?)))
+}
+
+/// Shows what is found, then says what is not.
+fn each(args: &InspectArgs, find: impl Fn(&str) -> Result<Value>) -> Result<u8> {
+    let (mut found, mut failures) = (Vec::new(), Vec::new());
+    for name in &args.names {
+        match find(name) {
+            Ok(value) => found.push(value),
+            Err(error) => failures.push(error),
+        }
+    }
+    output::inspected(args.format.as_deref(), &found)?;
+    failures.iter().for_each(output::failure);
+    Ok(u8::from(!failures.is_empty()))
+}
+
+/// A container in docker's shape.
+pub fn container_json(engine: &Engine, container: &Container) -> Value {
+    let record = &container.record;
+    let spec = &record.spec;
+    let directory = container.directory(engine.root());
+    let (program, arguments) = record.argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+    let restarts = match &container.state {
+        State::Running(running) => running.restarts,
+        State::Restarting(exit) | State::Exited(exit) => exit.restarts,
+        _ => 0,
+    };
+    json!({
+        "Id": record.id.as_str(),
+        "Created": record.created.to_string(),
+        "Path": program,
+        "Args": arguments,
+        "State": state_json(&container.state),
+        "Image": record.image.as_str(),
+        "ResolvConfPath": directory.join("resolv.conf"),
+        "HostnamePath": directory.join("hostname"),
+        "HostsPath": directory.join("hosts"),
+        "LogPath": directory.join("container.log"),
+        "Name": format!("/{}", record.name),
+        "RestartCount": restarts,
+        "Driver": "overlay",
+        "Platform": "linux",
+        "HostConfig": host_config_json(container),
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": {
+                "LowerDir": record.lower.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(":"),
+                "UpperDir": directory.join("upper"),
+                "WorkDir": directory.join("work"),
+            },
+        },
+        "Mounts": spec.mounts.iter().map(|mount| mount_json(engine, mount)).collect::<Vec<_>>(),
+        "Config": config_json(container),
+        "NetworkSettings": network_settings_json(container),
+    })
+}
+
+fn state_json(state: &State) -> Value {
+    let never = || NEVER.to_owned();
+    let time = |time: Option<Timestamp>| time.map_or_else(never, |time| time.to_string());
+    let mut fields = json!({
+        "Status": state.word(),
+        "Running": state.is_running(),
+        "Paused": state.word() == "paused",
+        "Restarting": state.word() == "restarting",
+        "OOMKilled": false,
+        "Dead": false,
+        "Pid": 0,
+        "ExitCode": 0,
+        "Error": "",
+        "StartedAt": never(),
+        "FinishedAt": never(),
+    });
+    match state {
+        State::Running(running) => {
+            fields["Pid"] = running.pid.into();
+            fields["StartedAt"] = time(Some(running.started)).into();
+            if let Some(health) = &running.health {
+                fields["Health"] = health_json(health);
+            }
+        }
+        State::Restarting(exit) | State::Exited(exit) => {
+            fields["ExitCode"] = exit.code.into();
+            fields["StartedAt"] = time(exit.started).into();
+            fields["FinishedAt"] = time(Some(exit.finished)).into();
+            fields["OOMKilled"] = exit.oom_killed.into();
+            fields["Error"] = exit.error.clone().unwrap_or_default().into();
+        }
+        State::Created | State::Removing => {}
+    }
+    fields
+}
+
+fn health_json(health: &Health) -> Value {
+    let log: Vec<Value> = health
+        .log
+        .iter()
+        .map(|probe| {
+            json!({
+                "Start": probe.start.to_string(),
+                "End": probe.end.to_string(),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            })
+        })
+        .collect();
+    json!({ "Status": health.status.to_string(), "FailingStreak": health.failing_streak, "Log": log })
+}
+
+fn config_json(container: &Container) -> Value {
+    let spec = &container.record.spec;
+    let process = &spec.process;
+    let exposed: Map<String, Value> = spec.expose.iter().map(|port| (port.to_string(), json!({}))).collect();
+    let volumes: Map<String, Value> = spec
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount.source, MountSource::Volume { .. }))
+        .map(|mount| (mount.target.display().to_string(), json!({})))
+        .collect();
+    let mut config = json!({
+        "Hostname": container.record.hostname(),
+        "Domainname": spec.domainname.clone().unwrap_or_default(),
+        "User": process.user.clone().unwrap_or_default(),
+        "AttachStdin": process.stdin_once,
+        "AttachStdout": true,
+        "AttachStderr": true,
+        "Tty": process.tty,
+        "OpenStdin": process.open_stdin,
+        "StdinOnce": process.stdin_once,
+        "Env": process.env,
+        "Cmd": process.command,
+        "Image": spec.image,
+        "Volumes": volumes,
+        "WorkingDir": process.working_dir,
+        "Entrypoint": process.entrypoint,
+        "Labels": spec.labels,
+        "ExposedPorts": exposed,
+    });
+    if let Some(signal) = spec.stop_signal {
+        config["StopSignal"] = signal.to_string().into();
+    }
+    if let Some(Grace::Limited(span)) = spec.stop_timeout {
+        config["StopTimeout"] = span.0.as_secs().into();
+    }
+    if let Some(check) = &spec.healthcheck {
+        config["Healthcheck"] = healthcheck_json(check);
+    }
+    config
+}
+
+fn healthcheck_json(check: &HealthCheck) -> Value {
+    let test = check.test.as_ref().map_or_else(
+        || vec!["NONE".to_owned()],
+        |words| std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+    );
+    json!({
+        "Test": test,
+        "Interval": check.interval,
+        "Timeout": check.timeout,
+        "Retries": check.retries,
+        "StartPeriod": check.start_period,
+        "StartInterval": check.start_interval,
+    })
+}
+
+fn host_config_json(container: &Container) -> Value {
+    let spec = &container.record.spec;
+    let resources = &spec.resources;
+    let (policy, count) = match spec.restart {
+        RestartPolicy::OnFailure(count) => ("on-failure".to_owned(), count),
+        other => (other.to_string(), 0),
+    };
+    let binds: Vec<String> = spec.mounts.iter().filter_map(bind_text).collect();
+    let tmpfs: BTreeMap<String, String> = spec
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            MountSource::Tmpfs { options, .. } => {
+                Some((mount.target.display().to_string(), options.join(",")))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut security = Vec::new();
+    if spec.security.no_new_privileges {
+        security.push("no-new-privileges");
+    }
+    let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for port in &spec.ports {
+        let host_port = port.host_port.map_or_else(String::new, |(first, last)| {
+            if first == last { first.to_string() } else { format!("{first}-{last}") }
+        });
+        bindings.entry(port.container.to_string()).or_default().push(json!({
+            "HostIp": port.host_ip.map_or_else(String::new, |ip| ip.to_string()),
+            "HostPort": host_port,
+        }));
+    }
+    json!({
+        "Binds": binds,
+        "LogConfig": { "Type": spec.log.driver, "Config": spec.log.options },
+        "NetworkMode": network_mode_text(&spec.network),
+        "PortBindings": bindings,
+        "RestartPolicy": { "Name": policy, "MaximumRetryCount": count },
+        "AutoRemove": spec.auto_remove,
+        "CapAdd": spec.security.cap_add,
+        "CapDrop": spec.security.cap_drop,
+        "Dns": spec.dns.servers,
+        "DnsOptions": spec.dns.options,
+        "DnsSearch": spec.dns.search,
+        "ExtraHosts": spec.dns.extra_hosts.iter().map(|(n, a)| format!("{n}:{a}")).collect::<Vec<_>>(),
+        "GroupAdd": spec.process.group_add,
+        "IpcMode": namespace_text(&spec.ipc),
+        "PidMode": namespace_text(&spec.pid),
+        "UTSMode": namespace_text(&spec.uts),
+        "CgroupnsMode": namespace_text(&spec.cgroupns),
+        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
+        "OomKillDisable": resources.oom_kill_disable,
+        "Privileged": spec.security.privileged,
+        "PublishAllPorts": spec.publish_all,
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": security,
+        "ShmSize": spec.shm_size.map_or(64 << 20, |size| size.0),
+        "Sysctls": spec.sysctls,
+        "Tmpfs": tmpfs,
+        "Memory": resources.memory.map_or(0, |size| size.0),
+        "MemorySwap": resources.memory_swap.unwrap_or(0),
+        "MemoryReservation": resources.memory_reservation.map_or(0, |size| size.0),
+        "NanoCpus": resources.nano_cpus.unwrap_or(0),
+        "CpuShares": resources.cpu_shares.unwrap_or(0),
+        "CpuQuota": resources.cpu_quota.unwrap_or(0),
+        "CpuPeriod": resources.cpu_period.unwrap_or(0),
+        "CpusetCpus": resources.cpuset_cpus.clone().unwrap_or_default(),
+        "CpusetMems": resources.cpuset_mems.clone().unwrap_or_default(),
+        "PidsLimit": resources.pids,
+        "Ulimits": spec.ulimits.iter().map(|(name, limit)| json!({
+            "Name": name, "Soft": limit.soft, "Hard": limit.hard,
+        })).collect::<Vec<_>>(),
+        "Init": spec.init,
+    })
+}
+
+fn bind_text(mount: &MountSpec) -> Option<String> {
+    let source = match &mount.source {
+        MountSource::Bind { path, .. } => path.display().to_string(),
+        MountSource::Volume { name: Some(name), .. } => name.to_string(),
+        _ => return None,
+    };
+    let mode = if mount.read_only { "ro" } else { "rw" };
+    Some(format!("{source}:{}:{mode}", mount.target.display()))
+}
+
+fn mount_json(engine: &Engine, mount: &MountSpec) -> Value {
+    let mode = if mount.read_only { "ro" } else { "rw" };
+    let common = |kind: &str, source: String| {
+        json!({
+            "Type": kind,
+            "Source": source,
+            "Destination": mount.target,
+            "Mode": mode,
+            "RW": !mount.read_only,
+            "Propagation": "",
+        })
+    };
+    match &mount.source {
+        MountSource::Bind { path, propagation, .. } => {
+            let mut bind = common("bind", path.display().to_string());
+            bind["Propagation"] = json!(propagation);
+            bind
+        }
+        MountSource::Volume { name, .. } => {
+            let name = name.as_ref().map(ToString::to_string).unwrap_or_default();
+            let path = engine
+                .volumes()
+                .get(&name)
+                .map_or_else(|_| String::new(), |v| v.mountpoint.display().to_string());
+            let mut volume = common("volume", path);
+            volume["Name"] = name.into();
+            volume["Driver"] = "local".into();
+            volume
+        }
+        MountSource::Tmpfs { .. } => common("tmpfs", String::new()),
+        // What a secret holds is nobody's business but the container's.
+        MountSource::Content { .. } => common("tmpfs", String::new()),
+    }
+}
+
+fn namespace_text(mode: &NamespaceMode) -> String {
+    match mode {
+        NamespaceMode::Private => String::new(),
+        NamespaceMode::Shareable => "shareable".to_owned(),
+        NamespaceMode::Host => "host".to_owned(),
+        NamespaceMode::None => "none".to_owned(),
+        NamespaceMode::Container(id) => format!("container:{id}"),
+    }
+}
+
+fn network_mode_text(mode: &NetworkMode) -> String {
+    match mode {
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Bridge(attachments) => {
+            attachments.first().map_or_else(|| "bridge".to_owned(), |first| first.network.clone())
+        }
+    }
+}
+
+fn network_settings_json(container: &Container) -> Value {
+    let mut ports: BTreeMap<String, Value> = BTreeMap::new();
+    if container.state.is_running() {
+        for port in &container.record.spec.expose {
+            ports.insert(port.to_string(), Value::Null);
+        }
+    }
+    for port in &container.ports {
+        let binding = json!({ "HostIp": port.host_ip.to_string(), "HostPort": port.host_port.to_string() });
+        let entry = ports.entry(port.container.to_string()).or_insert_with(|| json!([]));
+        match entry {
+            Value::Array(list) => list.push(binding),
+            other => *other = json!([binding]),
+        }
+    }
+    let mut networks = Map::new();
+    for endpoint in &container.endpoints {
+        networks.insert(endpoint.network_name.to_string(), endpoint_json(endpoint));
+    }
+    if networks.is_empty() {
+        for name in container.record.spec.network.names() {
+            networks.insert(name, json!({ "IPAddress": "", "Gateway": "", "MacAddress": "" }));
+        }
+    }
+    let first = container.endpoints.first().map_or_else(|| json!({}), endpoint_json);
+    let field = |name: &str| first.get(name).cloned().unwrap_or_else(|| "".into());
+    json!({
+        "Ports": ports,
+        "IPAddress": field("IPAddress"),
+        "IPPrefixLen": first.get("IPPrefixLen").cloned().unwrap_or_else(|| 0.into()),
+        "Gateway": field("Gateway"),
+        "MacAddress": field("MacAddress"),
+        "Networks": networks,
+    })
+}
+
+fn endpoint_json(endpoint: &Endpoint) -> Value {
+    let v4 = endpoint.addresses.iter().find(|entry| entry.address.is_ipv4());
+    let v6 = endpoint.addresses.iter().find(|entry| entry.address.is_ipv6());
+    let text = |ip: Option<std::net::IpAddr>| ip.map_or_else(String::new, |ip| ip.to_string());
+    json!({
+        "NetworkID": endpoint.network.as_str(),
+        "Aliases": endpoint.aliases,
+        "IPAddress": text(v4.map(|entry| entry.address)),
+        "IPPrefixLen": v4.map_or(0, |entry| entry.prefix),
+        "Gateway": text(v4.and_then(|entry| entry.gateway)),
+        "GlobalIPv6Address": text(v6.map(|entry| entry.address)),
+        "GlobalIPv6PrefixLen": v6.map_or(0, |entry| entry.prefix),
+        "IPv6Gateway": text(v6.and_then(|entry| entry.gateway)),
+        "MacAddress": endpoint.mac_address,
+        "DNSNames": endpoint.names().collect::<Vec<_>>(),
+    })
+}
+
+fn image_json(engine: &Engine, image: &Image) -> Value {
+    let config = &image.config;
+    let tags: Vec<String> = image.references.iter().map(|reference| reference.familiar_name()).collect();
+    let digests: Vec<String> = image.digests.iter().map(|reference| reference.familiar_name()).collect();
+    let lower = engine.images().lower_dirs(image);
+    json!({
+        "Id": image.id.as_str(),
+        "RepoTags": tags,
+        "RepoDigests": digests,
+        "Parent": "",
+        "Comment": config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default(),
+        "Created": config.created,
+        "Author": config.author.clone().unwrap_or_default(),
+        "Config": config.config,
+        "Architecture": config.architecture,
+        "Variant": config.variant.clone().unwrap_or_default(),
+        "Os": config.os,
+        "Size": image.size,
+        "GraphDriver": {
+            "Name": "overlay",
+            "Data": { "LowerDir": lower.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":") },
+        },
+        "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
+    })
+}
+
+fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
+    let spec = &network.spec;
+    let config: Vec<Value> = spec
+        .subnets
+        .iter()
+        .map(|subnet| {
+            let mut block = json!({ "Subnet": subnet.cidr.to_string() });
+            if let Some(gateway) = &subnet.gateway {
+                block["Gateway"] = gateway.to_string().into();
+            }
+            if let Some(range) = &subnet.ip_range {
+                block["IPRange"] = range.to_string().into();
+            }
+            block
+        })
+        .collect();
+    let mut containers = Map::new();
+    for member in engine.networks().members(&network.id)? {
+        let address = |v4: bool| {
+            member
+                .addresses
+                .iter()
+                .find(|entry| entry.address.is_ipv4() == v4)
+                .map_or_else(String::new, |entry| format!("{}/{}", entry.address, entry.prefix))
+        };
+        containers.insert(
+            member.party.container.to_string(),
+            json!({
+                "Name": member.party.name.as_str(),
+                "EndpointID": "",
+                "MacAddress": member.mac_address,
+                "IPv4Address": address(true),
+                "IPv6Address": address(false),
+            }),
+        );
+    }
+    Ok(json!({
+        "Name": spec.name.as_str(),
+        "Id": network.id.as_str(),
+        "Created": network.created.to_string(),
+        "Scope": "local",
+        "Driver": spec.driver,
+        "EnableIPv6": spec.ipv6,
+        "IPAM": { "Driver": "default", "Options": {}, "Config": config },
+        "Internal": spec.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "Containers": containers,
+        "Options": spec.options,
+        "Labels": spec.labels,
+    }))
+}
+
+fn volume_json(volume: &Volume) -> Value {
+    json!({
+        "CreatedAt": volume.created.to_string(),
+        "Driver": "local",
+        "Labels": volume.labels,
+        "Mountpoint": volume.mountpoint,
+        "Name": volume.name.as_str(),
+        "Options": if volume.options.is_empty() { Value::Null } else { json!(volume.options) },
+        "Scope": "local",
+    })
+}

@@ -1,0 +1,217 @@
+//! The verbs on networks.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cli::inspect::{self, InspectArgs};
+use crate::cli::output;
+use crate::cli::run::pairs;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::id::NetworkName;
+use crate::network::{Cidr, NetworkSpec, Subnet};
+
+/// A verb on networks.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a network
+    Create(CreateArgs),
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Show everything known of networks
+    Inspect(InspectArgs),
+    /// Remove networks
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names or ids
+        #[arg(required = true, value_name = "NETWORK")]
+        names: Vec<String>,
+        /// Say nothing of those that do not exist
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove networks that no container uses
+    Prune {
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// The flags of `network create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// bridge
+    #[arg(short, long, default_value = "bridge")]
+    driver: String,
+    /// Addresses as a block: 10.1.0.0/16
+    #[arg(long)]
+    subnet: Vec<String>,
+    /// The part of the block that containers get addresses from
+    #[arg(long)]
+    ip_range: Vec<String>,
+    /// The bridge's own address
+    #[arg(long)]
+    gateway: Vec<IpAddr>,
+    /// Addresses that containers do not get: name=address
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    aux_address: Vec<String>,
+    /// Without a way outside
+    #[arg(long)]
+    internal: bool,
+    /// With IPv6 addresses
+    #[arg(long)]
+    ipv6: bool,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Option of the driver
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
+    /// Accepted for docker's sake: every network can be attached to
+    #[arg(long, hide = true)]
+    attachable: bool,
+    /// The network's name
+    name: NetworkName,
+}
+
+/// The flags of `network ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Print ids alone
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print ids whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// Only those that match: name, id, driver, label
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// table, json, or a template
+    #[arg(long)]
+    format: Option<String>,
+}
+
+const COLUMNS: [(&str, &str); 4] =
+    [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
+
+/// Carries a verb out.
+pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Create(args) => create(engine, args),
+        Verb::Ls(args) => list(engine, &args),
+        Verb::Inspect(args) => inspect::networks(engine, &args),
+        Verb::Rm { names, force } => {
+            let mut code = 0;
+            for name in &names {
+                match engine.remove_network(name) {
+                    Ok(()) => output::line(name),
+                    Err(error) if force && error.kind() == crate::error::Kind::NotFound => {}
+                    Err(error) => {
+                        output::failure(&error);
+                        code = 1;
+                    }
+                }
+            }
+            Ok(code)
+        }
+        Verb::Prune { force } => prune(engine, force),
+    }
+}
+
+fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
+    let aux_addresses: BTreeMap<String, IpAddr> = args
+        .aux_address
+        .iter()
+        .map(|text| {
+            let (name, address) = text.split_once('=').unwrap_or((text, text));
+            address.parse().map(|address| (name.to_owned(), address))
+        })
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| Error::invalid("--aux-address").with_source(error))?;
+    let mut subnets = Vec::new();
+    for (index, subnet) in args.subnet.iter().enumerate() {
+        let parse = |text: &String| {
+            text.parse().map_err(|error| Error::invalid(format!("address block {text:?}")).with_source(error))
+        };
+        let cidr: Cidr = parse(subnet)?;
+        subnets.push(Subnet {
+            cidr,
+            ip_range: args.ip_range.get(index).map(parse).transpose()?,
+            gateway: args.gateway.get(index).copied(),
+            aux_addresses: aux_addresses
+                .clone()
+                .into_iter()
+                .filter(|(_, address)| cidr.contains(*address))
+                .collect(),
+        });
+    }
+    if subnets.is_empty() && (!args.gateway.is_empty() || !args.ip_range.is_empty()) {
+        return Err(Error::invalid("--gateway and --ip-range need a --subnet"));
+    }
+    let network = engine.networks().create(NetworkSpec {
+        name: args.name,
+        driver: args.driver,
+        internal: args.internal,
+        ipv6: args.ipv6,
+        subnets,
+        labels: pairs(args.label),
+        options: pairs(args.opt),
+    })?;
+    output::line(network.id.as_str());
+    Ok(0)
+}
+
+fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
+    let rows: Vec<Value> = engine
+        .networks()
+        .list()?
+        .into_iter()
+        .filter(|network| {
+            args.filter.iter().all(|filter| match filter.split_once('=') {
+                Some(("name", value)) => network.spec.name.as_str().contains(value),
+                Some(("id", value)) => network.id.as_str().starts_with(value),
+                Some(("driver", value)) => network.spec.driver == value,
+                Some(("label", value)) => match value.split_once('=') {
+                    Some((key, wanted)) => network.spec.labels.get(key).is_some_and(|value| value == wanted),
+                    None => network.spec.labels.contains_key(value),
+                },
+                _ => false,
+            })
+        })
+        .map(|network| {
+            json!({
+                "ID": if args.no_trunc { network.id.as_str() } else { network.id.short() },
+                "Name": network.spec.name.as_str(),
+                "Driver": network.spec.driver,
+                "Scope": "local",
+                "Internal": network.spec.internal.to_string(),
+                "IPv6": network.spec.ipv6.to_string(),
+                "Labels": network.spec.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
+                "CreatedAt": network.created.to_string(),
+            })
+        })
+        .collect();
+    if args.quiet {
+        rows.iter().filter_map(|row| row["ID"].as_str()).for_each(output::line);
+        return Ok(0);
+    }
+    output::rows(args.format.as_deref(), &COLUMNS, &rows)?;
+    Ok(0)
+}
+
+fn prune(engine: &Engine, force: bool) -> Result<u8> {
+    if !force && !output::confirm("This will remove all networks not used by a container. Continue?") {
+        return Ok(0);
+    }
+    let removed = engine.prune_networks()?;
+    if !removed.is_empty() {
+        output::line("Deleted Networks:");
+        removed.iter().for_each(|name| output::line(name.as_str()));
+    }
+    Ok(0)
+}

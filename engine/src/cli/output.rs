@@ -1,0 +1,193 @@
+//! Tables, JSON and templates: the only room of the engine that prints.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use serde_json::Value;
+
+use crate::cli::template::Template;
+use crate::error::{self, Error, Result};
+
+/// Rows under a head, with columns as wide as their widest cell and three spaces between.
+#[derive(Debug, Default)]
+pub struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+/// Writes one line of data.
+pub fn line(text: &str) {
+    // A reader that went away is success (`rengine ps | head -1`); nothing else can be done about it here.
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+/// Writes data as it is.
+pub fn raw(bytes: &[u8]) {
+    let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
+}
+
+/// Writes bytes of a container's standard error as they are.
+pub fn raw_error(bytes: &[u8]) {
+    let _ = io::stderr().write_all(bytes);
+}
+
+/// Writes one line for the person, not the data.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Writes a warning.
+pub fn warning(text: &str) {
+    eprintln!("WARNING: {text}");
+}
+
+/// Writes a failure with its causes and its hint.
+pub fn failure(error: &Error) {
+    eprintln!("rengine: {}", error::chain(error));
+    if let Some(hint) = error.hint() {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// Writes a value as indented JSON.
+pub fn json(value: &Value) {
+    line(&pretty(value));
+}
+
+/// Asks a person for a yes.
+pub fn confirm(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
+/// JSON with four spaces, as docker's inspect prints it.
+fn pretty(value: &Value) -> String {
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    match serde::Serialize::serialize(value, &mut serializer) {
+        Ok(()) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Writes rows as `--format` asks: a table of these columns when `None` or `table`, an object a row for `json`,
+/// else a template a row. `table {{…}}` is a table of the template's columns.
+pub fn rows(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value]) -> Result<()> {
+    let invalid = |error: super::template::TemplateError| Error::invalid(error.to_string());
+    match format {
+        None | Some("table") => {
+            let mut table = Table::new(columns.iter().map(|(head, _)| *head));
+            for row in rows {
+                table.row(columns.iter().map(|(_, field)| cell(row, field)));
+            }
+            table.print();
+        }
+        Some("json") => rows.iter().for_each(|row| line(&row.to_string())),
+        Some(text) => {
+            let (table, text) = text.strip_prefix("table ").map_or((false, text), |rest| (true, rest));
+            let text = text.replace("\\t", "\t").replace("\\n", "\n");
+            let template = Template::parse(&text).map_err(invalid)?;
+            let rendered: Vec<String> = rows
+                .iter()
+                .map(|row| template.render(row))
+                .collect::<std::result::Result<_, _>>()
+                .map_err(invalid)?;
+            if table {
+                let head = template.columns().into_iter().map(|name| head_of(&name, columns));
+                let mut table = Table::new(head);
+                rendered.iter().for_each(|text| table.row(text.split('\t').map(str::to_owned)));
+                table.print();
+            } else {
+                rendered.iter().for_each(|text| line(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes objects as `inspect` does: an indented array, or a template's text an object.
+pub fn inspected(format: Option<&str>, objects: &[Value]) -> Result<()> {
+    match format {
+        None => json(&Value::Array(objects.to_vec())),
+        Some("json") => line(&Value::Array(objects.to_vec()).to_string()),
+        Some(text) => {
+            let template = Template::parse(text).map_err(|error| Error::invalid(error.to_string()))?;
+            for object in objects {
+                line(&template.render(object).map_err(|error| Error::invalid(error.to_string()))?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cell(row: &Value, field: &str) -> String {
+    match row.get(field) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+fn head_of(field: &str, columns: &[(&str, &str)]) -> String {
+    columns
+        .iter()
+        .find(|(_, known)| *known == field)
+        .map_or_else(|| field.to_uppercase(), |(head, _)| (*head).to_owned())
+}
+
+// === impl Table ===
+
+impl Table {
+    /// An empty table with this head.
+    pub fn new(head: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self { head: head.into_iter().map(Into::into).collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Writes it to standard output.
+    pub fn print(&self) {
+        raw(self.text().as_bytes());
+    }
+
+    fn text(&self) -> String {
+        let all = || std::iter::once(&self.head).chain(&self.rows);
+        let columns = all().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| {
+                all().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
+            .collect();
+        let mut text = String::new();
+        for row in all() {
+            let mut written = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let last = column + 1 == row.len();
+                let width = if last { 0 } else { widths[column] + 3 };
+                let _ = write!(written, "{cell:<width$}");
+            }
+            text.push_str(written.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let mut table = Table::new(["NAME", "STATE"]);
+        table.row(["a-long-name".to_owned(), "up".to_owned()]);
+        table.row(["b".to_owned(), String::new()]);
+        assert_eq!(table.text(), "NAME          STATE\na-long-name   up\nb\n");
+    }
+}

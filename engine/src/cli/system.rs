@@ -1,0 +1,213 @@
+//! The engine itself: version, facts, disk usage, repair and removal of what is unused.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::output;
+use crate::engine::{Engine, RemoveOptions};
+use crate::error::Result;
+use crate::quantity::ByteSize;
+use crate::store;
+
+/// A verb on the engine.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Show what takes space
+    Df,
+    /// Show facts of the engine and the machine
+    Info(InfoArgs),
+    /// Find what crashes left behind, and remove it
+    Check,
+    /// Start the containers whose restart policy asks for it, as after a reboot
+    Boot,
+    /// Remove stopped containers, unused networks and dangling images
+    Prune {
+        /// Every image that no container uses
+        #[arg(short, long)]
+        all: bool,
+        /// Anonymous volumes too
+        #[arg(long)]
+        volumes: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Stop every container and remove every trace of this root from the kernel; files stay
+    Down,
+}
+
+/// The flags of `version`.
+#[derive(Debug, Args)]
+pub struct VersionArgs {
+    /// json, or a template
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+/// The flags of `info`.
+#[derive(Debug, Args)]
+pub struct InfoArgs {
+    /// json, or a template
+    #[arg(short, long)]
+    format: Option<String>,
+}
+
+/// Carries a verb out.
+pub fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
+    match verb {
+        Verb::Df => disk_usage(engine),
+        Verb::Info(args) => info(engine, args),
+        Verb::Check => check(engine),
+        Verb::Boot => boot(engine),
+        Verb::Prune { all, volumes, force } => prune(engine, *all, *volumes, *force),
+        Verb::Down => down(engine),
+    }
+}
+
+/// Shows the version.
+pub fn version(args: &VersionArgs) -> Result<u8> {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    let server = json!({
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Os": std::env::consts::OS,
+        "Arch": crate::image::Platform::host().architecture,
+        "KernelVersion": kernel,
+    });
+    let facts = json!({ "Client": server.clone(), "Server": server });
+    match args.format.as_deref() {
+        None => {
+            output::line(&format!("rengine version {}", env!("CARGO_PKG_VERSION")));
+            output::line(&format!(
+                "OS/Arch: {}/{}",
+                facts["Server"]["Os"].as_str().unwrap_or_default(),
+                facts["Server"]["Arch"].as_str().unwrap_or_default()
+            ));
+            output::line(&format!("Kernel: {kernel}"));
+        }
+        Some("json") => output::line(&facts.to_string()),
+        format => output::inspected(format, &[facts])?,
+    }
+    Ok(0)
+}
+
+/// Shows facts of the engine and the machine.
+pub fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
+    let containers = engine.containers()?;
+    let count = |word: &str| containers.iter().filter(|container| container.state.word() == word).count();
+    let uname = rustix::system::uname();
+    let facts = json!({
+        "Containers": containers.len(),
+        "ContainersRunning": count("running"),
+        "ContainersPaused": count("paused"),
+        "ContainersStopped": count("exited") + count("created"),
+        "Images": engine.images().list()?.len(),
+        "Driver": "overlay",
+        "DockerRootDir": engine.root().state(),
+        "KernelVersion": uname.release().to_string_lossy(),
+        "Architecture": uname.machine().to_string_lossy(),
+        "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "Name": uname.nodename().to_string_lossy(),
+        "ServerVersion": env!("CARGO_PKG_VERSION"),
+    });
+    match args.format.as_deref() {
+        None => {
+            for (key, value) in facts.as_object().into_iter().flatten() {
+                output::line(&format!(
+                    "{key}: {}",
+                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                ));
+            }
+        }
+        Some("json") => output::line(&facts.to_string()),
+        format => output::inspected(format, &[facts])?,
+    }
+    Ok(0)
+}
+
+fn disk_usage(engine: &Engine) -> Result<u8> {
+    let containers = engine.containers()?;
+    let images = engine.images().list()?;
+    let volumes = engine.volumes().list()?;
+    let used: std::collections::BTreeSet<_> = containers.iter().map(|container| container.image()).collect();
+    let mut table = output::Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE"]);
+    let mut row = |kind: &str, total: usize, active: usize, bytes: u64| {
+        table.row([kind.to_owned(), total.to_string(), active.to_string(), ByteSize(bytes).to_string()]);
+    };
+    row(
+        "Images",
+        images.len(),
+        used.len(),
+        store::tree_size(&engine.root().layers()) + store::tree_size(&engine.root().content()),
+    );
+    let running = containers.iter().filter(|container| container.state.is_running()).count();
+    row("Containers", containers.len(), running, store::tree_size(&engine.root().containers()));
+    let mut active = 0;
+    for volume in &volumes {
+        active += usize::from(!engine.volume_users(&volume.name)?.is_empty());
+    }
+    row("Local Volumes", volumes.len(), active, store::tree_size(&engine.root().volumes()));
+    row("Build Cache", 0, 0, store::tree_size(&engine.root().build_cache()));
+    table.print();
+    Ok(0)
+}
+
+fn check(engine: &Engine) -> Result<u8> {
+    let repaired = engine.check()?;
+    if repaired.is_empty() {
+        output::line("nothing was left behind");
+    }
+    repaired.iter().for_each(|finding| output::line(finding));
+    Ok(0)
+}
+
+fn boot(engine: &Engine) -> Result<u8> {
+    let mut code = 0;
+    for (name, result) in engine.boot()? {
+        match result {
+            Ok(()) => output::line(name.as_str()),
+            Err(error) => {
+                output::failure(&error);
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn prune(engine: &Engine, all: bool, volumes: bool, force: bool) -> Result<u8> {
+    if !force
+        && !output::confirm(
+            "This will remove stopped containers, unused networks and unused images. Continue?",
+        )
+    {
+        return Ok(0);
+    }
+    let mut bytes = 0;
+    for container in engine.containers()? {
+        if matches!(container.state.word(), "created" | "exited") {
+            bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
+            engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
+            output::line(&format!("Deleted: container {}", container.name()));
+        }
+    }
+    for network in engine.prune_networks()? {
+        output::line(&format!("Deleted: network {network}"));
+    }
+    if volumes {
+        for volume in engine.volumes().list()? {
+            if volume.anonymous && engine.volume_users(&volume.name)?.is_empty() {
+                bytes += store::tree_size(&volume.mountpoint);
+                engine.volumes().remove(&volume.name)?;
+                output::line(&format!("Deleted: volume {}", volume.name));
+            }
+        }
+    }
+    bytes += engine.prune_images(all)?.1;
+    output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));
+    Ok(0)
+}
+
+fn down(engine: &Engine) -> Result<u8> {
+    engine.down()?;
+    Ok(0)
+}

@@ -1,0 +1,585 @@
+//! The part of Go's text/template that people write after `--format`, over JSON values.
+
+use serde_json::Value;
+
+/// A parsed template.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Template(Vec<Node>);
+
+/// Why a template cannot be read or applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("template: {0}")]
+pub struct TemplateError(String);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Text(String),
+    Print(Pipeline),
+    If(Pipeline, Vec<Node>, Vec<Node>),
+    Range {
+        key: Option<String>,
+        value: Option<String>,
+        over: Pipeline,
+        body: Vec<Node>,
+        otherwise: Vec<Node>,
+    },
+    With(Pipeline, Vec<Node>, Vec<Node>),
+    Set(String, Pipeline),
+}
+
+/// Commands joined by `|`: each one's value is the last argument of the next.
+#[derive(Debug, Clone, PartialEq)]
+struct Pipeline(Vec<Vec<Operand>>);
+
+#[derive(Debug, Clone, PartialEq)]
+enum Operand {
+    /// `.A.B` from the value at hand; empty is the value itself.
+    Field(Vec<String>),
+    /// `$name.A.B`; `$` alone is the whole value.
+    Variable(String, Vec<String>),
+    Literal(Value),
+    Function(String),
+    /// A pipeline in brackets, and `.A.B` of its value.
+    Group(Pipeline, Vec<String>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    Word(String),
+    Text(String),
+    Open,
+    Close,
+    /// `.A.B` right behind a closing bracket.
+    Chain(String),
+    Pipe,
+}
+
+type Result<T> = std::result::Result<T, TemplateError>;
+
+// === impl Template ===
+
+impl Template {
+    /// Reads a template.
+    ///
+    /// # Errors
+    /// When an action is not closed or is not one we know.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut pieces = split_actions(text)?.into_iter();
+        let (nodes, end) = parse_nodes(&mut pieces)?;
+        match end {
+            None => Ok(Self(nodes)),
+            Some(word) => Err(TemplateError(format!("unexpected {{{{{word}}}}}"))),
+        }
+    }
+
+    /// Applies it to a value.
+    ///
+    /// # Errors
+    /// When a function is not known or cannot take its arguments.
+    pub fn render(&self, value: &Value) -> Result<String> {
+        let mut scope = Scope { root: value, dot: value.clone(), variables: Vec::new() };
+        let mut text = String::new();
+        scope.render(&self.0, &mut text)?;
+        Ok(text)
+    }
+
+    /// The fields it prints when each is a single `{{.Name}}`, for a table's head.
+    pub fn columns(&self) -> Vec<String> {
+        self.0
+            .iter()
+            .filter_map(|node| match node {
+                Node::Print(Pipeline(commands)) => {
+                    commands.first()?.iter().find_map(|operand| match operand {
+                        Operand::Field(path) => path.last().cloned(),
+                        _ => None,
+                    })
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+// === reading ===
+
+#[derive(Debug)]
+enum Piece {
+    Text(String),
+    Action(String),
+}
+
+/// Text and the insides of `{{ }}`, with `{{-` and `-}}` trimming the text beside them.
+fn split_actions(text: &str) -> Result<Vec<Piece>> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    let mut trim_next = false;
+    loop {
+        let (before, after) = rest.split_once("{{").map_or((rest, None), |(b, a)| (b, Some(a)));
+        let mut before = if trim_next { before.trim_start() } else { before };
+        let trims = after.is_some_and(|after| after.starts_with("- "));
+        if trims {
+            before = before.trim_end();
+        }
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before.to_owned()));
+        }
+        let Some(after) = after else { return Ok(pieces) };
+        let (action, tail) = after
+            .split_once("}}")
+            .ok_or_else(|| TemplateError("an action is not closed with }}".to_owned()))?;
+        let action = if trims { &action[1..] } else { action };
+        trim_next = action.ends_with(" -");
+        let action = if trim_next { &action[..action.len() - 1] } else { action };
+        pieces.push(Piece::Action(action.trim().to_owned()));
+        rest = tail;
+    }
+}
+
+/// Nodes up to `end` or `else`, which is returned.
+fn parse_nodes(pieces: &mut std::vec::IntoIter<Piece>) -> Result<(Vec<Node>, Option<String>)> {
+    let mut nodes = Vec::new();
+    while let Some(piece) = pieces.next() {
+        let action = match piece {
+            Piece::Text(text) => {
+                nodes.push(Node::Text(text));
+                continue;
+            }
+            Piece::Action(action) => action,
+        };
+        let (word, rest) = action.split_once(char::is_whitespace).unwrap_or((&action, ""));
+        match word {
+            "end" | "else" => return Ok((nodes, Some(action))),
+            "if" => {
+                let (yes, no) = parse_branches(pieces)?;
+                nodes.push(Node::If(parse_pipeline(rest)?, yes, no));
+            }
+            "with" => {
+                let (yes, no) = parse_branches(pieces)?;
+                nodes.push(Node::With(parse_pipeline(rest)?, yes, no));
+            }
+            "range" => nodes.push(parse_range(rest, pieces)?),
+            _ if word.starts_with("/*") => {}
+            _ => nodes.push(match action.split_once(":=") {
+                Some((name, pipeline)) if name.trim_start().starts_with('$') => {
+                    Node::Set(name.trim().trim_start_matches('$').to_owned(), parse_pipeline(pipeline)?)
+                }
+                _ => Node::Print(parse_pipeline(&action)?),
+            }),
+        }
+    }
+    Ok((nodes, None))
+}
+
+fn parse_branches(pieces: &mut std::vec::IntoIter<Piece>) -> Result<(Vec<Node>, Vec<Node>)> {
+    let open = || TemplateError("{{end}} is missing".to_owned());
+    let (yes, end) = parse_nodes(pieces)?;
+    match end.ok_or_else(open)?.as_str() {
+        "end" => Ok((yes, Vec::new())),
+        "else" => {
+            let (no, end) = parse_nodes(pieces)?;
+            end.ok_or_else(open)?;
+            Ok((yes, no))
+        }
+        chained => {
+            // `else if …` is an `if` inside `else` that shares its `end`.
+            let condition = chained.trim_start_matches("else").trim().trim_start_matches("if").trim();
+            let (inner_yes, inner_no) = parse_branches(pieces)?;
+            Ok((yes, vec![Node::If(parse_pipeline(condition)?, inner_yes, inner_no)]))
+        }
+    }
+}
+
+fn parse_range(rest: &str, pieces: &mut std::vec::IntoIter<Piece>) -> Result<Node> {
+    let (names, over) = rest.split_once(":=").map_or(("", rest), |(names, over)| (names, over));
+    let mut names: Vec<String> = names
+        .split(',')
+        .map(|name| name.trim().trim_start_matches('$').to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    let value = names.pop();
+    let key = names.pop();
+    let (body, otherwise) = parse_branches(pieces)?;
+    Ok(Node::Range { key, value, over: parse_pipeline(over)?, body, otherwise })
+}
+
+fn parse_pipeline(text: &str) -> Result<Pipeline> {
+    let tokens = tokenize(text)?;
+    let mut tokens = tokens.into_iter().peekable();
+    let pipeline = parse_commands(&mut tokens)?;
+    if tokens.next().is_some() {
+        return Err(TemplateError(format!("a bracket too many in {text:?}")));
+    }
+    Ok(pipeline)
+}
+
+fn parse_commands(tokens: &mut std::iter::Peekable<std::vec::IntoIter<Token>>) -> Result<Pipeline> {
+    let mut commands = vec![Vec::new()];
+    while let Some(token) = tokens.next_if(|token| *token != Token::Close) {
+        let operand = match token {
+            Token::Pipe => {
+                commands.push(Vec::new());
+                continue;
+            }
+            Token::Open => {
+                let inner = parse_commands(tokens)?;
+                if tokens.next() != Some(Token::Close) {
+                    return Err(TemplateError("a bracket is not closed".to_owned()));
+                }
+                let chain = tokens.next_if(|token| matches!(token, Token::Chain(_)));
+                Operand::Group(inner, chain.map_or_else(Vec::new, |token| token.fields()))
+            }
+            Token::Text(text) => Operand::Literal(Value::String(text)),
+            Token::Word(word) | Token::Chain(word) => parse_word(&word),
+            Token::Close => break,
+        };
+        if let Some(command) = commands.last_mut() {
+            command.push(operand);
+        }
+    }
+    if commands.iter().any(Vec::is_empty) {
+        return Err(TemplateError("an action is empty".to_owned()));
+    }
+    Ok(Pipeline(commands))
+}
+
+impl Token {
+    fn fields(&self) -> Vec<String> {
+        match self {
+            Self::Chain(text) => path(text),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn path(text: &str) -> Vec<String> {
+    text.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn parse_word(word: &str) -> Operand {
+    if let Some(fields) = word.strip_prefix('.') {
+        return Operand::Field(path(fields));
+    }
+    if let Some(name) = word.strip_prefix('$') {
+        let (name, fields) = name.split_once('.').unwrap_or((name, ""));
+        return Operand::Variable(name.to_owned(), path(fields));
+    }
+    match word {
+        "true" => Operand::Literal(true.into()),
+        "false" => Operand::Literal(false.into()),
+        "nil" => Operand::Literal(Value::Null),
+        _ => match word.parse::<i64>() {
+            Ok(number) => Operand::Literal(number.into()),
+            Err(_) => Operand::Function(word.to_owned()),
+        },
+    }
+}
+
+fn tokenize(text: &str) -> Result<Vec<Token>> {
+    let mut tokens = Vec::new();
+    let mut chars = text.chars().peekable();
+    let mut before = ' ';
+    while let Some(c) = chars.next() {
+        let behind_bracket = std::mem::replace(&mut before, c) == ')';
+        match c {
+            ' ' | '\t' | '\n' => {}
+            '(' => tokens.push(Token::Open),
+            ')' => tokens.push(Token::Close),
+            '|' => tokens.push(Token::Pipe),
+            '"' | '`' => {
+                let mut literal = String::new();
+                loop {
+                    match chars.next() {
+                        None => return Err(TemplateError(format!("a text is not closed in {text:?}"))),
+                        Some(end) if end == c => break,
+                        Some('\\') if c == '"' => literal.push(match chars.next() {
+                            Some('n') => '\n',
+                            Some('t') => '\t',
+                            Some(other) => other,
+                            None => '\\',
+                        }),
+                        Some(other) => literal.push(other),
+                    }
+                }
+                tokens.push(Token::Text(literal));
+            }
+            first => {
+                let mut word = String::from(first);
+                while let Some(next) = chars.next_if(|next| !" \t\n()|\"`".contains(*next)) {
+                    word.push(next);
+                }
+                let chained = first == '.' && behind_bracket;
+                tokens.push(if chained { Token::Chain(word) } else { Token::Word(word) });
+            }
+        }
+    }
+    Ok(tokens)
+}
+
+// === applying ===
+
+struct Scope<'a> {
+    root: &'a Value,
+    dot: Value,
+    variables: Vec<(String, Value)>,
+}
+
+impl Scope<'_> {
+    fn render(&mut self, nodes: &[Node], text: &mut String) -> Result<()> {
+        for node in nodes {
+            match node {
+                Node::Text(literal) => text.push_str(literal),
+                Node::Print(pipeline) => text.push_str(&shown(&self.evaluate(pipeline)?)),
+                Node::Set(name, pipeline) => {
+                    let value = self.evaluate(pipeline)?;
+                    self.variables.push((name.clone(), value));
+                }
+                Node::If(condition, yes, no) => {
+                    let branch = if truth(&self.evaluate(condition)?) { yes } else { no };
+                    self.render(branch, text)?;
+                }
+                Node::With(pipeline, yes, no) => {
+                    let value = self.evaluate(pipeline)?;
+                    if truth(&value) {
+                        self.render_with(value, yes, text)?;
+                    } else {
+                        self.render(no, text)?;
+                    }
+                }
+                Node::Range { key, value, over, body, otherwise } => {
+                    let items = items(self.evaluate(over)?);
+                    if items.is_empty() {
+                        self.render(otherwise, text)?;
+                    }
+                    for (index, item) in items {
+                        let depth = self.variables.len();
+                        self.variables.extend(key.clone().map(|name| (name, index)));
+                        self.variables.extend(value.clone().map(|name| (name, item.clone())));
+                        self.render_with(item, body, text)?;
+                        self.variables.truncate(depth);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn render_with(&mut self, dot: Value, nodes: &[Node], text: &mut String) -> Result<()> {
+        let outer = std::mem::replace(&mut self.dot, dot);
+        let result = self.render(nodes, text);
+        self.dot = outer;
+        result
+    }
+
+    fn evaluate(&self, pipeline: &Pipeline) -> Result<Value> {
+        let mut piped: Option<Value> = None;
+        for command in &pipeline.0 {
+            let Some((first, rest)) = command.split_first() else { continue };
+            let mut arguments: Vec<Value> =
+                rest.iter().map(|operand| self.operand(operand)).collect::<Result<_>>()?;
+            arguments.extend(piped.take());
+            piped = Some(match first {
+                Operand::Function(name) => call(name, arguments)?,
+                other if arguments.is_empty() => self.operand(other)?,
+                _ => return Err(TemplateError("only a function takes arguments".to_owned())),
+            });
+        }
+        Ok(piped.unwrap_or(Value::Null))
+    }
+
+    fn operand(&self, operand: &Operand) -> Result<Value> {
+        match operand {
+            Operand::Field(path) => Ok(walk(&self.dot, path)),
+            Operand::Variable(name, path) if name.is_empty() => Ok(walk(self.root, path)),
+            Operand::Variable(name, path) => self
+                .variables
+                .iter()
+                .rev()
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| walk(value, path))
+                .ok_or_else(|| TemplateError(format!("undefined variable ${name}"))),
+            Operand::Literal(value) => Ok(value.clone()),
+            Operand::Function(name) => call(name, Vec::new()),
+            Operand::Group(pipeline, path) => Ok(walk(&self.evaluate(pipeline)?, path)),
+        }
+    }
+}
+
+fn walk(value: &Value, path: &[String]) -> Value {
+    path.iter().try_fold(value, |value, name| value.get(name)).cloned().unwrap_or(Value::Null)
+}
+
+fn items(value: Value) -> Vec<(Value, Value)> {
+    match value {
+        Value::Array(items) => {
+            items.into_iter().enumerate().map(|(i, item)| (Value::from(i), item)).collect()
+        }
+        Value::Object(map) => {
+            let mut items: Vec<_> = map.into_iter().collect();
+            items.sort_by(|a, b| a.0.cmp(&b.0));
+            items.into_iter().map(|(key, item)| (Value::from(key), item)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn truth(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(b) => *b,
+        Value::Number(n) => n.as_f64() != Some(0.0),
+        Value::String(s) => !s.is_empty(),
+        Value::Array(a) => !a.is_empty(),
+        Value::Object(o) => !o.is_empty(),
+    }
+}
+
+/// A value as Go prints it: `[a b]`, `map[k:v]`, `<no value>`.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "<no value>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => {
+            format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(" "))
+        }
+        Value::Object(map) => {
+            let mut fields: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", shown(value))).collect();
+            fields.sort();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn call(name: &str, arguments: Vec<Value>) -> Result<Value> {
+    let wrong = || TemplateError(format!("{name}: wrong arguments"));
+    let text = |index: usize| arguments.get(index).map(shown).ok_or_else(wrong);
+    Ok(match name {
+        "json" => serde_json::to_string(arguments.first().ok_or_else(wrong)?)
+            .map_err(|error| TemplateError(error.to_string()))?
+            .into(),
+        "upper" => text(0)?.to_uppercase().into(),
+        "lower" => text(0)?.to_lowercase().into(),
+        "title" => {
+            let word = text(0)?;
+            let mut chars = word.chars();
+            chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect()).into()
+        }
+        "println" => format!("{}\n", arguments.iter().map(shown).collect::<Vec<_>>().join(" ")).into(),
+        "print" => arguments.iter().map(shown).collect::<String>().into(),
+        "printf" => print_formatted(&text(0)?, &arguments[1..]).into(),
+        "len" => match arguments.first() {
+            Some(Value::Array(list)) => list.len().into(),
+            Some(Value::Object(map)) => map.len().into(),
+            Some(Value::String(text)) => text.len().into(),
+            Some(Value::Null) => 0.into(),
+            _ => return Err(wrong()),
+        },
+        "index" => {
+            let (first, keys) = arguments.split_first().ok_or_else(wrong)?;
+            keys.iter().fold(first.clone(), |value, key| match key {
+                Value::Number(n) => {
+                    n.as_u64().and_then(|n| value.get(n as usize)).cloned().unwrap_or(Value::Null)
+                }
+                key => value.get(shown(key)).cloned().unwrap_or(Value::String(String::new())),
+            })
+        }
+        "join" => match arguments.first() {
+            Some(Value::Array(list)) => list.iter().map(shown).collect::<Vec<_>>().join(&text(1)?).into(),
+            _ => Value::String(String::new()),
+        },
+        "split" => text(0)?.split(&text(1)?).map(str::to_owned).collect::<Vec<_>>().into(),
+        "truncate" => {
+            let length = arguments.get(1).and_then(Value::as_u64).ok_or_else(wrong)?;
+            text(0)?.chars().take(length as usize).collect::<String>().into()
+        }
+        "eq" => arguments.iter().skip(1).any(|other| Some(other) == arguments.first()).into(),
+        "ne" => (arguments.first() != arguments.get(1)).into(),
+        "not" => (!truth(arguments.first().ok_or_else(wrong)?)).into(),
+        "and" => {
+            arguments.iter().find(|value| !truth(value)).or(arguments.last()).cloned().ok_or_else(wrong)?
+        }
+        "or" => {
+            arguments.iter().find(|value| truth(value)).or(arguments.last()).cloned().ok_or_else(wrong)?
+        }
+        "gt" | "lt" | "ge" | "le" => {
+            let number = |index: usize| arguments.get(index).and_then(Value::as_f64).ok_or_else(wrong);
+            let (a, b) = (number(0)?, number(1)?);
+            match name {
+                "gt" => a > b,
+                "lt" => a < b,
+                "ge" => a >= b,
+                _ => a <= b,
+            }
+            .into()
+        }
+        _ => return Err(TemplateError(format!("function {name:?} not defined"))),
+    })
+}
+
+/// `%s`, `%v`, `%d`, `%q` and `%%`.
+fn print_formatted(format: &str, arguments: &[Value]) -> String {
+    let mut text = String::new();
+    let mut arguments = arguments.iter();
+    let mut chars = format.chars();
+    while let Some(c) = chars.next() {
+        if c != '%' {
+            text.push(c);
+            continue;
+        }
+        // Widths and flags do not change what is printed here.
+        match chars.by_ref().find(|c| !(c.is_ascii_digit() || "-.+#".contains(*c))) {
+            Some('%') => text.push('%'),
+            Some('q') => text.push_str(&format!("{:?}", arguments.next().map(shown).unwrap_or_default())),
+            _ => text.push_str(&arguments.next().map(shown).unwrap_or_default()),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rendered(template: &str) -> String {
+        let value = json!({"Name": "/web", "State": {"Running": true, "Pid": 7, "Health": null},
+            "Ports": {"80/tcp": [{"HostPort": "8080"}], "53/udp": null}, "Args": ["a", "b"]});
+        Template::parse(template)
+            .and_then(|template| template.render(&value))
+            .unwrap_or_else(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_forms_people_write() {
+        for (template, text) in [
+            ("{{.Name}} {{.State.Pid}}", "/web 7"),
+            ("{{json .Args}}", r#"["a","b"]"#),
+            ("{{.Args}}", "[a b]"),
+            ("{{.Nothing}}", "<no value>"),
+            ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
+            ("{{if .State.Health}}{{.State.Health.Status}}{{else if .Name}}none{{end}}", "none"),
+            ("{{range .Args}}<{{.}}>{{end}}", "<a><b>"),
+            (
+                "{{range $p, $c := .Ports}}{{$p}}={{with $c}}{{(index . 0).HostPort}}{{end}} {{end}}",
+                "53/udp= 80/tcp=8080 ",
+            ),
+            (r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, "8080"),
+            ("{{join .Args \",\" | upper}}", "A,B"),
+            ("{{ $x := .State.Pid }}{{ $x }}", "7"),
+            ("a {{- .Name -}} b", "a/webb"),
+            ("{{printf \"%s-%d\" .Name .State.Pid}}", "/web-7"),
+            ("{{.Name", "template: an action is not closed with }}"),
+            ("{{nope .Name}}", "template: function \"nope\" not defined"),
+        ] {
+            assert_eq!(rendered(template), text, "{template}");
+        }
+    }
+
+    #[test]
+    fn a_table_knows_its_columns() {
+        let template = Template::parse("{{.Names}}\t{{.Status | upper}}").unwrap();
+        assert_eq!(template.columns(), ["Names", "Status"]);
+    }
+}

@@ -1,0 +1,174 @@
+//! The verbs on volumes.
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::cli::inspect::{self, InspectArgs};
+use crate::cli::output;
+use crate::cli::run::pairs;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::id::VolumeName;
+use crate::quantity::ByteSize;
+use crate::store;
+use crate::volume::{Volume, VolumeSpec};
+
+/// A verb on volumes.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a volume
+    Create(CreateArgs),
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(LsArgs),
+    /// Show everything known of volumes
+    Inspect(InspectArgs),
+    /// Remove volumes
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Names
+        #[arg(required = true, value_name = "VOLUME")]
+        names: Vec<String>,
+        /// Say nothing of those that do not exist
+        #[arg(short, long)]
+        force: bool,
+    },
+    /// Remove anonymous volumes that no container uses
+    Prune {
+        /// Named ones too
+        #[arg(short, long)]
+        all: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        force: bool,
+    },
+}
+
+/// The flags of `volume create`.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// local
+    #[arg(short, long, default_value = "local")]
+    driver: String,
+    /// Option of the driver: type, o and device
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    opt: Vec<String>,
+    /// Set a label
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// The volume's name; a random one without it
+    name: Option<VolumeName>,
+}
+
+/// The flags of `volume ls`.
+#[derive(Debug, Args)]
+pub struct LsArgs {
+    /// Print names alone
+    #[arg(short, long)]
+    quiet: bool,
+    /// Only those that match: name, label, driver, dangling
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// table, json, or a template
+    #[arg(long)]
+    format: Option<String>,
+}
+
+/// Carries a verb out.
+pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+    match verb {
+        Verb::Create(args) => {
+            let volume = engine.volumes().create(VolumeSpec {
+                name: args.name,
+                driver: args.driver,
+                options: pairs(args.opt),
+                labels: pairs(args.label),
+            })?;
+            output::line(volume.name.as_str());
+            Ok(0)
+        }
+        Verb::Ls(args) => list(engine, &args),
+        Verb::Inspect(args) => inspect::volumes(engine, &args),
+        Verb::Rm { names, force } => {
+            let mut code = 0;
+            for name in &names {
+                match engine.remove_volume(name) {
+                    Ok(()) => output::line(name),
+                    Err(error) if force && error.kind() == crate::error::Kind::NotFound => {}
+                    Err(error) => {
+                        output::failure(&error);
+                        code = 1;
+                    }
+                }
+            }
+            Ok(code)
+        }
+        Verb::Prune { all, force } => prune(engine, all, force),
+    }
+}
+
+fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
+    let mut rows: Vec<Value> = Vec::new();
+    for volume in engine.volumes().list()? {
+        if matches(engine, &volume, &args.filter)? {
+            rows.push(json!({
+                "Driver": "local",
+                "Name": volume.name.as_str(),
+                "Scope": "local",
+                "Mountpoint": volume.mountpoint,
+                "Labels": volume.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(","),
+            }));
+        }
+    }
+    if args.quiet {
+        rows.iter().filter_map(|row| row["Name"].as_str()).for_each(output::line);
+        return Ok(0);
+    }
+    output::rows(args.format.as_deref(), &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")], &rows)?;
+    Ok(0)
+}
+
+fn matches(engine: &Engine, volume: &Volume, filters: &[String]) -> Result<bool> {
+    for filter in filters {
+        let matched = match filter.split_once('=') {
+            Some(("name", value)) => volume.name.as_str().contains(value),
+            Some(("driver", value)) => value == "local",
+            Some(("dangling", value)) => {
+                engine.volume_users(&volume.name)?.is_empty() == matches!(value, "true" | "1")
+            }
+            Some(("label", value)) => match value.split_once('=') {
+                Some((key, wanted)) => volume.labels.get(key).is_some_and(|value| value == wanted),
+                None => volume.labels.contains_key(value),
+            },
+            _ => return Err(Error::invalid(format!("invalid filter '{filter}'"))),
+        };
+        if !matched {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn prune(engine: &Engine, all: bool, force: bool) -> Result<u8> {
+    let which = if all { "volumes" } else { "anonymous volumes" };
+    if !force && !output::confirm(&format!("This will remove all {which} not used by a container. Continue?"))
+    {
+        return Ok(0);
+    }
+    let mut reclaimed = 0;
+    let mut removed = Vec::new();
+    for volume in engine.volumes().list()? {
+        if (all || volume.anonymous) && engine.volume_users(&volume.name)?.is_empty() {
+            reclaimed += store::tree_size(&volume.mountpoint);
+            engine.volumes().remove(&volume.name)?;
+            removed.push(volume.name);
+        }
+    }
+    if !removed.is_empty() {
+        output::line("Deleted Volumes:");
+        removed.iter().for_each(|name| output::line(name.as_str()));
+        output::line("");
+    }
+    output::line(&format!("Total reclaimed space: {}", ByteSize(reclaimed)));
+    Ok(0)
+}

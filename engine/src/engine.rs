@@ -1,0 +1,148 @@
+//! The engine: opens a root directory and is the one door other crates use.
+
+mod create;
+mod find;
+mod life;
+mod process;
+mod sandbox;
+mod unused;
+
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::container::record::ContainerRecord;
+use crate::container::spec::Grace;
+use crate::container::state::State;
+use crate::error::{Error, Result};
+use crate::id::{ContainerId, ContainerName, ImageId};
+use crate::image::Images;
+use crate::layer::Layers;
+use crate::network::{Endpoint, Networks, PublishedPort};
+use crate::paths::{DEFAULT_STATE, Root};
+use crate::signal::Signal;
+use crate::store;
+use crate::volume::Volumes;
+
+pub use create::Created;
+pub use process::Process;
+
+/// An engine on one root directory. Cheap to make and to clone; it holds no lock and no process.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    root: Root,
+}
+
+/// A container as one look found it.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// What was asked.
+    pub record: ContainerRecord,
+    /// Where it is in its life.
+    pub state: State,
+    /// Its addresses while it runs.
+    pub endpoints: Vec<Endpoint>,
+    /// Its published ports while it runs.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// How a container is asked to end. `None` is what the container itself says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StopOptions {
+    /// The signal that asks.
+    pub signal: Option<Signal>,
+    /// How long it may take before it is killed.
+    pub grace: Option<Grace>,
+}
+
+/// How a container is removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RemoveOptions {
+    /// Whether a running one is killed first.
+    pub force: bool,
+    /// Whether its anonymous volumes go with it.
+    pub volumes: bool,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Opens the engine at this directory, at `RENGINE_ROOT`, or at its usual place.
+    ///
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(state: Option<&Path>) -> Result<Self> {
+        let chosen =
+            state.map(Path::to_owned).or_else(|| std::env::var_os("RENGINE_ROOT").map(PathBuf::from));
+        let path = chosen.unwrap_or_else(|| DEFAULT_STATE.into());
+        let absolute = std::path::absolute(&path)
+            .map_err(|error| Error::failed(format!("find the root {}", path.display()), error))?;
+        let root = Root::at(&absolute);
+        for directory in
+            [root.state().to_owned(), root.containers(), root.container_names(), root.container_runs()]
+        {
+            store::private_directory(&directory).map_err(|error| open_error(&directory, error))?;
+        }
+        Ok(Self { root })
+    }
+
+    /// Where it keeps itself.
+    pub fn root(&self) -> &Root {
+        &self.root
+    }
+
+    /// Its images.
+    pub fn images(&self) -> Images {
+        Images::at(&self.root)
+    }
+
+    /// Its unpacked layers.
+    pub fn layers(&self) -> Layers {
+        Layers::at(&self.root)
+    }
+
+    /// Its networks.
+    pub fn networks(&self) -> Networks {
+        Networks::at(&self.root)
+    }
+
+    /// Its volumes.
+    pub fn volumes(&self) -> Volumes {
+        Volumes::at(&self.root)
+    }
+}
+
+fn open_error(directory: &Path, error: std::io::Error) -> Error {
+    let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+    let error = Error::failed(format!("make the directory {}", directory.display()), error);
+    if denied { error.with_hint("the engine needs root: run it with sudo") } else { error }
+}
+
+// === impl Container ===
+
+impl Container {
+    /// Its identity.
+    pub fn id(&self) -> &ContainerId {
+        &self.record.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ContainerName {
+        &self.record.name
+    }
+
+    /// The image it was made from.
+    pub fn image(&self) -> &ImageId {
+        &self.record.image
+    }
+
+    /// When it was made.
+    pub fn created(&self) -> Timestamp {
+        self.record.created
+    }
+
+    /// Its directory under the state root.
+    pub fn directory(&self, root: &Root) -> PathBuf {
+        root.container(&self.record.id)
+    }
+}

@@ -1,0 +1,286 @@
+//! Making containers: everything is decided and written before the name is claimed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use jiff::Timestamp;
+
+use crate::container::merge::merge;
+use crate::container::record::{ContainerRecord, Purpose};
+use crate::container::spec::{
+    ContainerSpec, MountSource, MountSpec, NetworkMode, PortBinding, RestartPolicy,
+};
+use crate::container::state::State;
+use crate::engine::Engine;
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, ContainerName, VolumeName};
+use crate::store::{self, Lock};
+use crate::volume::VolumeSpec;
+
+/// A container that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Created {
+    /// Its identity.
+    pub id: ContainerId,
+    /// Its name.
+    pub name: ContainerName,
+    /// What was asked and cannot be had here.
+    pub warnings: Vec<String>,
+}
+
+const ADJECTIVES: [&str; 32] = [
+    "able", "bold", "brave", "bright", "calm", "clear", "clever", "cool", "deft", "eager", "early", "fair",
+    "fast", "fine", "firm", "free", "fresh", "glad", "grand", "keen", "kind", "light", "lucid", "merry",
+    "neat", "noble", "quick", "quiet", "sharp", "steady", "swift", "warm",
+];
+
+const NAMES: [&str; 32] = [
+    "babbage",
+    "bartik",
+    "bell",
+    "borg",
+    "boole",
+    "curie",
+    "darwin",
+    "dijkstra",
+    "einstein",
+    "engelbart",
+    "euclid",
+    "fermat",
+    "franklin",
+    "gauss",
+    "goldberg",
+    "hamilton",
+    "hopper",
+    "hypatia",
+    "kepler",
+    "knuth",
+    "lamarr",
+    "liskov",
+    "lovelace",
+    "meitner",
+    "neumann",
+    "newton",
+    "noether",
+    "ritchie",
+    "shannon",
+    "thompson",
+    "turing",
+    "wozniak",
+];
+
+impl Engine {
+    /// Makes a container without starting it. Its image must be here.
+    ///
+    /// # Errors
+    /// When the image, a network or another container does not exist, the name is taken, or the specification
+    /// contradicts itself. Nothing is left behind then.
+    pub fn create(&self, spec: ContainerSpec) -> Result<Created> {
+        let image = self.images().get(&spec.image)?;
+        let merged = merge(spec, &image.config.config)?;
+        let mut spec = merged.spec;
+        publish_all(&mut spec);
+        self.take_volumes_from(&mut spec)?;
+        validate(&spec)?;
+        self.check_networks(&spec.network)?;
+        let volumes = self.make_volumes(&mut spec)?;
+        let record = ContainerRecord {
+            version: ContainerRecord::VERSION,
+            id: ContainerId::random(),
+            name: spec.name.clone().map_or_else(|| self.free_name(), Ok)?,
+            created: Timestamp::now(),
+            image: image.id.clone(),
+            spec,
+            argv: merged.argv,
+            lower: self.images().lower_dirs(&image),
+            purpose: Purpose::Service,
+        };
+        self.write_container(&record).inspect_err(|_| self.remove_anonymous(&volumes))?;
+        Ok(Created { id: record.id, name: record.name, warnings: Vec::new() })
+    }
+
+    /// Claims the name and writes the record, or leaves nothing.
+    pub(super) fn write_container(&self, record: &ContainerRecord) -> Result<()> {
+        let failed = |error| Error::failed(format!("write container {}", record.name), error);
+        let names = self.root().container_names();
+        let _one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
+        if let Some(owner) = self.claimed(&record.name) {
+            return Err(Error::conflict(format!(
+                "the container name {:?} is already in use by container {}",
+                record.name.as_str(),
+                owner.short()
+            ))
+            .with_hint(format!("remove it with: rengine rm {}, or choose another name", record.name)));
+        }
+        let directory = self.root().container(&record.id);
+        let write = || -> std::io::Result<()> {
+            for part in ["upper", "work"] {
+                store::private_directory(&directory.join(part))?;
+            }
+            // The root of the container is the top of its writable layer: everybody may pass through it.
+            fs::set_permissions(
+                directory.join("upper"),
+                std::os::unix::fs::PermissionsExt::from_mode(0o755),
+            )?;
+            State::Created.write(self.root(), &record.id)?;
+            record.write(self.root())?;
+            let link = names.join(record.name.as_str());
+            // A name whose container is gone was left by a crash; the lock makes this look certain.
+            store::remove_file(&link)?;
+            symlink(record.id.as_str(), &link)
+        };
+        write().map_err(|error| {
+            // The first failure is what the user needs; the half-made directory has no record and no name.
+            let _ = store::remove_tree(&directory);
+            failed(error)
+        })
+    }
+
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn rename(&self, id: &ContainerId, name: &ContainerName) -> Result<()> {
+        let failed = |error| Error::failed(format!("rename container {} to {name}", id.short()), error);
+        let names = self.root().container_names();
+        let _one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
+        let mut record = ContainerRecord::read(self.root(), id)
+            .map_err(failed)?
+            .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))?;
+        match self.claimed(name) {
+            Some(owner) if owner == *id => return Ok(()),
+            Some(owner) => {
+                return Err(Error::conflict(format!(
+                    "the container name {:?} is already in use by container {}",
+                    name.as_str(),
+                    owner.short()
+                )));
+            }
+            None => {}
+        }
+        let old = std::mem::replace(&mut record.name, name.clone());
+        let link = names.join(name.as_str());
+        store::remove_file(&link).and_then(|()| symlink(id.as_str(), &link)).map_err(failed)?;
+        record.write(self.root()).map_err(failed)?;
+        store::remove_file(&names.join(old.as_str())).map_err(failed)
+    }
+
+    /// Takes over the mounts of other containers; the container's own mounts win at the same path.
+    fn take_volumes_from(&self, spec: &mut ContainerSpec) -> Result<()> {
+        for from in std::mem::take(&mut spec.volumes_from) {
+            for mount in self.container(&from.container)?.record.spec.mounts {
+                let shared = matches!(mount.source, MountSource::Volume { .. } | MountSource::Bind { .. });
+                // The image's own volumes are anonymous until now and give way to the other container's.
+                let own = spec.mounts.iter().position(|own| own.target == mount.target);
+                let taken = MountSpec { read_only: from.read_only.unwrap_or(mount.read_only), ..mount };
+                match own {
+                    _ if !shared => {}
+                    None => spec.mounts.push(taken),
+                    Some(at) if matches!(spec.mounts[at].source, MountSource::Volume { name: None, .. }) => {
+                        spec.mounts[at] = taken;
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_networks(&self, mode: &NetworkMode) -> Result<()> {
+        match mode {
+            NetworkMode::Bridge(attachments) => {
+                for attachment in attachments {
+                    self.networks().find(&attachment.network)?;
+                }
+                Ok(())
+            }
+            NetworkMode::Container(id) => self.container(id.as_str()).map(|_| ()),
+            NetworkMode::Host | NetworkMode::None => Ok(()),
+        }
+    }
+
+    /// Makes the volumes that are not there yet, and returns the anonymous ones.
+    fn make_volumes(&self, spec: &mut ContainerSpec) -> Result<Vec<VolumeName>> {
+        let mut anonymous = Vec::new();
+        for mount in &mut spec.mounts {
+            if let MountSource::Volume { name, .. } = &mut mount.source {
+                let made = self
+                    .volumes()
+                    .create(VolumeSpec { name: name.clone(), ..VolumeSpec::default() })
+                    .inspect_err(|_| self.remove_anonymous(&anonymous))?;
+                if name.is_none() {
+                    anonymous.push(made.name.clone());
+                }
+                *name = Some(made.name);
+            }
+        }
+        Ok(anonymous)
+    }
+
+    fn remove_anonymous(&self, volumes: &[VolumeName]) {
+        for volume in volumes {
+            // They are empty and known to nobody; the failure that led here is the one to report.
+            let _ = self.volumes().remove(volume);
+        }
+    }
+
+    fn free_name(&self) -> Result<ContainerName> {
+        loop {
+            let digest = crate::id::Digest::of(ContainerId::random().as_str().as_bytes());
+            let byte = |at: usize| {
+                usize::from(digest.hex().as_bytes()[at]) + usize::from(digest.hex().as_bytes()[at + 1]) * 7
+            };
+            let text = format!("{}_{}", ADJECTIVES[byte(0) % ADJECTIVES.len()], NAMES[byte(2) % NAMES.len()]);
+            let text = if self.root().container_names().join(&text).exists() {
+                format!("{text}_{}", &digest.hex()[..4])
+            } else {
+                text
+            };
+            let name: ContainerName =
+                text.parse().map_err(|error| Error::invalid("make up a name").with_source(error))?;
+            if self.claimed(&name).is_none() {
+                return Ok(name);
+            }
+        }
+    }
+}
+
+fn publish_all(spec: &mut ContainerSpec) {
+    if !std::mem::take(&mut spec.publish_all) {
+        return;
+    }
+    for port in &spec.expose {
+        if spec.ports.iter().all(|binding| binding.container != *port) {
+            spec.ports.push(PortBinding { host_ip: None, host_port: None, container: *port });
+        }
+    }
+}
+
+/// Refuses what contradicts itself, before anything is made.
+fn validate(spec: &ContainerSpec) -> Result<()> {
+    let mut targets = BTreeSet::new();
+    for mount in &spec.mounts {
+        if !targets.insert(&mount.target) {
+            return Err(Error::invalid(format!("duplicate mount point: {}", mount.target.display())));
+        }
+        if mount.target == Path::new("/") || mount.target.starts_with("/proc") {
+            return Err(Error::invalid(format!("nothing can be mounted at {}", mount.target.display())));
+        }
+    }
+    if let Some(directory) = spec.process.working_dir.as_ref().filter(|path| !path.is_absolute()) {
+        return Err(Error::invalid(format!("the working directory {} is not absolute", directory.display())));
+    }
+    if spec.auto_remove && spec.restart != RestartPolicy::No {
+        return Err(Error::invalid("a container that removes itself cannot have a restart policy"));
+    }
+    if !spec.ports.is_empty() && matches!(spec.network, NetworkMode::Container(_)) {
+        return Err(Error::new(Kind::Conflict, "ports cannot be published in another container's network")
+            .with_hint("publish them on the container whose network it is"));
+    }
+    if spec.resources.memory.is_some_and(|limit| limit.0 < 6 << 20) {
+        return Err(Error::invalid("the memory limit is below 6 MiB, with which nothing can start"));
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Finding containers, and putting right what a killed monitor left behind.
+
+use std::fs;
+
+use jiff::Timestamp;
+
+use crate::container::cgroup::Cgroup;
+use crate::container::client;
+use crate::container::record::{ContainerRecord, Purpose};
+use crate::container::spec::{MountSource, RestartPolicy};
+use crate::container::state::{Event, Exited, State};
+use crate::engine::{Container, Engine};
+use crate::error::{Error, Result};
+use crate::id::{ContainerId, ContainerName, VolumeName};
+use crate::store::{self, Lock};
+
+/// What a container that lost its monitor ends with: its first process was killed along with it.
+const MONITOR_LOST: i32 = 137;
+
+impl Engine {
+    /// The container of this name, id or unambiguous beginning of an id.
+    ///
+    /// # Errors
+    /// When there is none, or several ids begin so.
+    pub fn container(&self, name: &str) -> Result<Container> {
+        let id = self.find_id(name)?;
+        self.look(&id)?.ok_or_else(|| no_such(name))
+    }
+
+    /// All containers, newest first. Those that lost their monitor are put right on the way.
+    pub fn containers(&self) -> Result<Vec<Container>> {
+        let mut containers = Vec::new();
+        for id in self.ids()? {
+            containers
+                .extend(self.look(&id)?.filter(|container| container.record.purpose == Purpose::Service));
+        }
+        containers.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        Ok(containers)
+    }
+
+    /// The names of the containers that mount this volume.
+    pub fn volume_users(&self, volume: &VolumeName) -> Result<Vec<ContainerName>> {
+        let mounts = |container: &Container| {
+            container.record.spec.mounts.iter().any(
+                |mount| matches!(&mount.source, MountSource::Volume { name: Some(name), .. } if name == volume),
+            )
+        };
+        Ok(self.containers()?.into_iter().filter(mounts).map(|container| container.record.name).collect())
+    }
+
+    /// The id that a name, an id or the beginning of one stands for.
+    pub fn find_id(&self, name: &str) -> Result<ContainerId> {
+        let bare = name.strip_prefix('/').unwrap_or(name);
+        if let Ok(parsed) = bare.parse::<ContainerName>() {
+            if let Some(id) = self.claimed(&parsed) {
+                return Ok(id);
+            }
+        }
+        if bare.is_empty() || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(no_such(name));
+        }
+        let mut matching = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(bare));
+        match (matching.next(), matching.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("several containers have an id that begins with {bare}"))
+                    .with_hint("write more of the id"))
+            }
+            _ => Err(no_such(name)),
+        }
+    }
+
+    /// The container that claims a name.
+    pub(super) fn claimed(&self, name: &ContainerName) -> Option<ContainerId> {
+        let target = fs::read_link(self.root().container_names().join(name.as_str())).ok()?;
+        let id: ContainerId = target.to_str()?.parse().ok()?;
+        self.root().container(&id).join("config.json").exists().then_some(id)
+    }
+
+    fn ids(&self) -> Result<Vec<ContainerId>> {
+        let directory = self.root().containers();
+        let entries = fs::read_dir(&directory)
+            .map_err(|error| Error::failed(format!("list {}", directory.display()), error))?;
+        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    }
+
+    /// One look at a container; `None` when it went away meanwhile.
+    fn look(&self, id: &ContainerId) -> Result<Option<Container>> {
+        let failed = |error| Error::failed(format!("read the record of container {}", id.short()), error);
+        let Some(record) = ContainerRecord::read(self.root(), id).map_err(failed)? else { return Ok(None) };
+        let mut state = self.read_state(id)?;
+        if matches!(state, State::Running(_) | State::Restarting(_)) {
+            state = self.recover(&record, state)?;
+        }
+        let (endpoints, ports) = match state {
+            State::Running(_) => (self.networks().endpoints(id)?, self.networks().published(id)?),
+            _ => (Vec::new(), Vec::new()),
+        };
+        Ok(Some(Container { record, state, endpoints, ports }))
+    }
+
+    pub(super) fn read_state(&self, id: &ContainerId) -> Result<State> {
+        State::read(self.root(), id)
+            .map_err(|error| Error::failed(format!("read the state of container {}", id.short()), error))
+            .map(|state| state.unwrap_or(State::Created))
+    }
+
+    /// The true state of a container that its record calls alive.
+    ///
+    /// A live monitor holds its lock. When nobody does, the monitor was killed and took process 1 with it: what
+    /// it could not do any more is done here, and the restart policy is obeyed.
+    fn recover(&self, record: &ContainerRecord, seen: State) -> Result<State> {
+        let id = &record.id;
+        let Some(lock) = self.try_monitor_lock(id)? else { return Ok(seen) };
+        // Its monitor may have ended in order between the two looks.
+        let state = self.read_state(id)?;
+        if !matches!(state, State::Running(_) | State::Restarting(_)) {
+            return Ok(state);
+        }
+        self.release(record)?;
+        let (started, restarts) = match &state {
+            State::Running(running) => (Some(running.started), running.restarts),
+            State::Restarting(last) => (last.started, last.restarts),
+            _ => (None, 0),
+        };
+        let exit = Exited {
+            code: MONITOR_LOST,
+            started,
+            finished: Timestamp::now(),
+            oom_killed: false,
+            error: Some("its monitor was killed".to_owned()),
+            stopped_by_hand: false,
+            restarts,
+        };
+        let ended = state
+            .on(Event::Ended { exit, again: false })
+            .map_err(|error| Error::failed(format!("record the end of container {}", record.name), error))?;
+        ended
+            .write(self.root(), id)
+            .map_err(|error| Error::failed(format!("record the end of container {}", record.name), error))?;
+        drop(lock);
+        if record.spec.auto_remove {
+            self.remove(id, &super::RemoveOptions { force: false, volumes: true })?;
+        } else if record.spec.restart != RestartPolicy::No {
+            client::spawn_monitor(self.root(), id)?.started()?;
+            return self.read_state(id);
+        }
+        Ok(ended)
+    }
+
+    /// Gives back everything of the kernel's that a container without a monitor may still hold.
+    pub(super) fn release(&self, record: &ContainerRecord) -> Result<()> {
+        let id = &record.id;
+        Cgroup::open(self.root(), id)
+            .and_then(|cgroup| cgroup.kill().and_then(|()| cgroup.remove()))
+            .map_err(|error| {
+                Error::failed(format!("end what is left of container {}", record.name), error)
+            })?;
+        self.networks().release(id)?;
+        Ok(())
+    }
+
+    /// The monitor's lock, if no monitor lives.
+    pub(super) fn try_monitor_lock(&self, id: &ContainerId) -> Result<Option<Lock>> {
+        let failed = |error| Error::failed(format!("lock container {}", id.short()), error);
+        store::private_directory(&self.root().container_run(id)).map_err(failed)?;
+        Lock::try_exclusive(&self.root().monitor_lock(id)).map_err(failed)
+    }
+}
+
+/// What docker says of a container that does not exist.
+fn no_such(name: &str) -> Error {
+    Error::not_found(format!("no such container: {name}")).with_hint("rengine ps -a lists them")
+}

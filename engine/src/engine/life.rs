@@ -1,0 +1,239 @@
+//! Starting, stopping and removing containers.
+
+use std::io;
+
+use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
+use crate::container::exec::ExecSpec;
+use crate::container::logs::{self, LogLine, LogOptions};
+use crate::container::record::ContainerRecord;
+use crate::container::spec::{MountSource, RestartPolicy};
+use crate::container::state::{Event, State};
+use crate::engine::{Engine, RemoveOptions, StopOptions};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, ContainerName};
+use crate::signal::Signal;
+use crate::store::{self, Lock};
+
+impl Engine {
+    /// Starts a container and returns once its program is being executed. One that runs already is left alone.
+    ///
+    /// # Errors
+    /// When a step of the start fails; the container is as it was then.
+    pub fn start(&self, id: &ContainerId) -> Result<()> {
+        if self.container(id.as_str())?.state.is_running() {
+            return Ok(());
+        }
+        client::spawn_monitor(self.root(), id)?.started()
+    }
+
+    /// Starts a container with its streams connected to ours, and returns when it ends or we detach.
+    ///
+    /// # Errors
+    /// When a step of the start fails.
+    pub fn start_attached(&self, id: &ContainerId, options: &AttachOptions) -> Result<AttachEnd> {
+        let mut connection = client::spawn_monitor(self.root(), id)?;
+        connection.started()?;
+        connection.attach(options)
+    }
+
+    /// Connects our streams to a running container's.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn attach(&self, id: &ContainerId, options: &AttachOptions) -> Result<AttachEnd> {
+        self.connected(id, "attach to")?.attach(options)
+    }
+
+    /// Asks a container to end and waits until it has. One that does not run is left alone.
+    ///
+    /// # Errors
+    /// When its monitor cannot be reached.
+    pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
+        match self.container(id.as_str())?.state {
+            State::Running(_) | State::Restarting(_) => match client::connect(self.root(), id)? {
+                Some(mut connection) => connection.stop(options.signal, options.grace),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Stops a container if it runs, and starts it.
+    pub fn restart(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
+        self.stop(id, options)?;
+        // The old monitor still gives back what the container held; the lock says when it is done.
+        drop(self.monitor_lock(id)?);
+        self.start(id)
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()> {
+        self.connected(id, "kill")?.kill(signal)
+    }
+
+    /// Freezes all processes of a container.
+    pub fn pause(&self, id: &ContainerId) -> Result<()> {
+        self.connected(id, "pause")?.pause()
+    }
+
+    /// Thaws all processes of a container.
+    pub fn unpause(&self, id: &ContainerId) -> Result<()> {
+        self.connected(id, "unpause")?.unpause()
+    }
+
+    /// Waits until a container has ended for good, and returns its exit code.
+    pub fn wait(&self, id: &ContainerId) -> Result<i32> {
+        loop {
+            let state = self.container(id.as_str())?.state;
+            match (state, client::connect(self.root(), id)?) {
+                (State::Exited(exit), _) => return Ok(exit.code),
+                (_, Some(mut connection)) => return connection.wait_exit(),
+                // It ended between the two looks: the next one tells its exit code.
+                (State::Running(_) | State::Restarting(_), None) => {}
+                (state, None) => {
+                    return Err(Error::conflict(format!("container {} is {}", id.short(), state.word())));
+                }
+            }
+        }
+    }
+
+    /// Waits until a container is healthy, or returns at once when it has no health check. The first probe runs
+    /// at once then, and the next ones soon.
+    ///
+    /// # Errors
+    /// When it becomes unhealthy or ends.
+    pub fn wait_healthy(&self, id: &ContainerId) -> Result<()> {
+        self.connected(id, "wait for the health of")?.wait_healthy()
+    }
+
+    /// Runs a command in a running container with its streams connected to ours.
+    ///
+    /// # Errors
+    /// When the container does not run or is paused, or the command cannot be executed.
+    pub fn exec(&self, id: &ContainerId, spec: &ExecSpec, options: &AttachOptions) -> Result<AttachEnd> {
+        self.connected(id, "exec in")?.exec(spec, options)
+    }
+
+    /// Runs a command in a running container and does not wait for it.
+    pub fn exec_detached(&self, id: &ContainerId, spec: &ExecSpec) -> Result<()> {
+        self.connected(id, "exec in")?.exec_detached(spec)
+    }
+
+    /// Hands out a container's output line by line, and with `follow` what comes later until it ends.
+    pub fn logs(&self, id: &ContainerId, options: &LogOptions, each: &mut dyn FnMut(&LogLine)) -> Result<()> {
+        logs::read(self.root(), id, options, each)
+    }
+
+    /// Removes a container.
+    ///
+    /// # Errors
+    /// When it runs and `force` is not set.
+    pub fn remove(&self, id: &ContainerId, options: &RemoveOptions) -> Result<()> {
+        let container = self.container(id.as_str())?;
+        if matches!(container.state, State::Running(_) | State::Restarting(_)) {
+            if !options.force {
+                return Err(Error::conflict(format!(
+                    "cannot remove container {}: it is {}",
+                    container.name(),
+                    container.state.word()
+                ))
+                .with_hint("stop it first, or remove it with -f"));
+            }
+            if let Some(mut connection) = client::connect(self.root(), id)? {
+                connection.stop(Some(Signal::KILL), None)?;
+            }
+        }
+        let _no_monitor = self.monitor_lock(id)?;
+        remove_files(self, &container.record, options.volumes)
+    }
+
+    /// Starts the containers whose policy asks for it, as after a reboot: `always`, and `unless-stopped` ones that
+    /// nobody stopped.
+    pub fn boot(&self) -> Result<Vec<(ContainerName, Result<()>)>> {
+        let mut started = Vec::new();
+        for container in self.containers()? {
+            let wanted = match (&container.state, container.record.spec.restart) {
+                (State::Exited(_), RestartPolicy::Always) => true,
+                (State::Exited(exit), RestartPolicy::UnlessStopped) => !exit.stopped_by_hand,
+                (State::Exited(exit), RestartPolicy::OnFailure(_)) => exit.code != 0 && !exit.stopped_by_hand,
+                _ => false,
+            };
+            if wanted {
+                started.push((container.name().clone(), self.start(container.id())));
+            }
+        }
+        Ok(started)
+    }
+
+    /// Stops every container and removes every trace of this root from the kernel. Files stay.
+    pub fn down(&self) -> Result<()> {
+        for container in self.containers()? {
+            if matches!(container.state, State::Running(_) | State::Restarting(_)) {
+                self.stop(container.id(), &StopOptions::default())?;
+            }
+        }
+        for container in self.containers()? {
+            drop(self.monitor_lock(container.id())?);
+        }
+        self.networks().teardown()?;
+        crate::container::cgroup::Cgroup::sweep(self.root())
+            .map_err(|error| Error::failed("remove the cgroups", error))?;
+        store::remove_tree(self.root().run())
+            .map_err(|error| Error::failed("remove the run directory", error))
+    }
+
+    /// A connection to the monitor of a container that runs.
+    fn connected(&self, id: &ContainerId, verb: &str) -> Result<Connection> {
+        let container = self.container(id.as_str())?;
+        match client::connect(self.root(), id)? {
+            Some(connection) => Ok(connection),
+            None => Err(Error::new(
+                Kind::Conflict,
+                format!("cannot {verb} container {}: it is {}", container.name(), container.state.word()),
+            )
+            .with_hint(format!("start it with: rengine start {}", container.name()))),
+        }
+    }
+
+    /// Waits until no monitor of the container lives, and keeps others from starting.
+    pub(super) fn monitor_lock(&self, id: &ContainerId) -> Result<Lock> {
+        let failed = |error: io::Error| Error::failed(format!("lock container {}", id.short()), error);
+        store::private_directory(&self.root().container_run(id)).map_err(failed)?;
+        Lock::exclusive(&self.root().monitor_lock(id)).map_err(failed)
+    }
+}
+
+/// Removes everything a container has on the disk. Called with its monitor's lock held; what a crash interrupts
+/// here goes on with the next removal, because the record goes last but one and the name with it.
+pub fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
+    let root = engine.root();
+    let failed = |error: io::Error| Error::failed(format!("remove container {}", record.name), error);
+    let state = engine.read_state(&record.id)?;
+    if let Ok(removing) = state.on(Event::Remove) {
+        removing.write(root, &record.id).map_err(failed)?;
+    }
+    engine.release(record)?;
+    if engine.claimed(&record.name).as_ref() == Some(&record.id) {
+        store::remove_file(&root.container_names().join(record.name.as_str())).map_err(failed)?;
+    }
+    if volumes {
+        remove_anonymous_volumes(engine, record)?;
+    }
+    store::remove_tree(&root.container(&record.id)).map_err(failed)?;
+    store::remove_tree(&root.container_run(&record.id)).map_err(failed)
+}
+
+/// Removes the anonymous volumes of a container that no other container took over.
+fn remove_anonymous_volumes(engine: &Engine, record: &ContainerRecord) -> Result<()> {
+    for mount in &record.spec.mounts {
+        let MountSource::Volume { name: Some(name), .. } = &mount.source else { continue };
+        let anonymous = engine.volumes().find(name)?.is_some_and(|volume| volume.anonymous);
+        if anonymous && engine.volume_users(name)?.iter().all(|user| *user == record.name) {
+            engine.volumes().remove(name)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! `top`: the processes of a container, as ps -ef shows them.
+
+use std::fs;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::container::cgroup::Cgroup;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+
+/// A process of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// Its user: a name of the host where it has one, else the number.
+    pub user: String,
+    /// As the host numbers it.
+    pub pid: i32,
+    /// Its parent, as the host numbers it.
+    pub parent: i32,
+    /// When it started, `HH:MM`.
+    pub started: String,
+    /// Its terminal, `?` without one.
+    pub terminal: String,
+    /// Processor time it used, `HH:MM:SS`.
+    pub time: String,
+    /// Its command line.
+    pub command: String,
+}
+
+impl Engine {
+    /// The processes of a running container.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn top(&self, id: &ContainerId) -> Result<Vec<Process>> {
+        let container = self.container(id.as_str())?;
+        if !container.state.is_running() {
+            return Err(Error::conflict(format!("container {} is not running", container.name())));
+        }
+        let failed =
+            |error| Error::failed(format!("list the processes of container {}", container.name()), error);
+        let cgroup = Cgroup::open(self.root(), id).map_err(failed)?;
+        let mut processes: Vec<Process> = cgroup
+            .processes()
+            .map_err(failed)?
+            .into_iter()
+            .filter_map(|pid| look(pid.as_raw_nonzero().get()))
+            .collect();
+        processes.sort_by_key(|process| process.pid);
+        Ok(processes)
+    }
+}
+
+/// One look at a process; `None` when it ended meanwhile.
+fn look(pid: i32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // Fields are counted from 1 in proc(5), and the name is the second one.
+    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<i64>().ok());
+    let uid =
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().next()?.to_owned();
+    let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+    let name = head.split_once('(').map_or("", |(_, name)| name);
+    let ticks = rustix::param::clock_ticks_per_second() as i64;
+    let seconds = (field(14)? + field(15)?) / ticks.max(1);
+    Some(Process {
+        user: user_name(&uid).unwrap_or(uid),
+        pid,
+        parent: i32::try_from(field(4)?).ok()?,
+        started: started(field(22)? / ticks.max(1)).unwrap_or_default(),
+        terminal: terminal(field(7)?),
+        time: format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+        command: if command.is_empty() { format!("[{name}]") } else { command },
+    })
+}
+
+fn user_name(uid: &str) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}
+
+/// The time of day that lies this many seconds after boot.
+fn started(seconds_after_boot: i64) -> Option<String> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    let time = Timestamp::from_second(boot + seconds_after_boot).ok()?.to_zoned(TimeZone::UTC);
+    Some(format!("{:02}:{:02}", time.hour(), time.minute()))
+}
+
+/// A device number of stat's as ps names it (proc(5), tty_nr): pseudo-terminals have the majors 136 to 143.
+fn terminal(number: i64) -> String {
+    let (major, minor) = ((number >> 8) & 0xfff, (number & 0xff) | ((number >> 12) & 0xfff00));
+    match major {
+        0 => "?".to_owned(),
+        136..=143 => format!("pts/{}", minor + (major - 136) * 256),
+        _ => format!("tty{minor}"),
+    }
+}

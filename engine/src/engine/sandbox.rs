@@ -1,0 +1,129 @@
+//! The builder's commands as containers of this engine: nothing is left of one but its writable layer.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+
+use jiff::Timestamp;
+
+use crate::builder::{self, BuildEvent, BuildRequest, RunStep, Runner, Stream};
+use crate::container::client;
+use crate::container::merge::DEFAULT_PATH;
+use crate::container::record::{ContainerRecord, Purpose};
+use crate::container::spec::{ContainerSpec, DnsSpec, LogSpec, ProcessSpec, Security};
+use crate::container::state::State;
+use crate::engine::Engine;
+use crate::engine::life::remove_files;
+use crate::error::{Error, Result};
+use crate::id::{ContainerId, ImageId};
+use crate::image::{Image, Platform, PullOptions, Reference};
+use crate::store;
+
+/// Runs the commands of builds on an engine.
+struct Sandbox<'a>(&'a Engine);
+
+impl Engine {
+    /// Builds an image from a Dockerfile.
+    ///
+    /// # Errors
+    /// When the Dockerfile is wrong, a command fails, or a base image cannot be had.
+    pub fn build(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<Image> {
+        builder::build(self.root(), &Sandbox(self), request, events)
+    }
+
+    /// Removes the build cache. Returns the bytes won.
+    pub fn prune_build_cache(&self, all: bool) -> Result<u64> {
+        let _ = all;
+        let cache = self.root().build_cache();
+        let before = store::tree_size(&self.root().layers());
+        store::remove_tree(&cache).map_err(|error| Error::failed("remove the build cache", error))?;
+        self.prune_images(false)?;
+        Ok(before.saturating_sub(store::tree_size(&self.root().layers())))
+    }
+}
+
+impl Sandbox<'_> {
+    fn record(&self, step: &RunStep) -> Result<ContainerRecord> {
+        let id = ContainerId::random();
+        let mut env = step.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("PATH=")) {
+            env.insert(0, DEFAULT_PATH.to_owned());
+        }
+        let spec = ContainerSpec {
+            image: "build step".to_owned(),
+            process: ProcessSpec {
+                env,
+                user: Some(step.user.clone().unwrap_or_default()),
+                working_dir: Some(step.cwd.clone()),
+                ..ProcessSpec::default()
+            },
+            hostname: Some(step.hostname.clone()),
+            network: step.network.clone(),
+            dns: DnsSpec { extra_hosts: step.extra_hosts.clone(), ..DnsSpec::default() },
+            mounts: step.mounts.clone(),
+            security: Security { privileged: step.privileged, ..Security::default() },
+            shm_size: step.shm_size,
+            ulimits: step.ulimits.clone(),
+            resources: step.resources.clone(),
+            log: LogSpec { driver: "none".to_owned(), ..LogSpec::default() },
+            ..ContainerSpec::default()
+        };
+        let name = format!("build-{}", id.short())
+            .parse()
+            .map_err(|error| Error::invalid("name a build step").with_source(error))?;
+        Ok(ContainerRecord {
+            version: ContainerRecord::VERSION,
+            image: ImageId::of(id.as_str().as_bytes()),
+            id,
+            name,
+            created: Timestamp::now(),
+            spec,
+            argv: step.argv.clone(),
+            lower: step.lower.clone(),
+            purpose: Purpose::Build,
+        })
+    }
+
+    /// Writes the record; the step's own directories stand in for the container's writable layer.
+    fn prepare(&self, record: &ContainerRecord, step: &RunStep) -> io::Result<()> {
+        let root = self.0.root();
+        let directory = root.container(&record.id);
+        store::private_directory(&directory)?;
+        for (name, target) in [("upper", &step.upper), ("work", &step.work)] {
+            fs::create_dir_all(target)?;
+            symlink(target, directory.join(name))?;
+        }
+        State::Created.write(root, &record.id)?;
+        record.write(root)
+    }
+}
+
+impl Runner for Sandbox<'_> {
+    fn run(&self, step: &RunStep, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32> {
+        let record = self.record(step)?;
+        let outcome = self
+            .prepare(&record, step)
+            .map_err(|error| Error::failed("prepare a build step", error))
+            .and_then(|()| client::spawn_monitor(self.0.root(), &record.id))
+            .and_then(|mut connection| {
+                connection.started()?;
+                connection.follow(output)
+            });
+        let _no_monitor = self.0.monitor_lock(&record.id)?;
+        remove_files(self.0, &record, false)?;
+        outcome
+    }
+
+    fn pull(
+        &self,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        progress(&format!("resolve {reference}"));
+        let options = PullOptions { platform: platform.cloned(), ..PullOptions::default() };
+        let pulled = self.0.images().pull(reference, &options, &|_| {})?;
+        progress(&format!("{} done", pulled.digest));
+        Ok(())
+    }
+}
