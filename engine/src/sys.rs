@@ -1,3 +1,5 @@
 //! The only room with unsafe code: kernel calls that no crate offers, as safe functions.
 
 pub(crate) mod bpf;
+pub(crate) mod mount;
+pub(crate) mod process;

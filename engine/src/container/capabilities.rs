@@ -120,6 +120,11 @@ impl CapabilitySet {
         known.map(|(_, bit)| Self(*bit)).ok_or_else(|| UnknownCapability(name.to_owned()))
     }
 
+    /// What installing a system call filter takes (seccomp(2)).
+    pub(crate) fn filter_installer() -> Self {
+        Self(Bits::SYS_ADMIN)
+    }
+
     /// What this process may ever have: its bounding set.
     pub fn bounding() -> Self {
         let has = |bit: Bits| rustix::thread::capability_is_in_bounding_set(bit).unwrap_or(false);

@@ -1,12 +1,21 @@
 //! A second process in a running container: it joins every namespace and the cgroup, under the same filters.
 
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::process::Pid;
+use rustix::fs::{Mode, OFlags};
+use rustix::thread::ThreadNameSpaceType;
 use serde::{Deserialize, Serialize};
 
-use crate::container::launch::{Child, Enclosure, LaunchError, Stdio};
-use crate::container::plan::ProcessPlan;
+use crate::container::capabilities::CapabilitySet;
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::handshake::{ChildEnd, Report};
+use crate::container::launch::{self, Child, Enclosure, NoLinks, Stdio};
+use crate::container::namespaces::Births;
+use crate::container::plan::{ProcessPlan, TerminalSize};
+use crate::container::program::{self, Program};
+use crate::container::rootfs::Terminal;
+use crate::sys::process::NewNamespaces;
 
 /// What `exec` was asked to run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,24 +37,95 @@ pub struct ExecSpec {
     pub privileged: bool,
 }
 
-/// Runs a process in the container whose process 1 is `init`. `process` is made by [`ProcessPlan::for_exec`].
+/// Every namespace of a container but the one for process ids, which one is born into.
+const ALL: ThreadNameSpaceType = ThreadNameSpaceType::MOUNT
+    .union(ThreadNameSpaceType::NETWORK)
+    .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
+    .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
+    .union(ThreadNameSpaceType::CONTROL_GROUP);
+
+/// Runs a process in the container whose process 1 this pidfd refers to. `process` is made by
+/// [`ProcessPlan::for_exec`]. The caller must have one thread only.
 ///
 /// # Errors
 /// Names the step that failed.
 pub fn exec(
-    init: Pid,
+    init: BorrowedFd<'_>,
     process: &ProcessPlan,
     enclosure: &dyn Enclosure,
     stdio: Stdio<'_>,
 ) -> Result<Child, LaunchError> {
-    let _ = (init, process, enclosure, stdio);
-    Err(LaunchError::Invalid("exec is not built yet".to_owned()))
+    let births = Births::into(init)?;
+    let birth = launch::Birth { new: NewNamespaces::default(), births, enclosure };
+    launch::bear(birth, &mut NoLinks, |channel| run(init, process, stdio, channel))
+}
+
+/// What the joining child does; the exit code it ends with when it fails.
+fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: ChildEnd) -> i32 {
+    let failure = match join(init, process, stdio, &channel) {
+        Ok(program) => program.execute(),
+        Err(failure) => failure,
+    };
+    let code = failure.exit_code();
+    // A parent that is gone needs no reason.
+    let _ = channel.send(&Report::Failed(failure), &[]);
+    code
+}
+
+fn join(
+    init: BorrowedFd<'_>,
+    process: &ProcessPlan,
+    stdio: Stdio<'_>,
+    channel: &ChildEnd,
+) -> Result<Program, LaunchError> {
+    let mut warn = |text| drop(channel.send(&Report::Warning(text), &[]));
+    program::start_clean(process, &mut warn)?;
+    if let Stdio::Streams(streams) = &stdio {
+        program::use_streams(streams)?;
+    }
+    program::await_placement(channel)?;
+    rustix::thread::move_into_thread_name_spaces(init, ALL).at("join the namespaces of", "the container")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).at("open", "/")?;
+    let (program, identity) = Program::prepare(process, root.as_fd())?;
+    if matches!(stdio, Stdio::Terminal) {
+        let terminal = Terminal::open(root.as_fd(), Path::new("dev/pts/ptmx"))?;
+        terminal.resize(process.terminal.unwrap_or_default())?;
+        channel.send(&Report::Terminal, &[terminal.master.as_fd()]).at("hand over", "the terminal")?;
+        program::use_terminal(&terminal.slave)?;
+    }
+    program::start_session(matches!(stdio, Stdio::Terminal))?;
+    program::settle(process, &identity, root.as_fd(), &mut warn)?;
+    program::announce(channel)?;
+    Ok(program)
 }
 
 impl ProcessPlan {
     /// The plan of a process that joins a container whose first process was launched by `self`.
     pub fn for_exec(&self, spec: &ExecSpec) -> Self {
-        let _ = spec;
-        self.clone()
+        let mut process = self.clone();
+        process.argv.clone_from(&spec.argv);
+        for entry in &spec.env {
+            let key = entry.split('=').next().unwrap_or_default();
+            process.env.retain(|known| known.split('=').next() != Some(key));
+            if entry.contains('=') {
+                process.env.push(entry.clone());
+            }
+        }
+        if let Some(user) = &spec.user {
+            process.user.clone_from(user);
+        }
+        if let Some(cwd) = &spec.working_dir {
+            process.cwd.clone_from(cwd);
+        }
+        process.terminal = spec.tty.then(TerminalSize::default);
+        if spec.tty && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
+            process.env.push("TERM=xterm".to_owned());
+        }
+        if spec.privileged {
+            process.capabilities = CapabilitySet::bounding();
+            process.seccomp = None;
+        }
+        process
     }
 }

@@ -1,14 +1,20 @@
 //! Starting process 1: one clone, everything mounted and configured by the child in namespaces of its own, then
 //! the program. Nothing it mounts ever exists on the host. The caller must have one thread only.
 
-use std::io;
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::process::Pid;
-use serde::{Deserialize, Serialize};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions};
 
+use crate::container::failure::AtStep;
+pub use crate::container::failure::{Cause, LaunchError};
+use crate::container::handshake::{self, ChildEnd, Order, ParentEnd, Report};
+use crate::container::init;
+use crate::container::namespaces::Births;
 use crate::container::plan::LaunchPlan;
-use crate::error::{Error, Kind};
+use crate::error::Error;
+use crate::sys;
+use crate::sys::process::NewNamespaces;
 
 /// A process that was launched and is the caller's child.
 #[derive(Debug)]
@@ -74,55 +80,6 @@ pub trait Links {
     fn inside(&self, message: &[u8]) -> Result<Vec<OwnedFd>, Error>;
 }
 
-/// Why a process could not be launched: a step, its object and the kernel's reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum LaunchError {
-    /// The kernel refused a step.
-    #[error("{step} {object}")]
-    Step {
-        /// What was being done.
-        step: String,
-        /// To what.
-        object: String,
-        /// Why not.
-        #[source]
-        cause: Cause,
-    },
-    /// The plan asks for something that makes no sense.
-    #[error("{0}")]
-    Invalid(String),
-    /// The program is not there: exit code 127.
-    #[error("exec: {program:?}: {reason}")]
-    NotFound {
-        /// As it was asked for.
-        program: String,
-        /// What is missing.
-        reason: String,
-    },
-    /// The program is there and cannot be executed: exit code 126.
-    #[error("exec: {program:?}: {reason}")]
-    NotExecutable {
-        /// As it was asked for.
-        program: String,
-        /// Why not.
-        reason: String,
-    },
-    /// The child ended without a word, as when it was killed.
-    #[error("the process ended before its program was executed")]
-    Vanished,
-}
-
-/// A reason that can travel between processes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Cause {
-    /// An error number of the kernel.
-    #[error("{}", io::Error::from_raw_os_error(*.0))]
-    System(i32),
-    /// A sentence.
-    #[error("{0}")]
-    Other(String),
-}
-
 /// No cgroup of its own: the process stays in its parent's.
 #[derive(Debug, Clone, Copy)]
 pub struct Unenclosed;
@@ -130,6 +87,18 @@ pub struct Unenclosed;
 /// A network namespace with nothing to configure: somebody else's, or the host's.
 #[derive(Debug, Clone, Copy)]
 pub struct NoLinks;
+
+/// Where a child is born.
+pub(crate) struct Birth<'a> {
+    pub(crate) new: NewNamespaces,
+    pub(crate) births: Births,
+    pub(crate) enclosure: &'a dyn Enclosure,
+}
+
+/// A child that is killed and reaped unless it is released.
+struct Unfinished {
+    pidfd: Option<OwnedFd>,
+}
 
 /// Launches process 1 of a container. Returns once its program is being executed.
 ///
@@ -141,35 +110,97 @@ pub fn launch(
     stdio: Stdio<'_>,
     links: &mut dyn Links,
 ) -> Result<Child, LaunchError> {
-    let _ = (plan, enclosure, stdio, links);
-    Err(LaunchError::Invalid("launching is not built yet".to_owned()))
+    let hosts = plan.namespaces.hosts()?;
+    let births = match hosts.of(plan.namespaces.pid) {
+        Some(process) => Births::into(process)?,
+        None => Births::here(),
+    };
+    let birth = Birth { new: plan.namespaces.new_ones(), births, enclosure };
+    let links = RefCell::new(links);
+    let mut outside = Outside(&links);
+    bear(birth, &mut outside, |channel| init::run(plan, &hosts, stdio, &**links.borrow(), channel))
 }
 
-// === impl LaunchError ===
+/// Clones, places and plugs a child, and waits until it executes its program.
+pub(crate) fn bear(
+    birth: Birth<'_>,
+    links: &mut dyn Links,
+    run: impl FnOnce(ChildEnd) -> i32,
+) -> Result<Child, LaunchError> {
+    let Birth { new, births, enclosure } = birth;
+    let (parent, child) = handshake::pair().at("open", "a channel to the child")?;
+    let parent = Cell::new(Some(parent));
+    // What is inside the container must not read this process's memory through a child that has not yet executed
+    // its program, nor open its executable (CVE-2016-9962).
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("set", "dumpable")?;
+    let cloned = sys::process::clone_process(new, enclosure.directory(), || {
+        drop(parent.take());
+        run(child)
+    });
+    drop(births);
+    let (pid, pidfd) = cloned.at("clone", "the process")?;
+    let mut unfinished = Unfinished { pidfd: Some(pidfd) };
+    let channel = parent.take().ok_or(LaunchError::Vanished)?;
+    let mut report = Reported::default();
+    let ready = prepare(pid, &channel, enclosure, links);
+    // A child that failed meanwhile has the better reason.
+    report.read(&channel, ready.is_ok())?;
+    ready?;
+    let pidfd = unfinished.pidfd.take().ok_or(LaunchError::Vanished)?;
+    Ok(Child { pid, pidfd, terminal: report.terminal, sockets: report.sockets, warnings: report.warnings })
+}
 
-impl LaunchError {
-    /// The exit code docker gives: 127, 126, or 125.
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::NotFound { .. } => 127,
-            Self::NotExecutable { .. } => 126,
-            _ => 125,
+fn prepare(
+    pid: Pid,
+    channel: &ParentEnd,
+    enclosure: &dyn Enclosure,
+    links: &mut dyn Links,
+) -> Result<(), LaunchError> {
+    enclosure.place(pid).at("place in its cgroups", "the process")?;
+    channel.send(&Order::Placed).at("order", "the child")?;
+    let message = links.outside(pid).at("plug", "the network")?;
+    channel.send(&Order::Plugged(message)).at("order", "the child")
+}
+
+/// What a child said until it executed its program.
+#[derive(Default)]
+struct Reported {
+    terminal: Option<OwnedFd>,
+    sockets: Vec<OwnedFd>,
+    warnings: Vec<String>,
+    executing: bool,
+}
+
+// === impl Reported ===
+
+impl Reported {
+    /// Reads to the end. A child that waits for an order that will not come is not waited for.
+    fn read(&mut self, channel: &ParentEnd, ordered: bool) -> Result<(), LaunchError> {
+        if !ordered {
+            channel.close().at("order", "the child")?;
         }
+        while let Some((report, mut fds)) = channel.receive().at("hear from", "the child")? {
+            match report {
+                Report::Warning(text) => self.warnings.push(text),
+                Report::Terminal => self.terminal = fds.pop(),
+                Report::Sockets => self.sockets = fds,
+                Report::Executing => self.executing = true,
+                Report::Failed(LaunchError::Vanished) => self.executing = false,
+                Report::Failed(failure) => return Err(failure),
+            }
+        }
+        if ordered && !self.executing { Err(LaunchError::Vanished) } else { Ok(()) }
     }
 }
 
-impl From<LaunchError> for Error {
-    fn from(error: LaunchError) -> Self {
-        let kind = match &error {
-            LaunchError::NotFound { .. } => Kind::CommandNotFound,
-            LaunchError::NotExecutable { .. } => Kind::NotExecutable,
-            LaunchError::Invalid(_) => Kind::Invalid,
-            LaunchError::Step { .. } | LaunchError::Vanished => Kind::Failed,
-        };
-        let wrapped = Self::new(kind, error.to_string());
-        match error {
-            LaunchError::Step { cause, .. } => wrapped.with_source(cause),
-            _ => wrapped,
+// === impl Unfinished ===
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(pidfd) = &self.pidfd {
+            // It may have ended by itself; then there is only its status to take.
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
+            let _ = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
         }
     }
 }
@@ -183,6 +214,19 @@ impl Enclosure for Unenclosed {
 
     fn place(&self, _pid: Pid) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+/// The caller's half of links that the child holds the other half of.
+struct Outside<'a, 'b>(&'a RefCell<&'b mut dyn Links>);
+
+impl Links for Outside<'_, '_> {
+    fn outside(&mut self, pid: Pid) -> Result<Vec<u8>, Error> {
+        self.0.borrow_mut().outside(pid)
+    }
+
+    fn inside(&self, message: &[u8]) -> Result<Vec<OwnedFd>, Error> {
+        self.0.borrow().inside(message)
     }
 }
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use crate::container::capabilities::CapabilitySet;
-use crate::container::launch::LaunchError;
-use crate::container::record::ContainerRecord;
+use crate::container::cgroup::Devices;
 use crate::container::spec::Propagation;
-use crate::paths::Root;
+
+mod resolve;
 
 /// How one container is launched.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct LaunchPlan {
     pub sysctls: Vec<(String, String)>,
     /// Whether an init of ours is process 1 and the program its child.
     pub init: bool,
+    /// What its cgroup lets it do with devices.
+    pub device_rules: Devices,
 }
 
 /// How a process of a container is executed, be it the first one or one that joins later.
@@ -192,15 +194,4 @@ pub struct DeviceNode {
     pub uid: u32,
     /// Group.
     pub gid: u32,
-}
-
-impl LaunchPlan {
-    /// The plan of a container of this root. Containers whose namespaces it joins must be running.
-    ///
-    /// # Errors
-    /// When a container it joins is not running, or a value makes no sense.
-    pub fn for_container(root: &Root, record: &ContainerRecord) -> Result<Self, LaunchError> {
-        let _ = (root, record);
-        Err(LaunchError::Invalid("planning is not built yet".to_owned()))
-    }
 }

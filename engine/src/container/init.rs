@@ -1,0 +1,234 @@
+//! What the child does between the clone and its program: a list of steps, each of which either succeeds or ends
+//! the launch with its name.
+
+use std::os::fd::AsFd;
+
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::handshake::{ChildEnd, Order, Report};
+use crate::container::launch::{Links, Stdio};
+use crate::container::namespaces::Hosts;
+use crate::container::plan::{LaunchPlan, Whose};
+use crate::container::program::{self, Program};
+use crate::container::reaper;
+use crate::container::rootfs::{Rootfs, Sources, Terminal};
+use crate::sys;
+
+/// A process 1 that is not yet what it will be.
+struct Newborn<'a> {
+    plan: &'a LaunchPlan,
+    hosts: &'a Hosts,
+    stdio: Stdio<'a>,
+    links: &'a dyn Links,
+    channel: ChildEnd,
+    sources: Option<Sources>,
+    rootfs: Option<Rootfs>,
+    terminal: Option<Terminal>,
+}
+
+/// Runs the steps and the program; the exit code to end with when one fails.
+pub(crate) fn run(
+    plan: &LaunchPlan,
+    hosts: &Hosts,
+    stdio: Stdio<'_>,
+    links: &dyn Links,
+    channel: ChildEnd,
+) -> i32 {
+    let mut newborn =
+        Newborn { plan, hosts, stdio, links, channel, sources: None, rootfs: None, terminal: None };
+    match Newborn::STEPS
+        .iter()
+        .try_for_each(|step| step(&mut newborn))
+        .and_then(|()| newborn.become_program())
+    {
+        Ok(code) => code,
+        Err(failure) => newborn.give_up(failure),
+    }
+}
+
+// === impl Newborn ===
+
+impl Newborn<'_> {
+    /// Everything up to the pivot. What is taken from the host comes before the mounts; what the parent does
+    /// meanwhile is waited for as late as possible.
+    const STEPS: [fn(&mut Self) -> Result<(), LaunchError>; 14] = [
+        Self::start_clean,
+        Self::join_namespaces,
+        Self::take_sources,
+        Self::isolate_mounts,
+        Self::mount_layers,
+        Self::mount_kernel_file_systems,
+        Self::await_cgroups,
+        Self::mount_cgroups,
+        Self::mount_requested,
+        Self::open_terminal,
+        Self::configure_links,
+        Self::name_itself,
+        Self::write_sysctls,
+        Self::hide_paths,
+    ];
+
+    fn start_clean(&mut self) -> Result<(), LaunchError> {
+        program::start_clean(&self.plan.process, &mut |text| warn(&self.channel, text))?;
+        match &self.stdio {
+            Stdio::Streams(streams) => program::use_streams(streams),
+            Stdio::Terminal => Ok(()),
+        }
+    }
+
+    fn join_namespaces(&mut self) -> Result<(), LaunchError> {
+        self.plan.namespaces.join(self.hosts)
+    }
+
+    fn take_sources(&mut self) -> Result<(), LaunchError> {
+        self.sources = Some(Sources::take(self.plan, self.hosts)?);
+        Ok(())
+    }
+
+    fn isolate_mounts(&mut self) -> Result<(), LaunchError> {
+        Rootfs::isolate()
+    }
+
+    fn mount_layers(&mut self) -> Result<(), LaunchError> {
+        self.rootfs = Some(Rootfs::mount(&self.plan.rootfs)?);
+        Ok(())
+    }
+
+    fn mount_kernel_file_systems(&mut self) -> Result<(), LaunchError> {
+        let (Some(rootfs), Some(sources)) = (&mut self.rootfs, &mut self.sources) else {
+            return OUT_OF_ORDER;
+        };
+        rootfs.mount_sys(&self.plan.rootfs)?;
+        rootfs.mount_dev(&self.plan.rootfs, sources)
+    }
+
+    fn await_cgroups(&mut self) -> Result<(), LaunchError> {
+        program::await_placement(&self.channel)?;
+        match self.plan.namespaces.cgroup {
+            Whose::Own => sys::process::new_cgroup_namespace().at("make a namespace for", "the cgroup"),
+            Whose::Host => Ok(()),
+            whose @ Whose::Of(_) => {
+                let Some(process) = self.hosts.of(whose) else { return OUT_OF_ORDER };
+                let kind = rustix::thread::ThreadNameSpaceType::CONTROL_GROUP;
+                rustix::thread::move_into_thread_name_spaces(process, kind).at("join the namespace", "cgroup")
+            }
+        }
+    }
+
+    fn mount_cgroups(&mut self) -> Result<(), LaunchError> {
+        self.rootfs()?.mount_cgroups(self.plan)
+    }
+
+    fn mount_requested(&mut self) -> Result<(), LaunchError> {
+        let (Some(rootfs), Some(mut sources)) = (&self.rootfs, self.sources.take()) else {
+            return OUT_OF_ORDER;
+        };
+        rootfs.mount_requested(&self.plan.rootfs, &mut sources)
+    }
+
+    fn open_terminal(&mut self) -> Result<(), LaunchError> {
+        if matches!(self.stdio, Stdio::Streams(_)) {
+            return Ok(());
+        }
+        let rootfs = self.rootfs()?;
+        let terminal = rootfs.open_terminal()?;
+        terminal.resize(self.plan.process.terminal.unwrap_or_default())?;
+        rootfs.bind_console(&terminal)?;
+        self.channel.send(&Report::Terminal, &[terminal.master.as_fd()]).at("hand over", "the terminal")?;
+        program::use_terminal(&terminal.slave)?;
+        self.terminal = Some(terminal);
+        Ok(())
+    }
+
+    fn configure_links(&mut self) -> Result<(), LaunchError> {
+        let message = match self.channel.receive().at("wait for", "the network")? {
+            Some(Order::Plugged(message)) => message,
+            _ => return Err(LaunchError::Vanished),
+        };
+        let sockets = self.links.inside(&message).at("configure", "the network")?;
+        if sockets.is_empty() {
+            return Ok(());
+        }
+        let fds: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        self.channel.send(&Report::Sockets, &fds).at("hand over", "the network's sockets")
+    }
+
+    fn name_itself(&mut self) -> Result<(), LaunchError> {
+        if self.plan.namespaces.uts != Whose::Own {
+            return Ok(());
+        }
+        if let Some(name) = &self.plan.hostname {
+            rustix::system::sethostname(name.as_bytes()).at("set the hostname", name)?;
+        }
+        if let Some(name) = &self.plan.domainname {
+            rustix::system::setdomainname(name.as_bytes()).at("set the domain name", name)?;
+        }
+        Ok(())
+    }
+
+    fn write_sysctls(&mut self) -> Result<(), LaunchError> {
+        self.rootfs()?.write_sysctls(&self.plan.sysctls)
+    }
+
+    fn hide_paths(&mut self) -> Result<(), LaunchError> {
+        let plan = &self.plan.rootfs;
+        let Some(rootfs) = &mut self.rootfs else { return OUT_OF_ORDER };
+        rootfs.mask(plan)?;
+        rootfs.protect(plan)
+    }
+
+    /// Leaves the host for good and executes the program, or becomes an init that has it as its child.
+    fn become_program(&mut self) -> Result<i32, LaunchError> {
+        let process = &self.plan.process;
+        let root = match self.rootfs.take() {
+            Some(rootfs) => rootfs.pivot(&self.plan.rootfs)?,
+            None => return Err(LaunchError::Vanished),
+        };
+        let (program, identity) = Program::prepare(process, root.as_fd())?;
+        if !self.plan.init {
+            program::start_session(self.terminal.is_some())?;
+        }
+        program::settle(process, &identity, root.as_fd(), &mut |text| warn(&self.channel, text))?;
+        if self.plan.init { self.become_init(&program) } else { self.execute(&program) }
+    }
+
+    fn execute(&self, program: &Program) -> Result<i32, LaunchError> {
+        program::announce(&self.channel)?;
+        Err(program.execute())
+    }
+
+    fn become_init(&self, program: &Program) -> Result<i32, LaunchError> {
+        // Where process 1 is somebody else, orphans must still come to us.
+        let own = rustix::process::getpid();
+        rustix::process::set_child_subreaper(Some(own)).at("become", "the reaper")?;
+        sys::process::block_signals().at("block", "the signals")?;
+        let child = sys::process::fork_process(|| self.be_child(program)).at("fork", "the program")?;
+        // The watch closes descriptors that are still owned here, so there is no way back.
+        sys::process::exit_now(reaper::watch(child))
+    }
+
+    fn be_child(&self, program: &Program) -> i32 {
+        let failure = program::start_session(self.terminal.is_some())
+            .and_then(|()| sys::process::reset_signals().at("reset", "the signals"))
+            .and_then(|()| self.execute(program));
+        failure.map_or_else(|failure| self.give_up(failure), |code| code)
+    }
+
+    fn give_up(&self, failure: LaunchError) -> i32 {
+        let code = failure.exit_code();
+        // A parent that is gone needs no reason.
+        let _ = self.channel.send(&Report::Failed(failure), &[]);
+        code
+    }
+
+    fn rootfs(&self) -> Result<&Rootfs, LaunchError> {
+        self.rootfs.as_ref().ok_or(LaunchError::Vanished)
+    }
+}
+
+/// A step that ran before the one it needs: the list is wrong.
+const OUT_OF_ORDER: Result<(), LaunchError> = Err(LaunchError::Vanished);
+
+fn warn(channel: &ChildEnd, text: String) {
+    // A parent that is gone needs no warning.
+    let _ = channel.send(&Report::Warning(text), &[]);
+}

@@ -1,0 +1,338 @@
+//! From a container's record to its plan: paths of volumes, peers' processes, devices, defaults.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{
+    DeviceNode, LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan,
+    TerminalSize, Whose,
+};
+use crate::container::capabilities::CapabilitySet;
+use crate::container::cgroup::{Access, DeviceKind, DeviceRule, Devices};
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::privileges::LIMIT_NAMES;
+use crate::container::record::{ContainerRecord, Purpose};
+use crate::container::seccomp;
+use crate::container::spec::{
+    ContainerSpec, Device, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
+};
+use crate::container::state::State;
+use crate::id::ContainerId;
+use crate::paths::Root;
+
+/// Docker's list of what is hidden; the thermal throttle of each processor is added where there is one.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Docker's size of /dev/shm.
+const SHM_SIZE: u64 = 64 << 20;
+
+// === impl LaunchPlan ===
+
+impl LaunchPlan {
+    /// The plan of a container of this root. Containers whose namespaces it joins must be running; its volumes
+    /// must exist.
+    ///
+    /// # Errors
+    /// When a container it joins is not running, or a value makes no sense.
+    pub fn for_container(root: &Root, record: &ContainerRecord) -> Result<Self, LaunchError> {
+        let spec = &record.spec;
+        let namespaces = namespaces(root, spec)?;
+        let (nodes, device_rules) = devices(spec)?;
+        let privileged = spec.security.privileged;
+        let bare = privileged || spec.security.unmask_system_paths;
+        let directory = root.container(&record.id);
+        let mut mounts = network_files(root, record);
+        for mount in &spec.mounts {
+            mounts.retain(|known: &ResolvedMount| known.target != mount.target);
+            mounts.push(resolve_mount(root, mount)?);
+        }
+        // A deep target must come after the mount it lies in.
+        mounts.sort_by_key(|mount| mount.target.components().count());
+        let rootfs = RootfsPlan {
+            lower: record.lower.clone(),
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+            volatile: record.purpose == Purpose::Build,
+            read_only: spec.read_only,
+            mounts,
+            devices: nodes,
+            shm_size: (spec.ipc != NamespaceMode::None)
+                .then(|| spec.shm_size.map_or(SHM_SIZE, |size| size.0)),
+            mqueue: spec.ipc != NamespaceMode::None,
+            privileged,
+            masked: if bare { Vec::new() } else { masked() },
+            readonly: if bare { Vec::new() } else { READONLY.map(PathBuf::from).to_vec() },
+        };
+        Ok(Self {
+            process: process(record)?,
+            namespaces,
+            rootfs,
+            hostname: Some(record.hostname().to_owned()),
+            domainname: spec.domainname.clone(),
+            sysctls: sysctls(spec, &namespaces),
+            init: spec.init,
+            device_rules,
+        })
+    }
+}
+
+fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {
+    let spec = &record.spec;
+    let security = &spec.security;
+    let wanted = if security.privileged {
+        CapabilitySet::all()
+    } else {
+        CapabilitySet::tweaked(&security.cap_drop, &security.cap_add)
+            .map_err(|error| LaunchError::Invalid(error.to_string()))?
+    };
+    let capabilities = wanted.intersection(CapabilitySet::bounding());
+    let profile = if security.privileged { &Seccomp::Unconfined } else { &security.seccomp };
+    let filter = seccomp::compile(profile, capabilities)
+        .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
+    let mut env = spec.process.env.clone();
+    if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
+        env.push(format!("HOSTNAME={}", record.hostname()));
+    }
+    Ok(ProcessPlan {
+        argv: record.argv.clone(),
+        env,
+        cwd: spec.process.working_dir.clone().unwrap_or_else(|| "/".into()),
+        user: spec.process.user.clone().unwrap_or_default(),
+        groups: spec.process.group_add.clone(),
+        terminal: spec.process.tty.then(TerminalSize::default),
+        capabilities,
+        no_new_privileges: security.no_new_privileges,
+        seccomp: filter,
+        limits: spec.ulimits.iter().map(limit).collect::<Result<_, _>>()?,
+        oom_score_adj: spec.oom_score_adj,
+    })
+}
+
+fn limit((name, ulimit): (&String, &Ulimit)) -> Result<Limit, LaunchError> {
+    let known = LIMIT_NAMES.iter().find(|(known, _)| known == name);
+    let (_, resource) = known.ok_or_else(|| LaunchError::Invalid(format!("unknown ulimit {name:?}")))?;
+    let value = |value: i64| u64::try_from(value).ok();
+    Ok(Limit { resource: *resource, soft: value(ulimit.soft), hard: value(ulimit.hard) })
+}
+
+fn namespaces(root: &Root, spec: &ContainerSpec) -> Result<Namespaces, LaunchError> {
+    let whose = |mode: &NamespaceMode| match mode {
+        NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None => Ok(Whose::Own),
+        NamespaceMode::Host => Ok(Whose::Host),
+        NamespaceMode::Container(id) => peer(root, id).map(Whose::Of),
+    };
+    Ok(Namespaces {
+        pid: whose(&spec.pid)?,
+        ipc: whose(&spec.ipc)?,
+        uts: whose(&spec.uts)?,
+        cgroup: whose(&spec.cgroupns)?,
+        net: match &spec.network {
+            NetworkMode::Bridge(_) | NetworkMode::None => Whose::Own,
+            NetworkMode::Host => Whose::Host,
+            NetworkMode::Container(id) => Whose::Of(peer(root, id)?),
+        },
+    })
+}
+
+/// Process 1 of a container, which must be running.
+fn peer(root: &Root, id: &ContainerId) -> Result<i32, LaunchError> {
+    match State::read(root, id).at("read the state of", id.short())? {
+        Some(State::Running(running)) => Ok(running.pid),
+        _ => Err(LaunchError::Invalid(format!(
+            "cannot join the namespaces of container {}: it is not running",
+            id.short()
+        ))),
+    }
+}
+
+/// The files about the network that the engine writes, of the container whose network it is.
+fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
+    let owner = match &record.spec.network {
+        NetworkMode::Container(id) => id,
+        _ => &record.id,
+    };
+    let directory = root.container(owner);
+    let files = ["hosts", "hostname", "resolv.conf"].into_iter();
+    let there = files.map(|name| (name, directory.join(name))).filter(|(_, path)| path.exists());
+    let bind = |(name, path)| ResolvedMount {
+        target: Path::new("/etc").join(name),
+        source: ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false },
+        read_only: false,
+    };
+    there.map(bind).collect()
+}
+
+fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, LaunchError> {
+    let source = match &mount.source {
+        MountSource::Bind { path, propagation, recursive, .. } => {
+            ResolvedSource::Bind { path: path.clone(), propagation: *propagation, recursive: *recursive }
+        }
+        MountSource::Volume { name: None, .. } => {
+            return Err(LaunchError::Invalid(format!(
+                "the volume at {} has no name",
+                mount.target.display()
+            )));
+        }
+        MountSource::Volume { name: Some(name), subpath, .. } => {
+            let data = root.volume(name).join("_data");
+            let path = match subpath {
+                Some(subpath) => inside(&data, subpath)?,
+                None => data,
+            };
+            ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false }
+        }
+        MountSource::Tmpfs { size, mode, options } => tmpfs(size.map(|size| size.0), *mode, options)?,
+        MountSource::Content { file, mode, uid, gid } => {
+            ResolvedSource::Content { file: file.clone(), mode: *mode, uid: *uid, gid: *gid }
+        }
+    };
+    Ok(ResolvedMount { target: mount.target.clone(), source, read_only: mount.read_only })
+}
+
+/// A path inside a volume, which must be there and must not lead out of it.
+fn inside(volume: &Path, subpath: &Path) -> Result<PathBuf, LaunchError> {
+    let shown = subpath.display();
+    let real = fs::canonicalize(volume.join(subpath)).at("find the volume's", &shown)?;
+    let volume = fs::canonicalize(volume).at("find", volume.display())?;
+    if real.starts_with(&volume) {
+        Ok(real)
+    } else {
+        Err(LaunchError::Invalid(format!("the subpath {shown} leads out of its volume")))
+    }
+}
+
+/// Docker's defaults for a tmpfs: nothing on it is executed, has privileges or is a device, unless asked.
+fn tmpfs(size: Option<u64>, mode: Option<u32>, options: &[String]) -> Result<ResolvedSource, LaunchError> {
+    let (mut exec, mut suid, mut dev) = (false, false, false);
+    let mut settings = vec![("mode".to_owned(), format!("{:o}", mode.unwrap_or(0o1777)))];
+    settings.extend(size.map(|size| ("size".to_owned(), size.to_string())));
+    for option in options {
+        match option.as_str() {
+            "exec" => exec = true,
+            "noexec" => exec = false,
+            "suid" => suid = true,
+            "nosuid" => suid = false,
+            "dev" => dev = true,
+            "nodev" => dev = false,
+            "rw" | "ro" | "defaults" | "" => {}
+            other => {
+                let (key, value) = other
+                    .split_once('=')
+                    .ok_or_else(|| LaunchError::Invalid(format!("invalid tmpfs option {other:?}")))?;
+                settings.retain(|(known, _)| known != key);
+                settings.push((key.to_owned(), value.to_owned()));
+            }
+        }
+    }
+    Ok(ResolvedSource::Tmpfs { options: settings, exec, suid, dev })
+}
+
+fn masked() -> Vec<PathBuf> {
+    let mut masked: Vec<PathBuf> = MASKED.map(PathBuf::from).to_vec();
+    // Either every processor has one or none has.
+    if Path::new("/sys/devices/system/cpu/cpu0/thermal_throttle").exists() {
+        let processors = (0..).map(|n| PathBuf::from(format!("/sys/devices/system/cpu/cpu{n}")));
+        masked.extend(processors.take_while(|cpu| cpu.exists()).map(|cpu| cpu.join("thermal_throttle")));
+    }
+    masked
+}
+
+/// Parameters of its own namespaces, with docker's two defaults: whoever may ping and bind low ports inside.
+fn sysctls(spec: &ContainerSpec, namespaces: &Namespaces) -> Vec<(String, String)> {
+    let mut sysctls = Vec::new();
+    if namespaces.net == Whose::Own {
+        for (name, value) in
+            [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")]
+        {
+            if !spec.sysctls.contains_key(name) {
+                sysctls.push((name.to_owned(), value.to_owned()));
+            }
+        }
+    }
+    sysctls.extend(spec.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
+    sysctls
+}
+
+fn devices(spec: &ContainerSpec) -> Result<(Vec<DeviceNode>, Devices), LaunchError> {
+    let mut nodes = Vec::new();
+    if spec.security.privileged {
+        walk_devices(Path::new("/dev"), Path::new("/dev"), &mut nodes);
+        return Ok((nodes, Devices::All));
+    }
+    let mut rules = Devices::standard();
+    for device in &spec.devices {
+        let first = nodes.len();
+        add_device(device, &mut nodes)?;
+        let access = Access::parse(&device.permissions).ok_or_else(|| {
+            LaunchError::Invalid(format!("invalid device permissions {:?}", device.permissions))
+        })?;
+        for node in &nodes[first..] {
+            rules.allow(DeviceRule {
+                kind: if node.block { DeviceKind::Block } else { DeviceKind::Character },
+                major: Some(rustix::fs::major(node.rdev)),
+                minor: Some(rustix::fs::minor(node.rdev)),
+                access,
+            });
+        }
+    }
+    Ok((nodes, rules))
+}
+
+fn add_device(device: &Device, nodes: &mut Vec<DeviceNode>) -> Result<(), LaunchError> {
+    let host = device.host.display();
+    let found = fs::metadata(&device.host).at("find the device", &host)?;
+    if found.is_dir() {
+        walk_devices(&device.host, &device.container, nodes);
+        return Ok(());
+    }
+    let node = node_of(&found, device.container.clone())
+        .ok_or_else(|| LaunchError::Invalid(format!("{host} is not a device node")))?;
+    nodes.push(node);
+    Ok(())
+}
+
+/// Every device below a directory, but for what a container has of its own. What cannot be read is left out.
+fn walk_devices(host: &Path, container: &Path, nodes: &mut Vec<DeviceNode>) {
+    const OWN: [&str; 5] = ["pts", "shm", "fd", "mqueue", "console"];
+    let Ok(entries) = fs::read_dir(host) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Ok(found) = entry.metadata() else { continue };
+        if OWN.iter().any(|own| name == *own) {
+            continue;
+        }
+        if found.is_dir() {
+            walk_devices(&entry.path(), &container.join(&name), nodes);
+        } else {
+            nodes.extend(node_of(&found, container.join(&name)));
+        }
+    }
+}
+
+fn node_of(found: &fs::Metadata, path: PathBuf) -> Option<DeviceNode> {
+    let kind = found.file_type();
+    (kind.is_block_device() || kind.is_char_device()).then(|| DeviceNode {
+        path,
+        rdev: found.rdev(),
+        block: kind.is_block_device(),
+        mode: found.mode() & 0o7777,
+        uid: found.uid(),
+        gid: found.gid(),
+    })
+}

@@ -1,0 +1,122 @@
+//! Giving up privileges, in the one order that works: limits, bounding set, groups and user, capabilities,
+//! no_new_privs, and the system call filter last.
+
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::CapabilitySets;
+
+use crate::container::capabilities::CapabilitySet;
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::plan::{Limit, ProcessPlan};
+use crate::container::users::Identity;
+use crate::sys;
+
+/// Sets the limits per process. What lies above the hard limit of the engine itself is cut to it, with a warning.
+pub(crate) fn limit(limits: &[Limit], warn: &mut dyn FnMut(String)) -> Result<(), LaunchError> {
+    for limit in limits {
+        let name = limit_name(limit.resource);
+        let wanted = Rlimit { current: limit.soft, maximum: limit.hard };
+        match rustix::process::setrlimit(limit.resource, wanted) {
+            Err(Errno::PERM) => {}
+            other => {
+                other.at("set the limit", name)?;
+                continue;
+            }
+        }
+        let own = rustix::process::getrlimit(limit.resource).maximum;
+        let cut = Rlimit { current: lower(limit.soft, own), maximum: lower(limit.hard, own) };
+        rustix::process::setrlimit(limit.resource, cut).at("set the limit", name)?;
+        warn(format!("the limit {name} is {}: more is not ours to give", shown(cut.maximum)));
+    }
+    Ok(())
+}
+
+/// Becomes this user with these capabilities and under this filter. Only the program is left to be executed.
+pub(crate) fn give_up(process: &ProcessPlan, identity: &Identity) -> Result<(), LaunchError> {
+    let kept = if identity.uid == 0 { process.capabilities } else { CapabilitySet::EMPTY };
+    drop_bounding_set(process.capabilities)?;
+    // A change of user clears capabilities that the filter still needs, unless the kernel is told to keep them.
+    rustix::thread::set_keep_capabilities(true).at("keep", "capabilities")?;
+    become_user(identity)?;
+    rustix::thread::set_keep_capabilities(false).at("release", "capabilities")?;
+    // Any change of user forgets the parent's death, so it is asked for only now.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .at("ask for", "the parent's death")?;
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).at("set", "no_new_privs")?;
+    }
+    let Some(filter) = &process.seccomp else { return set_capabilities(kept) };
+    // Without no_new_privs only an administrator may install a filter, so what is left is given up after it.
+    let meanwhile =
+        if process.no_new_privileges { kept } else { kept.union(CapabilitySet::filter_installer()) };
+    set_capabilities(meanwhile)?;
+    sys::process::install_filter(filter).at("install", "the system call filter")?;
+    if meanwhile == kept { Ok(()) } else { set_capabilities(kept) }
+}
+
+fn drop_bounding_set(kept: CapabilitySet) -> Result<(), LaunchError> {
+    for bit in 0..u64::BITS {
+        let one = rustix::thread::CapabilitySet::from_bits_retain(1 << bit);
+        if kept.bits().contains(one) {
+            continue;
+        }
+        match rustix::thread::remove_capability_from_bounding_set(one) {
+            // Beyond the last capability this kernel has.
+            Err(Errno::INVAL) => break,
+            other => other.at("drop capability", bit)?,
+        }
+    }
+    rustix::thread::clear_ambient_capability_set().at("clear", "the ambient capabilities")
+}
+
+fn become_user(identity: &Identity) -> Result<(), LaunchError> {
+    let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+    rustix::thread::set_thread_groups(&groups).at("set", "the supplementary groups")?;
+    let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).at("become group", identity.gid)?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).at("become user", identity.uid)
+}
+
+fn set_capabilities(set: CapabilitySet) -> Result<(), LaunchError> {
+    let sets = CapabilitySets {
+        effective: set.bits(),
+        permitted: set.bits(),
+        inheritable: CapabilitySet::EMPTY.bits(),
+    };
+    rustix::thread::set_capabilities(None, sets).at("set", "the capabilities")
+}
+
+fn lower(wanted: Option<u64>, own: Option<u64>) -> Option<u64> {
+    match (wanted, own) {
+        (Some(wanted), Some(own)) => Some(wanted.min(own)),
+        (wanted, own) => wanted.or(own),
+    }
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
+
+/// The limits by docker's names (getrlimit(2), without `RLIMIT_`).
+pub(crate) const LIMIT_NAMES: [(&str, Resource); 15] = [
+    ("core", Resource::Core),
+    ("cpu", Resource::Cpu),
+    ("data", Resource::Data),
+    ("fsize", Resource::Fsize),
+    ("locks", Resource::Locks),
+    ("memlock", Resource::Memlock),
+    ("msgqueue", Resource::Msgqueue),
+    ("nice", Resource::Nice),
+    ("nofile", Resource::Nofile),
+    ("nproc", Resource::Nproc),
+    ("rss", Resource::Rss),
+    ("rtprio", Resource::Rtprio),
+    ("rttime", Resource::Rttime),
+    ("sigpending", Resource::Sigpending),
+    ("stack", Resource::Stack),
+];
+
+fn limit_name(resource: Resource) -> &'static str {
+    LIMIT_NAMES.iter().find(|(_, known)| *known == resource).map_or("of a resource", |(name, _)| name)
+}

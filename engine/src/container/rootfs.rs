@@ -1,0 +1,380 @@
+//! What a container sees as `/`: layers, kernel file systems, devices, mounts asked for, masks; then the pivot.
+//! Everything happens in the child's own mount namespace and vanishes with it.
+
+mod cgroups;
+mod dev;
+mod mount;
+mod target;
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
+use rustix::thread::ThreadNameSpaceType;
+
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::namespaces::Hosts;
+use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan, Whose};
+use crate::container::spec::Propagation;
+use crate::sys;
+use crate::sys::mount::Change;
+use mount::PLAIN;
+
+pub(crate) use dev::Terminal;
+pub(crate) use target::{Missing, find_or_make, open};
+
+/// A root file system being put together.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    root: OwnedFd,
+    proc: OwnedFd,
+    devpts: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+/// The mounts that come from outside: taken before the host's tree is let go, in the order of the plan.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    mounts: Vec<Option<OwnedFd>>,
+    shm: Option<OwnedFd>,
+}
+
+const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
+/// statfs(2): the type of procfs.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// Where secrets are staged before they are bound to their places: over the overlay's scratch directory, which
+/// nobody looks into once the overlay is there.
+const STAGED: &str = "content";
+
+// === impl Sources ===
+
+impl Sources {
+    /// Takes a detached copy of everything the plan binds. The host's tree still has its propagation here, so
+    /// that a shared source stays shared.
+    pub(crate) fn take(plan: &LaunchPlan, hosts: &Hosts) -> Result<Self, LaunchError> {
+        let mounts = plan.rootfs.mounts.iter().map(|mount| match &mount.source {
+            ResolvedSource::Bind { path, recursive, .. } => {
+                mount::clone_path(path, *recursive).map(Some).at("bind", path.display())
+            }
+            ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => Ok(None),
+        });
+        Ok(Self { mounts: mounts.collect::<Result<_, _>>()?, shm: take_shm(plan, hosts)? })
+    }
+}
+
+/// Whoever shares an IPC namespace shares its /dev/shm.
+fn take_shm(plan: &LaunchPlan, hosts: &Hosts) -> Result<Option<OwnedFd>, LaunchError> {
+    let shm = Path::new("/dev/shm");
+    match plan.namespaces.ipc {
+        _ if plan.rootfs.shm_size.is_none() => Ok(None),
+        Whose::Own => Ok(None),
+        Whose::Host => mount::clone_path(shm, true).map(Some).at("bind", shm.display()),
+        whose @ Whose::Of(_) => {
+            let Some(other) = hosts.of(whose) else { return Ok(None) };
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty())
+                .at("open", "/proc/self/ns/mnt")?;
+            let join = |fd: BorrowedFd<'_>| {
+                rustix::thread::move_into_thread_name_spaces(fd, ThreadNameSpaceType::MOUNT)
+            };
+            // A mount can only be copied by somebody who is in its namespace.
+            join(other).at("join the namespace", "mount")?;
+            let copy = mount::clone_path(shm, true);
+            join(own.as_fd()).at("return to the namespace", "mount")?;
+            copy.map(Some).at("bind", shm.display())
+        }
+    }
+}
+
+// === impl Rootfs ===
+
+impl Rootfs {
+    /// Lets the host's tree go private, so that nothing done here ever reaches the host.
+    pub(crate) fn isolate() -> Result<(), LaunchError> {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private).at("make private", "/")
+    }
+
+    /// The layers with /proc on them.
+    pub(crate) fn mount(plan: &RootfsPlan) -> Result<Self, LaunchError> {
+        let upper = plan.upper.display();
+        let root = if plan.lower.is_empty() {
+            mount::clone_path(&plan.upper, false).at("bind", &upper)?
+        } else {
+            mount::make_overlay(&plan.lower, &plan.upper, &plan.work, plan.volatile)
+                .at("mount the layers of", &upper)?
+        };
+        // The merged view covers its upper directory, in this namespace alone: no further directory is needed.
+        let place = rustix::fs::open(&plan.upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .at("open", &upper)?;
+        mount::attach(&root, &place).at("attach the layers at", &upper)?;
+        let at = target::real_directory(root.as_fd(), "proc").at("prepare", "/proc")?;
+        let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
+        mount::attach(&proc, &at).at("mount", "/proc")?;
+        Ok(Self { root, proc, devpts: None, empty: None })
+    }
+
+    /// The root, as a directory to look paths up in.
+    pub(crate) fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// /sys, unless the plan mounts something there.
+    pub(crate) fn mount_sys(&self, plan: &RootfsPlan) -> Result<(), LaunchError> {
+        if plan.has_mount("/sys") {
+            return Ok(());
+        }
+        let read_only =
+            if plan.privileged { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
+        let at = target::real_directory(self.root(), "sys").at("prepare", "/sys")?;
+        let sys = mount::make("sysfs", &[], PLAIN | read_only).at("mount", "/sys")?;
+        mount::attach(&sys, &at).at("mount", "/sys")
+    }
+
+    /// /dev and what is in it, unless the plan mounts something there.
+    pub(crate) fn mount_dev(&mut self, plan: &RootfsPlan, sources: &mut Sources) -> Result<(), LaunchError> {
+        if plan.has_mount("/dev") {
+            return Ok(());
+        }
+        let dev = dev::mount(self.root())?;
+        self.devpts = Some(dev::mount_pts(dev.as_fd())?);
+        if !plan.has_mount("/dev/shm") {
+            dev::mount_shm(dev.as_fd(), plan.shm_size, sources.shm.take())?;
+        }
+        if plan.mqueue && !plan.has_mount("/dev/mqueue") {
+            dev::mount_mqueue(dev.as_fd())?;
+        }
+        dev::make_nodes(self.root(), &plan.devices)
+    }
+
+    /// The container's own part of the cgroup tree, unless the plan mounts something there.
+    pub(crate) fn mount_cgroups(&self, plan: &LaunchPlan) -> Result<(), LaunchError> {
+        if plan.rootfs.has_mount("/sys") || plan.rootfs.has_mount("/sys/fs/cgroup") {
+            return Ok(());
+        }
+        cgroups::mount(self.root(), plan.rootfs.privileged)
+    }
+
+    /// What the plan asks for, in its order.
+    pub(crate) fn mount_requested(
+        &self,
+        plan: &RootfsPlan,
+        sources: &mut Sources,
+    ) -> Result<(), LaunchError> {
+        let mut staged = None;
+        for (index, (wanted, source)) in plan.mounts.iter().zip(&mut sources.mounts).enumerate() {
+            let target = wanted.target.display();
+            let tree = match &wanted.source {
+                ResolvedSource::Bind { propagation, .. } => {
+                    let tree = source.take().ok_or(Errno::BADF).at("bind", &target)?;
+                    propagate(tree.as_fd(), *propagation).at("set the propagation of", &target)?;
+                    tree
+                }
+                ResolvedSource::Tmpfs { options, exec, suid, dev } => {
+                    let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let attributes = tmpfs_attributes(*exec, *suid, *dev);
+                    mount::make("tmpfs", &options, attributes).at("mount a tmpfs at", &target)?
+                }
+                ResolvedSource::Content { file, mode, uid, gid } => {
+                    let stage = match staged.take() {
+                        Some(stage) => stage,
+                        None => stage_at(&plan.work)?,
+                    };
+                    let stage: &OwnedFd = staged.insert(stage);
+                    let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
+                    content(stage, &format!("{STAGED}{index}"), file, *mode, owner)?
+                }
+            };
+            if wanted.read_only {
+                let change = Change { set: RDONLY, recursive: true, ..Change::default() };
+                sys::mount::change(&tree, change).at("make read-only", &target)?;
+            }
+            self.attach_requested(wanted, tree.as_fd())?;
+        }
+        Ok(())
+    }
+
+    fn attach_requested(&self, wanted: &ResolvedMount, tree: BorrowedFd<'_>) -> Result<(), LaunchError> {
+        let target = wanted.target.display();
+        let is_directory = file_type(tree).at("inspect", &target)? == FileType::Directory;
+        let missing = if is_directory { Missing::Directory } else { Missing::File };
+        let place = target::find_or_make(self.root(), &wanted.target, missing)
+            .at("create the mount point", &target)?;
+        // Whoever could cover a part of /proc could redirect what is written there (CVE-2019-16884).
+        let system = rustix::fs::fstatfs(&place).at("inspect", &target)?;
+        if system.f_type == PROC_SUPER_MAGIC {
+            return Err(LaunchError::Invalid(format!("cannot mount over {target}: it is inside /proc")));
+        }
+        let place_is_directory = file_type(place.as_fd()).at("inspect", &target)? == FileType::Directory;
+        if place_is_directory != is_directory {
+            let (what, other) = if is_directory { ("directory", "a file") } else { ("file", "a directory") };
+            return Err(LaunchError::Invalid(format!(
+                "cannot mount a {what} at {target}: there is {other} in the image"
+            )));
+        }
+        mount::attach(tree, &place).at("mount at", &target)
+    }
+
+    /// A terminal of the container's own devpts.
+    pub(crate) fn open_terminal(&self) -> Result<Terminal, LaunchError> {
+        match &self.devpts {
+            Some(devpts) => dev::Terminal::open(devpts.as_fd(), Path::new("ptmx")),
+            None => dev::Terminal::open(self.root(), Path::new("dev/ptmx")),
+        }
+    }
+
+    /// /dev/console is this terminal.
+    pub(crate) fn bind_console(&self, terminal: &Terminal) -> Result<(), LaunchError> {
+        if self.devpts.is_none() {
+            return Ok(());
+        }
+        terminal.bind_console(self.root())
+    }
+
+    /// Writes kernel parameters through the /proc made here, never through a path the image could have changed.
+    pub(crate) fn write_sysctls(&self, sysctls: &[(String, String)]) -> Result<(), LaunchError> {
+        for (name, value) in sysctls {
+            let path = format!("sys/{}", name.replace('.', "/"));
+            let resolve = rustix::fs::ResolveFlags::BENEATH
+                | rustix::fs::ResolveFlags::NO_SYMLINKS
+                | rustix::fs::ResolveFlags::NO_XDEV;
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::openat2(&self.proc, path, flags, Mode::empty(), resolve)
+                .at("set the kernel parameter", name)?;
+            rustix::io::write(&file, value.as_bytes()).at("set the kernel parameter", name)?;
+        }
+        Ok(())
+    }
+
+    /// Hides what a container has no business with. What is not there needs no hiding.
+    pub(crate) fn mask(&mut self, plan: &RootfsPlan) -> Result<(), LaunchError> {
+        let mut null = None;
+        for path in &plan.masked {
+            let Some(place) = self.existing(path)? else { continue };
+            let kind = file_type(place.as_fd()).at("inspect", path.display())?;
+            let cover = if kind == FileType::Directory {
+                self.empty_directory()?
+            } else {
+                let node = match null.take() {
+                    Some(node) => node,
+                    None => dev::verified_null(self.root())?,
+                };
+                let node: &OwnedFd = null.insert(node);
+                mount::clone_fd(node.as_fd(), false).at("copy", "/dev/null")?
+            };
+            mount::attach(&cover, &place).at("hide", path.display())?;
+        }
+        Ok(())
+    }
+
+    /// Makes parts of /proc read-only.
+    pub(crate) fn protect(&self, plan: &RootfsPlan) -> Result<(), LaunchError> {
+        for path in &plan.readonly {
+            let Some(place) = self.existing(path)? else { continue };
+            let tree = mount::clone_fd(place.as_fd(), true).at("make read-only", path.display())?;
+            let change = Change { set: RDONLY, recursive: true, ..Change::default() };
+            sys::mount::change(&tree, change).at("make read-only", path.display())?;
+            mount::attach(&tree, &place).at("make read-only", path.display())?;
+        }
+        Ok(())
+    }
+
+    fn existing(&self, path: &Path) -> Result<Option<OwnedFd>, LaunchError> {
+        match target::find(self.root(), path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            other => other.map(Some).at("find", path.display()),
+        }
+    }
+
+    /// One file system for every directory that is hidden.
+    fn empty_directory(&mut self) -> Result<OwnedFd, LaunchError> {
+        let copy = match &self.empty {
+            Some(attached) => mount::clone_fd(attached.as_fd(), false),
+            None => {
+                let read_only = MountAttrFlags::MOUNT_ATTR_RDONLY;
+                let options = [("size", "0"), ("nr_inodes", "2"), ("mode", "755")];
+                let made = mount::make("tmpfs", &options, PLAIN | read_only);
+                self.empty = made.as_ref().ok().and_then(|fd| fd.try_clone().ok());
+                made
+            }
+        };
+        copy.at("mount", "an empty directory")
+    }
+
+    /// Turns the root into `/` and lets everything else of the host go.
+    pub(crate) fn pivot(self, plan: &RootfsPlan) -> Result<OwnedFd, LaunchError> {
+        rustix::process::fchdir(&self.root).at("enter", "the root")?;
+        rustix::process::pivot_root(".", ".").at("pivot to", "the root")?;
+        // The old root lies on top of the new one now and is where the dot leads.
+        rustix::mount::unmount(".", UnmountFlags::DETACH).at("leave", "the host's root")?;
+        rustix::process::chdir("/").at("enter", "/")?;
+        if plan.read_only {
+            let change = Change { set: RDONLY, ..Change::default() };
+            sys::mount::change(&self.root, change).at("make read-only", "/")?;
+        }
+        Ok(self.root)
+    }
+}
+
+impl RootfsPlan {
+    fn has_mount(&self, target: &str) -> bool {
+        self.mounts.iter().any(|mount| mount.target == Path::new(target))
+    }
+}
+
+fn tmpfs_attributes(exec: bool, suid: bool, dev: bool) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::empty();
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, !exec);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOSUID, !suid);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, !dev);
+    attributes
+}
+
+fn propagate(tree: BorrowedFd<'_>, propagation: Propagation) -> std::io::Result<()> {
+    let (kind, recursive) = match propagation {
+        Propagation::Rprivate => (MountPropagationFlags::PRIVATE, true),
+        Propagation::Private => (MountPropagationFlags::PRIVATE, false),
+        Propagation::Rshared => (MountPropagationFlags::SHARED, true),
+        Propagation::Shared => (MountPropagationFlags::SHARED, false),
+        Propagation::Rslave => (MountPropagationFlags::DOWNSTREAM, true),
+        Propagation::Slave => (MountPropagationFlags::DOWNSTREAM, false),
+    };
+    let change = Change { propagation: kind.bits().into(), recursive, ..Change::default() };
+    sys::mount::change(tree, change)
+}
+
+fn stage_at(work: &Path) -> Result<OwnedFd, LaunchError> {
+    let place =
+        rustix::fs::open(work, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", work.display())?;
+    let stage = mount::make("tmpfs", &[("mode", "700")], PLAIN).at("mount", "a tmpfs for secrets")?;
+    mount::attach(&stage, &place).at("mount", "a tmpfs for secrets")?;
+    Ok(stage)
+}
+
+/// A copy of a file on the stage, as a mount of its own.
+fn content(
+    stage: &OwnedFd,
+    name: &str,
+    file: &PathBuf,
+    mode: u32,
+    (uid, gid): (Uid, Gid),
+) -> Result<OwnedFd, LaunchError> {
+    let bytes = fs::read(file).at("read", file.display())?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let copy =
+        rustix::fs::openat(stage, name, flags, Mode::from_raw_mode(0o600)).at("copy", file.display())?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(&copy, &bytes[written..]).at("copy", file.display())?;
+    }
+    rustix::fs::fchown(&copy, Some(uid), Some(gid)).at("give away", file.display())?;
+    rustix::fs::fchmod(&copy, Mode::from_raw_mode(mode)).at("set the mode of", file.display())?;
+    mount::clone_fd(copy.as_fd(), false).at("copy", file.display())
+}
+
+fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Errno> {
+    Ok(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode))
+}

@@ -1,0 +1,157 @@
+//! /dev: a tmpfs with the few nodes every program expects, a devpts of its own, and the terminal.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use rustix::pty::OpenptFlags;
+use rustix::termios::Winsize;
+
+use super::mount::{self, PLAIN};
+use super::target::{self, Missing};
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::plan::{DeviceNode, TerminalSize};
+
+/// A terminal: the side that the engine holds and the side that the program holds.
+#[derive(Debug)]
+pub(crate) struct Terminal {
+    /// The engine's side.
+    pub(crate) master: OwnedFd,
+    /// The program's side.
+    pub(crate) slave: OwnedFd,
+}
+
+/// Documentation/admin-guide/devices.txt of the kernel: name, major, minor.
+const NODES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+const EVERYBODY: Mode = Mode::from_raw_mode(0o666);
+
+/// /dev with its nodes and links.
+pub(crate) fn mount(root: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
+    let at = target::real_directory(root, "dev").at("prepare", "/dev")?;
+    let options = [("mode", "755"), ("size", "65536k")];
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
+    let dev = mount::make("tmpfs", &options, attributes).at("mount", "/dev")?;
+    for (name, major, minor) in NODES {
+        let number = rustix::fs::makedev(major, minor);
+        rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, EVERYBODY, number)
+            .at("make the device", name)?;
+    }
+    for (name, to) in LINKS {
+        rustix::fs::symlinkat(to, &dev, name).at("link", name)?;
+    }
+    mount::attach(&dev, &at).at("mount", "/dev")?;
+    Ok(dev)
+}
+
+/// A devpts whose terminals nobody else sees.
+pub(crate) fn mount_pts(dev: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
+    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let pts = mount::make("devpts", &options, attributes).at("mount", "/dev/pts")?;
+    attach_new(dev, "pts", &pts)?;
+    Ok(pts)
+}
+
+/// /dev/shm: somebody else's, one of this size, or none.
+pub(crate) fn mount_shm(
+    dev: BorrowedFd<'_>,
+    size: Option<u64>,
+    shared: Option<OwnedFd>,
+) -> Result<(), LaunchError> {
+    let shm = match (shared, size) {
+        (Some(shared), _) => shared,
+        (None, Some(size)) => {
+            let size = size.to_string();
+            mount::make("tmpfs", &[("mode", "1777"), ("size", &size)], PLAIN).at("mount", "/dev/shm")?
+        }
+        (None, None) => return Ok(()),
+    };
+    attach_new(dev, "shm", &shm)
+}
+
+/// /dev/mqueue of the IPC namespace this process is in.
+pub(crate) fn mount_mqueue(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let mqueue = mount::make("mqueue", &[], PLAIN).at("mount", "/dev/mqueue")?;
+    attach_new(dev, "mqueue", &mqueue)
+}
+
+fn attach_new(dev: BorrowedFd<'_>, name: &str, mount: &OwnedFd) -> Result<(), LaunchError> {
+    rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755)).at("make /dev directory", name)?;
+    let at = target::find(dev, Path::new(name)).at("find /dev directory", name)?;
+    mount::attach(mount, &at).at("mount at /dev directory", name)
+}
+
+/// Devices of the host that the container was given.
+pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result<(), LaunchError> {
+    for device in devices {
+        let path = device.path.display();
+        let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let (parent, name) = target::parent_of(root, &device.path).at("make the device", &path)?;
+        let mode = Mode::from_raw_mode(device.mode);
+        match rustix::fs::mknodat(&parent, &name, kind, mode, device.rdev) {
+            // A node that the container has anyway, as /dev/null.
+            Err(Errno::EXIST) => continue,
+            other => other.at("make the device", &path)?,
+        }
+        let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::chownat(&parent, &name, Some(uid), Some(gid), flags).at("give away", &path)?;
+    }
+    Ok(())
+}
+
+/// /dev/null as something to hide files behind: it must be the real one (CVE-2025-31133).
+pub(crate) fn verified_null(root: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
+    let null = target::find(root, Path::new("/dev/null")).at("find", "/dev/null")?;
+    let stat = rustix::fs::fstat(&null).at("inspect", "/dev/null")?;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice;
+    if is_device && stat.st_rdev == rustix::fs::makedev(1, 3) {
+        Ok(null)
+    } else {
+        Err(LaunchError::Invalid("/dev/null of the container is not the null device".to_owned()))
+    }
+}
+
+// === impl Terminal ===
+
+impl Terminal {
+    /// Opens a new terminal. The program's side comes from the engine's side, not from a path (CVE-2025-52565).
+    pub(crate) fn open(directory: BorrowedFd<'_>, ptmx: &Path) -> Result<Self, LaunchError> {
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let master = target::open(directory, ptmx, flags).at("open", "/dev/ptmx")?;
+        rustix::pty::unlockpt(&master).at("unlock", "the terminal")?;
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let slave = rustix::pty::ioctl_tiocgptpeer(&master, flags).at("open", "the terminal")?;
+        Ok(Self { master, slave })
+    }
+
+    /// Sets its size, unless that is left to the first resize.
+    pub(crate) fn resize(&self, size: TerminalSize) -> Result<(), LaunchError> {
+        if size == TerminalSize::default() {
+            return Ok(());
+        }
+        let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).at("resize", "the terminal")
+    }
+
+    /// Makes this the container's /dev/console.
+    pub(crate) fn bind_console(&self, root: BorrowedFd<'_>) -> Result<(), LaunchError> {
+        let path = Path::new("/dev/console");
+        let place = target::find_or_make(root, path, Missing::File).at("create", "/dev/console")?;
+        let tree = mount::clone_fd(self.slave.as_fd(), false).at("bind", "/dev/console")?;
+        mount::attach(&tree, &place).at("bind", "/dev/console")
+    }
+}
