@@ -1,0 +1,95 @@
+# Everything sets itself up on Debian 12 with a Rust toolchain, as root or with sudo. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TARGET := $(shell rustc -vV | sed -n 's/^host: //p')
+RELEASE := target/$(TARGET)/release
+PREFIX ?= /usr/local
+PORT ?= 8080
+# Base images are inputs: they outlive the checkout.
+export SHOP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rengine-bases
+
+# Containers need root; building does not, and its files stay the builder's.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
+AS_ROOT := $(if $(SUDO),env CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="$(SUDO)")
+
+BUILD_PACKAGES := gcc libc6-dev
+DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
+TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils iproute2 mmdebstrap nftables skopeo \
+	user-mode-linux
+BENCH_PACKAGES := $(TEST_PACKAGES) docker.io python3-venv runc jq
+
+# Installs the packages that are missing, and asks nobody when none is.
+define install
+	@missing=; for package in $(1); do \
+		[ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing+=" $$package"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		$(SUDO) apt-get update -q; \
+		DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+endef
+
+.PHONY: help
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+.PHONY: build
+build: ## Build the static release executable, under its three names in target/bin
+	$(call install,$(BUILD_PACKAGES))
+	cargo build --locked --release -p deploy
+	mkdir -p target/bin
+	ln -sf ../$(TARGET)/release/rdeploy target/bin/rengine
+	ln -sf ../$(TARGET)/release/rdeploy target/bin/rcompose
+	ln -sf ../$(TARGET)/release/rdeploy target/bin/rdeploy
+
+.PHONY: install
+install: build ## Install it into PREFIX (/usr/local)
+	$(SUDO) install -D -m 755 $(RELEASE)/rdeploy $(DESTDIR)$(PREFIX)/bin/rengine
+	$(SUDO) ln -sf rengine $(DESTDIR)$(PREFIX)/bin/rcompose
+	$(SUDO) ln -sf rengine $(DESTDIR)$(PREFIX)/bin/rdeploy
+
+.PHONY: demo
+demo: build ## Bring examples/quickstart up and print the URL that answers
+	$(call install,$(DEMO_PACKAGES))
+	@$(MAKE) --no-print-directory quickstart PROFILE=release
+	PORT=$(PORT) $(SUDO) target/bin/rcompose -f examples/quickstart/compose.yaml up -d --build --wait
+	@curl -fsS --retry 5 --retry-connrefused --max-time 10 http://127.0.0.1:$(PORT)/
+	@echo "http://127.0.0.1:$(PORT)/ answers; target/bin/rcompose -f examples/quickstart/compose.yaml down ends it"
+
+# The programs of examples/quickstart, where their Dockerfiles take them from.
+PROFILE ?= dev
+.PHONY: quickstart
+quickstart:
+	cargo build --locked --profile $(PROFILE) -p quickstart-web -p quickstart-counter
+	@for program in web counter; do \
+		install -m 755 target/$(TARGET)/$(PROFILE:dev=debug)/$$program examples/quickstart/$$program/$$program; \
+	done
+
+.PHONY: test
+test: ## Install what the tests need and run every one, real containers included
+	$(call install,$(TEST_PACKAGES))
+	@$(MAKE) --no-print-directory quickstart PROFILE=dev
+	$(SUDO) examples/shop/bases.sh "$(SHOP_CACHE)"
+	cargo build --locked --workspace --all-targets
+	$(AS_ROOT) cargo test --locked --workspace
+
+.PHONY: lint
+lint: ## Formatting, clippy and documentation, warnings denied
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+
+.PHONY: bench
+bench: build ## Compare with docker, docker-compose and runc on this machine
+	$(call install,$(BENCH_PACKAGES))
+	$(SUDO) engine/benches/peers.sh target/bin
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean
+	rm -f examples/quickstart/web/web examples/quickstart/counter/counter
