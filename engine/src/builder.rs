@@ -10,6 +10,8 @@ use crate::image::{Image, Platform, Reference};
 use crate::paths::Root;
 use crate::quantity::ByteSize;
 
+pub use crate::container::stdio::Stream;
+
 mod expand;
 mod fault;
 mod glob;
@@ -166,15 +168,6 @@ pub struct RunStep {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Limits of the cgroup.
     pub resources: Resources,
-}
-
-/// Which output a piece of text came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
 }
 
 /// Runs the commands of a build and fetches its base images: the engine, or a fake in tests.

@@ -16,10 +16,7 @@ pub mod store;
 mod sys;
 pub mod volume;
 
+pub use container::monitor::enter_monitor_if_asked;
 pub use engine::{Container, Created, Engine, RemoveOptions, StopOptions};
 pub use error::{Error, Kind, Result};
 pub use paths::Root;
-
-pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
-    None
-}

@@ -3,3 +3,5 @@
 pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod notice;
+pub(crate) mod self_exec;

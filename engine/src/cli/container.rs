@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds, pairs};
-use crate::container::client::{AttachEnd, AttachOptions};
+use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
@@ -87,7 +87,7 @@ pub struct RunArgs {
     detach: bool,
     /// Keys that leave the container running: ctrl-p,ctrl-q
     #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<String>,
+    detach_keys: Option<DetachKeys>,
     /// Pass signals on to the program
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sig_proxy: bool,
@@ -124,7 +124,7 @@ pub struct ExecArgs {
     privileged: bool,
     /// Keys that leave the command running
     #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<String>,
+    detach_keys: Option<DetachKeys>,
     /// The container
     container: String,
     /// The command and its arguments
@@ -143,7 +143,7 @@ pub struct StartArgs {
     interactive: bool,
     /// Keys that leave the container running
     #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<String>,
+    detach_keys: Option<DetachKeys>,
     #[command(flatten)]
     containers: Names,
 }
@@ -192,7 +192,7 @@ pub struct AttachArgs {
     no_stdin: bool,
     /// Keys that leave the container running
     #[arg(long, value_name = "KEYS")]
-    detach_keys: Option<String>,
+    detach_keys: Option<DetachKeys>,
     /// Pass signals on to the program
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sig_proxy: bool,

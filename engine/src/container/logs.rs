@@ -1,9 +1,5 @@
 //! stub
-#[derive(Debug)]
-pub enum Stream {
-    Stdout,
-    Stderr,
-}
+pub use crate::container::stdio::Stream;
 #[derive(Debug)]
 pub struct LogLine {
     pub time: String,

@@ -32,6 +32,7 @@ impl Engine {
     /// When a step of the start fails.
     pub fn start_attached(&self, id: &ContainerId, options: &AttachOptions) -> Result<AttachEnd> {
         let mut connection = client::spawn_monitor(self.root(), id)?;
+        connection.subscribe(options.streams())?;
         connection.started()?;
         connection.attach(options)
     }

@@ -12,6 +12,7 @@ use crate::container::merge::DEFAULT_PATH;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::{ContainerSpec, DnsSpec, LogSpec, ProcessSpec, Security};
 use crate::container::state::State;
+use crate::container::stdio::Streams;
 use crate::engine::Engine;
 use crate::engine::life::remove_files;
 use crate::error::{Error, Result};
@@ -106,6 +107,7 @@ impl Runner for Sandbox<'_> {
             .map_err(|error| Error::failed("prepare a build step", error))
             .and_then(|()| client::spawn_monitor(self.0.root(), &record.id))
             .and_then(|mut connection| {
+                connection.subscribe(Streams::OUTPUT)?;
                 connection.started()?;
                 connection.follow(output)
             });

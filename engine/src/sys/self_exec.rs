@@ -1,0 +1,129 @@
+//! Executing this very program again, detached and through a mount that nobody can write to.
+#![expect(
+    unsafe_code,
+    reason = "mount_setattr, fork without exec and inherited descriptors exist in no safe form"
+)]
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns: u64,
+}
+
+/// The descriptor of an executable in a mount of its own that is read-only and nowhere to be found: whoever gets
+/// hold of a process that runs it, through `/proc/<pid>/exe` say, can open it for reading at most (CVE-2019-5736).
+pub(crate) fn read_only_program(program: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, program, flags)?;
+    let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
+    // SAFETY: the path is an empty NUL-terminated string; the attributes live through the call and their size is
+    // given.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(&attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(mount) }
+}
+
+/// Executes a program as nobody's child in a session of its own, with these descriptors alone. They keep their
+/// numbers.
+pub(crate) fn spawn_detached(
+    program: BorrowedFd<'_>,
+    name: &str,
+    args: &[&OsStr],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    command.arg0(name).args(args).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: between fork and exec the closure makes plain system calls only and allocates nothing.
+    unsafe { command.pre_exec(move || leave_parent(&kept)) };
+    let mut child = command.spawn()?;
+    // The child ends as soon as it has left its own child behind.
+    child.wait().map(|_| ())
+}
+
+/// A descriptor that this program was started with.
+///
+/// It must be named once only, which is for the caller to see to: it is called at the very start of the program,
+/// with numbers that [`spawn_detached`] was given.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl on a number that is no descriptor fails without harm.
+    let flags = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nothing else in this program has taken it yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Runs in the forked child: forks again and leaves, so that the program's parent is init; the grandchild goes on.
+fn leave_parent(kept: &[RawFd]) -> io::Result<()> {
+    // SAFETY: fork in a child that has one thread; the parent side ends at once without running any handler.
+    let pid = unsafe { libc::fork() };
+    match pid {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => {}
+        // SAFETY: _exit takes any code and does not return.
+        _ => unsafe { libc::_exit(0) },
+    }
+    rustix::process::setsid()?;
+    // SAFETY: three numbers; no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for descriptor in kept {
+        // SAFETY: the descriptor is open: its owner lives in the frame that waits for this child.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
+        rustix::io::fcntl_setfd(descriptor.as_fd(), rustix::io::FdFlags::empty())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::stdio::Pipe;
+    use std::fs::{File, OpenOptions};
+    use std::io::Read;
+
+    #[test]
+    fn a_program_runs_detached_and_cannot_be_opened_for_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("busybox");
+        std::fs::copy("/bin/busybox", &program).unwrap();
+        let mount = read_only_program(&program).unwrap();
+        let pipe = Pipe::new().unwrap();
+        let script = format!("echo $PPID $PWD $HOME >&{}", pipe.write.as_raw_fd());
+        let args = ["-c", script.as_str()].map(OsStr::new);
+        spawn_detached(mount.as_fd(), "sh", &args, &[pipe.write.as_fd()]).unwrap();
+        drop(pipe.write);
+        let mut text = String::new();
+        File::from(pipe.read).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "1 /\n");
+        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+        let error = OpenOptions::new().write(true).open(path).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    }
+}
