@@ -154,6 +154,8 @@ pub enum ResolvedSource {
         propagation: Propagation,
         /// Whether mounts below it come along.
         recursive: bool,
+        /// Whether it is a volume that, being empty, is filled from what the image has at its place.
+        seed: bool,
     },
     /// A file system in memory.
     Tmpfs {

@@ -21,6 +21,7 @@ use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPl
 use crate::container::spec::Propagation;
 use crate::sys;
 use crate::sys::mount::Change;
+use crate::volume;
 use mount::PLAIN;
 
 pub(crate) use dev::Terminal;
@@ -188,10 +189,6 @@ impl Rootfs {
                     content(stage, &format!("{STAGED}{index}"), file, *mode, owner)?
                 }
             };
-            if wanted.read_only {
-                let change = Change { set: RDONLY, recursive: true, ..Change::default() };
-                sys::mount::change(&tree, change).at("make read-only", &target)?;
-            }
             self.attach_requested(wanted, tree.as_fd())?;
         }
         Ok(())
@@ -214,6 +211,18 @@ impl Rootfs {
             return Err(LaunchError::Invalid(format!(
                 "cannot mount a {what} at {target}: there is {other} in the image"
             )));
+        }
+        if matches!(wanted.source, ResolvedSource::Bind { seed: true, .. }) && is_directory {
+            let open = |directory: BorrowedFd<'_>| {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                rustix::fs::openat(directory, ".", flags, Mode::empty()).at("open the volume at", &target)
+            };
+            volume::seed(open(place.as_fd())?.as_fd(), open(tree)?.as_fd())
+                .at("fill the volume at", &target)?;
+        }
+        if wanted.read_only {
+            let change = Change { set: RDONLY, recursive: true, ..Change::default() };
+            sys::mount::change(tree, change).at("make read-only", &target)?;
         }
         mount::attach(tree, &place).at("mount at", &target)
     }

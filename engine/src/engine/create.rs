@@ -85,6 +85,7 @@ impl Engine {
         self.take_volumes_from(&mut spec)?;
         validate(&spec)?;
         self.check_networks(&spec.network)?;
+        make_bind_sources(&spec)?;
         let volumes = self.make_volumes(&mut spec)?;
         let record = ContainerRecord {
             version: ContainerRecord::VERSION,
@@ -256,6 +257,22 @@ fn publish_all(spec: &mut ContainerSpec) {
             spec.ports.push(PortBinding { host_ip: None, host_port: None, container: *port });
         }
     }
+}
+
+/// Makes the missing directories of `-v`, and refuses the missing sources of `--mount`.
+fn make_bind_sources(spec: &ContainerSpec) -> Result<()> {
+    for mount in &spec.mounts {
+        let MountSource::Bind { path, create, .. } = &mount.source else { continue };
+        if path.exists() {
+            continue;
+        }
+        if !create {
+            return Err(Error::invalid(format!("bind source path does not exist: {}", path.display())));
+        }
+        fs::create_dir_all(path)
+            .map_err(|error| Error::failed(format!("make the directory {}", path.display()), error))?;
+    }
+    Ok(())
 }
 
 /// Refuses what contradicts itself, before anything is made.

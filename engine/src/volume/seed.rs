@@ -21,6 +21,8 @@ type Linked = HashMap<(u64, u64), (OwnedFd, CString)>;
 /// # Errors
 /// When a file cannot be read or written; what was copied by then stays.
 pub fn seed(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> io::Result<bool> {
+    // Two containers may meet a new volume at once: the second one waits, and finds it filled.
+    rustix::fs::flock(into, rustix::fs::FlockOperation::LockExclusive)?;
     if !is_empty(into)? {
         return Ok(false);
     }

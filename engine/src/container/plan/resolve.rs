@@ -20,6 +20,7 @@ use crate::container::spec::{
 use crate::container::state::State;
 use crate::id::ContainerId;
 use crate::paths::Root;
+use crate::volume::Volumes;
 
 /// Docker's list of what is hidden; the thermal throttle of each processor is added where there is one.
 const MASKED: [&str; 12] = [
@@ -172,7 +173,12 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
     let there = files.map(|name| (name, directory.join(name))).filter(|(_, path)| path.exists());
     let bind = |(name, path)| ResolvedMount {
         target: Path::new("/etc").join(name),
-        source: ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false },
+        source: ResolvedSource::Bind {
+            path,
+            propagation: Propagation::Rprivate,
+            recursive: false,
+            seed: false,
+        },
         read_only: false,
     };
     there.map(bind).collect()
@@ -180,22 +186,28 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
 
 fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, LaunchError> {
     let source = match &mount.source {
-        MountSource::Bind { path, propagation, recursive, .. } => {
-            ResolvedSource::Bind { path: path.clone(), propagation: *propagation, recursive: *recursive }
-        }
+        MountSource::Bind { path, propagation, recursive, .. } => ResolvedSource::Bind {
+            path: path.clone(),
+            propagation: *propagation,
+            recursive: *recursive,
+            seed: false,
+        },
         MountSource::Volume { name: None, .. } => {
             return Err(LaunchError::Invalid(format!(
                 "the volume at {} has no name",
                 mount.target.display()
             )));
         }
-        MountSource::Volume { name: Some(name), subpath, .. } => {
-            let data = root.volume(name).join("_data");
+        MountSource::Volume { name: Some(name), subpath, no_copy } => {
+            let volume = Volumes::at(root)
+                .get(name.as_str())
+                .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
             let path = match subpath {
-                Some(subpath) => inside(&data, subpath)?,
-                None => data,
+                Some(subpath) => inside(&volume.mountpoint, subpath)?,
+                None => volume.mountpoint,
             };
-            ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false }
+            let seed = !no_copy && subpath.is_none();
+            ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false, seed }
         }
         MountSource::Tmpfs { size, mode, options } => tmpfs(size.map(|size| size.0), *mode, options)?,
         MountSource::Content { file, mode, uid, gid } => {
