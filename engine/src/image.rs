@@ -6,19 +6,26 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+mod archive;
+pub mod change;
 pub mod config;
 pub mod credentials;
+mod import;
 mod manifest;
 pub mod platform;
 mod record;
 pub mod reference;
 mod transfer;
 
+pub use archive::ArchiveError;
 pub use config::ImageConfig;
+pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::Reference;
 
 use crate::id::{DiffId, Digest, ImageId};
+use crate::image::change::ChangeError;
+use crate::image::manifest::MOST_JSON;
 use crate::image::record::{ImageRecord, Names};
 use crate::image::reference::ParseReferenceError;
 use crate::layer::{LayerError, Layers};
@@ -73,6 +80,12 @@ pub enum ImageError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// An archive could not be read or written.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A change to its configuration makes no sense.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// One of its layers failed.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -191,9 +204,6 @@ pub enum Step {
     /// Tried again after a failure, for the n-th time.
     Retrying(u32),
 }
-
-/// The largest configuration and manifest read (distribution-spec: registries take 4 MiB).
-pub(crate) const MOST_JSON: u64 = 4 << 20;
 
 // === impl Images ===
 
@@ -544,6 +554,7 @@ impl From<ImageError> for crate::Error {
                 crate::Error::conflict(message).with_hint("remove it by name, or force it: all names go")
             }
             ImageError::Reference(error) => error.into(),
+            ImageError::Change(error) => error.into(),
             ImageError::Layer(error) => error.into(),
             other => crate::Error::failed(message, other),
         }

@@ -14,7 +14,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-mod members;
+pub(crate) mod members;
 mod pack;
 pub(crate) mod stream;
 mod unpack;
@@ -45,6 +45,8 @@ pub struct LayerRecord {
     pub size: u64,
     /// How many members its tar has.
     pub members: u64,
+    /// How long its uncompressed tar is.
+    pub tar_size: u64,
     /// Its tar as it is kept or was sent, if it ever was.
     pub blob: Option<LayerBlob>,
     /// The boot in which it was made: until it is synced, a power cut may take its bytes away.
@@ -69,6 +71,8 @@ pub(crate) struct Announced {
     pub(crate) blob: Option<(Digest, u64)>,
     /// The uncompressed tar's digest.
     pub(crate) diff: Option<DiffId>,
+    /// Whether the blob is in the content store already, verified.
+    pub(crate) is_kept: bool,
 }
 
 /// Keeps layers and blobs that no image names yet from being collected. Take one before the first layer of a
@@ -173,10 +177,10 @@ impl Layers {
         announced: &Announced,
     ) -> Result<LayerRecord, LayerError> {
         let (scratch, fs) = self.begin()?;
-        let blob = Content::at(&self.root).ingest()?;
+        let ingest = if announced.is_kept { None } else { Some(Content::at(&self.root).ingest()?) };
         let (inlet, outlet) = stream::stream();
         let (flow, contents) = thread::scope(|scope| {
-            let pump = scope.spawn(move || inlet.run(reader, Some(blob)));
+            let pump = scope.spawn(move || inlet.run(reader, ingest));
             let contents = unpack::unpack(fs, outlet);
             let flow = pump.join().unwrap_or_else(|_| Err(io::Error::other("the decompressor panicked")));
             (flow, contents)
@@ -194,16 +198,13 @@ impl Layers {
         if let Some(expected) = announced.diff.as_ref().filter(|expected| **expected != flow.diff) {
             return Err(LayerError::WrongDiff { expected: expected.clone(), found: flow.diff });
         }
-        let blob = match flow.blob {
-            Some(ingest) => {
-                let (digest, size) = match &announced.blob {
-                    Some((digest, size)) => ingest.commit(Some(digest), Some(*size))?,
-                    None => ingest.commit(None, None)?,
-                };
-                Some(LayerBlob { digest, size, compression: flow.compression })
-            }
-            None => None,
+        let kept = match (flow.blob, &announced.blob) {
+            (Some(ingest), Some((digest, size))) => Some(ingest.commit(Some(digest), Some(*size))?),
+            (Some(ingest), None) => Some(ingest.commit(None, None)?),
+            (None, kept) => kept.clone(),
         };
+        let blob = kept.map(|(digest, size)| LayerBlob { digest, size, compression: flow.compression });
+        let contents = Contents { tar_size: flow.tar_size, ..contents };
         self.publish(scratch, flow.diff, contents, blob)
     }
 
@@ -340,8 +341,8 @@ impl Layers {
             }
             return Ok(existing);
         }
-        let Contents { size, members } = contents;
-        let record = LayerRecord { version: VERSION, diff, size, members, blob, boot: boot() };
+        let Contents { size, members, tar_size } = contents;
+        let record = LayerRecord { version: VERSION, diff, size, members, tar_size, blob, boot: boot() };
         crate::store::write_json(&scratch.path().join(RECORD), &record, Durability::Rename).map_err(&fail)?;
         crate::store::private_directory(&self.root.layers()).map_err(&fail)?;
         let target = self.root.layer(&record.diff);

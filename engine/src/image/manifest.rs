@@ -20,6 +20,9 @@ pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manife
 /// Docker's configuration.
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
+/// The largest configuration and manifest read (distribution-spec, "Pushing manifests": registries take 4 MiB).
+pub(crate) const MOST_JSON: u64 = 4 << 20;
+
 /// What is asked for: everything that is understood.
 pub(crate) const ACCEPTED: [&str; 4] = [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST];
 

@@ -48,11 +48,13 @@ pub(crate) fn pack(
         treatment,
         links: HashMap::new(),
         contents: Contents::default(),
+        written: 0,
         buffer: vec![0; BUFFER],
     };
     packer.own_attributes(root, b"")?;
     packer.children(root, b"")?;
     packer.write(&[0; 2 * BLOCK])?;
+    packer.contents.tar_size = packer.written;
     Ok(packer.contents)
 }
 
@@ -62,6 +64,7 @@ struct Packer<'a> {
     /// Where a file with several names was written first, by inode.
     links: HashMap<u64, Vec<u8>>,
     contents: Contents,
+    written: u64,
     buffer: Vec<u8>,
 }
 
@@ -168,6 +171,7 @@ impl Packer<'_> {
                 Err(error) => return Err(step("read", path)(error)),
             };
             self.writer.write_all(&self.buffer[..read]).map_err(PackError::Write)?;
+            self.written += read as u64;
             left -= read as u64;
         }
         self.pad(size)
@@ -271,6 +275,7 @@ impl Packer<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
+        self.written += bytes.len() as u64;
         self.writer.write_all(bytes).map_err(PackError::Write)
     }
 

@@ -27,6 +27,8 @@ pub enum Compression {
 pub(crate) struct Flow {
     /// The digest of what came out.
     pub(crate) diff: DiffId,
+    /// How many bytes came out.
+    pub(crate) tar_size: u64,
     /// How what came in was compressed.
     pub(crate) compression: Compression,
     /// What came in, if it was kept.
@@ -96,7 +98,7 @@ impl Inlet {
     pub(crate) fn run(self, source: impl Read, blob: Option<Ingest>) -> io::Result<Flow> {
         let mut tee = Tee { source, blob };
         match self.pump(&mut tee) {
-            Ok((diff, compression)) => Ok(Flow { diff, compression, blob: tee.blob }),
+            Ok((diff, tar_size, compression)) => Ok(Flow { diff, tar_size, compression, blob: tee.blob }),
             Err(error) => {
                 let copy = io::Error::new(error.kind(), error.to_string());
                 // Nobody listens when the reader failed first, and then its own failure is the one that counts.
@@ -106,7 +108,8 @@ impl Inlet {
         }
     }
 
-    fn pump(&self, tee: &mut Tee<impl Read>) -> io::Result<(DiffId, Compression)> {
+    fn pump(&self, tee: &mut Tee<impl Read>) -> io::Result<(DiffId, u64, Compression)> {
+        let mut tar_size = 0;
         let mut hash = Sha256::new();
         let mut input = BufReader::with_capacity(CHUNK, tee);
         let (compression, mut output) = decompress(&mut input)?;
@@ -119,12 +122,13 @@ impl Inlet {
             }
             chunk.truncate(length);
             hash.update(&chunk);
+            tar_size += length as u64;
             self.filled.send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
         drop(output);
         // Whatever follows the compressed stream is part of the blob all the same.
         io::copy(&mut input, &mut io::sink())?;
-        Ok((Digest::from_sha256(&hash.finalize()), compression))
+        Ok((Digest::from_sha256(&hash.finalize()), tar_size, compression))
     }
 }
 

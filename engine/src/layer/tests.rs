@@ -314,15 +314,16 @@ fn what_is_not_as_announced_never_becomes_visible() {
     let tar = Tar::default().file("a", "b").end();
     let (digest, size) = (Digest::of(&tar), tar.len() as u64);
     for announced in [
-        Announced { blob: Some((Digest::of(b"other"), size)), diff: None },
-        Announced { blob: Some((digest.clone(), size - 1)), diff: None },
-        Announced { blob: None, diff: Some(Digest::of(b"other")) },
+        Announced { blob: Some((Digest::of(b"other"), size)), diff: None, is_kept: false },
+        Announced { blob: Some((digest.clone(), size - 1)), diff: None, is_kept: false },
+        Announced { blob: None, diff: Some(Digest::of(b"other")), is_kept: false },
     ] {
         assert!(world.layers.receive(tar.as_slice(), &announced).is_err());
         assert!(world.layers.list().unwrap().is_empty());
         assert_eq!(fs::read_dir(world.directory.path().join("state/tmp")).unwrap().count(), 0);
     }
-    let announced = Announced { blob: Some((digest.clone(), size)), diff: Some(digest.clone()) };
+    let announced =
+        Announced { blob: Some((digest.clone(), size)), diff: Some(digest.clone()), is_kept: false };
     assert_eq!(world.layers.receive(tar.as_slice(), &announced).unwrap().diff, digest);
     assert_eq!(world.layers.receive(tar.as_slice(), &announced).unwrap().diff, digest);
 }

@@ -19,6 +19,8 @@ pub(crate) struct Contents {
     pub(crate) size: u64,
     /// How many members its tar has.
     pub(crate) members: u64,
+    /// How long its uncompressed tar is, where that is known.
+    pub(crate) tar_size: u64,
 }
 
 /// Why a tar was not unpacked.

@@ -1,0 +1,40 @@
+//! `import`: a root file system's tar becomes an image of one layer.
+
+use std::io::Read;
+
+use crate::image::config::History;
+use crate::image::{Image, ImageConfig, ImageError, Images, Platform, Reference, change};
+
+impl Images {
+    /// Makes an image of one layer from a root file system's tar, plain or compressed with gzip or zstd. `changes`
+    /// are Dockerfile instructions such as `CMD ["sh"]`, `message` goes into the history.
+    pub fn import(
+        &self,
+        reader: &mut (dyn Read + Send),
+        changes: &[String],
+        message: Option<&str>,
+        tag: Option<&Reference>,
+    ) -> Result<Image, ImageError> {
+        let platform = Platform::host();
+        let mut config = ImageConfig {
+            created: Some(jiff::Timestamp::now().to_string()),
+            os: platform.os,
+            architecture: platform.architecture,
+            variant: platform.variant,
+            ..Default::default()
+        };
+        // Before the long part: a typing mistake should not cost the unpacking.
+        for change in changes {
+            change::apply(&mut config.config, change)?;
+        }
+        let layers = self.layers();
+        let _hold = layers.hold()?;
+        config.rootfs.diff_ids = vec![layers.unpack(reader)?];
+        config.history = vec![History {
+            created: config.created.clone(),
+            comment: Some(message.unwrap_or("Imported from -").to_owned()),
+            ..Default::default()
+        }];
+        self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())
+    }
+}
