@@ -276,7 +276,7 @@ fn a_root_file_systems_tar_becomes_an_image() {
     let tag: Reference = "imported:1".parse().unwrap();
     let changes = ["CMD [\"sh\"]".to_owned(), "ENV A=b".to_owned()];
     let mut reader = File::open(&archive).unwrap();
-    let image = world.images.import(&mut reader, &changes, Some("from a test"), Some(&tag)).unwrap();
+    let image = world.images.import(&mut reader, &changes, Some(&tag)).unwrap();
     assert_eq!(world.images.get("imported:1").unwrap().id, image.id);
     assert_eq!(image.config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
     assert!(world.images.lower_dirs(&image)[0].join("bin/sh").exists());

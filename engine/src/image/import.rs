@@ -7,12 +7,11 @@ use crate::image::{Image, ImageConfig, ImageError, Images, Platform, Reference, 
 
 impl Images {
     /// Makes an image of one layer from a root file system's tar, plain or compressed with gzip or zstd. `changes`
-    /// are Dockerfile instructions such as `CMD ["sh"]`, `message` goes into the history.
+    /// are Dockerfile instructions such as `CMD ["sh"]`.
     pub fn import(
         &self,
         reader: &mut (dyn Read + Send),
         changes: &[String],
-        message: Option<&str>,
         tag: Option<&Reference>,
     ) -> Result<Image, ImageError> {
         let platform = Platform::host();
@@ -32,7 +31,7 @@ impl Images {
         config.rootfs.diff_ids = vec![layers.unpack(reader)?];
         config.history = vec![History {
             created: config.created.clone(),
-            comment: Some(message.unwrap_or("Imported from -").to_owned()),
+            comment: Some("Imported from -".to_owned()),
             ..Default::default()
         }];
         self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())
