@@ -1,13 +1,50 @@
 //! The canonical form of a project, as `config` prints it and as the configuration hash is taken of it.
 
-use serde_json::Value as Json;
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::{Project, Service};
 
-/// The project as the reference's `config --format json` prints it.
+/// The project as the reference's canonical JSON: keys sorted on top, empty sections left out.
 pub fn to_json(project: &Project) -> Json {
-    serde_json::to_value(project).unwrap_or_default()
+    let Ok(Json::Object(mut whole)) = serde_json::to_value(project) else { return Json::Null };
+    whole.retain(|key, section| key == "services" || section.as_object().is_none_or(|map| !map.is_empty()));
+    whole.extend(project.extensions.clone());
+    whole.sort_keys();
+    Json::Object(whole)
+}
+
+/// What `config --format json` prints: [`to_json`] in lines, with every `$` doubled so that it loads as it is.
+pub fn to_json_text(project: &Project) -> String {
+    let text = serde_json::to_string_pretty(&to_json(project)).unwrap_or_default();
+    go_escapes(&text).replace('$', "$$")
+}
+
+/// What `config` prints: the project as YAML, with every `$` doubled so that it loads as it is.
+pub fn to_yaml(project: &Project) -> String {
+    let Ok(Json::Object(mut whole)) = serde_json::to_value(project) else { return String::new() };
+    let mut ordered = Map::new();
+    for key in ["name", "services", "networks", "volumes", "secrets", "configs", "models"] {
+        if let Some(section) = whole.remove(key) {
+            ordered.insert(key.to_owned(), section);
+        }
+    }
+    ordered.retain(|key, section| key == "services" || section.as_object().is_none_or(|map| !map.is_empty()));
+    let mut services = ordered.get_mut("services").and_then(Json::as_object_mut);
+    for (name, service) in &project.services {
+        if let Some(Json::Object(map)) = services.as_mut().and_then(|map| map.get_mut(name)) {
+            without_empty(map);
+            map.extend(service.extensions.clone());
+        }
+    }
+    for network in ordered.get_mut("networks").and_then(Json::as_object_mut).into_iter().flatten() {
+        if let Json::Object(map) = network.1 {
+            without_empty(map);
+        }
+    }
+    ordered.extend(project.extensions.clone());
+    crate::yaml::write(&Json::Object(ordered)).replace('$', "$$")
 }
 
 /// What tells whether a container still is as its service asks for: sha256, in hex, of the service's JSON without
@@ -22,6 +59,42 @@ pub fn config_hash(service: &Service) -> String {
     if let Some(deploy) = &mut bare.deploy {
         deploy.replicas = None;
     }
-    let text = serde_json::to_string(&bare).unwrap_or_default();
+    let text = go_escapes(&text_of(&bare));
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn text_of<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Go writes these characters as escapes; outside of strings they do not occur in JSON.
+fn go_escapes(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// What JSON writes out as empty and YAML leaves out.
+fn without_empty(map: &mut Map<String, Json>) {
+    const NULL_KEYS: [&str; 2] = ["command", "entrypoint"];
+    const EMPTY_KEYS: [&str; 4] = ["ipam", "placement", "resources", "exec"];
+    for (_, value) in map.iter_mut() {
+        match value {
+            Json::Object(inner) => without_empty(inner),
+            Json::Array(items) => {
+                items.iter_mut().filter_map(Json::as_object_mut).for_each(without_empty);
+            }
+            _ => {}
+        }
+    }
+    map.retain(|key, value| match value {
+        Json::Null => !NULL_KEYS.contains(&key.as_str()),
+        Json::Object(inner) => !(inner.is_empty() && EMPTY_KEYS.contains(&key.as_str())),
+        _ => true,
+    });
 }

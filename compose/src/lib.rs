@@ -13,6 +13,23 @@ pub mod observe;
 pub mod operation;
 pub mod plan;
 
+mod consistency;
+mod discover;
+mod dotenv;
+mod environment;
+mod extends;
+mod include;
+mod interpolate;
+mod merge;
+mod normalize;
+mod paths;
+mod position;
+mod schema;
+mod session;
+mod shorthand;
+mod value;
+mod yaml;
+
 pub use diagnostic::{Diagnostic, Diagnostics};
 pub use load::{LoadOptions, Loaded, load};
 pub use model::Project;

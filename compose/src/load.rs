@@ -1,10 +1,17 @@
 //! From files to a [`Project`], in the reference's order of stages.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FsPath, PathBuf};
 
-use crate::diagnostic::{Diagnostic, Diagnostics};
-use crate::model::Project;
+use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
+use crate::environment::{self, Variables};
+use crate::extends::{self, Origin};
+use crate::merge::merge;
+use crate::model::{Project, Service};
+use crate::position::Part;
+use crate::session::{Failed, Session};
+use crate::value::{Map, Path, Value};
+use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema};
 
 /// What to load, and with what.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +44,8 @@ pub struct LoadOptions {
     pub no_consistency: bool,
     /// Leave `env_file` unread.
     pub no_env_resolution: bool,
+    /// Keep networks, volumes, secrets and configurations that no active service uses.
+    pub all_resources: bool,
 }
 
 /// A project and what is odd about it.
@@ -48,10 +57,353 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// What a set of files is loaded with: its directory, its environment, and the files that led to it.
+pub(crate) struct Scope<'a> {
+    /// Where relative paths start.
+    pub(crate) directory: PathBuf,
+    /// What it is interpolated with.
+    pub(crate) environment: &'a Variables,
+    /// The files that include each other down to here.
+    pub(crate) included: Vec<PathBuf>,
+    /// Whether paths become absolute.
+    pub(crate) resolve_paths: bool,
+}
+
 /// Loads a project.
 ///
 /// All errors of one stage are found in one run and come sorted by place.
 pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
-    let _ = options;
-    Err(Diagnostic::error("loading is not there yet").into())
+    let mut session = Session::default();
+    match load_project(&mut session, options) {
+        Ok(project) => Ok(Loaded { project, warnings: Diagnostics::sorted(session.warnings).0 }),
+        Err(Failed) => Err(session.into_diagnostics()),
+    }
+}
+
+/// Loads files into one expanded document: each is read, prepared, extended and merged over those before it.
+pub(crate) fn load_files(
+    session: &mut Session,
+    files: &[PathBuf],
+    scope: &Scope<'_>,
+) -> Result<Value, Failed> {
+    let mut merged = Value::Map(Map::new());
+    for file in files {
+        let read = session.read(file)?;
+        let mut inner =
+            Scope { included: scope.included.clone(), directory: scope.directory.clone(), ..*scope };
+        inner.included.push(file.clone());
+        let origin =
+            Origin { file: file.clone(), directory: scope.directory.clone(), environment: scope.environment };
+        let mut is_empty = true;
+        for (number, mut document) in read.documents.into_iter().enumerate() {
+            if document == Value::Null {
+                continue;
+            }
+            is_empty = false;
+            let before = session.errors.len();
+            session.prepare(read.source, number, &mut document, scope.environment);
+            if session.errors.len() > before {
+                continue;
+            }
+            extends::apply(session, &mut document, &origin)?;
+            include::apply(session, &mut document, &inner)?;
+            merge(&mut merged, document);
+        }
+        if is_empty {
+            let shown = file.strip_prefix(&session.shown_from).unwrap_or(file).display().to_string();
+            session.errors.push(Diagnostic::error(format!("{shown} is empty")));
+        }
+    }
+    session.settle()?;
+    let problems = schema::check_complete(&merged);
+    for problem in &problems {
+        session.merged_problem(problem, Severity::Error);
+    }
+    session.settle()?;
+    for problem in normalize::set_defaults(&mut merged) {
+        session.merged_problem(&problem, Severity::Warning);
+    }
+    if scope.resolve_paths {
+        let home = scope.environment.get("HOME").map(String::as_str);
+        paths::resolve(&mut merged, &scope.directory, home);
+    }
+    normalize::resolve_environment(&mut merged, scope.environment);
+    Ok(merged)
+}
+
+fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project, Failed> {
+    let found = discover::find(session, options)?;
+    session.raw = options.no_interpolate;
+    let mut environment = found.environment;
+    let name = project_name(session, options, &found.files, &found.directory, &environment)?;
+    environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    let scope = Scope {
+        directory: found.directory.clone(),
+        environment: &environment,
+        included: Vec::new(),
+        resolve_paths: !options.no_path_resolution,
+    };
+    let document = load_files(session, &found.files, &scope)?;
+    warn_version(session, &document);
+    let mut project = decode(session, document)?;
+    project.name = name;
+    project.working_dir = found.directory;
+    project.files = found.files;
+    project.environment = environment;
+    if !options.no_normalize {
+        normalize::normalize(&mut project);
+    }
+    apply_profiles(session, &mut project, options)?;
+    drop_optional_dependencies(session, &mut project);
+    if !options.no_consistency {
+        for problem in consistency::check(&project) {
+            session.merged_problem(&problem, Severity::Error);
+        }
+        session.settle()?;
+    }
+    if !options.all_resources {
+        normalize::drop_unused(&mut project);
+    }
+    read_values(&mut project);
+    if !options.no_env_resolution {
+        read_env_files(session, &mut project);
+        session.settle()?;
+    }
+    Ok(project)
+}
+
+/// Option, `COMPOSE_PROJECT_NAME`, the last `name:`, the directory.
+fn project_name(
+    session: &mut Session,
+    options: &LoadOptions,
+    files: &[PathBuf],
+    directory: &FsPath,
+    environment: &Variables,
+) -> Result<String, Failed> {
+    let given = options
+        .project_name
+        .as_ref()
+        .or_else(|| environment.get("COMPOSE_PROJECT_NAME"))
+        .filter(|name| !name.is_empty());
+    if let Some(name) = given {
+        if normal_name(name) == *name {
+            return Ok(name.clone());
+        }
+        let message =
+            format!("invalid project name {name:?}: lower-case letters, digits, `-` and `_` are allowed");
+        let help = format!("a letter or digit comes first, as in {:?}", normal_name(name));
+        return session.fail(Diagnostic::error(message).with_help(help));
+    }
+    let mut name = String::new();
+    for file in files {
+        // What is wrong with the file is said when it is loaded.
+        for document in peek(session, file) {
+            if let Some(text) = document.get("name").and_then(Value::as_text) {
+                let lookup = |name: &str| environment.get(name).cloned();
+                name = interpolate::substitute(text, &lookup, &mut |_| {}).unwrap_or_default();
+            }
+        }
+    }
+    if name.is_empty() {
+        name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    }
+    let name = normal_name(&name);
+    if name.is_empty() {
+        let message = "the project has no name";
+        return session
+            .fail(Diagnostic::error(message).with_help("name it with -p or the top-level key `name`"));
+    }
+    Ok(name)
+}
+
+fn peek(session: &Session, file: &FsPath) -> Vec<Value> {
+    let text = match &session.stdin {
+        Some(text) if file == FsPath::new("-") => Some(text.clone()),
+        _ => std::fs::read_to_string(file).ok(),
+    };
+    text.and_then(|text| crate::value::read(&text).ok()).unwrap_or_default()
+}
+
+/// Lower case, without what is not allowed, beginning with a letter or digit.
+pub(crate) fn normal_name(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let kept: String = lower
+        .chars()
+        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-'))
+        .collect();
+    kept.trim_start_matches(['_', '-']).to_owned()
+}
+
+fn warn_version(session: &mut Session, document: &Value) {
+    if document.get("version").is_some() {
+        let path = Path::keys(&["version"]);
+        let place = session.locate(&path, Part::Key);
+        let message = "`version` is obsolete and ignored";
+        session.warnings.push(Diagnostic::warning(message).at(place).on("version").with_help("remove it"));
+    }
+}
+
+fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed> {
+    schema::prune(&mut document);
+    let mut extensions = take_extensions(&mut document);
+    let mut of_services = BTreeMap::new();
+    if let Some(services) = document.get_mut("services").and_then(Value::as_map_mut) {
+        for (name, service) in services {
+            of_services.insert(name.clone(), take_extensions(service));
+        }
+    }
+    match serde_json::from_value::<Project>(document.to_json()) {
+        Ok(mut project) => {
+            project.extensions = std::mem::take(&mut extensions);
+            for (name, service) in &mut project.services {
+                service.name.clone_from(name);
+                service.extensions = of_services.remove(name).unwrap_or_default();
+            }
+            Ok(project)
+        }
+        Err(error) => session.fail(Diagnostic::error(format!("the project makes no sense: {error}"))),
+    }
+}
+
+fn take_extensions(value: &mut Value) -> BTreeMap<String, serde_json::Value> {
+    let Some(map) = value.as_map_mut() else { return BTreeMap::new() };
+    let keys: Vec<String> = map.keys().filter(|key| key.starts_with("x-")).cloned().collect();
+    keys.into_iter().filter_map(|key| map.remove(&key).map(|value| (key, value.to_json()))).collect()
+}
+
+/// Moves the services that no profile asks for aside.
+fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOptions) -> Result<(), Failed> {
+    let mut active: BTreeSet<String> = options.profiles.iter().cloned().collect();
+    let named = project.environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+    active.extend(named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
+    for name in &options.services {
+        match project.services.get(name) {
+            Some(service) => active.extend(service.profiles.iter().cloned()),
+            None => {
+                let mut diagnostic = Diagnostic::error(format!("no such service: {name}"));
+                diagnostic.help = schema::suggestion(name, project.services.keys().map(String::as_str));
+                session.errors.push(diagnostic);
+            }
+        }
+    }
+    session.settle()?;
+    let is_active = |service: &Service| {
+        service.profiles.is_empty()
+            || active.contains("*")
+            || service.profiles.iter().any(|profile| active.contains(profile))
+    };
+    let services = std::mem::take(&mut project.services);
+    (project.services, project.disabled_services) =
+        services.into_iter().partition(|(_, service)| is_active(service));
+    Ok(())
+}
+
+/// Dependencies that need not be there and are not, are none.
+fn drop_optional_dependencies(session: &mut Session, project: &mut Project) {
+    let known: BTreeSet<String> = project.services.keys().cloned().collect();
+    let disabled: BTreeSet<String> = project.disabled_services.keys().cloned().collect();
+    let mut missing = Vec::new();
+    for service in project.services.values_mut() {
+        service.depends_on.retain(|name, dependency| {
+            let stays = dependency.required || known.contains(name);
+            if !stays && !disabled.contains(name) {
+                missing.push((service.name.clone(), name.clone()));
+            }
+            stays
+        });
+    }
+    for (service, name) in missing {
+        let path = Path::keys(&["services", &service, "depends_on", &name]);
+        let place = session.locate(&path, Part::Key);
+        let message =
+            format!("service {service:?} depends on {name:?}, which is not defined and not required");
+        session.warnings.push(Diagnostic::warning(message).at(place).on(path.to_string()));
+    }
+}
+
+/// Secrets and configurations from variables: taken now, so that nothing below asks the environment.
+fn read_values(project: &mut Project) {
+    for object in project.secrets.values_mut().chain(project.configs.values_mut()) {
+        if let Some(name) = &object.environment {
+            object.value = project.environment.get(name).cloned();
+        }
+    }
+}
+
+/// `env_file` and `label_file` of the services that run: a later file wins over an earlier one, the service over all.
+fn read_env_files(session: &mut Session, project: &mut Project) {
+    for service in project.services.values_mut() {
+        match variables_of(service, &project.environment) {
+            Ok(variables) => {
+                for (key, value) in variables {
+                    service.environment.entry(key).or_insert(value);
+                }
+                service.env_file.clear();
+            }
+            Err((key, diagnostic)) => session.errors.push(placed(session, service, key, diagnostic)),
+        }
+        match labels_of(service, &project.environment) {
+            Ok(labels) => {
+                for (key, value) in labels {
+                    service.labels.entry(key).or_insert(value);
+                }
+                service.label_file.clear();
+            }
+            Err((key, diagnostic)) => session.errors.push(placed(session, service, key, diagnostic)),
+        }
+    }
+}
+
+/// An error about a file that is not there is shown where the file is named.
+fn placed(session: &Session, service: &Service, key: &str, diagnostic: Diagnostic) -> Diagnostic {
+    if diagnostic.place.is_some() {
+        return diagnostic;
+    }
+    let path = Path::keys(&["services", &service.name, key]);
+    diagnostic.at(session.locate(&path, Part::Value)).on(path.to_string())
+}
+
+fn variables_of(
+    service: &Service,
+    environment: &Variables,
+) -> Result<BTreeMap<String, Option<String>>, (&'static str, Diagnostic)> {
+    let mut found = BTreeMap::new();
+    for file in &service.env_file {
+        let path = PathBuf::from(&file.path);
+        if !file.required && !path.exists() {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| ("env_file", environment::cannot_read("env file", &path, &error)))?;
+        let lookup = |name: &str| {
+            environment.get(name).or_else(|| service.environment.get(name).and_then(Option::as_ref)).cloned()
+        };
+        let variables = match file.format.as_deref() {
+            Some("raw") => dotenv::parse_raw(&text, &lookup),
+            None | Some("") => dotenv::parse(&text, &lookup, &mut |_| {}),
+            Some(other) => {
+                let message = format!("unknown format {other:?} of an env file: raw is the only one");
+                return Err(("env_file", Diagnostic::error(message)));
+            }
+        };
+        let variables = variables.map_err(|error| ("env_file", environment::at_line(&path, &text, error)))?;
+        found.extend(variables.into_iter().filter(|(_, value)| value.is_some()));
+    }
+    Ok(found)
+}
+
+fn labels_of(
+    service: &Service,
+    environment: &Variables,
+) -> Result<BTreeMap<String, String>, (&'static str, Diagnostic)> {
+    let mut found = BTreeMap::new();
+    for file in &service.label_file {
+        let path = PathBuf::from(file);
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| ("label_file", environment::cannot_read("label file", &path, &error)))?;
+        let variables = dotenv::parse(&text, &|name| environment.get(name).cloned(), &mut |_| {})
+            .map_err(|error| ("label_file", environment::at_line(&path, &text, error)))?;
+        found.extend(variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())));
+    }
+    Ok(found)
 }

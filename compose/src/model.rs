@@ -526,6 +526,9 @@ pub enum ServiceVolume {
         /// Consistency wanted (ignored on Linux).
         #[serde(default, skip_serializing_if = "is_default")]
         consistency: Option<String>,
+        /// Details of the mount itself: SELinux relabelling and propagation.
+        #[serde(default, skip_serializing_if = "is_default")]
+        bind: Option<BindOptions>,
         /// Details.
         #[serde(default, skip_serializing_if = "is_default")]
         volume: Option<VolumeOptions>,
@@ -580,7 +583,7 @@ pub enum ServiceVolume {
 }
 
 /// Details of a bind mount.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindOptions {
     /// SELinux relabelling, `z` or `Z`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -588,9 +591,9 @@ pub struct BindOptions {
     /// `rprivate`, `private`, `rshared`, `shared`, `rslave` or `slave`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub propagation: Option<String>,
-    /// Whether a missing host directory is made.
-    #[serde(default = "form::yes", skip_serializing_if = "is_default")]
-    pub create_host_path: bool,
+    /// Whether a missing host directory is made; see [`BindOptions::creates_host_path`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub create_host_path: Option<bool>,
     /// `enabled`, `disabled`, `writable` or `readonly`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub recursive: Option<String>,
@@ -786,6 +789,9 @@ pub struct FileObject {
     /// The driver of templates in it.
     #[serde(skip_serializing_if = "is_default")]
     pub template_driver: Option<String>,
+    /// The bytes of the variable `environment` names, if it was set when the project was loaded. Never written out.
+    #[serde(skip)]
+    pub value: Option<String>,
 }
 
 /// A secret or configuration as one service sees it.
@@ -1277,6 +1283,13 @@ impl Service {
         Some(policy)
     }
 
+    /// Whether it mounts the volume with this key.
+    pub fn uses_volume(&self, key: &str) -> bool {
+        self.volumes.iter().any(
+            |volume| matches!(volume, ServiceVolume::Volume { source: Some(source), .. } if source == key),
+        )
+    }
+
     /// Its networks in the order they are attached: by descending priority, then by key.
     pub fn networks_by_priority(&self) -> Vec<(&str, Option<&ServiceNetwork>)> {
         let mut networks: Vec<_> =
@@ -1305,6 +1318,15 @@ impl Port {
             (0, 0) => None,
             range => Some(range),
         }
+    }
+}
+
+// === impl BindOptions ===
+
+impl BindOptions {
+    /// Whether a missing host directory is made: yes unless said otherwise.
+    pub fn creates_host_path(&self) -> bool {
+        self.create_host_path.unwrap_or(true)
     }
 }
 

@@ -1,0 +1,243 @@
+//! `$NAME` and `${NAME:-default}` in texts. Keys are never touched, and the environment is only read.
+
+use std::collections::BTreeMap;
+
+use crate::value::{Path, Step, Value};
+
+/// Why a text cannot be interpolated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum InterpolateError {
+    /// `${` with something after it that is not one of the forms.
+    #[error("invalid interpolation {expression:?}")]
+    Invalid {
+        /// The text from `${` on, up to its end if it has one.
+        expression: String,
+    },
+    /// `${NAME:?message}` and `NAME` is not set.
+    #[error("required variable {name} is missing a value{}{message}", if message.is_empty() { "" } else { ": " })]
+    Required {
+        /// The variable.
+        name: String,
+        /// What the file says about it.
+        message: String,
+    },
+}
+
+/// What went wrong while interpolating a document, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The value.
+    pub(crate) path: Path,
+    /// Why.
+    pub(crate) error: InterpolateError,
+}
+
+/// Names of variables that were used without a default and are not set, with the first value that uses each.
+pub(crate) type Unset = BTreeMap<String, Path>;
+
+/// Interpolates every text of a document in place. Goes on after a failure, so that all are found.
+pub(crate) fn interpolate(
+    value: &mut Value,
+    environment: &BTreeMap<String, String>,
+    unset: &mut Unset,
+) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let mut path = Path::default();
+    walk(value, &mut path, environment, unset, &mut failures);
+    failures
+}
+
+/// Interpolates one text. `unset` hears of variables that are used without a default and are not set.
+pub(crate) fn substitute(
+    text: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    unset: &mut dyn FnMut(&str),
+) -> Result<String, InterpolateError> {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        out.push_str(&rest[..dollar]);
+        let after = &rest[dollar + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            out.push('$');
+            rest = tail;
+        } else if after.starts_with('{') {
+            let (expression, tail) = braced(after)?;
+            out.push_str(&evaluate(expression, lookup, unset)?);
+            rest = tail;
+        } else {
+            let name = name_at(after);
+            if name.is_empty() {
+                out.push('$');
+            } else {
+                out.push_str(&lookup(name).unwrap_or_else(|| {
+                    unset(name);
+                    String::new()
+                }));
+            }
+            rest = &after[name.len()..];
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn walk(
+    value: &mut Value,
+    path: &mut Path,
+    environment: &BTreeMap<String, String>,
+    unset: &mut Unset,
+    failures: &mut Vec<Failure>,
+) {
+    match value {
+        Value::Text(text) if text.contains('$') => {
+            let mut missing = |name: &str| {
+                unset.entry(name.to_owned()).or_insert_with(|| path.clone());
+            };
+            match substitute(text, &|name| environment.get(name).cloned(), &mut missing) {
+                Ok(done) => *text = done,
+                Err(error) => failures.push(Failure { path: path.clone(), error }),
+            }
+        }
+        Value::List(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                path.0.push(Step::Index(index));
+                walk(item, path, environment, unset, failures);
+                path.0.pop();
+            }
+        }
+        Value::Map(map) => {
+            for (key, item) in map {
+                path.0.push(Step::Key(key.clone()));
+                walk(item, path, environment, unset, failures);
+                path.0.pop();
+            }
+        }
+        Value::Override(inner) => walk(inner, path, environment, unset, failures),
+        _ => {}
+    }
+}
+
+/// Splits `{NAME…}tail` into what is between the braces and the tail. Braces inside are counted.
+fn braced(text: &str) -> Result<(&str, &str), InterpolateError> {
+    let mut depth = 0usize;
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Ok((&text[1..at], &text[at + 1..]));
+                }
+            }
+            _ => {}
+        }
+    }
+    Err(InterpolateError::Invalid { expression: format!("${text}") })
+}
+
+fn evaluate(
+    expression: &str,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    unset: &mut dyn FnMut(&str),
+) -> Result<String, InterpolateError> {
+    let name = name_at(expression);
+    let operation = &expression[name.len()..];
+    let invalid = || InterpolateError::Invalid { expression: format!("${{{expression}}}") };
+    if name.is_empty() {
+        return Err(invalid());
+    }
+    let value = lookup(name);
+    if operation.is_empty() {
+        return Ok(value.unwrap_or_else(|| {
+            unset(name);
+            String::new()
+        }));
+    }
+    let (operator, operand) = match operation.strip_prefix(':') {
+        Some(rest) => (rest.chars().next(), rest.get(1..)),
+        None => (operation.chars().next(), operation.get(1..)),
+    };
+    let operand = operand.ok_or_else(invalid)?;
+    // With a colon an empty value counts as none.
+    let present = value.filter(|value| !operation.starts_with(':') || !value.is_empty());
+    match (operator, present) {
+        (Some('-' | '?'), Some(value)) => Ok(value),
+        (Some('+'), None) => Ok(String::new()),
+        (Some('-'), None) | (Some('+'), Some(_)) => substitute(operand, lookup, unset),
+        (Some('?'), None) => Err(InterpolateError::Required {
+            name: name.to_owned(),
+            message: substitute(operand, lookup, unset)?,
+        }),
+        _ => Err(invalid()),
+    }
+}
+
+fn name_at(text: &str) -> &str {
+    let starts = text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic());
+    let end = text.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(text.len());
+    if starts { &text[..end] } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Result<String, InterpolateError> {
+        let lookup = |name: &str| match name {
+            "HOME" => Some("/root".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        substitute(text, &lookup, &mut |_| {})
+    }
+
+    #[test]
+    fn every_form_is_as_in_the_reference() {
+        for (text, expected) in [
+            ("x$", "x$"),
+            ("x$5", "x$5"),
+            ("x$ y", "x$ y"),
+            ("$$A", "$A"),
+            ("$$$HOME", "$/root"),
+            ("$HOME.x", "/root.x"),
+            ("{$A}", "{}"),
+            ("%$A%", "%%"),
+            ("$A-b", "-b"),
+            ("${A-${B:-c}}", "c"),
+            ("${A:-x}}", "x}"),
+            ("${HOME:+${B-z}-}", "z-"),
+            ("${HOME:-a:-b}", "/root"),
+            ("${A-b:-c}", "b:-c"),
+            ("${A:+x}", ""),
+            ("${EMPTY-x}", ""),
+            ("${EMPTY:-x}", "x"),
+            ("${EMPTY+x}", "x"),
+            ("${EMPTY:+x}", ""),
+            ("${EMPTY?x}", ""),
+            ("${A-}x", "x"),
+            ("${A:-{\"a\":\"b\"}}", "{\"a\":\"b\"}"),
+            ("${A:-$$x}", "$x"),
+            ("${A-\\}}", "\\}"),
+            ("${HOME?${B?x}}", "/root"),
+        ] {
+            assert_eq!(with(text).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_form_that_is_none_is_an_error() {
+        for text in ["${}", "${A/b/c}", "${A", "${1A}", "${A.b}", "${A:}", "${A:=b}", "${A:-${HOME}"] {
+            assert!(matches!(with(text), Err(InterpolateError::Invalid { .. })), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_required_variable_says_what_the_file_says() {
+        assert_eq!(
+            with("${A:?set it in $HOME}").unwrap_err().to_string(),
+            "required variable A is missing a value: set it in /root"
+        );
+        assert_eq!(with("${A?}").unwrap_err().to_string(), "required variable A is missing a value");
+    }
+}

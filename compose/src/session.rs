@@ -1,0 +1,280 @@
+//! One run of the loader: the files read so far, and what is wrong with them.
+
+use std::collections::BTreeSet;
+use std::path::{Path as FsPath, PathBuf};
+
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+use crate::environment::{Variables, cannot_read};
+use crate::interpolate::{InterpolateError, Unset, interpolate};
+use crate::position::{Part, Source};
+use crate::schema::{Problem, check};
+use crate::shorthand::expand;
+use crate::value::{Path, Step, Value, read};
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    sources: Vec<Source>,
+    /// What is wrong.
+    pub(crate) errors: Vec<Diagnostic>,
+    /// What is odd.
+    pub(crate) warnings: Vec<Diagnostic>,
+    /// Leave `${…}` as it is.
+    pub(crate) raw: bool,
+    /// What standard input holds.
+    pub(crate) stdin: Option<String>,
+    /// File names are shown relative to this directory.
+    pub(crate) shown_from: PathBuf,
+    warned: BTreeSet<String>,
+}
+
+/// Something was wrong; what, is in the session.
+#[derive(Debug)]
+pub(crate) struct Failed;
+
+/// A file's documents, and which source they came from.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// The index of the source.
+    pub(crate) source: usize,
+    /// Its documents.
+    pub(crate) documents: Vec<Value>,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// Reads a file; `-` is standard input. Empty documents stay in, so that positions can be found by number.
+    pub(crate) fn read(&mut self, file: &FsPath) -> Result<Read, Failed> {
+        let text = if file == FsPath::new("-") {
+            self.stdin.clone().unwrap_or_default()
+        } else {
+            match std::fs::read_to_string(file) {
+                Ok(text) => text,
+                Err(error) => return self.fail(cannot_read("compose file", file, &error)),
+            }
+        };
+        let shown = file.strip_prefix(&self.shown_from).unwrap_or(file);
+        let source = Source::new(shown, text);
+        let documents = match read(&source.text) {
+            Ok(documents) => documents,
+            Err(error) => {
+                let found = syntax(&source, &error);
+                self.errors.extend(found);
+                return Err(Failed);
+            }
+        };
+        self.sources.push(source);
+        let source = self.sources.len() - 1;
+        let mut documents = documents;
+        for (number, document) in documents.iter_mut().enumerate() {
+            self.read_old_numbers(source, number, document);
+        }
+        Ok(Read { source, documents })
+    }
+
+    /// Interpolates, checks and expands one document.
+    pub(crate) fn prepare(
+        &mut self,
+        source: usize,
+        number: usize,
+        document: &mut Value,
+        environment: &Variables,
+    ) {
+        let mut raw = self.raw;
+        if !raw {
+            let mut unset = Unset::new();
+            let failures = interpolate(document, environment, &mut unset);
+            for failure in failures {
+                raw = true;
+                self.interpolation_failed(source, number, &failure.path, &failure.error);
+            }
+            for (name, path) in unset {
+                self.warn_unset(source, number, &name, &path);
+            }
+        }
+        for problem in check(document, raw) {
+            self.problem(source, number, &problem, Severity::Error);
+        }
+        let findings = expand(document, raw);
+        for problem in &findings.errors {
+            self.problem(source, number, problem, Severity::Error);
+        }
+        for problem in &findings.warnings {
+            self.problem(source, number, problem, Severity::Warning);
+        }
+    }
+
+    /// Records an error and fails.
+    pub(crate) fn fail<T>(&mut self, diagnostic: Diagnostic) -> Result<T, Failed> {
+        self.errors.push(diagnostic);
+        Err(Failed)
+    }
+
+    /// Fails if anything was wrong so far.
+    pub(crate) fn settle(&self) -> Result<(), Failed> {
+        if self.errors.is_empty() { Ok(()) } else { Err(Failed) }
+    }
+
+    /// What was wrong, sorted.
+    pub(crate) fn into_diagnostics(self) -> Diagnostics {
+        Diagnostics::sorted(self.errors)
+    }
+
+    /// Records a problem of one document.
+    pub(crate) fn problem(&mut self, source: usize, number: usize, problem: &Problem, severity: Severity) {
+        let place = self.sources[source].place(number, &problem.path, problem.part);
+        self.record(problem, place, severity);
+    }
+
+    /// Records a problem of the merged whole, at the last place that says something about it.
+    pub(crate) fn merged_problem(&mut self, problem: &Problem, severity: Severity) {
+        let place = self.locate(&problem.path, problem.part);
+        self.record(problem, place, severity);
+    }
+
+    /// The last place that says something about a path, or about the nearest thing above it.
+    pub(crate) fn locate(&self, path: &Path, part: Part) -> Option<Place> {
+        let mut path = path.clone();
+        loop {
+            for source in self.sources.iter().rev() {
+                for number in (0..source.documents()).rev() {
+                    let place = source.exact_place(number, &path, part);
+                    if place.is_some() {
+                        return place;
+                    }
+                }
+            }
+            path.0.pop()?;
+        }
+    }
+
+    fn record(&mut self, problem: &Problem, place: Option<Place>, severity: Severity) {
+        let mut diagnostic = Diagnostic::error(&problem.message).at(place).on(problem.path.to_string());
+        diagnostic.severity = severity;
+        diagnostic.help.clone_from(&problem.help);
+        match severity {
+            Severity::Error => self.errors.push(diagnostic),
+            Severity::Warning => self.warnings.push(diagnostic),
+        }
+    }
+
+    fn interpolation_failed(&mut self, source: usize, number: usize, path: &Path, error: &InterpolateError) {
+        let (needle, help) = match error {
+            InterpolateError::Invalid { expression } => (
+                expression.clone(),
+                Some(
+                    "write $$ for a dollar sign, or ${NAME}, ${NAME:-default}, ${NAME:?message}, ${NAME:+instead}",
+                ),
+            ),
+            InterpolateError::Required { name, .. } => (format!("${{{name}"), None),
+        };
+        let place = self.sources[source].place_inside(number, path, &needle);
+        let mut diagnostic = Diagnostic::error(error.to_string()).at(place).on(path.to_string());
+        diagnostic.help = help.map(str::to_owned);
+        self.errors.push(diagnostic);
+    }
+
+    fn warn_unset(&mut self, source: usize, number: usize, name: &str, path: &Path) {
+        if !self.warned.insert(name.to_owned()) {
+            return;
+        }
+        let place = self.sources[source].place_inside(number, path, name);
+        let message = format!("the variable {name} is not set, an empty string takes its place");
+        self.warnings.push(Diagnostic::warning(message).at(place).on(path.to_string()));
+    }
+
+    /// YAML 1.1 numbers (`0777`, `1_000`) that the parser leaves as texts and the reference reads as numbers.
+    fn read_old_numbers(&self, source: usize, number: usize, document: &mut Value) {
+        let mut candidates = Vec::new();
+        collect_old_numbers(document, &mut Path::default(), &mut candidates);
+        for path in candidates {
+            if self.sources[source].is_plain(number, &path) {
+                if let Some(value) = at_mut(document, &path) {
+                    if let Some(number) = value.as_text().and_then(old_number) {
+                        *value = number;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn collect_old_numbers(value: &Value, path: &mut Path, found: &mut Vec<Path>) {
+    match value {
+        Value::Text(text) if old_number(text).is_some() => found.push(path.clone()),
+        Value::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.0.push(Step::Index(index));
+                collect_old_numbers(item, path, found);
+                path.0.pop();
+            }
+        }
+        Value::Map(map) => {
+            for (key, item) in map {
+                path.0.push(Step::Key(key.clone()));
+                collect_old_numbers(item, path, found);
+                path.0.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn at_mut<'a>(value: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
+    path.0.iter().try_fold(value, |value, step| match (value, step) {
+        (Value::Map(map), Step::Key(key)) => map.get_mut(key),
+        (Value::List(items), Step::Index(index)) => items.get_mut(*index),
+        _ => None,
+    })
+}
+
+/// What Go's YAML makes of a plain text that begins like a number: octal with a leading 0, `_` between digits.
+fn old_number(text: &str) -> Option<Value> {
+    let unsigned = text.trim_start_matches(['+', '-']);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = unsigned.chars().filter(|c| *c != '_').collect();
+    let sign = if text.starts_with('-') { -1 } else { 1 };
+    let radix = |prefix: &str, radix: u32| {
+        digits.strip_prefix(prefix).and_then(|digits| i128::from_str_radix(digits, radix).ok())
+    };
+    let whole = radix("0x", 16)
+        .or_else(|| radix("0b", 2))
+        .or_else(|| radix("0o", 8))
+        .or_else(|| if digits.len() > 1 { radix("0", 8) } else { None })
+        .or_else(|| if digits.starts_with('0') && digits.len() > 1 { None } else { digits.parse().ok() });
+    if let Some(whole) = whole {
+        return Some(Value::Int(sign * whole));
+    }
+    let is_float = digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-'));
+    let float = digits.parse::<f64>().ok().filter(|_| is_float)?;
+    Some(Value::Float(f64::from(sign as i32) * float))
+}
+
+/// What is wrong with a file that is not YAML: keys that stand twice, or else the first error.
+fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
+    let duplicates = source.duplicates();
+    if !duplicates.is_empty() {
+        return duplicates
+            .into_iter()
+            .map(|duplicate| {
+                let key = match duplicate.path.0.last() {
+                    Some(Step::Key(key)) => key.clone(),
+                    _ => String::new(),
+                };
+                let mut diagnostic = Diagnostic::error(format!("the key {key:?} is there twice"))
+                    .at(Some(duplicate.second))
+                    .on(duplicate.path.to_string());
+                diagnostic.related = Some((duplicate.first, "it is there first here".to_owned()));
+                diagnostic
+            })
+            .collect();
+    }
+    if let Some(error) = source.syntax_error() {
+        return vec![Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(error.place))];
+    }
+    let place = error.location().map(|location| source.place_at(location.line(), location.column(), 1));
+    vec![Diagnostic::error(format!("invalid YAML: {error}")).at(place)]
+}
