@@ -8,7 +8,7 @@ mod spawn;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
@@ -250,6 +250,32 @@ impl Connection {
         self.ask(&Request::Reload)
     }
 
+    /// Asks for the last exit without waiting for it; [`Self::has_ended`] tells when it came.
+    pub(crate) fn ask_last_exit(&mut self) -> Result<()> {
+        self.send(&Request::Wait { last: true })?;
+        self.wire.flush().map_err(|error| self.broken("send a request to", error))
+    }
+
+    /// Whether the container ended for good, or its monitor was killed. Never waits.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if self.take_in().is_err() {
+            return true;
+        }
+        loop {
+            match self.arrived_news() {
+                Ok(None) => return false,
+                Ok(Some(News::Reply(Reply::Exited(exit)))) if !exit.again => return true,
+                Ok(Some(_)) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// Readable when there is something to hear.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.wire.socket()
+    }
+
     fn wait(&mut self, last: bool) -> Result<ExitNews> {
         self.send(&Request::Wait { last })?;
         loop {
@@ -320,7 +346,7 @@ impl Connection {
             if let Some(news) = self.arrived_news()? {
                 return Ok(Some(news));
             }
-            self.wire.flush().map_err(|error| self.broken("send a request to", error))?;
+            self.flush()?;
             let mut ready = Ready::new();
             ready.add((), self.wire.socket(), PollFlags::IN | self.wire.sending());
             let happened = ready.wait(deadline).map_err(|error| self.broken("wait for", error))?;
@@ -350,6 +376,14 @@ impl Connection {
         }
     }
 
+    /// Sends what the monitor takes now. One that is gone takes nothing, but what it said last is still to be read.
+    fn flush(&mut self) -> Result<()> {
+        match self.wire.flush() {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result.map_err(|error| self.broken("send a request to", error)),
+        }
+    }
+
     fn take_in(&mut self) -> Result<()> {
         match self.wire.receive() {
             Ok(Arrival::End) => Err(self.lost()),
@@ -359,7 +393,7 @@ impl Connection {
     }
 
     fn broken(&self, verb: &str, error: io::Error) -> Error {
-        if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) {
+        if is_gone(&error) {
             return self.lost();
         }
         Error::failed(format!("{verb} the monitor of container {}", self.id.short()), error)
@@ -369,6 +403,10 @@ impl Connection {
         Error::conflict(format!("the monitor of container {} has ended", self.id.short()))
             .with_hint("the next command finds out what became of the container: rengine ps -a")
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 // === impl Canceller ===

@@ -1,26 +1,57 @@
-//! stub
+//! A container's output on the disk, in the form of docker's json-file: one JSON object a line. The monitor writes,
+//! everybody reads, and neither waits for the other.
+
+mod moment;
+mod reader;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::ContainerId;
+use crate::paths::Root;
+
 pub use crate::container::stdio::Stream;
-#[derive(Debug)]
+pub use moment::{ParseMomentError, parse_moment};
+pub use reader::read;
+pub(crate) use writer::LogWriter;
+
+/// One entry of a log: a line with its end, or a piece of one that is very long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogLine {
-    pub time: String,
+    /// What was written.
     pub log: String,
+    /// To which stream.
     pub stream: Stream,
+    /// When it arrived, RFC 3339.
+    pub time: String,
 }
-#[derive(Debug)]
+
+/// Which part of a log is wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogOptions {
+    /// Whether what comes later is wanted too, until the container ends.
     pub follow: bool,
+    /// This many lines from the end; all when `None`.
     pub tail: Option<usize>,
+    /// Nothing before this moment.
     pub since: Option<jiff::Timestamp>,
+    /// Nothing after it.
     pub until: Option<jiff::Timestamp>,
 }
-pub fn parse_moment(_: &str) -> Result<jiff::Timestamp, crate::Error> {
-    unimplemented!()
+
+/// The log that is being written.
+fn current(root: &Root, id: &ContainerId) -> PathBuf {
+    root.container(id).join("container.log")
 }
-pub fn read(
-    _: &crate::Root,
-    _: &crate::id::ContainerId,
-    _: &LogOptions,
-    _: &mut dyn FnMut(&LogLine),
-) -> crate::Result<()> {
-    unimplemented!()
+
+/// The log this many rotations ago.
+fn rotated(current: &Path, ago: u32) -> PathBuf {
+    if ago == 0 {
+        return current.to_owned();
+    }
+    let mut name = current.as_os_str().to_owned();
+    name.push(format!(".{ago}"));
+    name.into()
 }

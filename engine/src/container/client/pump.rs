@@ -168,7 +168,7 @@ impl Session {
             while let Some(news) = self.connection.arrived_news()? {
                 self.heard(news)?;
             }
-            self.flush()?;
+            self.connection.flush()?;
             if let Some(end) = self.end
                 && self.stdout.is_empty()
                 && self.stderr.is_empty()
@@ -190,14 +190,6 @@ impl Session {
             News::Reply(_) => {}
         }
         Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        match self.connection.wire.flush() {
-            // What it said before it left is still to be read.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            result => result.map_err(|error| self.connection.broken("send input to", error)),
-        }
     }
 
     /// Waits until one of the descriptors is ready and serves those that are.
