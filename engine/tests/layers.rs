@@ -1,0 +1,68 @@
+//! Keeps the rooms' imports one-way, as ARCHITECTURE.md says: a room may use itself and those listed beside it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Values every room may use.
+const SHARED: [&str; 5] = ["error", "id", "paths", "quantity", "signal"];
+
+/// Each room and what it may use besides the shared values.
+const ROOMS: [(&str, &[&str]); 15] = [
+    ("error", &[]),
+    ("id", &[]),
+    ("paths", &[]),
+    ("quantity", &[]),
+    ("signal", &[]),
+    ("store", &[]),
+    ("sys", &[]),
+    ("volume", &["store"]),
+    ("layer", &["store", "sys"]),
+    ("image", &["layer", "store", "sys"]),
+    // What is asked of a network is part of a container's specification.
+    ("network", &["container::spec", "store", "sys"]),
+    ("container", &["image::config", "network", "store", "sys", "volume"]),
+    ("builder", &["container::spec", "image", "layer", "store", "sys"]),
+    ("engine", &["builder", "container", "image", "layer", "network", "store", "volume"]),
+    ("cli", &["builder", "container", "engine", "image", "network", "store", "volume"]),
+];
+
+#[test]
+fn rooms_import_one_way() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = BTreeSet::new();
+    for (room, allowed) in ROOMS {
+        for file in files(&source, room) {
+            let text = fs::read_to_string(&file).unwrap();
+            for path in text.split("crate::").skip(1) {
+                let used: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+                let name = used.split("::").next().unwrap_or_default();
+                let room_of_ours = ROOMS.iter().any(|(known, _)| *known == name);
+                let may = name == room
+                    || SHARED.contains(&name)
+                    || allowed.iter().any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
+                if room_of_ours && !may {
+                    wrong.insert(format!("{room} must not use {used} ({})", file.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// The files of a room: `room.rs` and everything below `room/`.
+fn files(source: &Path, room: &str) -> Vec<PathBuf> {
+    let mut found = vec![source.join(format!("{room}.rs"))];
+    let mut folders = vec![source.join(room)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
