@@ -35,12 +35,15 @@ fn rooms_import_one_way() {
         for file in files(&source, room) {
             let text = fs::read_to_string(&file).unwrap();
             for path in text.split("crate::").skip(1) {
-                let used: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
+                let used: String =
+                    path.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect();
                 let name = used.split("::").next().unwrap_or_default();
                 let room_of_ours = ROOMS.iter().any(|(known, _)| *known == name);
                 let may = name == room
                     || SHARED.contains(&name)
-                    || allowed.iter().any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
+                    || allowed
+                        .iter()
+                        .any(|allowed| used == *allowed || used.starts_with(&format!("{allowed}::")));
                 if room_of_ours && !may {
                     wrong.insert(format!("{room} must not use {used} ({})", file.display()));
                 }

@@ -11,7 +11,7 @@ use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
 use crate::image::{Platform, PullOptions, Reference};
 use crate::signal::Signal;
@@ -337,7 +337,6 @@ fn fetch(
 
 fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
     let RunArgs { detach, detach_keys, sig_proxy, create: create_args } = args;
-    let auto_remove = create_args.rm;
     let stdin = create_args.interactive || create_args.attach.iter().any(|stream| stream == "stdin");
     if detach && !create_args.attach.is_empty() {
         return Err(Error::invalid("conflicting options: --attach and --detach"));
@@ -348,10 +347,8 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
     }
     let created = create(engine, create_args)?;
     let undo = |error: Error| {
-        if auto_remove || error.kind() == Kind::Conflict {
-            // The container never ran; what made it fail is what the user must hear.
-            let _ = engine.remove(&created.id, &RemoveOptions { force: true, volumes: true });
-        }
+        // The container never ran, so nothing of it stays; what made it fail is what the user must hear.
+        let _ = engine.remove(&created.id, &RemoveOptions { force: true, volumes: true });
         error
     };
     if detach {

@@ -227,7 +227,7 @@ pub fn pull_with_progress(
     if !quiet {
         output::note(&format!("Digest: {}", pulled.digest));
         let status = if pulled.newer { "Downloaded newer image for" } else { "Image is up to date for" };
-        output::note(&format!("Status: {status} {}", reference.familiar_name()));
+        output::note(&format!("Status: {status} {reference}"));
     }
     Ok(pulled)
 }
@@ -300,7 +300,7 @@ fn load(engine: &Engine, path: Option<PathBuf>, quiet: bool) -> Result<()> {
     let mut reader = open_input(path.as_ref().map(|path| path.display().to_string()).as_deref())?;
     for loaded in engine.images().load(&mut reader)? {
         let text = match loaded.reference {
-            Some(reference) => format!("Loaded image: {}", reference.familiar_name()),
+            Some(reference) => format!("Loaded image: {reference}"),
             None => format!("Loaded image ID: {}", loaded.image.id),
         };
         if quiet { output::note(&text) } else { output::line(&text) }
@@ -443,7 +443,7 @@ fn image_rows(image: &Image, args: &ListArgs) -> Result<Vec<Value>> {
         image
             .digests
             .iter()
-            .find(|known| known.familiar_name().starts_with(name))
+            .find(|known| known.familiar_name() == name)
             .and_then(|known| known.digest())
             .map_or("<none>".to_owned(), ToString::to_string)
     };
@@ -455,19 +455,15 @@ fn image_rows(image: &Image, args: &ListArgs) -> Result<Vec<Value>> {
         .iter()
         .filter(|reference| args.pattern.as_ref().is_none_or(|pattern| matches_pattern(reference, pattern)))
         .map(|reference| {
-            let name = reference.familiar_name();
-            let tag = reference.tag().unwrap_or("<none>");
-            let repository = name.strip_suffix(&format!(":{tag}")).unwrap_or(&name);
-            row(repository, tag, &digest(repository))
+            let repository = reference.familiar_name();
+            row(&repository, reference.tag().unwrap_or("<none>"), &digest(&repository))
         })
         .collect())
 }
 
 /// Whether a name is meant by a pattern with `*`: with its tag, or without when the pattern has none.
 fn matches_pattern(reference: &Reference, pattern: &str) -> bool {
-    let name = reference.familiar_name();
-    let bare = name.rsplit_once(':').map_or(name.as_str(), |(bare, _)| bare);
-    glob(pattern, &name) || glob(pattern, bare)
+    glob(pattern, &reference.to_string()) || glob(pattern, &reference.familiar_name())
 }
 
 fn glob(pattern: &str, text: &str) -> bool {
@@ -498,7 +494,7 @@ pub fn remove(engine: &Engine, args: &RemoveArgs) -> Result<u8> {
 
 fn tell_removed(removed: &Removed) {
     output::line(&match removed {
-        Removed::Untagged(reference) => format!("Untagged: {}", reference.familiar_name()),
+        Removed::Untagged(reference) => format!("Untagged: {reference}"),
         Removed::Deleted(digest) => format!("Deleted: {digest}"),
     });
 }

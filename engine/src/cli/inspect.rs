@@ -455,8 +455,8 @@ fn endpoint_json(endpoint: &Endpoint) -> Value {
 
 fn image_json(engine: &Engine, image: &Image) -> Value {
     let config = &image.config;
-    let tags: Vec<String> = image.references.iter().map(|reference| reference.familiar_name()).collect();
-    let digests: Vec<String> = image.digests.iter().map(|reference| reference.familiar_name()).collect();
+    let tags: Vec<String> = image.references.iter().map(ToString::to_string).collect();
+    let digests: Vec<String> = image.digests.iter().map(ToString::to_string).collect();
     let lower = engine.images().lower_dirs(image);
     json!({
         "Id": image.id.as_str(),
