@@ -1,16 +1,22 @@
 //! Networks: bridges, addresses, names and published ports of one root. Kernel objects are made over netlink and
 //! named after the root, so that two roots never meet; what is attached is told by files in the run directory.
 
+mod attachment;
 pub mod cidr;
+mod conntrack;
 pub mod dns;
 pub mod endpoint;
+mod firewall;
+mod ipam;
 pub mod link;
+mod nft;
 pub mod ports;
 pub mod resolv;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,13 +28,23 @@ pub use self::link::{InsideLink, configure_inside, plug};
 pub use self::ports::PublishedPort;
 pub use self::resolv::{render_hostname, render_hosts, render_resolv_conf};
 
-use crate::container::spec::{NetworkAttachment, PortBinding};
+use self::attachment::names_in;
+use self::firewall::{Table, Zone};
+use self::link::{Bridge, UsedRange};
 use crate::error::{Error, Kind};
-use crate::id::{ContainerId, ContainerName, NetworkId, NetworkName};
-use crate::paths::Root;
+use crate::id::{Digest, NetworkId, NetworkName};
+use crate::paths::{MACHINE_LOCK, Root};
+use crate::store::{self, Durability, Lock};
 
 /// The name of the network a container is attached to when it names none.
 pub const DEFAULT_NETWORK: &str = "bridge";
+
+/// The networks that always exist, and their drivers.
+const BUILTIN: [(&str, &str); 3] = [(DEFAULT_NETWORK, DEFAULT_NETWORK), ("host", "host"), ("none", "null")];
+/// The longest name of a link, without its NUL.
+const INTERFACE_NAME: usize = 15;
+/// The form of a network's record.
+const VERSION: u32 = 1;
 
 /// The networks of one root.
 #[derive(Debug, Clone)]
@@ -85,6 +101,12 @@ pub struct Network {
     pub bridge: String,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    network: Network,
+}
+
 /// Why a verb of this room failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -125,7 +147,7 @@ pub enum NetworkError {
     #[error("{step} in the firewall table {table}")]
     Firewall {
         /// What was being done.
-        step: &'static str,
+        step: String,
         /// Whose table.
         table: String,
         /// Why not.
@@ -154,8 +176,10 @@ impl Networks {
     /// # Errors
     /// When the name is taken, a subnet overlaps with something that exists, or no subnet is left.
     pub fn create(&self, spec: NetworkSpec) -> Result<Network, NetworkError> {
-        let _ = (&self.root, &spec);
-        Err(NetworkError::Unsupported(format!("creating the network {}", spec.name)))
+        if is_builtin(spec.name.as_str()) {
+            return Err(NetworkError::Conflict(format!("the network {} exists already", spec.name)));
+        }
+        self.make(NetworkId::random(), spec)
     }
 
     /// Removes a network that nobody is attached to.
@@ -163,7 +187,28 @@ impl Networks {
     /// # Errors
     /// When containers are attached, which it names, or the network is one of the three built-in ones.
     pub fn remove(&self, id: &NetworkId) -> Result<(), NetworkError> {
-        Err(NetworkError::NotFound(id.to_string()))
+        let _lock = self.lock()?;
+        let network = self.known(id)?.ok_or_else(|| NetworkError::NotFound(id.to_string()))?;
+        let name = &network.spec.name;
+        if is_builtin(name.as_str()) {
+            return Err(NetworkError::Conflict(format!(
+                "the network {name} is built in and cannot be removed"
+            )));
+        }
+        let members = self.members(id)?;
+        if !members.is_empty() {
+            let names: Vec<&str> = members.iter().map(|member| member.party.name.as_str()).collect();
+            let noun = if names.len() == 1 { "container" } else { "containers" };
+            return Err(NetworkError::Conflict(format!(
+                "the network {name} is in use by {noun} {}",
+                names.join(", ")
+            )));
+        }
+        self.take_down(&network)?;
+        let directory = self.root.network_run(id);
+        store::remove_tree(&directory).map_err(|source| file_error("remove", &directory, source))?;
+        let record = self.root.network(id);
+        store::remove_file(&record).map_err(|source| file_error("remove", &record, source))
     }
 
     /// Every network by name, `bridge`, `host` and `none` included.
@@ -171,7 +216,14 @@ impl Networks {
     /// # Errors
     /// When a record cannot be read.
     pub fn list(&self) -> Result<Vec<Network>, NetworkError> {
-        Ok(Vec::new())
+        let mut networks = self.recorded()?;
+        for (name, driver) in BUILTIN {
+            if !networks.iter().any(|network| network.spec.name.as_str() == name) {
+                networks.extend(self.builtin(name, driver));
+            }
+        }
+        networks.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
+        Ok(networks)
     }
 
     /// The network with this name, id or unambiguous prefix of an id.
@@ -179,7 +231,23 @@ impl Networks {
     /// # Errors
     /// When there is none, or several.
     pub fn find(&self, name_or_id: &str) -> Result<Network, NetworkError> {
-        Err(NetworkError::NotFound(name_or_id.to_owned()))
+        let networks = self.list()?;
+        let exact = |network: &&Network| {
+            network.spec.name.as_str() == name_or_id || network.id.as_str() == name_or_id
+        };
+        if let Some(network) = networks.iter().find(exact) {
+            return Ok(network.clone());
+        }
+        let mut matching = networks
+            .into_iter()
+            .filter(|network| !name_or_id.is_empty() && network.id.as_str().starts_with(name_or_id));
+        match (matching.next(), matching.next()) {
+            (Some(network), None) => Ok(network),
+            (Some(_), Some(_)) => Err(NetworkError::Conflict(format!(
+                "several networks have an id that begins with {name_or_id}"
+            ))),
+            (None, _) => Err(NetworkError::NotFound(name_or_id.to_owned())),
+        }
     }
 
     /// Removes the networks that nobody is attached to and that the caller does not want to keep, which are those
@@ -188,105 +256,19 @@ impl Networks {
     /// # Errors
     /// When a record cannot be read or removed.
     pub fn prune(&self, keep: &dyn Fn(&Network) -> bool) -> Result<Vec<Network>, NetworkError> {
-        let _ = keep;
-        Ok(Vec::new())
-    }
-
-    /// Who is attached to a network now.
-    ///
-    /// # Errors
-    /// When an endpoint's record cannot be read.
-    pub fn members(&self, id: &NetworkId) -> Result<Vec<Endpoint>, NetworkError> {
-        let _ = id;
-        Ok(Vec::new())
-    }
-
-    /// Where a container is attached now, in the order `eth0`, `eth1`, ….
-    ///
-    /// # Errors
-    /// When an endpoint's record cannot be read.
-    pub fn endpoints(&self, container: &ContainerId) -> Result<Vec<Endpoint>, NetworkError> {
-        let _ = container;
-        Ok(Vec::new())
-    }
-
-    /// Attaches a container: bridges up, addresses allocated, names known. No attachment at all means the default
-    /// network. What is attached already keeps its addresses. Nothing stays attached on failure.
-    ///
-    /// # Errors
-    /// When a network does not exist, or has no address left, or not the one that was asked for.
-    pub fn attach(
-        &self,
-        party: &Party,
-        attachments: &[NetworkAttachment],
-    ) -> Result<Vec<Endpoint>, NetworkError> {
-        let _ = (party, attachments);
-        Err(NetworkError::Unsupported("attaching".to_owned()))
-    }
-
-    /// Gives an attached container another name.
-    ///
-    /// # Errors
-    /// When an endpoint's record cannot be written.
-    pub fn rename(&self, container: &ContainerId, name: &ContainerName) -> Result<(), NetworkError> {
-        let _ = (container, name);
-        Ok(())
-    }
-
-    /// Publishes ports of an attached container, all or none, in one transaction. Replaces what it had published.
-    ///
-    /// # Errors
-    /// When a port is taken, naming by whom.
-    pub fn publish(
-        &self,
-        container: &ContainerId,
-        bindings: &[PortBinding],
-        endpoints: &[Endpoint],
-    ) -> Result<Vec<PublishedPort>, NetworkError> {
-        let _ = (container, bindings, endpoints);
-        Err(NetworkError::Unsupported("publishing ports".to_owned()))
-    }
-
-    /// The ports a container has published now.
-    ///
-    /// # Errors
-    /// When the record cannot be read.
-    pub fn published(&self, container: &ContainerId) -> Result<Vec<PublishedPort>, NetworkError> {
-        let _ = container;
-        Ok(Vec::new())
-    }
-
-    /// Moves every published port of one container to another one, which listens on the same ports of its own, in
-    /// one transaction: new connections go to the new container, established ones stay with the old one.
-    ///
-    /// # Errors
-    /// When the other container is not attached to any network with a way in.
-    pub fn move_ports(
-        &self,
-        from: &ContainerId,
-        to: &ContainerId,
-    ) -> Result<Vec<PublishedPort>, NetworkError> {
-        let _ = (from, to);
-        Err(NetworkError::Unsupported("moving ports".to_owned()))
-    }
-
-    /// Takes back everything a container had: ports, addresses, names. Its links vanish with its network
-    /// namespace. Doing it twice is fine.
-    ///
-    /// # Errors
-    /// When a record cannot be removed.
-    pub fn release(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        let _ = container;
-        Ok(())
-    }
-
-    /// Releases every container that is not among the live ones. Returns what was released.
-    ///
-    /// # Errors
-    /// When a record cannot be read or removed.
-    pub fn sweep(&self, live: &[ContainerId]) -> Result<Vec<ContainerId>, NetworkError> {
-        let _ = live;
-        Ok(Vec::new())
+        let mut removed = Vec::new();
+        for network in self.recorded()? {
+            if is_builtin(network.spec.name.as_str()) || keep(&network) {
+                continue;
+            }
+            match self.remove(&network.id) {
+                Ok(()) => removed.push(network),
+                // In use, or removed by somebody else meanwhile.
+                Err(NetworkError::Conflict(_) | NetworkError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
     }
 
     /// Removes every kernel object of this root: bridges and the firewall table. Records stay, and the next
@@ -295,8 +277,258 @@ impl Networks {
     /// # Errors
     /// When the kernel refuses.
     pub fn teardown(&self) -> Result<(), NetworkError> {
+        let networks = self.recorded()?;
+        if !networks.is_empty() {
+            let _lock = self.lock()?;
+            networks.iter().try_for_each(|network| link::remove(&network.bridge))?;
+            Table::named(self.root.tag()).delete()?;
+        }
         Ok(())
     }
+
+    /// The default network, made if need be.
+    fn ensure_default(&self) -> Result<Network, NetworkError> {
+        let Some(implicit) = self.builtin(DEFAULT_NETWORK, DEFAULT_NETWORK) else {
+            return Err(NetworkError::NotFound(DEFAULT_NETWORK.to_owned()));
+        };
+        match self.make(implicit.id.clone(), implicit.spec) {
+            // Somebody else made it meanwhile.
+            Err(NetworkError::Conflict(reason)) => {
+                self.known(&implicit.id)?.ok_or(NetworkError::Conflict(reason))
+            }
+            made => made,
+        }
+    }
+
+    fn make(&self, id: NetworkId, mut spec: NetworkSpec) -> Result<Network, NetworkError> {
+        check_driver(&spec)?;
+        // Two roots must not choose the same subnet, so the machine's lock comes before the root's.
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        let others = self.recorded()?;
+        if others.iter().any(|other| other.spec.name == spec.name) {
+            return Err(NetworkError::Conflict(format!("the network {} exists already", spec.name)));
+        }
+        spec.subnets = settle_subnets(&id, &spec, &others)?;
+        spec.ipv6 = spec.subnets.iter().any(|subnet| !subnet.cidr.is_ipv4());
+        let bridge = self.bridge_name(&id, &spec)?;
+        let network = Network { id, created: Timestamp::now(), spec, bridge };
+        self.write_record(&network)?;
+        if let Err(error) = self.bring_up(&network) {
+            // The failure to make it is the one to tell.
+            let _ = self.take_down(&network);
+            let _ = store::remove_file(&self.root.network(&network.id));
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    /// Makes the kernel know a network. The firewall comes first, so that a bridge is never without it.
+    fn bring_up(&self, network: &Network) -> Result<(), NetworkError> {
+        let exists = link::exists(&network.bridge)?;
+        let table = Table::named(self.root.tag());
+        if !table.is_current()? {
+            self.make_table()?;
+        } else if !exists {
+            table.add_zone(&network.zone())?;
+        }
+        if exists {
+            return Ok(());
+        }
+        link::enable_forwarding(network.spec.ipv6)?;
+        link::ensure_bridge(&Bridge {
+            name: &network.bridge,
+            gateways: network.gateways(),
+            mtu: network.mtu(),
+        })?;
+        Ok(())
+    }
+
+    /// Makes the firewall table from the records: it is not there yet, or somebody flushed it.
+    fn make_table(&self) -> Result<(), NetworkError> {
+        let zones: Vec<Zone> = self.recorded()?.iter().map(Network::zone).collect();
+        Table::named(self.root.tag()).make(&zones, &self.recorded_forwards()?)
+    }
+
+    fn take_down(&self, network: &Network) -> Result<(), NetworkError> {
+        link::remove(&network.bridge)?;
+        let table = Table::named(self.root.tag());
+        if table.is_current()? { table.remove_zone(&network.zone()) } else { Ok(()) }
+    }
+
+    fn recorded(&self) -> Result<Vec<Network>, NetworkError> {
+        let mut networks = Vec::new();
+        for name in names_in(&self.root.networks())? {
+            let Ok(id) = name.parse() else { continue };
+            networks.extend(self.known(&id)?);
+        }
+        networks.sort_by(|one, other| one.spec.name.cmp(&other.spec.name));
+        Ok(networks)
+    }
+
+    fn known(&self, id: &NetworkId) -> Result<Option<Network>, NetworkError> {
+        let path = self.root.network(id);
+        let record: Option<Record> =
+            store::read_json(&path).map_err(|source| file_error("read", &path, source))?;
+        Ok(record.map(|record| record.network))
+    }
+
+    fn write_record(&self, network: &Network) -> Result<(), NetworkError> {
+        let directory = self.root.networks();
+        store::private_directory(&directory).map_err(|source| file_error("make", &directory, source))?;
+        let path = self.root.network(&network.id);
+        let record = Record { version: VERSION, network: network.clone() };
+        store::write_json(&path, &record, Durability::Sync)
+            .map_err(|source| file_error("write", &path, source))
+    }
+
+    /// What a built-in network is before anything is attached to it. Its identity is made from the root's path, so
+    /// that it can be shown before it exists.
+    fn builtin(&self, name: &str, driver: &str) -> Option<Network> {
+        let seed = [self.root.state().as_os_str().as_encoded_bytes(), b"/", name.as_bytes()].concat();
+        let id: NetworkId = Digest::of(&seed).hex().parse().ok()?;
+        let mut spec = NetworkSpec::new(name.parse().ok()?);
+        driver.clone_into(&mut spec.driver);
+        Some(Network { id, created: Timestamp::UNIX_EPOCH, spec, bridge: String::new() })
+    }
+
+    /// At most 15 bytes (`IFNAMSIZ`), of which the root's tag comes first.
+    fn bridge_name(&self, id: &NetworkId, spec: &NetworkSpec) -> Result<String, NetworkError> {
+        let name = match spec.options.get("com.docker.network.bridge.name") {
+            Some(name) => name.clone(),
+            None => {
+                format!("{}b{}", self.root.short_tag(), id.as_str()).chars().take(INTERFACE_NAME).collect()
+            }
+        };
+        let fits = !name.is_empty()
+            && name.len() <= INTERFACE_NAME
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+            && name != "."
+            && name != "..";
+        if !fits {
+            return Err(NetworkError::Invalid(format!("invalid name of a bridge {name:?}")));
+        }
+        if link::exists(&name)? {
+            return Err(NetworkError::Conflict(format!("a link with the name {name} exists already")));
+        }
+        Ok(name)
+    }
+
+    fn lock(&self) -> Result<Lock, NetworkError> {
+        let path = self.root.network_lock();
+        store::private_directory(self.root.run())
+            .and_then(|()| Lock::exclusive(&path))
+            .map_err(|source| file_error("lock", &path, source))
+    }
+
+    fn machine_lock(&self) -> Result<Lock, NetworkError> {
+        let path = Path::new(MACHINE_LOCK);
+        Lock::exclusive(path).map_err(|source| file_error("lock", path, source))
+    }
+}
+
+// === impl Network ===
+
+impl Network {
+    /// Whether containers are attached to it by a link, as against `host` and `none`.
+    pub fn is_bridge(&self) -> bool {
+        self.spec.driver == DEFAULT_NETWORK
+    }
+
+    fn is_isolated(&self) -> bool {
+        self.spec.options.get("com.docker.network.bridge.enable_icc").is_some_and(|value| value == "false")
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        self.spec.options.get("com.docker.network.driver.mtu").and_then(|value| value.parse().ok())
+    }
+
+    fn gateways(&self) -> Vec<EndpointAddress> {
+        self.spec
+            .subnets
+            .iter()
+            .filter_map(|subnet| {
+                let address = subnet.gateway?;
+                Some(EndpointAddress { address, prefix: subnet.cidr.prefix(), gateway: None })
+            })
+            .collect()
+    }
+
+    fn zone(&self) -> Zone {
+        let own_addresses = self
+            .spec
+            .options
+            .get("com.docker.network.bridge.enable_ip_masquerade")
+            .is_some_and(|value| value == "false");
+        let hides = !self.spec.internal && !own_addresses;
+        Zone {
+            bridge: self.bridge.clone(),
+            internal: self.spec.internal,
+            isolated: self.is_isolated(),
+            masqueraded: self.spec.subnets.iter().filter(|_| hides).map(|subnet| subnet.cidr).collect(),
+        }
+    }
+}
+
+fn is_builtin(name: &str) -> bool {
+    BUILTIN.iter().any(|(builtin, _)| *builtin == name)
+}
+
+fn check_driver(spec: &NetworkSpec) -> Result<(), NetworkError> {
+    if spec.driver != DEFAULT_NETWORK {
+        return Err(NetworkError::Unsupported(format!("the network driver {:?}", spec.driver)));
+    }
+    for family in [true, false] {
+        if spec.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == family).count() > 1 {
+            return Err(NetworkError::Unsupported(
+                "more than one subnet of a family in a network".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn settle_subnets(
+    id: &NetworkId,
+    spec: &NetworkSpec,
+    others: &[Network],
+) -> Result<Vec<Subnet>, NetworkError> {
+    let mut used: Vec<UsedRange> = others
+        .iter()
+        .flat_map(|other| {
+            let user = format!("the network {}", other.spec.name);
+            other.spec.subnets.iter().map(move |subnet| UsedRange {
+                range: subnet.cidr,
+                user: user.clone(),
+                is_route: false,
+            })
+        })
+        .collect();
+    // The networks come first: they are the better name for what is also a link and a route.
+    used.extend(link::used_ranges()?);
+    let asked = |ipv4: bool| spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv4() == ipv4);
+    let whole = |cidr| Subnet { cidr, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
+    let mut subnets = vec![match asked(true) {
+        Some(subnet) => subnet.clone(),
+        None => whole(ipam::choose_subnet(&used)?),
+    }];
+    match asked(false) {
+        Some(subnet) => subnets.push(subnet.clone()),
+        None if spec.ipv6 => subnets.extend(ula_of(id).map(whole)),
+        None => {}
+    }
+    subnets.iter().map(|subnet| ipam::settle_subnet(subnet, &used)).collect()
+}
+
+/// Forty random bits for the site and sixteen for the subnet, all from the network's identity.
+fn ula_of(id: &NetworkId) -> Option<Cidr> {
+    let bits = u64::from_str_radix(id.as_str().get(..14)?, 16).ok()?;
+    let seed: [u8; 7] = bits.to_be_bytes()[1..].try_into().ok()?;
+    ipam::choose_ula(&seed)
+}
+
+fn file_error(step: &'static str, path: &Path, source: io::Error) -> NetworkError {
+    NetworkError::File { step, object: path.display().to_string(), source }
 }
 
 // === impl NetworkSpec ===

@@ -12,6 +12,9 @@ pub struct Root {
     tag: String,
 }
 
+/// The lock that engines of all roots on this machine share, for what they must not choose at the same time.
+pub const MACHINE_LOCK: &str = "/run/rengine.lock";
+
 /// What survives a reboot, unless `--root` or `RENGINE_ROOT` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/rengine";
 
@@ -133,6 +136,21 @@ impl Root {
     /// Live endpoints of one network: a file a container, read by its resolvers.
     pub fn network_run(&self, id: &NetworkId) -> PathBuf {
         self.network_runs().join(id.as_str())
+    }
+
+    /// The lock on everything below [`Root::network_runs`] and [`Root::port_runs`].
+    pub fn network_lock(&self) -> PathBuf {
+        self.run.join("networks.lock")
+    }
+
+    /// The published ports of all live containers.
+    pub fn port_runs(&self) -> PathBuf {
+        self.run.join("ports")
+    }
+
+    /// The published ports of one live container.
+    pub fn port_run(&self, id: &ContainerId) -> PathBuf {
+        self.port_runs().join(id.as_str())
     }
 
     /// All volumes.

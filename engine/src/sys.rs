@@ -2,6 +2,7 @@
 
 pub(crate) mod bpf;
 pub(crate) mod mount;
+pub(crate) mod netlink;
 pub(crate) mod notice;
 pub(crate) mod process;
 pub(crate) mod self_exec;

@@ -1,12 +1,29 @@
 //! Published ports: who claims which port of the host, and where it leads. Conflicts are found before anything
 //! is changed.
+//!
+//! The kernel's maps are the truth, for every root on the machine; the files in the run directory only say what to
+//! put back when somebody flushed the firewall. No socket is held for a published port: a port must be able to move
+//! from one container to another, and traffic for it never gets as far as a socket of the host.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
-use crate::container::spec::ContainerPort;
+use crate::container::spec::{ContainerPort, PortBinding, Protocol};
+use crate::id::ContainerId;
+use crate::network::attachment::names_in;
+use crate::network::endpoint::Endpoint;
+use crate::network::firewall::{self, Forward, Table};
+use crate::network::{NetworkError, Networks, conntrack, file_error};
+use crate::store::{self, Durability};
 
 /// A port of the host that leads to a port of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,10 +38,528 @@ pub struct PublishedPort {
     pub target: SocketAddr,
 }
 
+/// What a container has published, as its file says.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    owner: String,
+    ports: Vec<PublishedPort>,
+}
+
+/// Where a container can be reached: one address per family at most.
+#[derive(Debug, Clone, Copy)]
+struct Reach {
+    ipv4: Option<IpAddr>,
+    ipv6: Option<IpAddr>,
+}
+
+/// A port that is to be published, before a port of the host is chosen for it.
+#[derive(Debug)]
+struct Wish {
+    hosts: Vec<(IpAddr, IpAddr)>,
+    candidates: Candidates,
+    container: ContainerPort,
+}
+
+/// Ports of the host to try.
+#[derive(Debug, Clone, Copy)]
+enum Candidates {
+    /// From the first one to the last one.
+    Asked(u16, u16),
+    /// All of them, from a random one on.
+    Any(u16, u16),
+}
+
+/// Which ports are claimed already.
+#[derive(Debug)]
+struct Claims<'a> {
+    table: &'a str,
+    others: &'a [(String, Forward)],
+    chosen: Vec<PublishedPort>,
+}
+
+/// Who has a port already.
+#[derive(Debug)]
+enum Holder {
+    /// A container or a program, as people call it.
+    Somebody(String),
+    /// The address is none of this host's.
+    Nobody,
+}
+
+/// The form of a record.
+const VERSION: u32 = 1;
+/// What the kernel gives to programs when its setting cannot be read (ip(7)).
+const COMMON_EPHEMERAL_PORTS: (u16, u16) = (32768, 60999);
+const LISTENING: &str = "0A";
+
+impl Networks {
+    /// Publishes ports of an attached container, all or none, in one transaction. Replaces what it had published.
+    ///
+    /// A binding without an address is published on every address of the host, in the families the container has an
+    /// address of. A container without a network that has a way in publishes nothing, as with docker.
+    ///
+    /// # Errors
+    /// When a port is taken, naming by whom.
+    pub fn publish(
+        &self,
+        container: &ContainerId,
+        bindings: &[PortBinding],
+        endpoints: &[Endpoint],
+    ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let Some(first) = endpoints.first() else { return Ok(Vec::new()) };
+        let reach = Reach::of(endpoints);
+        let wishes = wishes(bindings, reach)?;
+        if wishes.is_empty() && !self.root.port_run(container).exists() {
+            return Ok(Vec::new());
+        }
+        let owner = format!("{} {}", container.short(), first.party.name);
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        self.ensure_table()?;
+        let taken = firewall::all_forwards()?;
+        let (own, others): (Vec<_>, Vec<_>) = taken
+            .into_iter()
+            .partition(|(table, forward)| table == self.root.tag() && is_of(forward, container));
+        let mut claims = Claims { table: self.root.tag(), others: &others, chosen: Vec::new() };
+        for wish in wishes {
+            let ports = wish.choose(&claims)?;
+            claims.chosen.extend(ports);
+        }
+        let chosen = claims.chosen;
+        self.write_ports(
+            container,
+            &Record { version: VERSION, owner: owner.clone(), ports: chosen.clone() },
+        )?;
+        let own: Vec<Forward> = own.into_iter().map(|(_, forward)| forward).collect();
+        let new: Vec<Forward> = chosen.iter().map(|port| port.forward(&owner)).collect();
+        let replaced = Table::named(self.root.tag()).replace(&own, &new);
+        if let Err(error) = replaced {
+            // What the file says must not come back with the next table.
+            let _ = store::remove_file(&self.root.port_run(container));
+            return Err(error);
+        }
+        forget_flows(&new);
+        Ok(chosen)
+    }
+
+    /// The ports a container has published now.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn published(&self, container: &ContainerId) -> Result<Vec<PublishedPort>, NetworkError> {
+        Ok(self.read_ports(container)?.map(|record| record.ports).unwrap_or_default())
+    }
+
+    /// Moves every published port of one container to another one, which listens on the same ports of its own, in
+    /// one transaction: new connections go to the new container, established ones stay with the old one. What the
+    /// other container has published already, it keeps.
+    ///
+    /// # Errors
+    /// When the other container is not attached to any network with a way in.
+    pub fn move_ports(
+        &self,
+        from: &ContainerId,
+        to: &ContainerId,
+    ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let endpoints = self.endpoints(to)?;
+        let reach = Reach::of(&endpoints);
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        self.ensure_table()?;
+        let moving = self.read_ports(from)?.map(|record| record.ports).unwrap_or_default();
+        let mut kept = self.read_ports(to)?.unwrap_or_default();
+        let Some(first) = endpoints.first() else {
+            return Err(NetworkError::Conflict(format!(
+                "the container {} is attached to no network",
+                to.short()
+            )));
+        };
+        let mut moved = Vec::new();
+        for port in moving {
+            let Some(address) = reach.address(port.target.is_ipv4()) else {
+                let name = &first.party.name;
+                return Err(NetworkError::Conflict(format!(
+                    "the container {name} has no address for {port}"
+                )));
+            };
+            moved.push(PublishedPort { target: SocketAddr::new(address, port.container.port), ..port });
+        }
+        let owner = format!("{} {}", to.short(), first.party.name);
+        let table = Table::named(self.root.tag());
+        let leaving: Vec<Forward> =
+            table.forwards()?.into_iter().filter(|forward| is_of(forward, from)).collect();
+        let coming: Vec<Forward> = moved.iter().map(|port| port.forward(&owner)).collect();
+        // Both files name the ports for a moment; a table made again then takes the first of the two.
+        kept.ports.extend(moved.iter().cloned());
+        self.write_ports(to, &Record { version: VERSION, owner, ports: kept.ports })?;
+        table.replace(&leaving, &coming)?;
+        let path = self.root.port_run(from);
+        store::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
+        Ok(moved)
+    }
+
+    /// Takes back the published ports of a container. The caller holds the lock.
+    pub(crate) fn withdraw(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        let path = self.root.port_run(container);
+        if !path.exists() {
+            return Ok(());
+        }
+        let table = Table::named(self.root.tag());
+        if table.is_current()? {
+            // Not what the file says but what the kernel says: a port that has moved on is not this one's any more.
+            let own: Vec<Forward> =
+                table.forwards()?.into_iter().filter(|forward| is_of(forward, container)).collect();
+            table.remove(&own)?;
+            forget_flows(&own);
+        }
+        store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
+    /// What every file of published ports says, each port once.
+    pub(crate) fn recorded_forwards(&self) -> Result<Vec<Forward>, NetworkError> {
+        let mut seen = HashSet::new();
+        let mut forwards = Vec::new();
+        for container in names_in(&self.root.port_runs())?.iter().filter_map(|name| name.parse().ok()) {
+            let Some(record) = self.read_ports(&container)? else { continue };
+            let new = record
+                .ports
+                .iter()
+                .filter(|port| seen.insert((port.host_ip, port.host_port, port.container.protocol)));
+            forwards.extend(new.map(|port| port.forward(&record.owner)));
+        }
+        Ok(forwards)
+    }
+
+    fn ensure_table(&self) -> Result<(), NetworkError> {
+        if Table::named(self.root.tag()).is_current()? { Ok(()) } else { self.make_table() }
+    }
+
+    fn read_ports(&self, container: &ContainerId) -> Result<Option<Record>, NetworkError> {
+        let path = self.root.port_run(container);
+        store::read_json(&path).map_err(|source| file_error("read", &path, source))
+    }
+
+    fn write_ports(&self, container: &ContainerId, record: &Record) -> Result<(), NetworkError> {
+        let path = self.root.port_run(container);
+        store::private_directory(&self.root.port_runs())
+            .and_then(|()| store::write_json(&path, record, Durability::Rename))
+            .map_err(|source| file_error("write", &path, source))
+    }
+}
+
+// === impl PublishedPort ===
+
+impl PublishedPort {
+    fn forward(&self, owner: &str) -> Forward {
+        Forward {
+            host_ip: self.host_ip,
+            host_port: self.host_port,
+            protocol: self.container.protocol,
+            target: self.target,
+            owner: owner.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for PublishedPort {
     /// As tables print it: `0.0.0.0:8080->80/tcp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = SocketAddr::new(self.host_ip, self.host_port);
         write!(f, "{host}->{}", self.container)
+    }
+}
+
+// === impl Reach ===
+
+impl Reach {
+    fn of(endpoints: &[Endpoint]) -> Self {
+        let best = |address: fn(&Endpoint) -> Option<IpAddr>| {
+            endpoints
+                .iter()
+                .filter(|endpoint| !endpoint.internal)
+                .filter_map(|endpoint| Some((endpoint.gateway_priority, address(endpoint)?)))
+                // The first one of those with the highest priority, like the default route.
+                .rev()
+                .max_by_key(|(priority, _)| *priority)
+                .map(|(_, address)| address)
+        };
+        Self { ipv4: best(Endpoint::ipv4), ipv6: best(Endpoint::ipv6) }
+    }
+
+    fn address(self, ipv4: bool) -> Option<IpAddr> {
+        if ipv4 { self.ipv4 } else { self.ipv6 }
+    }
+}
+
+// === impl Wish ===
+
+fn wishes(bindings: &[PortBinding], reach: Reach) -> Result<Vec<Wish>, NetworkError> {
+    let mut wishes = Vec::new();
+    let mut seen = HashSet::new();
+    for binding in bindings.iter().filter(|binding| seen.insert(*binding)) {
+        let every: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let asked = binding.host_ip.map_or_else(|| every.to_vec(), |address| vec![address]);
+        let hosts: Vec<(IpAddr, IpAddr)> =
+            asked.into_iter().filter_map(|host| Some((host, reach.address(host.is_ipv4())?))).collect();
+        if hosts.is_empty() {
+            let has_way_in = reach.ipv4.or(reach.ipv6).is_some();
+            if let Some(address) = binding.host_ip.filter(|_| has_way_in) {
+                return Err(NetworkError::Invalid(format!(
+                    "port {} cannot be published on {address}: the container has no address of that family",
+                    binding.container
+                )));
+            }
+            continue;
+        }
+        let candidates = match binding.host_port {
+            Some((first, last)) => Candidates::Asked(first, last),
+            None => {
+                let (first, last) = ephemeral_ports();
+                Candidates::Any(first, last)
+            }
+        };
+        wishes.push(Wish { hosts, candidates, container: binding.container });
+    }
+    Ok(wishes)
+}
+
+impl Wish {
+    fn choose(&self, claims: &Claims<'_>) -> Result<Vec<PublishedPort>, NetworkError> {
+        let mut first_conflict = None;
+        for port in self.candidates.ports() {
+            let conflict = self.hosts.iter().find_map(|(host, _)| {
+                self.holder(*host, port, claims).transpose().map(|holder| (*host, holder))
+            });
+            let Some((host, holder)) = conflict else {
+                return Ok(self
+                    .hosts
+                    .iter()
+                    .map(|(host, target)| PublishedPort {
+                        host_ip: *host,
+                        host_port: port,
+                        container: self.container,
+                        target: SocketAddr::new(*target, self.container.port),
+                    })
+                    .collect());
+            };
+            let error = conflict_error(host, port, self.container.protocol, holder?);
+            if matches!(error, NetworkError::Invalid(_)) {
+                return Err(error);
+            }
+            first_conflict.get_or_insert(error);
+        }
+        Err(first_conflict.unwrap_or_else(|| {
+            NetworkError::Invalid(format!("no port of the host is given for {}", self.container))
+        }))
+    }
+
+    fn holder(&self, host: IpAddr, port: u16, claims: &Claims<'_>) -> Result<Option<Holder>, NetworkError> {
+        let protocol = self.container.protocol;
+        let clashes = |address: IpAddr, other: u16, of: Protocol| {
+            let wide = address.is_unspecified() || host.is_unspecified();
+            let meets = address == host || (address.is_ipv4() == host.is_ipv4() && wide);
+            other == port && of == protocol && meets
+        };
+        if claims.chosen.iter().any(|port| clashes(port.host_ip, port.host_port, port.container.protocol)) {
+            return Ok(Some(Holder::Somebody("another port of this container".to_owned())));
+        }
+        let holder =
+            claims.others.iter().find(|(_, taken)| clashes(taken.host_ip, taken.host_port, taken.protocol));
+        if let Some((table, forward)) = holder {
+            let name = forward.owner.split_once(' ').map_or(forward.owner.as_str(), |(_, name)| name);
+            let engine =
+                if table == claims.table { String::new() } else { format!(" of the engine {table}") };
+            return Ok(Some(Holder::Somebody(format!("container {name}{engine}"))));
+        }
+        match try_to_bind(SocketAddr::new(host, port), protocol) {
+            Ok(()) => Ok(None),
+            Err(Errno::ADDRINUSE) => Ok(Some(Holder::Somebody(program_at(port, protocol)))),
+            Err(Errno::ADDRNOTAVAIL) => Ok(Some(Holder::Nobody)),
+            Err(errno) => Err(NetworkError::Link {
+                step: "try the port",
+                object: SocketAddr::new(host, port).to_string(),
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+impl Candidates {
+    fn ports(self) -> Box<dyn Iterator<Item = u16>> {
+        match self {
+            Self::Asked(first, last) => Box::new(first..=last),
+            Self::Any(first, last) => {
+                let mut bytes = [0; 2];
+                // Zeros, should the call be interrupted, are as good a place to begin.
+                let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+                let count = u32::from(last.saturating_sub(first)) + 1;
+                let start = u32::from(u16::from_ne_bytes(bytes)) % count;
+                Box::new(
+                    (0..count).filter_map(move |step| {
+                        u16::try_from(u32::from(first) + (start + step) % count).ok()
+                    }),
+                )
+            }
+        }
+    }
+}
+
+fn conflict_error(host: IpAddr, port: u16, protocol: Protocol, holder: Holder) -> NetworkError {
+    let place = format!("port {}/{protocol}", SocketAddr::new(host, port));
+    match holder {
+        Holder::Somebody(name) => NetworkError::Conflict(format!("{place} is in use by {name}")),
+        Holder::Nobody => {
+            NetworkError::Invalid(format!("{place} cannot be published: {host} is no address of this host"))
+        }
+    }
+}
+
+/// Binds a socket for a moment, which is the kernel's own test for a conflict with any program of the host.
+fn try_to_bind(place: SocketAddr, protocol: Protocol) -> Result<(), Errno> {
+    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let kind = match protocol {
+        Protocol::Tcp => SocketType::STREAM,
+        Protocol::Udp => SocketType::DGRAM,
+        // A program that serves SCTP is so rare that the module is not loaded for the test's sake.
+        Protocol::Sctp => return Ok(()),
+    };
+    let socket: OwnedFd = match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None) {
+        // Without IPv6 nobody can have a port of it.
+        Err(Errno::AFNOSUPPORT) => return Ok(()),
+        socket => socket?,
+    };
+    if place.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if protocol == Protocol::Tcp {
+        // A connection that lingers after its server has ended is no conflict; one that is being served shows when
+        // listening.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &place)?;
+    if protocol == Protocol::Tcp { rustix::net::listen(&socket, 1) } else { Ok(()) }
+}
+
+/// The program that has a socket at this port, as far as /proc tells.
+fn program_at(port: u16, protocol: Protocol) -> String {
+    let inodes: HashSet<String> = ["", "6"]
+        .iter()
+        .filter_map(|family| fs::read_to_string(format!("/proc/thread-self/net/{protocol}{family}")).ok())
+        .flat_map(|table| {
+            table.lines().filter_map(|line| socket_inode(line, port, protocol)).collect::<Vec<_>>()
+        })
+        .collect();
+    names_in(Path::new("/proc"))
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        .find(|pid| has_socket(pid, &inodes))
+        .map_or_else(
+            || "another program".to_owned(),
+            |pid| {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                format!("another program (pid {pid} {})", name.trim())
+            },
+        )
+}
+
+/// The inode in a line of /proc/net/tcp and the like, when the line is a server at this port (proc(5)).
+fn socket_inode(line: &str, port: u16, protocol: Protocol) -> Option<String> {
+    let mut fields = line.split_whitespace();
+    let (_, found) = fields.nth(1)?.rsplit_once(':')?;
+    let state = fields.nth(1)?;
+    let serves = protocol != Protocol::Tcp || state == LISTENING;
+    (serves && u16::from_str_radix(found, 16).ok()? == port).then(|| fields.nth(5).map(str::to_owned))?
+}
+
+fn has_socket(pid: &str, inodes: &HashSet<String>) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries.flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| {
+            let text = target.to_string_lossy();
+            text.strip_prefix("socket:[")
+                .and_then(|rest| rest.strip_suffix(']'))
+                .is_some_and(|inode| inodes.contains(inode))
+        })
+    })
+}
+
+fn ephemeral_ports() -> (u16, u16) {
+    let parse = |text: String| {
+        let mut numbers = text.split_whitespace().map(str::parse);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    };
+    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
+        .ok()
+        .and_then(parse)
+        .filter(|(first, last)| first <= last)
+        .unwrap_or(COMMON_EPHEMERAL_PORTS)
+}
+
+fn is_of(forward: &Forward, container: &ContainerId) -> bool {
+    forward.owner.split(' ').next() == Some(container.short())
+}
+
+/// A client that keeps sending keeps its UDP flow, and with it the place the flow led to before. That is not so for
+/// a new connection, so only UDP needs this. It is a courtesy: without it the flow ends by itself.
+fn forget_flows(forwards: &[Forward]) {
+    let ports: HashSet<u16> = forwards
+        .iter()
+        .filter(|forward| forward.protocol == Protocol::Udp)
+        .map(|forward| forward.host_port)
+        .collect();
+    if !ports.is_empty() {
+        let _: io::Result<()> = conntrack::forget_udp(&ports);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binding(host_ip: Option<&str>, host_port: Option<(u16, u16)>) -> PortBinding {
+        PortBinding {
+            host_ip: host_ip.map(|text| text.parse().unwrap()),
+            host_port,
+            container: ContainerPort { port: 80, protocol: Protocol::Tcp },
+        }
+    }
+
+    fn only_v4() -> Reach {
+        Reach { ipv4: Some("172.18.0.2".parse().unwrap()), ipv6: None }
+    }
+
+    #[test]
+    fn a_binding_is_published_in_the_families_the_container_has() {
+        let hosts = |binding, reach| {
+            wishes(&[binding], reach)
+                .map(|wishes| wishes.into_iter().flat_map(|wish| wish.hosts).count())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(hosts(binding(None, None), only_v4()), Ok(1));
+        let both = Reach { ipv6: Some("fd00::2".parse().unwrap()), ..only_v4() };
+        assert_eq!(hosts(binding(None, None), both), Ok(2));
+        assert_eq!(
+            hosts(binding(Some("::1"), None), only_v4()).unwrap_err(),
+            "port 80/tcp cannot be published on ::1: the container has no address of that family"
+        );
+        assert_eq!(hosts(binding(None, None), Reach { ipv4: None, ipv6: None }), Ok(0));
+    }
+
+    #[test]
+    fn any_port_tries_every_port_once() {
+        let ports: HashSet<u16> = Candidates::Any(100, 120).ports().collect();
+        assert_eq!(ports.len(), 21);
+        assert_eq!(Candidates::Asked(5, 7).ports().collect::<Vec<_>>(), [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_server_is_found_in_the_tables_of_sockets() {
+        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0";
+        assert_eq!(socket_inode(line, 8080, Protocol::Tcp).as_deref(), Some("4711"));
+        assert_eq!(socket_inode(line, 80, Protocol::Tcp), None);
+        assert_eq!(socket_inode(&line.replace(" 0A ", " 01 "), 8080, Protocol::Tcp), None);
+        assert_eq!(socket_inode("sl local_address", 8080, Protocol::Tcp), None);
     }
 }

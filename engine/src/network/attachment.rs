@@ -1,0 +1,353 @@
+//! Attaching containers to networks and letting go of them. An address is claimed by a symbolic link in the
+//! network's run directory, named after the address and leading to the container's id: making one is atomic, and
+//! what a killed process leaves behind says whose it was.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use crate::container::spec::NetworkAttachment;
+use crate::id::{ContainerId, ContainerName, NetworkId};
+use crate::network::endpoint::{Endpoint, EndpointAddress, Party};
+use crate::network::{DEFAULT_NETWORK, Network, NetworkError, Networks, Subnet, file_error, ipam, link};
+use crate::store::{self, Durability};
+
+/// The form of an endpoint's record.
+const VERSION: u32 = 1;
+
+impl Networks {
+    /// Who is attached to a network now.
+    ///
+    /// # Errors
+    /// When an endpoint's record cannot be read.
+    pub fn members(&self, id: &NetworkId) -> Result<Vec<Endpoint>, NetworkError> {
+        read_members(&self.root.network_run(id))
+    }
+
+    /// Where a container is attached now, in the order `eth0`, `eth1`, ….
+    ///
+    /// # Errors
+    /// When an endpoint's record cannot be read.
+    pub fn endpoints(&self, container: &ContainerId) -> Result<Vec<Endpoint>, NetworkError> {
+        let mut endpoints = Vec::new();
+        for network in self.live_networks()? {
+            endpoints.extend(self.endpoint(&network, container)?);
+        }
+        endpoints.sort_by(|one, other| one.interface.cmp(&other.interface));
+        Ok(endpoints)
+    }
+
+    /// Attaches a container: bridges up, addresses allocated, names known. No attachment at all means the default
+    /// network. What is attached already keeps its addresses. Nothing stays attached on failure.
+    ///
+    /// # Errors
+    /// When a network does not exist, or has no address left, or not the one that was asked for.
+    pub fn attach(
+        &self,
+        party: &Party,
+        attachments: &[NetworkAttachment],
+    ) -> Result<Vec<Endpoint>, NetworkError> {
+        let only_default = [NetworkAttachment {
+            network: DEFAULT_NETWORK.to_owned(),
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            mac_address: None,
+            gateway_priority: 0,
+        }];
+        let attachments = if attachments.is_empty() { &only_default } else { attachments };
+        let attached = self.attach_all(party, attachments);
+        if attached.is_err() {
+            // The first failure is the one to tell; what is left then, the next sweep finds.
+            let _ = self.release(&party.container);
+        }
+        attached
+    }
+
+    /// Gives an attached container another name.
+    ///
+    /// # Errors
+    /// When an endpoint's record cannot be written.
+    pub fn rename(&self, container: &ContainerId, name: &ContainerName) -> Result<(), NetworkError> {
+        let _lock = self.lock()?;
+        for mut endpoint in self.endpoints(container)? {
+            endpoint.party.name = name.clone();
+            self.write_endpoint(&endpoint)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back everything a container had: ports, addresses, names. Its links vanish with its network
+    /// namespace. Doing it twice is fine.
+    ///
+    /// # Errors
+    /// When a record cannot be removed.
+    pub fn release(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        if !self.root.network_runs().exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.withdraw(container)?;
+        for network in self.live_networks()? {
+            self.detach(&network, container)?;
+        }
+        Ok(())
+    }
+
+    /// Releases every container that is not among the live ones. Returns what was released.
+    ///
+    /// # Errors
+    /// When a record cannot be read or removed.
+    pub fn sweep(&self, live: &[ContainerId]) -> Result<Vec<ContainerId>, NetworkError> {
+        let mut left: Vec<ContainerId> =
+            names_in(&self.root.port_runs())?.into_iter().filter_map(|name| name.parse().ok()).collect();
+        for network in self.live_networks()? {
+            let directory = self.root.network_run(&network);
+            for name in names_in(&directory)? {
+                let owner =
+                    if name.parse::<IpAddr>().is_ok() { claimant(&directory.join(&name)) } else { name };
+                left.extend(owner.parse::<ContainerId>().ok());
+            }
+        }
+        left.sort();
+        left.dedup();
+        left.retain(|container| !live.contains(container));
+        for container in &left {
+            self.release(container)?;
+            self.drop_stray_claims(container)?;
+        }
+        Ok(left)
+    }
+
+    fn attach_all(
+        &self,
+        party: &Party,
+        attachments: &[NetworkAttachment],
+    ) -> Result<Vec<Endpoint>, NetworkError> {
+        let mut networks = Vec::new();
+        for attachment in attachments {
+            let network = self.find(&attachment.network)?;
+            if !network.is_bridge() {
+                return Err(NetworkError::Invalid(format!(
+                    "the network {} cannot be combined with others",
+                    network.spec.name
+                )));
+            }
+            if networks.iter().any(|other: &Network| other.id == network.id) {
+                let name = network.spec.name;
+                return Err(NetworkError::Invalid(format!("the network {name} is named twice")));
+            }
+            networks.push(if network.spec.subnets.is_empty() { self.ensure_default()? } else { network });
+        }
+        let _lock = self.lock()?;
+        let mut endpoints = Vec::new();
+        for (number, (network, attachment)) in networks.iter().zip(attachments).enumerate() {
+            // Somebody may have removed it since it was found.
+            if !self.root.network(&network.id).exists() {
+                return Err(NetworkError::NotFound(attachment.network.clone()));
+            }
+            self.bring_up(network)?;
+            endpoints.push(self.attach_one(party, network, attachment, number)?);
+        }
+        Ok(endpoints)
+    }
+
+    fn attach_one(
+        &self,
+        party: &Party,
+        network: &Network,
+        attachment: &NetworkAttachment,
+        number: usize,
+    ) -> Result<Endpoint, NetworkError> {
+        let directory = self.root.network_run(&network.id);
+        store::private_directory(&directory).map_err(|source| file_error("make", &directory, source))?;
+        let before = self.endpoint(&network.id, &party.container)?;
+        let addresses = match before.filter(|before| keeps_to(before, attachment)) {
+            Some(before) => before.addresses,
+            None => claim_addresses(&directory, party, network, attachment)?,
+        };
+        let mac = match &attachment.mac_address {
+            Some(text) => link::parse_mac(text)
+                .ok_or_else(|| NetworkError::Invalid(format!("invalid hardware address {text:?}")))?,
+            None => addresses.first().map_or([2, 0, 0, 0, 0, 1], |entry| link::mac_for(entry.address)),
+        };
+        let endpoint = Endpoint {
+            version: VERSION,
+            network: network.id.clone(),
+            network_name: network.spec.name.clone(),
+            party: party.clone(),
+            aliases: attachment.aliases.clone(),
+            interface: format!("eth{number}"),
+            mac_address: link::render_mac(mac),
+            addresses,
+            gateway_priority: attachment.gateway_priority,
+            internal: network.spec.internal,
+            isolated: network.is_isolated(),
+            resolves: network.spec.name.as_str() != DEFAULT_NETWORK,
+            bridge: network.bridge.clone(),
+            mtu: network.mtu(),
+        };
+        self.write_endpoint(&endpoint)?;
+        Ok(endpoint)
+    }
+
+    fn endpoint(
+        &self,
+        network: &NetworkId,
+        container: &ContainerId,
+    ) -> Result<Option<Endpoint>, NetworkError> {
+        let path = self.endpoint_path(network, container);
+        store::read_json(&path).map_err(|source| file_error("read", &path, source))
+    }
+
+    fn write_endpoint(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
+        let path = self.endpoint_path(&endpoint.network, &endpoint.party.container);
+        store::write_json(&path, endpoint, Durability::Rename)
+            .map_err(|source| file_error("write", &path, source))
+    }
+
+    fn endpoint_path(&self, network: &NetworkId, container: &ContainerId) -> PathBuf {
+        self.root.network_run(network).join(container.as_str())
+    }
+
+    fn detach(&self, network: &NetworkId, container: &ContainerId) -> Result<(), NetworkError> {
+        let path = self.endpoint_path(network, container);
+        // A record that cannot be read must not keep its container from being released.
+        if let Ok(Some(endpoint)) = store::read_json::<Endpoint>(&path) {
+            for entry in &endpoint.addresses {
+                drop_claim(&self.root.network_run(network), entry.address, container)?;
+            }
+        }
+        store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
+    /// A process that is killed between claiming an address and writing the endpoint leaves a claim alone.
+    fn drop_stray_claims(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        let _lock = self.lock()?;
+        for network in self.live_networks()? {
+            let directory = self.root.network_run(&network);
+            for address in names_in(&directory)?.iter().filter_map(|name| name.parse().ok()) {
+                drop_claim(&directory, address, container)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The networks that have a run directory.
+    fn live_networks(&self) -> Result<Vec<NetworkId>, NetworkError> {
+        Ok(names_in(&self.root.network_runs())?.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+}
+
+/// Reads every endpoint in the run directory of a network, by container name.
+pub(crate) fn read_members(directory: &Path) -> Result<Vec<Endpoint>, NetworkError> {
+    let mut members = Vec::new();
+    for name in names_in(directory)?.iter().filter(|name| name.parse::<ContainerId>().is_ok()) {
+        let path = directory.join(name);
+        // One that vanished since is attached no more.
+        members
+            .extend(store::read_json::<Endpoint>(&path).map_err(|source| file_error("read", &path, source))?);
+    }
+    members.sort_by(|one, other| one.party.name.cmp(&other.party.name));
+    Ok(members)
+}
+
+fn keeps_to(before: &Endpoint, attachment: &NetworkAttachment) -> bool {
+    attachment.addresses.iter().all(|wanted| before.addresses.iter().any(|entry| entry.address == *wanted))
+}
+
+fn claim_addresses(
+    directory: &Path,
+    party: &Party,
+    network: &Network,
+    attachment: &NetworkAttachment,
+) -> Result<Vec<EndpointAddress>, NetworkError> {
+    let subnets = &network.spec.subnets;
+    let name = &network.spec.name;
+    if let Some(stray) = attachment
+        .addresses
+        .iter()
+        .find(|wanted| !subnets.iter().any(|subnet| subnet.cidr.contains(**wanted)))
+    {
+        return Err(NetworkError::Invalid(format!(
+            "the address {stray} lies in no subnet of the network {name}"
+        )));
+    }
+    let mut addresses = Vec::new();
+    for subnet in subnets {
+        let wanted = attachment.addresses.iter().find(|wanted| subnet.cidr.contains(**wanted));
+        let address = match wanted {
+            Some(wanted) => {
+                ipam::check_address(subnet, *wanted)?;
+                *wanted
+            }
+            None => next_address(directory, subnet).ok_or_else(|| {
+                NetworkError::Conflict(format!(
+                    "no address is left in the subnet {} of the network {name}",
+                    subnet.cidr
+                ))
+            })?,
+        };
+        claim(directory, address, party, network)?;
+        addresses.push(EndpointAddress {
+            address,
+            prefix: subnet.cidr.prefix(),
+            gateway: subnet.gateway.filter(|_| !network.spec.internal),
+        });
+    }
+    Ok(addresses)
+}
+
+fn next_address(directory: &Path, subnet: &Subnet) -> Option<IpAddr> {
+    let cursor = directory.join(if subnet.cidr.is_ipv4() { ".last4" } else { ".last6" });
+    // Without a cursor, or with half of one, the search begins at the first address.
+    let last = fs::read_to_string(&cursor).ok().and_then(|text| text.parse().ok());
+    let is_taken = |address: IpAddr| fs::symlink_metadata(directory.join(address.to_string())).is_ok();
+    let address = ipam::next_address(subnet, last, &is_taken)?;
+    let _ = fs::write(&cursor, address.to_string());
+    Some(address)
+}
+
+fn claim(directory: &Path, address: IpAddr, party: &Party, network: &Network) -> Result<(), NetworkError> {
+    let path = directory.join(address.to_string());
+    match std::os::unix::fs::symlink(party.container.as_str(), &path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let owner = claimant(&path);
+            if owner == party.container.as_str() {
+                return Ok(());
+            }
+            let name = store::read_json::<Endpoint>(&directory.join(&owner))
+                .ok()
+                .flatten()
+                .map_or(owner, |endpoint| endpoint.party.name.to_string());
+            let network = &network.spec.name;
+            Err(NetworkError::Conflict(format!(
+                "the address {address} of the network {network} is in use by container {name}"
+            )))
+        }
+        Err(source) => Err(file_error("claim", &path, source)),
+    }
+}
+
+fn drop_claim(directory: &Path, address: IpAddr, container: &ContainerId) -> Result<(), NetworkError> {
+    let path = directory.join(address.to_string());
+    if claimant(&path) != container.as_str() {
+        return Ok(());
+    }
+    store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+}
+
+/// Who claimed an address; nobody has the empty name.
+fn claimant(path: &Path) -> String {
+    fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The names in a directory; none when there is no directory.
+pub(crate) fn names_in(directory: &Path) -> Result<Vec<String>, NetworkError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|source| file_error("read", directory, source))?,
+    };
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
+}
