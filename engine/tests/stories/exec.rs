@@ -1,1 +1,86 @@
-//! .
+//! A second process in a running container.
+
+use crate::world::World;
+
+#[test]
+fn it_joins_the_same_namespaces_files_and_limits() {
+    let world = World::new();
+    world.background(
+        "--network none --name it --hostname there",
+        "echo secret > /tmp/file; echo ready; sleep 1000",
+    );
+    world.await_log("it", "ready");
+    world
+        .rengine(["exec", "it", "sh", "-c", "hostname; cat /tmp/file; cat /proc/1/comm"])
+        .prints("there\nsecret\nsh\n");
+    let namespaces = "for name in mnt net pid uts ipc cgroup; do readlink /proc/self/ns/$name; done";
+    let joined = world.rengine(["exec", "it", "sh", "-c", namespaces]).succeeds().stdout;
+    let first = world.rengine(["exec", "it", "sh", "-c", &namespaces.replace("self", "1")]).succeeds().stdout;
+    assert_eq!(joined, first);
+}
+
+#[test]
+fn its_exit_code_is_its_own_and_127_and_126_mean_what_they_do() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["exec", "it", "sh", "-c", "exit 5"]).exits(5);
+    world.rengine(["exec", "it", "nosuch"]).exits(127);
+    world.rengine(["exec", "it", "/etc/passwd"]).exits(126);
+    assert_eq!(world.inspect("it", "{{.State.Running}}"), "true");
+}
+
+#[test]
+fn user_directory_and_environment_are_given_per_call() {
+    let world = World::new();
+    world.background("--network none --name it -e A=container", "sleep 1000");
+    world
+        .rengine([
+            "exec",
+            "-u",
+            "guest",
+            "-w",
+            "/etc",
+            "-e",
+            "B=call",
+            "it",
+            "sh",
+            "-c",
+            "id -un; pwd; echo $A $B",
+        ])
+        .succeeds()
+        .prints("guest\n/etc\ncontainer call\n");
+}
+
+#[test]
+fn standard_input_reaches_it() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.feed(["exec", "-i", "it", "cat"], b"through\n").succeeds().prints("through\n");
+}
+
+#[test]
+fn it_has_no_more_rights_than_the_container() {
+    let world = World::new();
+    world.background("--network none --name it --cap-drop ALL", "sleep 1000");
+    let status =
+        world.rengine(["exec", "it", "grep", "-E", "^(CapEff|CapBnd|Seccomp):", "/proc/self/status"]);
+    status.succeeds().prints("CapBnd:\t0000000000000000\nCapEff:\t0000000000000000\nSeccomp:\t2\n");
+}
+
+#[test]
+fn it_ends_with_the_container() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    let running = world.spawn(["exec", "it", "sh", "-c", "echo started; sleep 1000"]);
+    world.rengine(["exec", "it", "sh", "-c", "until pgrep -f started >/dev/null; do sleep 0.05; done"]);
+    world.rengine(["kill", "it"]).succeeds();
+    running.ends().exits(137);
+}
+
+#[test]
+fn nothing_is_executed_in_a_container_that_does_not_run() {
+    let world = World::new();
+    world.background("--network none --name it", "true");
+    world.rengine(["wait", "it"]).succeeds();
+    world.rengine(["exec", "it", "true"]).exits(1).complains("not running");
+}

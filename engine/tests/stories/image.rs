@@ -1,1 +1,124 @@
-//! .
+//! Images: how they come, what they are called, and how they go.
+
+use std::fs;
+use std::process::Command;
+
+use crate::world::{BOX, Running, World, free_port};
+
+#[test]
+fn an_imported_tar_is_an_image_with_the_configuration_it_is_given() {
+    let world = World::new();
+    world.rengine(["images", "--format", "{{.Repository}}:{{.Tag}}"]).succeeds().prints("box:latest\n");
+    assert_eq!(world.inspect(BOX, "{{.Os}}"), "linux");
+    world.rengine(["history", "-q", BOX]).succeeds();
+}
+
+#[test]
+fn an_image_has_as_many_names_as_it_is_given() {
+    let world = World::new();
+    world.rengine(["tag", BOX, "example.com:5000/team/box:1.0"]).succeeds();
+    assert_eq!(world.inspect(BOX, "{{.Id}}"), world.inspect("example.com:5000/team/box:1.0", "{{.Id}}"));
+    world.rengine(["rmi", BOX]).succeeds().shows("Untagged: box:latest");
+    world.rengine(["run", "--rm", "--network", "none", "example.com:5000/team/box:1.0", "true"]).succeeds();
+    world.rengine(["rmi", "example.com:5000/team/box:1.0"]).succeeds().shows("Deleted: sha256:");
+    world.rengine(["images", "-q"]).succeeds().prints("");
+}
+
+#[test]
+fn an_image_in_use_stays() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["rmi", BOX]).exits(1);
+    world.rengine(["rmi", "-f", BOX]).exits(1);
+    world.rengine(["rm", "-f", "it"]).succeeds();
+    world.rengine(["rmi", BOX]).succeeds();
+}
+
+#[test]
+fn what_is_saved_loads_as_the_same_image_elsewhere() {
+    let world = World::new();
+    let archive = world.path("box.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), BOX]).succeeds();
+    let id = world.inspect(BOX, "{{.Id}}");
+    let other = World::empty();
+    other.rengine(["load", "-i", archive.to_str().unwrap()]).succeeds().shows("Loaded image: box:latest");
+    assert_eq!(other.inspect(BOX, "{{.Id}}"), id);
+    other.run("--network none", "echo here").succeeds().prints("here\n");
+}
+
+#[test]
+fn archives_of_others_load() {
+    let world = World::new();
+    let archive = world.path("box.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), BOX]).succeeds();
+    // skopeo reads what was saved, and writes both forms that there are.
+    for (kind, name) in [("docker-archive", "docker.tar"), ("oci-archive", "oci.tar")] {
+        let to = world.path(name);
+        let mut skopeo = Command::new("skopeo");
+        skopeo.args(["copy", "--insecure-policy", "-q"]).arg(format!("docker-archive:{}", archive.display()));
+        Running::start(skopeo.arg(format!("{kind}:{}:other:1", to.display()))).ends().succeeds();
+        let other = World::empty();
+        other.rengine(["load", "-i", to.to_str().unwrap()]).succeeds();
+        let loaded = other.rengine(["images", "-q"]).succeeds().line();
+        other.rengine(["run", "--rm", "--network", "none", &loaded, "echo", "hi"]).succeeds().prints("hi\n");
+    }
+}
+
+#[test]
+fn a_registry_takes_images_and_gives_them_back() {
+    let registry = Registry::start();
+    let world = World::new();
+    let name = format!("127.0.0.1:{}/team/box:1", registry.port);
+    world.rengine(["tag", BOX, &name]).succeeds();
+    world.rengine(["push", &name]).succeeds();
+    let id = world.inspect(BOX, "{{.Id}}");
+    let other = World::empty();
+    other.rengine(["pull", "-q", &name]).succeeds();
+    assert_eq!(other.inspect(&name, "{{.Id}}"), id);
+    other.rengine(["run", "--rm", "--network", "none", &name, "echo", "hi"]).succeeds().prints("hi\n");
+    let missing = format!("127.0.0.1:{}/team/nosuch:1", registry.port);
+    other.rengine(["pull", &missing]).exits(1).complains("nosuch");
+    // A missing image is fetched when it is run.
+    let third = World::empty();
+    third.rengine(["run", "--rm", "--network", "none", &name, "echo", "hi"]).succeeds().prints("hi\n");
+}
+
+#[test]
+fn a_broken_archive_is_refused_and_leaves_nothing() {
+    let world = World::new();
+    let archive = world.path("box.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), BOX]).succeeds();
+    let bytes = fs::read(&archive).unwrap();
+    let half = world.path("half.tar");
+    fs::write(&half, &bytes[..bytes.len() / 2]).unwrap();
+    let other = World::empty();
+    other.rengine(["load", "-i", half.to_str().unwrap()]).exits(1);
+    other.rengine(["images", "-aq"]).succeeds().prints("");
+    let layers = fs::read_dir(other.root().layers()).map_or(0, Iterator::count);
+    assert_eq!(layers, 0);
+}
+
+/// A real registry on loopback; gone when dropped.
+struct Registry {
+    port: u16,
+    _process: Running,
+    _directory: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let storage = directory.path().join("storage");
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+            storage.display()
+        );
+        let path = directory.path().join("config.yml");
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new("docker-registry");
+        let mut process = Running::start(command.arg("serve").arg(&path));
+        process.await_line("listening on");
+        Self { port, _process: process, _directory: directory }
+    }
+}

@@ -1,1 +1,227 @@
-//! .
+//! Running containers: what the program sees, how it ends, and what is left.
+
+use rustix::process::Signal;
+
+use crate::world::{BOX, World};
+
+#[test]
+fn the_output_and_the_exit_code_are_the_programs() {
+    let world = World::new();
+    world.run("--network none", "echo out; echo err >&2; exit 7").exits(7).prints("out\n").complains("err");
+}
+
+#[test]
+fn a_signal_that_ends_the_program_is_128_and_its_number() {
+    let world = World::new();
+    world.run("--network none", "sh -c 'kill -9 $$'; exit $?").exits(137);
+    let id = world.background("--network none", "sleep 1000");
+    world.rengine(["kill", &id]).succeeds();
+    world.rengine(["wait", &id]).succeeds().prints("137\n");
+}
+
+#[test]
+fn a_missing_program_is_127_and_one_that_cannot_run_126() {
+    let world = World::new();
+    world.rengine(["run", "--rm", "--network", "none", BOX, "nosuch"]).exits(127).complains("nosuch");
+    world.rengine(["run", "--rm", "--network", "none", BOX, "/etc/passwd"]).exits(126);
+    world.rengine(["run", "--rm", "--network", "none", "--nosuch", BOX, "true"]).exits(125);
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+}
+
+#[test]
+fn process_1_sees_a_machine_of_its_own() {
+    let world = World::new();
+    let script = "echo $$; hostname; ls /proc | grep -c '^[0-9]'; cat /proc/1/comm; ls -d /sys/class/net/*";
+    let outcome = world.run("--network none --hostname there", script).succeeds();
+    let lines: Vec<_> = outcome.stdout.lines().collect();
+    assert_eq!(lines[..2], ["1", "there"]);
+    assert!(lines[2].parse::<u32>().unwrap() < 5, "{lines:?}");
+    assert_eq!(lines[3..], ["sh", "/sys/class/net/lo"]);
+}
+
+#[test]
+fn the_environment_is_the_images_and_the_flags() {
+    let world = World::new();
+    world
+        .run("--network none -e A=1 -e B=two -w /tmp -h box", "echo $A $B $PWD $HOME $HOSTNAME; echo $PATH")
+        .succeeds()
+        .prints("1 two /tmp /root box\n/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n");
+}
+
+#[test]
+fn a_user_is_found_inside_the_image_with_all_its_groups() {
+    let world = World::new();
+    world
+        .run("--network none -u guest", "id; echo $HOME")
+        .succeeds()
+        .shows("uid=1000(guest) gid=1000(guest)");
+    world.run("--network none -u guest", "id -G").succeeds().prints("1000 50\n");
+    world.run("--network none -u 123:45 --group-add staff", "id -u; id -G").succeeds().prints("123\n45 50\n");
+    world.rengine(["run", "--rm", "--network", "none", "-u", "nobodyhere", BOX, "true"]).fails();
+}
+
+#[test]
+fn what_it_writes_stays_its_own_and_a_read_only_root_refuses() {
+    let world = World::new();
+    world.run("--network none", "echo x > /file && cat /file").succeeds().prints("x\n");
+    world.run("--network none", "cat /file").fails();
+    world.run("--network none --read-only", "echo x > /file").fails().complains("Read-only");
+    world.run("--network none --read-only --tmpfs /tmp", "echo x > /tmp/file && cat /tmp/file").prints("x\n");
+}
+
+#[test]
+fn standard_input_arrives_and_ends() {
+    let world = World::new();
+    world
+        .feed(["run", "--rm", "-i", "--network", "none", BOX, "cat"], b"a line\n")
+        .succeeds()
+        .prints("a line\n");
+    world.feed(["run", "--rm", "--network", "none", BOX, "cat"], b"a line\n").succeeds().prints("");
+    let much = vec![b'x'; 1 << 20];
+    world
+        .feed(["run", "--rm", "-i", "--network", "none", BOX, "wc", "-c"], &much)
+        .succeeds()
+        .prints("1048576\n");
+}
+
+#[test]
+fn a_container_is_started_stopped_and_started_again_with_its_files() {
+    let world = World::new();
+    let id = world.background("--network none --name it", "echo run >> /runs; cat /runs; exec sleep 1000");
+    world.await_log("it", "run");
+    assert_eq!(world.inspect("it", "{{.State.Status}} {{.State.Running}}"), "running true");
+    world.rengine(["stop", "-t", "1", "it"]).succeeds().prints("it\n");
+    assert_eq!(world.inspect("it", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    world.rengine(["start", "it"]).succeeds();
+    world.await_log("it", "run\nrun");
+    assert_eq!(world.inspect("it", "{{.Id}}"), id);
+    world.rengine(["rm", "it"]).fails();
+    world.rengine(["rm", "-f", "it"]).succeeds();
+    world.rengine(["inspect", "it"]).exits(1);
+}
+
+#[test]
+fn a_program_that_hears_its_stop_signal_ends_by_itself() {
+    let world = World::new();
+    let script = "trap 'echo bye; exit 3' USR1; echo ready; while :; do sleep 0.1; done";
+    world.background("--network none --name it --stop-signal USR1", script);
+    world.await_log("it", "ready");
+    world.rengine(["stop", "it"]).succeeds();
+    assert_eq!(world.inspect("it", "{{.State.ExitCode}}"), "3");
+    world.rengine(["logs", "it"]).succeeds().shows("bye");
+}
+
+#[test]
+fn an_init_passes_signals_on_and_takes_orphans_in() {
+    let world = World::new();
+    // Without an init the shell would be process 1 and SIGTERM would be ignored.
+    world.background("--network none --name it --init", "echo ready; exec sleep 1000");
+    world.await_log("it", "ready");
+    world.rengine(["stop", "-t", "60", "it"]).succeeds();
+    assert_eq!(world.inspect("it", "{{.State.ExitCode}}"), "143");
+}
+
+#[test]
+fn an_interrupt_of_the_client_reaches_the_program() {
+    let world = World::new();
+    let script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done";
+    let client = world.spawn(["run", "--rm", "--network", "none", "--name", "it", BOX, "sh", "-c", script]);
+    await_container(&world, "it");
+    world.await_log("it", "ready");
+    client.signal(Signal::INT);
+    client.ends().exits(9);
+}
+
+#[test]
+fn removing_itself_leaves_nothing() {
+    let world = World::new();
+    world.run("--network none -v /anonymous", "true").succeeds();
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+    world.rengine(["volume", "ls", "-q"]).succeeds().prints("");
+}
+
+#[test]
+fn names_are_claimed_once_and_freed() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["run", "-d", "--network", "none", "--name", "it", BOX, "true"]).exits(125).complains("it");
+    world.rengine(["rename", "it", "that"]).succeeds();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["ps", "--format", "{{.Names}}"]).succeeds().shows("that").shows("it");
+}
+
+#[test]
+fn a_policy_starts_it_again_until_a_person_stops_it() {
+    let world = World::new();
+    world.background("--network none --name it --restart on-failure:2", "echo try; exit 1");
+    world.rengine(["wait", "it"]).succeeds().prints("1\n");
+    assert_eq!(world.inspect("it", "{{.RestartCount}}"), "2");
+    world.rengine(["logs", "it"]).succeeds().prints("try\ntry\ntry\n");
+
+    world.background("--network none --name other --restart always", "echo up; sleep 0.2");
+    world.await_log("other", "up\nup");
+    world.rengine(["stop", "-t", "0", "other"]).succeeds();
+    assert_eq!(world.inspect("other", "{{.State.Running}}"), "false");
+}
+
+#[test]
+fn a_terminal_is_a_terminal() {
+    let world = World::new();
+    let id = world.background("-t --network none", "tty; stty size; sleep 1000");
+    world.await_log(&id, "/dev/pts/0");
+    world.run("--network none", "tty").exits(1).prints("not a tty\n");
+}
+
+#[test]
+fn kernel_parameters_and_limits_of_its_own() {
+    let world = World::new();
+    world
+        .run(
+            "--network none --sysctl net.ipv4.ip_forward=1 --ulimit nofile=100:200",
+            "cat /proc/sys/net/ipv4/ip_forward; ulimit -n; ulimit -Hn",
+        )
+        .succeeds()
+        .prints("1\n100\n200\n");
+    world.run("--network none --shm-size 8m", "df -k /dev/shm | tail -1").succeeds().shows("8192");
+}
+
+#[test]
+fn top_and_ps_show_what_runs() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["top", "it"]).succeeds().shows("sleep 1000");
+    world.rengine(["ps"]).succeeds().shows("it").shows("Up ");
+    world.rengine(["stop", "-t", "0", "it"]).succeeds();
+    world.rengine(["ps", "-q"]).succeeds().prints("");
+    world.rengine(["ps", "-a"]).succeeds().shows("Exited (137)");
+}
+
+#[test]
+fn a_missing_image_is_named_and_nothing_is_left() {
+    let world = World::empty();
+    world.rengine(["run", "--rm", "--pull", "never", "nosuch:1", "true"]).exits(125).complains("nosuch:1");
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+}
+
+#[test]
+fn a_detached_container_outlives_its_client_and_waits_for_nobody() {
+    let world = World::new();
+    let id = world.background("--network none", "read nothing; echo over");
+    assert_eq!(id.len(), 64);
+    world.rengine(["wait", &id]).succeeds().prints("0\n");
+    world.rengine(["logs", &id]).succeeds().prints("over\n");
+}
+
+/// Waits until a container of this name exists: a client in the background is making it.
+fn await_container(world: &World, name: &str) {
+    // Names are symbolic links in a directory; its changes are events.
+    let names = world.root().container_names();
+    std::fs::create_dir_all(&names).unwrap();
+    let events = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()).unwrap();
+    let flags = rustix::fs::inotify::WatchFlags::CREATE | rustix::fs::inotify::WatchFlags::MOVED_TO;
+    rustix::fs::inotify::add_watch(&events, &names, flags).unwrap();
+    while std::fs::symlink_metadata(names.join(name)).is_err() {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
+        rustix::fs::inotify::Reader::new(&events, &mut buffer).next().unwrap();
+    }
+}

@@ -49,7 +49,7 @@ fn the_stories_of_limits_hold_on_pure_cgroup2() {
     command.arg(format!("init={}", init.display()));
     // The kernel's own memory is a file of this directory, not of /dev/shm, which may be small.
     command.args(["con=null", "con0=null,fd:1"]).env("TMPDIR", directory.path());
-    let booted = Running::start(command).ends();
+    let booted = Running::start(&mut command).ends();
     let output = fs::read_to_string(directory.path().join("output")).unwrap_or_default();
     let code = fs::read_to_string(&result).unwrap_or_default();
     assert_eq!(code.trim(), "0", "{output}\n{}", booted.stdout);

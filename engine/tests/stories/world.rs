@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -146,7 +146,7 @@ impl World {
     fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
         command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG").stdin(stdin);
-        Running::start(command)
+        Running::start(&mut command)
     }
 }
 
@@ -177,7 +177,7 @@ impl Drop for World {
 
 impl Running {
     /// Starts a program with both outputs piped.
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let text = format!("{command:?}");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(&text);
         Self { command: text, child }
@@ -186,6 +186,17 @@ impl Running {
     /// The host's number for it.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Waits until a line with this text appears on its standard error; what comes later is thrown away.
+    pub(crate) fn await_line(&mut self, text: &str) {
+        let mut lines = BufReader::new(self.child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert_ne!(lines.read_line(&mut line).unwrap(), 0, "{} ended without {text:?}", self.command);
+        }
+        std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
     }
 
     /// Sends it a signal.
