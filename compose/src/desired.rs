@@ -2,6 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::id::Digest;
+use serde::Serialize;
+
+use crate::canonical::config_hash;
+use crate::model::{self, Condition, Project, PullPolicy, ServiceVolume};
 use crate::names::{self, Separator};
 use crate::operation::Milestone;
 
@@ -105,9 +110,53 @@ pub struct DesiredVolume {
     pub config_hash: String,
 }
 
+/// What the command line changes about a project.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// How many containers a service has (`--scale`).
+    pub scale: BTreeMap<String, u32>,
+    /// When images are fetched (`--pull`).
+    pub images: Option<ImagePolicy>,
+    /// How names are joined.
+    pub separator: Separator,
+}
+
 // === impls ===
 
 impl Desired {
+    /// What the project wants.
+    pub fn of(project: &Project, changes: &Changes) -> Self {
+        let services = project
+            .services
+            .iter()
+            .map(|(name, service)| (name.clone(), DesiredService::of(project, service, changes)))
+            .collect();
+        let networks = project.networks.iter().map(|(key, network)| {
+            let desired = DesiredNetwork {
+                name: network.name.clone(),
+                external: network.external,
+                config_hash: hash(network),
+            };
+            (key.clone(), desired)
+        });
+        let volumes = project.volumes.iter().map(|(key, volume)| {
+            let desired = DesiredVolume {
+                name: volume.name.clone(),
+                external: volume.external,
+                config_hash: hash(volume),
+            };
+            (key.clone(), desired)
+        });
+        Self {
+            project: project.name.clone(),
+            separator: changes.separator,
+            services,
+            disabled: project.disabled_services.keys().cloned().collect(),
+            networks: networks.collect(),
+            volumes: volumes.collect(),
+        }
+    }
+
     /// The name of a service's n-th container.
     pub fn container_name(&self, service: &str, number: u32) -> String {
         match self.services.get(service).and_then(|service| service.container_name.clone()) {
@@ -115,6 +164,87 @@ impl Desired {
             None => names::container(self.separator, &self.project, service, number),
         }
     }
+}
+
+impl DesiredService {
+    fn of(project: &Project, service: &model::Service, changes: &Changes) -> Self {
+        let on_networks = service.network_mode.as_deref().is_none_or(str::is_empty);
+        let volumes = service.volumes.iter().filter_map(|volume| match volume {
+            ServiceVolume::Volume { source: Some(key), .. } => Some(key.clone()),
+            _ => None,
+        });
+        let shares = crate::translate::parents(service)
+            .into_iter()
+            .filter_map(|parent| parent.strip_prefix("service:").map(str::to_owned));
+        let contexts = service.build.iter().flat_map(|build| build.additional_contexts.values());
+        Self {
+            scale: changes.scale.get(&service.name).copied().unwrap_or_else(|| service.replicas()),
+            container_name: service.container_name.clone(),
+            config_hash: config_hash(service),
+            image: DesiredImage::of(project, service, changes),
+            depends_on: service
+                .depends_on
+                .iter()
+                .filter(|(name, dependency)| dependency.required || project.services.contains_key(*name))
+                .map(|(name, dependency)| (name.clone(), Needs::from(dependency)))
+                .collect(),
+            shares: shares.collect(),
+            networks: if on_networks { service.networks.keys().cloned().collect() } else { BTreeSet::new() },
+            volumes: volumes.filter(|key| !key.is_empty()).collect(),
+            builds_from: contexts
+                .filter_map(|context| context.strip_prefix("service:").map(str::to_owned))
+                .collect(),
+        }
+    }
+}
+
+impl DesiredImage {
+    fn of(project: &Project, service: &model::Service, changes: &Changes) -> Self {
+        let named = service.image.as_ref().filter(|image| !image.is_empty());
+        let buildable = service.build.is_some();
+        let name = match named {
+            Some(image) => image.clone(),
+            None if buildable => names::image(changes.separator, &project.name, &service.name),
+            None => String::new(),
+        };
+        let own = service.pull().map(|policy| match policy {
+            PullPolicy::Always => ImagePolicy::Always,
+            PullPolicy::Never => ImagePolicy::Never,
+            PullPolicy::Build => ImagePolicy::Build,
+            PullPolicy::Missing | PullPolicy::After(_) => ImagePolicy::Missing,
+        });
+        Self { name, named: named.is_some(), buildable, policy: changes.images.or(own).unwrap_or_default() }
+    }
+}
+
+impl From<&model::Dependency> for Needs {
+    fn from(dependency: &model::Dependency) -> Self {
+        let milestone = match dependency.condition {
+            Condition::Started => Milestone::Started,
+            Condition::Healthy => Milestone::Healthy,
+            Condition::CompletedSuccessfully => Milestone::Completed,
+        };
+        Self { milestone, restart: dependency.restart, required: dependency.required }
+    }
+}
+
+impl std::str::FromStr for ImagePolicy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "always" => Ok(Self::Always),
+            "missing" | "if_not_present" | "policy" => Ok(Self::Missing),
+            "never" => Ok(Self::Never),
+            "build" => Ok(Self::Build),
+            _ => Err(format!("invalid pull policy {text:?}: always, missing, never or build is needed")),
+        }
+    }
+}
+
+/// The hash of a definition's canonical JSON.
+fn hash(definition: &impl Serialize) -> String {
+    Digest::of(&serde_json::to_vec(definition).unwrap_or_default()).hex().to_owned()
 }
 
 impl Default for Needs {

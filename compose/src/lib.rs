@@ -12,6 +12,7 @@ pub mod names;
 pub mod observe;
 pub mod operation;
 pub mod plan;
+pub mod translate;
 
 mod consistency;
 mod discover;

@@ -2,9 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use engine::container::state::HealthStatus;
+use engine::Engine;
+use engine::container::spec::MountSource;
+use engine::container::state::{HealthStatus, State};
+use engine::engine::Container;
 use engine::id::{ContainerId, ImageId, NetworkId, VolumeName};
 
+use crate::desired::Desired;
+use crate::labels;
 use crate::operation::Existing;
 
 /// What exists for one project.
@@ -90,6 +95,55 @@ pub struct SeenVolume {
     pub config_hash: String,
 }
 
+/// Looks at what exists for the project.
+pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
+    let mut observed = Observed { containers: containers(engine, &desired.project)?, ..Observed::default() };
+    let wanted: BTreeSet<&str> = desired.networks.values().map(|network| network.name.as_str()).collect();
+    for network in engine.networks().list()? {
+        let all = &network.spec.labels;
+        if labels::belongs_to(all, &desired.project) || wanted.contains(network.spec.name.as_str()) {
+            let seen = SeenNetwork {
+                id: network.id.clone(),
+                project: all.get(labels::PROJECT).cloned(),
+                key: labels::value(all, labels::NETWORK).to_owned(),
+                config_hash: labels::value(all, labels::CONFIG_HASH).to_owned(),
+            };
+            observed.networks.insert(network.spec.name.to_string(), seen);
+        }
+    }
+    let wanted: BTreeSet<&str> = desired.volumes.values().map(|volume| volume.name.as_str()).collect();
+    for volume in engine.volumes().list()? {
+        let all = &volume.labels;
+        if labels::belongs_to(all, &desired.project) || wanted.contains(volume.name.as_str()) {
+            let seen = SeenVolume {
+                project: all.get(labels::PROJECT).cloned(),
+                key: labels::value(all, labels::VOLUME).to_owned(),
+                config_hash: labels::value(all, labels::CONFIG_HASH).to_owned(),
+            };
+            observed.volumes.insert(volume.name.to_string(), seen);
+        }
+    }
+    let images: BTreeSet<&str> = desired.services.values().map(|service| service.image.name.as_str()).collect();
+    for name in images.into_iter().filter(|name| !name.is_empty()) {
+        if let Some(image) = engine.images().find(name)? {
+            observed.images.insert(name.to_owned(), image.id);
+        }
+    }
+    Ok(observed)
+}
+
+/// The containers of a project, by service and number.
+pub fn containers(engine: &Engine, project: &str) -> engine::Result<Vec<SeenContainer>> {
+    let mut containers: Vec<SeenContainer> = engine
+        .containers()?
+        .iter()
+        .filter(|container| labels::belongs_to(&container.record.spec.labels, project))
+        .map(SeenContainer::of)
+        .collect();
+    containers.sort_by(|a, b| (&a.service, a.number, &a.name).cmp(&(&b.service, b.number, &b.name)));
+    Ok(containers)
+}
+
 // === impls ===
 
 impl Observed {
@@ -100,6 +154,34 @@ impl Observed {
 }
 
 impl SeenContainer {
+    /// What the planner needs to know of a container.
+    pub fn of(container: &Container) -> Self {
+        let record = &container.record;
+        let all = &record.spec.labels;
+        let health = match &container.state {
+            State::Running(running) => running.health.as_ref().map(|health| health.status),
+            _ => None,
+        };
+        let volumes = record.spec.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => name.clone(),
+            _ => None,
+        });
+        Self {
+            id: record.id.clone(),
+            name: record.name.to_string(),
+            service: labels::value(all, labels::SERVICE).to_owned(),
+            number: labels::value(all, labels::NUMBER).parse().unwrap_or(0),
+            one_off: labels::value(all, labels::ONE_OFF) == "True",
+            life: Life::of(&container.state),
+            health,
+            config_hash: labels::value(all, labels::CONFIG_HASH).to_owned(),
+            image: record.image.clone(),
+            networks: record.spec.network.names().into_iter().collect(),
+            volumes: volumes.collect(),
+            created: record.created.as_second(),
+        }
+    }
+
     /// As operations name it.
     pub fn existing(&self) -> Existing {
         Existing { id: self.id.clone(), name: self.name.clone(), service: self.service.clone() }
@@ -107,6 +189,17 @@ impl SeenContainer {
 }
 
 impl Life {
+    fn of(state: &State) -> Self {
+        match state {
+            State::Created => Self::Created,
+            State::Running(running) if running.paused => Self::Paused,
+            State::Running(_) => Self::Running,
+            State::Restarting(_) => Self::Restarting,
+            State::Exited(exited) => Self::Exited(exited.code),
+            State::Removing => Self::Removing,
+        }
+    }
+
     /// Whether its first process is, or is about to be, alive.
     pub fn is_up(self) -> bool {
         matches!(self, Self::Running | Self::Paused | Self::Restarting)
