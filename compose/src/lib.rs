@@ -1,9 +1,11 @@
 //! The Compose Specification on the engine: load, plan, execute, watch.
 
+pub mod build;
 pub mod canonical;
 pub mod cause;
 pub mod desired;
 pub mod diagnostic;
+pub mod execute;
 pub mod graph;
 pub mod labels;
 pub mod load;
@@ -12,6 +14,7 @@ pub mod names;
 pub mod observe;
 pub mod operation;
 pub mod plan;
+pub mod runtime;
 pub mod translate;
 
 mod consistency;

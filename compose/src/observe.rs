@@ -123,7 +123,8 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
             observed.volumes.insert(volume.name.to_string(), seen);
         }
     }
-    let images: BTreeSet<&str> = desired.services.values().map(|service| service.image.name.as_str()).collect();
+    let images: BTreeSet<&str> =
+        desired.services.values().map(|service| service.image.name.as_str()).collect();
     for name in images.into_iter().filter(|name| !name.is_empty()) {
         if let Some(image) = engine.images().find(name)? {
             observed.images.insert(name.to_owned(), image.id);

@@ -15,7 +15,7 @@ use engine::container::spec::{
     ContainerPort, ContainerSpec, DnsSpec, Grace, HealthCheck, LogSpec, NamespaceMode, ProcessSpec,
     RestartPolicy,
 };
-use engine::id::{ContainerId, ContainerName, VolumeName};
+use engine::id::{ContainerId, ContainerName, ImageId, VolumeName};
 use engine::image::config::RunConfig;
 use engine::quantity::Span;
 
@@ -32,8 +32,10 @@ pub struct Circumstances<'a> {
     pub name: &'a str,
     /// Which of the service's containers it is.
     pub number: u32,
-    /// The image, by id or name.
+    /// The image's name.
     pub image: &'a str,
+    /// The image.
+    pub image_id: &'a ImageId,
     /// The image's configuration.
     pub image_config: &'a RunConfig,
     /// The hash of the service's definition.
@@ -201,7 +203,7 @@ fn container_labels(
         (labels::SERVICE, service.name.clone()),
         (labels::ONE_OFF, one_off.to_owned()),
         (labels::CONFIG_HASH, around.config_hash.to_owned()),
-        (labels::IMAGE, around.image.to_owned()),
+        (labels::IMAGE, around.image_id.to_string()),
         (labels::DEPENDS_ON, dependencies.join(",")),
         (labels::WORKING_DIR, project.working_dir.display().to_string()),
         (labels::CONFIG_FILES, files.join(",")),

@@ -153,6 +153,11 @@ impl Root {
         self.port_runs().join(id.as_str())
     }
 
+    /// What a compose project keeps while it runs: its lock, and contents that are in no file of the user's.
+    pub fn project(&self, name: &str) -> PathBuf {
+        self.run.join("projects").join(name)
+    }
+
     /// All volumes.
     pub fn volumes(&self) -> PathBuf {
         self.state.join("volumes")

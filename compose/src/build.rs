@@ -1,0 +1,191 @@
+//! From a service's `build` to what the builder is asked. Pure but for the caller's own environment.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use engine::builder::{
+    BuildRequest, CacheUse, DockerfileSource, NamedContext, RunOptions, Secret, SecretSource,
+};
+use engine::container::spec::{NetworkAttachment, NetworkMode, Ulimit};
+use engine::error::{Error, Result};
+use engine::image::Reference;
+
+use crate::desired::Desired;
+use crate::model::{Build, Project, Service};
+
+/// What the command line adds to every build.
+#[derive(Debug, Clone, Default)]
+pub struct BuildFlags {
+    /// Nothing is taken from the cache.
+    pub no_cache: bool,
+    /// Base images are always asked for at their registry.
+    pub pull: bool,
+    /// Further build arguments.
+    pub args: BTreeMap<String, String>,
+    /// Whether the steps are not shown.
+    pub quiet: bool,
+}
+
+/// The request to build the image of a service.
+///
+/// # Errors
+/// When a value makes no sense to the builder.
+pub fn request(
+    project: &Project,
+    desired: &Desired,
+    service: &Service,
+    flags: &BuildFlags,
+) -> Result<BuildRequest> {
+    let wrong = |key: &str, problem: String| {
+        Error::invalid(format!("service {}: build.{key}: {problem}", service.name))
+    };
+    let build = service
+        .build
+        .as_ref()
+        .ok_or_else(|| Error::invalid(format!("service {} says nothing of a build", service.name)))?;
+    let context = build.context.as_deref().unwrap_or(".");
+    if context.contains("://") || context == "-" {
+        return Err(wrong(
+            "context",
+            format!("{context:?} is not a directory, which is all that can be built"),
+        ));
+    }
+    let context = project.working_dir.join(context);
+    if !context.is_dir() {
+        return Err(wrong("context", format!("{} is not a directory", context.display())));
+    }
+    let reference = |name: &str| name.parse::<Reference>().map_err(|error| wrong("tags", error.to_string()));
+    let name = &desired.services[service.name.as_str()].image.name;
+    let mut request = BuildRequest::of(&context);
+    request.dockerfile = dockerfile(build, &context);
+    request.contexts = contexts(project, desired, build, &wrong)?;
+    request.target = build.target.clone();
+    request.args = arguments(project, build);
+    request.args.extend(flags.args.clone());
+    request.tags = vec![reference(name)?];
+    for tag in &build.tags {
+        request.tags.push(reference(tag)?);
+    }
+    request.labels = build.labels.clone();
+    request.cache = match (&build.no_cache_filter, build.no_cache || flags.no_cache) {
+        (_, true) => CacheUse::None,
+        (stages, false) if stages.is_empty() => CacheUse::All,
+        (stages, false) => CacheUse::NotIn(stages.clone()),
+    };
+    request.pull = build.pull || flags.pull;
+    let platform = service.platform.as_ref().or(build.platforms.first());
+    request.platform = match platform {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|error| wrong("platforms", format!("{error}")))?),
+    };
+    request.run = run_options(build, &wrong)?;
+    request.secrets = secrets(project, build, &wrong)?;
+    Ok(request)
+}
+
+fn dockerfile(build: &Build, context: &Path) -> DockerfileSource {
+    match (&build.dockerfile_inline, &build.dockerfile) {
+        (Some(text), _) => DockerfileSource::Inline(text.clone()),
+        (None, Some(file)) => DockerfileSource::File(context.join(file)),
+        (None, None) => DockerfileSource::Default,
+    }
+}
+
+/// Arguments without a value have the one of the project's environment, or none at all.
+fn arguments(project: &Project, build: &Build) -> BTreeMap<String, String> {
+    build
+        .args
+        .iter()
+        .filter_map(|(key, value)| {
+            let value = value.as_ref().or_else(|| project.environment.get(key))?;
+            Some((key.clone(), value.clone()))
+        })
+        .collect()
+}
+
+fn contexts(
+    project: &Project,
+    desired: &Desired,
+    build: &Build,
+    wrong: &dyn Fn(&str, String) -> Error,
+) -> Result<BTreeMap<String, NamedContext>> {
+    let key = "additional_contexts";
+    let mut contexts = BTreeMap::new();
+    for (name, source) in &build.additional_contexts {
+        let image = match source.strip_prefix("service:") {
+            Some(other) => {
+                let other = desired
+                    .services
+                    .get(other)
+                    .ok_or_else(|| wrong(key, format!("there is no service {other:?}")))?;
+                Some(other.image.name.as_str())
+            }
+            None => source.strip_prefix("docker-image://"),
+        };
+        let context = match image {
+            Some(image) => {
+                NamedContext::Image(image.parse().map_err(|error| wrong(key, format!("{image:?}: {error}")))?)
+            }
+            None => {
+                let directory = project.working_dir.join(source);
+                if !directory.is_dir() {
+                    return Err(wrong(key, format!("{source:?} is not a directory")));
+                }
+                NamedContext::Directory(directory)
+            }
+        };
+        contexts.insert(name.clone(), context);
+    }
+    Ok(contexts)
+}
+
+fn run_options(build: &Build, wrong: &dyn Fn(&str, String) -> Error) -> Result<RunOptions> {
+    let network = match build.network.as_deref() {
+        None | Some("" | "default" | "bridge") => NetworkMode::Bridge(Vec::new()),
+        Some("host") => NetworkMode::Host,
+        Some("none") => NetworkMode::None,
+        Some(name) => {
+            let name = name.parse().map_err(|error| wrong("network", format!("{error}")))?;
+            NetworkMode::Bridge(vec![NetworkAttachment::to(&name)])
+        }
+    };
+    let mut extra_hosts = Vec::new();
+    for line in &build.extra_hosts {
+        let (name, address) = line
+            .split_once(['=', ':'])
+            .ok_or_else(|| wrong("extra_hosts", format!("{line:?} is not name=address")))?;
+        extra_hosts.push((name.to_owned(), address.to_owned()));
+    }
+    let ulimits = build
+        .ulimits
+        .iter()
+        .map(|(name, limit)| (name.clone(), Ulimit { soft: limit.soft(), hard: limit.hard() }));
+    Ok(RunOptions {
+        allow_host_network: matches!(network, NetworkMode::Host)
+            || build.entitlements.iter().any(|entitlement| entitlement == "network.host"),
+        allow_insecure: build.privileged
+            || build.entitlements.iter().any(|entitlement| entitlement == "security.insecure"),
+        network,
+        extra_hosts,
+        shm_size: Some(build.shm_size).filter(|size| size.0 > 0),
+        ulimits: ulimits.collect(),
+        ..RunOptions::default()
+    })
+}
+
+fn secrets(project: &Project, build: &Build, wrong: &dyn Fn(&str, String) -> Error) -> Result<Vec<Secret>> {
+    let secret = |reference: &crate::model::FileReference| {
+        let object = project
+            .secrets
+            .get(&reference.source)
+            .ok_or_else(|| wrong("secrets", format!("{:?} is not defined", reference.source)))?;
+        let source = match (&object.file, &object.environment) {
+            (Some(file), _) => SecretSource::File(PathBuf::from(file)),
+            (None, Some(variable)) => SecretSource::Variable(variable.clone()),
+            (None, None) => return Err(wrong("secrets", format!("{:?} has no source", reference.source))),
+        };
+        let id = reference.target.clone().filter(|target| !target.is_empty());
+        Ok(Secret { id: id.unwrap_or_else(|| reference.source.clone()), source })
+    };
+    build.secrets.iter().map(secret).collect()
+}

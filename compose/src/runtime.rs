@@ -1,0 +1,576 @@
+//! Does single operations on the engine, for one project. It blocks, and it decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use engine::container::exec::ExecSpec;
+use engine::container::spec::{ContainerSpec, Seccomp};
+use engine::container::state::State;
+use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
+use engine::error::{Error, Kind, Result};
+use engine::id::{ContainerId, VolumeName};
+use engine::image::{PullOptions, Reference};
+use engine::network::{NetworkSpec, Subnet};
+use engine::store;
+use engine::volume::VolumeSpec;
+
+use crate::build::{self, BuildFlags};
+use crate::desired::Desired;
+use crate::labels;
+use crate::model::{Hook, Project, Service};
+use crate::operation::{Existing, Instance, Milestone, Operation};
+use crate::translate::{self, Circumstances};
+
+/// The engine as one project sees it.
+pub struct Runtime {
+    engine: Engine,
+    project: Project,
+    desired: Desired,
+    flags: Flags,
+    /// Containers made so far, by name.
+    made: Mutex<BTreeMap<String, ContainerId>>,
+    tell: Tell,
+}
+
+/// What the command line says about how things are done.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// How images are built.
+    pub build: BuildFlags,
+    /// Whether anonymous volumes start empty.
+    pub renew_volumes: bool,
+    /// Whether pulling is not shown.
+    pub quiet_pull: bool,
+}
+
+/// Takes lines for people: the steps of a build, the layers of a pull, warnings.
+pub type Tell = Box<dyn Fn(Telling<'_>) + Send + Sync>;
+
+/// A line for people.
+#[derive(Debug)]
+pub enum Telling<'a> {
+    /// What a build says, as it is.
+    Build(&'a str, &'a [u8]),
+    /// How far an image's layers are.
+    Pull(&'a str, engine::image::Progress),
+    /// Something is not as it should be and goes on nevertheless.
+    Warning(String),
+}
+
+/// A failure of one operation, with what it was done to.
+#[derive(Debug)]
+pub struct Failure {
+    /// The service, when it is about one.
+    pub service: Option<String>,
+    /// The container, network, volume or image.
+    pub object: String,
+    /// Why.
+    pub error: Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(service) = &self.service {
+            write!(f, "service {service}: ")?;
+        }
+        let text = engine::error::chain(&self.error);
+        if !text.contains(&self.object) {
+            write!(f, "{}: ", self.object)?;
+        }
+        f.write_str(&text)
+    }
+}
+
+// === impl Runtime ===
+
+impl Runtime {
+    /// The engine as this project sees it.
+    pub fn new(engine: Engine, project: Project, desired: Desired, flags: Flags, tell: Tell) -> Self {
+        Self { engine, project, desired, flags, made: Mutex::default(), tell }
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The project.
+    pub fn project(&self) -> &Project {
+        &self.project
+    }
+
+    /// What the project wants.
+    pub fn desired(&self) -> &Desired {
+        &self.desired
+    }
+
+    /// Does one operation.
+    pub fn perform(&self, operation: &Operation) -> Result<(), Failure> {
+        self.act(operation).map_err(|error| {
+            let (service, object) = subject(operation);
+            Failure { service, object, error }
+        })
+    }
+
+    fn act(&self, operation: &Operation) -> Result<()> {
+        match operation {
+            Operation::PullImage { image, service, or_build } => self.pull(image, service, *or_build),
+            Operation::BuildImage { service, .. } => self.build(service),
+            Operation::CreateNetwork { key, .. } => self.create_network(key),
+            Operation::RemoveNetwork { name, .. } => self.still_used(self.engine.remove_network(name)),
+            Operation::CreateVolume { key, .. } => self.create_volume(key),
+            Operation::RemoveVolume { name } => self.still_used(self.engine.remove_volume(name)),
+            Operation::RemoveImage { image } => {
+                self.still_used(self.engine.remove_image(image, false).map(drop))
+            }
+            Operation::CreateContainer { service, number, name, replaces } => {
+                self.create_container(service, *number, name, replaces.as_ref())
+            }
+            Operation::RenameContainer { container, to } => {
+                self.engine.rename(&container.id, &to.parse().map_err(|error| invalid_name(to, error))?)
+            }
+            Operation::StartContainer { instance } => self.start(instance),
+            Operation::StopContainer { container, grace } => {
+                self.run_hooks(&container.service, &container.id, |service| &service.pre_stop)?;
+                gone_is_fine(self.engine.stop(&container.id, &StopOptions { signal: None, grace: *grace }))
+            }
+            Operation::KillContainer { container, signal } => self.engine.kill(&container.id, *signal),
+            Operation::PauseContainer { container } => self.engine.pause(&container.id),
+            Operation::UnpauseContainer { container } => self.engine.unpause(&container.id),
+            Operation::RemoveContainer { container, volumes } => gone_is_fine(
+                self.engine.remove(&container.id, &RemoveOptions { force: true, volumes: *volumes }),
+            ),
+            Operation::Await { instances, milestone, .. } => self.wait(instances, *milestone),
+        }
+    }
+
+    /// A network, volume or image that others use stays, with a warning; one that is gone is gone.
+    fn still_used(&self, result: Result<()>) -> Result<()> {
+        match result {
+            Err(error) if error.kind() == Kind::Conflict => {
+                (self.tell)(Telling::Warning(format!("left in place: {}", engine::error::chain(&error))));
+                Ok(())
+            }
+            other => gone_is_fine(other),
+        }
+    }
+
+    fn service(&self, name: &str) -> Result<&Service> {
+        self.project.services.get(name).ok_or_else(|| Error::not_found(format!("no such service: {name}")))
+    }
+
+    /// The id of a container that was there or was made on the way.
+    pub fn id_of(&self, instance: &Instance) -> Result<ContainerId> {
+        match instance {
+            Instance::Existing(Existing { id, .. }) => Ok(id.clone()),
+            Instance::Planned { name, .. } => {
+                let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+                made.map_or_else(|| self.engine.find_id(name), Ok)
+            }
+        }
+    }
+}
+
+// === impl Runtime: images, networks, volumes ===
+
+impl Runtime {
+    fn pull(&self, image: &str, service: &str, or_build: bool) -> Result<()> {
+        let pulled = self.pull_image(image, service);
+        match pulled {
+            Err(error) if or_build => {
+                let why = engine::error::chain(&error);
+                (self.tell)(Telling::Warning(format!(
+                    "image {image} is built, since it cannot be pulled: {why}"
+                )));
+                self.build(service)
+            }
+            other => other,
+        }
+    }
+
+    fn pull_image(&self, image: &str, service: &str) -> Result<()> {
+        let reference: Reference =
+            image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?;
+        let platform = match &self.service(service)?.platform {
+            None => None,
+            Some(text) => Some(
+                text.parse()
+                    .map_err(|error| Error::invalid(format!("platform {text:?}")).with_source(error))?,
+            ),
+        };
+        let options = PullOptions { platform, ..PullOptions::default() };
+        let progress = |progress| {
+            if !self.flags.quiet_pull {
+                (self.tell)(Telling::Pull(image, progress));
+            }
+        };
+        self.engine.images().pull(&reference, &options, &progress)?;
+        Ok(())
+    }
+
+    fn build(&self, service: &str) -> Result<()> {
+        let request =
+            build::request(&self.project, &self.desired, self.service(service)?, &self.flags.build)?;
+        let mut plain = engine::builder::progress::Plain::default();
+        self.engine.build(&request, &mut |event| {
+            let text = plain.text(&event);
+            if !self.flags.build.quiet && !text.is_empty() {
+                (self.tell)(Telling::Build(service, text.as_bytes()));
+            }
+        })?;
+        Ok(())
+    }
+
+    fn create_network(&self, key: &str) -> Result<()> {
+        let (Some(network), Some(desired)) = (self.project.networks.get(key), self.desired.networks.get(key))
+        else {
+            return Err(Error::not_found(format!("network {key} is not defined")));
+        };
+        let invalid = |error: &dyn fmt::Display| Error::invalid(format!("network {key}: {error}"));
+        let mut spec = NetworkSpec::new(network.name.parse().map_err(|error| invalid(&error))?);
+        if let Some(driver) = network.driver.as_ref().filter(|driver| *driver != "default") {
+            spec.driver.clone_from(driver);
+        }
+        spec.internal = network.internal;
+        spec.ipv6 = network.enable_ipv6.unwrap_or_default();
+        spec.options = network.driver_opts.clone();
+        for pool in &network.ipam.config {
+            let Some(cidr) = &pool.subnet else { continue };
+            let mut aux_addresses = BTreeMap::new();
+            for (name, address) in &pool.aux_addresses {
+                aux_addresses.insert(name.clone(), address.parse().map_err(|error| invalid(&error))?);
+            }
+            spec.subnets.push(Subnet {
+                cidr: cidr.parse().map_err(|error| invalid(&error))?,
+                gateway: match &pool.gateway {
+                    None => None,
+                    Some(address) => Some(address.parse().map_err(|error| invalid(&error))?),
+                },
+                ip_range: match &pool.ip_range {
+                    None => None,
+                    Some(range) => Some(range.parse().map_err(|error| invalid(&error))?),
+                },
+                aux_addresses,
+            });
+        }
+        spec.labels = self.resource_labels(&network.labels, labels::NETWORK, key, &desired.config_hash);
+        self.engine.networks().create(spec)?;
+        Ok(())
+    }
+
+    fn create_volume(&self, key: &str) -> Result<()> {
+        let (Some(volume), Some(desired)) = (self.project.volumes.get(key), self.desired.volumes.get(key))
+        else {
+            return Err(Error::not_found(format!("volume {key} is not defined")));
+        };
+        let name: VolumeName = volume.name.parse().map_err(|error| invalid_name(&volume.name, error))?;
+        self.engine.volumes().create(VolumeSpec {
+            name: Some(name),
+            driver: volume.driver.clone().unwrap_or_default(),
+            options: volume.driver_opts.clone(),
+            labels: self.resource_labels(&volume.labels, labels::VOLUME, key, &desired.config_hash),
+        })?;
+        Ok(())
+    }
+
+    fn resource_labels(
+        &self,
+        own: &BTreeMap<String, String>,
+        kind: &str,
+        key: &str,
+        hash: &str,
+    ) -> BTreeMap<String, String> {
+        let mut all = own.clone();
+        let ours = [
+            (labels::PROJECT, self.project.name.as_str()),
+            (kind, key),
+            (labels::CONFIG_HASH, hash),
+            (labels::VERSION, env!("CARGO_PKG_VERSION")),
+        ];
+        all.extend(ours.map(|(label, value)| (label.to_owned(), value.to_owned())));
+        all
+    }
+}
+
+// === impl Runtime: containers ===
+
+/// A container `run` makes: what differs from the service's own.
+#[derive(Debug, Clone)]
+pub struct OneOff {
+    /// Its name.
+    pub name: String,
+    /// What tells it apart from others.
+    pub slug: String,
+}
+
+impl Runtime {
+    fn create_container(
+        &self,
+        service: &str,
+        number: u32,
+        name: &str,
+        replaces: Option<&ContainerId>,
+    ) -> Result<()> {
+        let service = self.service(service)?;
+        let spec = self.specification(service, name, number, None, replaces)?;
+        let created = self.engine.create(spec)?;
+        for warning in created.warnings {
+            (self.tell)(Telling::Warning(format!("container {name}: {warning}")));
+        }
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), created.id);
+        Ok(())
+    }
+
+    /// Makes a container for `run`, after `change` had its way with the specification.
+    pub fn create_one_off(
+        &self,
+        service: &str,
+        one_off: &OneOff,
+        change: impl FnOnce(&mut ContainerSpec) -> Result<()>,
+    ) -> Result<ContainerId> {
+        let service = self.service(service)?;
+        let mut spec = self.specification(service, &one_off.name, 0, Some(&one_off.slug), None)?;
+        change(&mut spec)?;
+        Ok(self.engine.create(spec)?.id)
+    }
+
+    fn specification(
+        &self,
+        service: &Service,
+        name: &str,
+        number: u32,
+        slug: Option<&str>,
+        replaces: Option<&ContainerId>,
+    ) -> Result<ContainerSpec> {
+        let desired = &self.desired.services[service.name.as_str()];
+        let image = self.engine.images().get(&desired.image.name)?;
+        let inherited = match replaces {
+            Some(old) if !self.flags.renew_volumes => self.anonymous_volumes(old)?,
+            _ => BTreeMap::new(),
+        };
+        let replaced = replaces.map(|old| old.short().to_owned());
+        let around = Circumstances {
+            name,
+            number,
+            image: &desired.image.name,
+            image_id: &image.id,
+            image_config: &image.config.config,
+            config_hash: &desired.config_hash,
+            slug,
+            replaces: replaced.as_deref(),
+            parents: &self.parents(service)?,
+            inherited: &inherited,
+            contents: &self.engine.root().project(&self.project.name).join("contents"),
+        };
+        let translated = translate::container(&self.project, service, &around)
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        self.write_contents(&translated.files)?;
+        let mut spec = translated.spec;
+        self.read_seccomp(&mut spec)?;
+        Ok(spec)
+    }
+
+    /// The containers whose namespaces or volumes the service's are to share, by the name the file gives them.
+    fn parents(&self, service: &Service) -> Result<BTreeMap<String, ContainerId>> {
+        let mut parents = BTreeMap::new();
+        for text in translate::parents(service) {
+            let id = match text.split_once(':') {
+                Some(("service", other)) => self.first_of(other)?,
+                _ => self.engine.find_id(text.trim_start_matches("container:"))?,
+            };
+            parents.insert(text, id);
+        }
+        Ok(parents)
+    }
+
+    /// A service's container with the lowest number; of two with one number, the one made last.
+    fn first_of(&self, service: &str) -> Result<ContainerId> {
+        let mut all = crate::observe::containers(&self.engine, &self.project.name)?;
+        all.retain(|container| container.service == service && !container.one_off);
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = |id: &ContainerId| made.values().any(|new| new == id);
+        all.into_iter()
+            .min_by_key(|container| (container.number, !is_new(&container.id), -container.created))
+            .map(|container| container.id)
+            .ok_or_else(|| Error::not_found(format!("service {service} has no container")))
+    }
+
+    fn anonymous_volumes(&self, old: &ContainerId) -> Result<BTreeMap<PathBuf, VolumeName>> {
+        let mounts = self.engine.container(old.as_str())?.record.spec.mounts;
+        let volumes = self.engine.volumes();
+        Ok(translate::anonymous(
+            &mounts,
+            |name| matches!(volumes.find(name), Ok(Some(volume)) if volume.anonymous),
+        ))
+    }
+
+    fn write_contents(&self, files: &[translate::ContentFile]) -> Result<()> {
+        for file in files {
+            let failed = |error| Error::failed(format!("write {}", file.path.display()), error);
+            if let Some(directory) = file.path.parent() {
+                store::private_directory(directory).map_err(failed)?;
+            }
+            store::write_atomic(&file.path, &file.bytes, 0o600, store::Durability::Rename).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// A profile is named by its file, which starts from the project's directory.
+    fn read_seccomp(&self, spec: &mut ContainerSpec) -> Result<()> {
+        if let Seccomp::Profile(file) = &spec.security.seccomp {
+            let path = self.project.working_dir.join(file);
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                Error::failed(format!("read the seccomp profile {}", path.display()), error)
+            })?;
+            spec.security.seccomp = Seccomp::Profile(text);
+        }
+        Ok(())
+    }
+
+    fn start(&self, instance: &Instance) -> Result<()> {
+        let id = self.id_of(instance)?;
+        self.engine.start(&id)?;
+        self.run_hooks(instance.service(), &id, |service| &service.post_start)
+    }
+
+    fn run_hooks(
+        &self,
+        service: &str,
+        id: &ContainerId,
+        hooks: impl Fn(&Service) -> &Vec<Hook>,
+    ) -> Result<()> {
+        // A service that is in no file any more has no hooks to run.
+        let Some(service) = self.project.services.get(service) else { return Ok(()) };
+        for hook in hooks(service) {
+            let spec = ExecSpec {
+                argv: hook.command.clone().unwrap_or_default(),
+                env: environment(&hook.environment),
+                user: hook.user.clone(),
+                working_dir: hook.working_dir.as_ref().map(PathBuf::from),
+                privileged: hook.privileged,
+                ..ExecSpec::default()
+            };
+            let options = engine::container::client::AttachOptions::default();
+            match self.engine.exec(id, &spec, &options)? {
+                engine::container::client::AttachEnd::Exited(0)
+                | engine::container::client::AttachEnd::Detached => {}
+                engine::container::client::AttachEnd::Exited(code) => {
+                    return Err(Error::conflict(format!("the hook {:?} ended with code {code}", spec.argv)));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Runtime: waiting ===
+
+impl Runtime {
+    /// Waits for all of them at once, so that the first failure is seen first.
+    fn wait(&self, instances: &[Instance], milestone: Milestone) -> Result<()> {
+        let (sender, results) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for instance in instances {
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    // The receiver lives as long as this scope does.
+                    let _ = sender.send(self.wait_for(instance, milestone));
+                });
+            }
+            drop(sender);
+            results.iter().collect()
+        })
+    }
+
+    fn wait_for(&self, instance: &Instance, milestone: Milestone) -> Result<()> {
+        let id = self.id_of(instance)?;
+        let name = instance.name();
+        let container = self.engine.container(id.as_str())?;
+        let checked = container.record.spec.healthcheck.is_some();
+        match milestone {
+            Milestone::Started => Ok(()),
+            Milestone::Completed => match self.engine.wait(&id)? {
+                0 => Ok(()),
+                code => Err(Error::conflict(format!(
+                    "container {name} did not complete successfully: it ended with code {code}"
+                ))),
+            },
+            Milestone::Healthy if !checked => {
+                Err(Error::invalid(format!("container {name} has no healthcheck configured")))
+            }
+            Milestone::Ready if !checked => self.is_running(&container),
+            Milestone::Healthy | Milestone::Ready => {
+                self.engine.wait_healthy(&id).map_err(|error| self.unhealthy(&id, name, error))
+            }
+        }
+    }
+
+    fn unhealthy(&self, id: &ContainerId, name: &str, error: Error) -> Error {
+        let state = self.engine.container(id.as_str()).map(|container| container.state);
+        match state {
+            Ok(State::Running(_)) => {
+                Error::conflict(format!("container {name} is unhealthy")).with_source(error)
+            }
+            Ok(State::Exited(exited) | State::Restarting(exited)) => {
+                Error::conflict(format!("container {name} ended with code {}", exited.code))
+            }
+            _ => error,
+        }
+    }
+
+    /// Without a health check, ready is what runs, or ended well and is not meant to go on.
+    fn is_running(&self, container: &Container) -> Result<()> {
+        match &container.state {
+            State::Running(_) => Ok(()),
+            State::Exited(exited) if exited.code == 0 => Ok(()),
+            State::Exited(exited) | State::Restarting(exited) => Err(Error::conflict(format!(
+                "container {} ended with code {}",
+                container.name(),
+                exited.code
+            ))),
+            other => Err(Error::conflict(format!("container {} is {}", container.name(), other.word()))),
+        }
+    }
+}
+
+/// `KEY=value` for what has a value.
+fn environment(variables: &BTreeMap<String, Option<String>>) -> Vec<String> {
+    let set: BTreeSet<String> = variables
+        .iter()
+        .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={value}")))
+        .collect();
+    set.into_iter().collect()
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn invalid_name(name: &str, error: engine::id::ParseIdError) -> Error {
+    Error::invalid(format!("the name {name:?}")).with_source(error)
+}
+
+fn subject(operation: &Operation) -> (Option<String>, String) {
+    let service = match operation {
+        Operation::PullImage { service, .. }
+        | Operation::BuildImage { service, .. }
+        | Operation::CreateContainer { service, .. }
+        | Operation::Await { service, .. } => Some(service.clone()),
+        Operation::StartContainer { instance } => Some(instance.service().to_owned()),
+        Operation::RenameContainer { container, .. }
+        | Operation::StopContainer { container, .. }
+        | Operation::KillContainer { container, .. }
+        | Operation::PauseContainer { container }
+        | Operation::UnpauseContainer { container }
+        | Operation::RemoveContainer { container, .. } => Some(container.service.clone()),
+        _ => None,
+    };
+    let object = operation.object();
+    let (kind, name) = object.split_once(' ').unwrap_or(("", &object));
+    (service, format!("{} {name}", kind.to_lowercase()))
+}
