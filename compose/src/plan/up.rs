@@ -41,6 +41,9 @@ pub struct UpOptions {
     pub orphans: Orphans,
     /// How long containers may take to end.
     pub grace: Option<Grace>,
+    /// The service `run` is about to make a container of: its image, networks, volumes and dependencies are seen
+    /// to, and its own containers are left alone.
+    pub one_off_of: Option<String>,
 }
 
 /// When containers that exist are made anew.
@@ -80,6 +83,7 @@ impl Default for UpOptions {
             renew_volumes: false,
             orphans: Orphans::default(),
             grace: None,
+            one_off_of: None,
         }
     }
 }
@@ -257,6 +261,9 @@ impl<'a> Planner<'a> {
 
     /// One slot for each container wanted; the containers that are too many go to `extras`.
     fn decide_service(&mut self, name: &'a str, service: &'a DesiredService) -> Vec<Slot<'a>> {
+        if self.options.one_off_of.as_deref() == Some(name) {
+            return Vec::new();
+        }
         let mut candidates: Vec<(&SeenContainer, Option<Cause>)> = self
             .observed
             .of_service(name)
@@ -603,7 +610,8 @@ impl Planner<'_> {
     fn add_starts(&mut self) {
         for name in self.order.clone() {
             let starts = self.starting.contains(&name);
-            let gates = if starts { self.gates(&name) } else { Vec::new() };
+            let one_off = self.options.one_off_of.as_ref() == Some(&name);
+            let gates = if starts || one_off { self.gates(&name) } else { Vec::new() };
             for slot in self.slots.get(&name).cloned().into_iter().flatten() {
                 let mut done: BTreeSet<StepId> = BTreeSet::new();
                 done.extend(self.created.get(&slot.name));

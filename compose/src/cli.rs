@@ -1,0 +1,224 @@
+//! The command line of `rcompose`: docker compose's verbs, flags and exit codes.
+
+mod config;
+mod convert;
+mod exec;
+mod failure;
+mod images;
+mod lifecycle;
+mod list;
+mod logs;
+mod run;
+mod session;
+mod up;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use self::failure::CliError;
+use self::session::Session;
+use crate::output::{self, ProgressMode};
+
+/// Define and run multi-container applications
+#[derive(Debug, Parser)]
+#[command(name = "rcompose", version, disable_help_subcommand = true, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Globals {
+    /// Compose file; may be given several times, - is standard input
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<String>,
+    /// Name of the project
+    #[arg(short, long, value_name = "NAME")]
+    project_name: Option<String>,
+    /// Profile to enable; may be given several times
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// File of variables instead of .env; may be given several times
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<String>,
+    /// Directory that relative paths start from
+    #[arg(long, value_name = "DIR")]
+    project_directory: Option<String>,
+    /// How many things are done at once; -1 leaves it to us
+    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT")]
+    parallel: i32,
+    /// How progress is shown
+    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_PROGRESS")]
+    progress: ProgressMode,
+    /// When control characters are written: never, always or auto
+    #[arg(long, default_value = "auto", env = "COMPOSE_ANSI")]
+    ansi: String,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Name containers as Compose v1 did
+    #[arg(long)]
+    compatibility: bool,
+    /// Include networks and volumes that no service uses
+    #[arg(long)]
+    all_resources: bool,
+    /// Directory that holds everything the engine keeps
+    #[arg(long, env = "RENGINE_ROOT", value_name = "DIR")]
+    root: Option<std::path::PathBuf>,
+    /// Say what is being done, on standard error
+    #[arg(short = 'D', long)]
+    debug: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create and start containers
+    Up(Box<up::UpArgs>),
+    /// Stop and remove containers and networks
+    Down(lifecycle::DownArgs),
+    /// Create containers without starting them
+    Create(Box<up::CreateArgs>),
+    /// Start containers
+    Start(lifecycle::StartArgs),
+    /// Stop containers
+    Stop(lifecycle::StopArgs),
+    /// Restart containers
+    Restart(lifecycle::RestartArgs),
+    /// Send a signal to containers
+    Kill(lifecycle::KillArgs),
+    /// Pause containers
+    Pause(lifecycle::ServicesArgs),
+    /// Unpause containers
+    Unpause(lifecycle::ServicesArgs),
+    /// Remove containers that do not run
+    Rm(lifecycle::RmArgs),
+    /// Change how many containers services have
+    Scale(up::ScaleArgs),
+    /// Wait until the first container of some services has ended
+    Wait(lifecycle::WaitArgs),
+    /// Show what up would do
+    Plan(Box<up::PlanArgs>),
+    /// List containers
+    Ps(list::PsArgs),
+    /// List projects
+    Ls(list::LsArgs),
+    /// List the images of containers
+    Images(list::ImagesArgs),
+    /// List the volumes of the project
+    Volumes(list::VolumesArgs),
+    /// Show the processes of containers
+    Top(list::TopArgs),
+    /// Show where a port is published
+    Port(list::PortArgs),
+    /// Show the output of containers
+    Logs(logs::LogsArgs),
+    /// Run a command in a running container
+    Exec(exec::ExecArgs),
+    /// Connect to a running container
+    Attach(exec::AttachArgs),
+    /// Run a command in a container of its own
+    Run(Box<run::RunArgs>),
+    /// Build images
+    Build(images::BuildArgs),
+    /// Fetch images
+    Pull(images::PullArgs),
+    /// Send images to their registries
+    Push(images::PushArgs),
+    /// Show the project as it is understood
+    #[command(visible_alias = "convert")]
+    Config(Box<config::ConfigArgs>),
+    /// Show the version
+    Version(list::VersionArgs),
+    /// Write a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs `rcompose` with this command line, name first.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::command()
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+    {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are data and success; anything else is the user's mistake.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    trace(cli.globals.debug);
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+fn trace(debug: bool) {
+    let filter = match (std::env::var("RENGINE_LOG"), debug) {
+        (Ok(filter), _) => filter,
+        (Err(_), true) => "debug".to_owned(),
+        (Err(_), false) => return,
+    };
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+fn dispatch(cli: Cli) -> Result<u8, CliError> {
+    let session = Session::new(cli.globals);
+    match cli.command {
+        Command::Up(args) => up::up(&session, *args),
+        Command::Create(args) => up::create(&session, *args),
+        Command::Scale(args) => up::scale(&session, args),
+        Command::Plan(args) => up::plan(&session, *args),
+        Command::Down(args) => lifecycle::down(&session, args),
+        Command::Start(args) => lifecycle::start(&session, args),
+        Command::Stop(args) => lifecycle::stop(&session, args),
+        Command::Restart(args) => lifecycle::restart(&session, args),
+        Command::Kill(args) => lifecycle::kill(&session, args),
+        Command::Pause(args) => lifecycle::pause(&session, args),
+        Command::Unpause(args) => lifecycle::unpause(&session, args),
+        Command::Rm(args) => lifecycle::rm(&session, args),
+        Command::Wait(args) => lifecycle::wait(&session, &args),
+        Command::Ps(args) => list::ps(&session, &args),
+        Command::Ls(args) => list::ls(&session, &args),
+        Command::Images(args) => list::images(&session, &args),
+        Command::Volumes(args) => list::volumes(&session, &args),
+        Command::Top(args) => list::top(&session, &args),
+        Command::Port(args) => list::port(&session, &args),
+        Command::Logs(args) => logs::logs(&session, &args),
+        Command::Exec(args) => exec::exec(&session, args),
+        Command::Attach(args) => exec::attach(&session, &args),
+        Command::Run(args) => run::run(&session, *args),
+        Command::Build(args) => images::build(&session, args),
+        Command::Pull(args) => images::pull(&session, &args),
+        Command::Push(args) => images::push(&session, &args),
+        Command::Config(args) => config::config(&session, &args),
+        Command::Version(args) => list::version(&args),
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rcompose", &mut script);
+            output::raw(&script);
+            Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,280 @@
+//! What one command works with: the project, the engine, the lock, and the walk of a plan.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use engine::store::{self, Lock};
+
+use super::Globals;
+use super::failure::CliError;
+use crate::desired::{Changes, Desired};
+use crate::execute::{self, Event};
+use crate::load::{LoadOptions, load};
+use crate::model::Project;
+use crate::names::Separator;
+use crate::observe::{self, Observed};
+use crate::operation::Operation;
+use crate::output::{self, Progress};
+use crate::plan::Plan;
+use crate::runtime::{Failure, Flags, Runtime};
+
+/// What one command works with.
+pub(super) struct Session {
+    globals: Globals,
+}
+
+/// A project with the engine it is to run on.
+pub(super) struct Opened {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) progress: Arc<Progress>,
+    /// Keeps other commands away from the same project as long as it lives.
+    pub(super) lock: Option<Lock>,
+    dry_run: bool,
+    limit: usize,
+}
+
+/// What a command wants of a project.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    /// The services named on the command line: their profiles become active.
+    pub(super) services: Vec<String>,
+    /// What the command line changes.
+    pub(super) changes: Changes,
+    /// How things are done.
+    pub(super) flags: Flags,
+    /// Whether the command changes anything.
+    pub(super) writes: bool,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(super) fn new(globals: Globals) -> Self {
+        Self { globals }
+    }
+
+    pub(super) fn globals(&self) -> &Globals {
+        &self.globals
+    }
+
+    pub(super) fn engine(&self) -> Result<Engine, CliError> {
+        Ok(Engine::open(self.globals.root.as_deref())?)
+    }
+
+    /// What the loader is asked, before a command has its say.
+    pub(super) fn load_options(&self, services: &[String]) -> Result<LoadOptions, CliError> {
+        let globals = &self.globals;
+        let from_stdin = globals.file.iter().any(|file| file == "-");
+        let stdin = if from_stdin {
+            Some(std::io::read_to_string(std::io::stdin()).map_err(|error| {
+                CliError::Invalid(format!("read the compose file from standard input: {error}"))
+            })?)
+        } else {
+            None
+        };
+        Ok(LoadOptions {
+            files: globals.file.iter().map(PathBuf::from).collect(),
+            project_directory: globals.project_directory.as_ref().map(PathBuf::from),
+            project_name: globals.project_name.clone(),
+            env_files: globals.env_file.iter().map(PathBuf::from).collect(),
+            profiles: globals.profile.clone(),
+            services: services.to_vec(),
+            environment: std::env::vars().collect(),
+            stdin,
+            ..LoadOptions::default()
+        })
+    }
+
+    /// Loads the project and prints what is odd about it.
+    pub(super) fn load(&self, services: &[String]) -> Result<Project, CliError> {
+        let loaded = load(&self.load_options(services)?)?;
+        for warning in &loaded.warnings {
+            output::note(warning.to_string().trim_end());
+        }
+        Ok(loaded.project)
+    }
+
+    /// The project when there is one to load, else nothing but its name: what exists can be listed, stopped and
+    /// removed without its files.
+    pub(super) fn load_or_name(&self, services: &[String]) -> Result<Project, CliError> {
+        let named = self.globals.project_name.clone().filter(|_| self.globals.file.is_empty());
+        match (load(&self.load_options(services)?), named) {
+            (Ok(loaded), _) => Ok(loaded.project),
+            (Err(_), Some(name)) if !self.has_files() => Ok(Project { name, ..Project::default() }),
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    fn has_files(&self) -> bool {
+        let directory = self.globals.project_directory.as_ref().map(PathBuf::from);
+        let Some(directory) = directory.or_else(|| std::env::current_dir().ok()) else { return false };
+        let names = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+        std::env::var_os("COMPOSE_FILE").is_some()
+            || directory.ancestors().any(|above| names.iter().any(|name| above.join(name).exists()))
+    }
+
+    pub(super) fn separator(&self) -> Separator {
+        let asked = std::env::var("COMPOSE_COMPATIBILITY").is_ok_and(|value| is_true(&value));
+        if self.globals.compatibility || asked { Separator::Underscore } else { Separator::Dash }
+    }
+
+    pub(super) fn open(&self, wanted: Wanted) -> Result<Opened, CliError> {
+        let project = self.load(&wanted.services)?;
+        self.open_project(project, wanted)
+    }
+
+    pub(super) fn open_project(&self, project: Project, wanted: Wanted) -> Result<Opened, CliError> {
+        let engine = self.engine()?;
+        let changes = Changes { separator: self.separator(), ..wanted.changes };
+        if let Some(unknown) = changes.scale.keys().find(|name| !project.services.contains_key(*name)) {
+            return Err(CliError::Invalid(format!("no such service: {unknown}")));
+        }
+        let lock = if wanted.writes && !self.globals.dry_run {
+            Some(lock(&engine, &project.name)?)
+        } else {
+            None
+        };
+        let desired = Desired::of(&project, &changes);
+        let progress = Arc::new(Progress::new(self.globals.progress));
+        let teller = progress.clone();
+        let tell = Box::new(move |telling: crate::runtime::Telling<'_>| teller.tell(&telling));
+        let runtime = Arc::new(Runtime::new(engine, project, desired, wanted.flags, tell));
+        Ok(Opened { runtime, progress, lock, dry_run: self.globals.dry_run, limit: self.limit() })
+    }
+
+    fn limit(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        usize::try_from(self.globals.parallel).ok().filter(|limit| *limit > 0).unwrap_or((cores * 4).max(8))
+    }
+}
+
+/// Two commands that change one project take turns.
+fn lock(engine: &Engine, project: &str) -> Result<Lock, CliError> {
+    let directory = engine.root().project(project);
+    let failed = |error| engine::Error::failed(format!("lock the project {project}"), error);
+    store::private_directory(&directory).map_err(failed)?;
+    let path = directory.join("lock");
+    if let Some(lock) = Lock::try_exclusive(&path).map_err(failed)? {
+        return Ok(lock);
+    }
+    output::note(&format!("another command changes project {project}; waiting for it to end"));
+    Ok(Lock::exclusive(&path).map_err(failed)?)
+}
+
+/// As COMPOSE_* variables say yes.
+pub(super) fn is_true(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "1" | "true" | "t" | "y" | "yes" | "on")
+}
+
+/// Whether a COMPOSE_* variable says yes.
+pub(super) fn environment_says(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| is_true(&value))
+}
+
+// === impl Opened ===
+
+impl Opened {
+    pub(super) fn engine(&self) -> &Engine {
+        self.runtime.engine()
+    }
+
+    pub(super) fn desired(&self) -> &Desired {
+        self.runtime.desired()
+    }
+
+    pub(super) fn project(&self) -> &Project {
+        self.runtime.project()
+    }
+
+    pub(super) fn observe(&self) -> Result<Observed, CliError> {
+        Ok(observe::observe(self.engine(), self.desired())?)
+    }
+
+    /// Whether the plan is only shown.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Walks a plan and reports what failed.
+    pub(super) fn execute(&self, plan: Plan) -> Result<(), CliError> {
+        self.execute_with(plan, None, &|_| {})
+    }
+
+    /// Walks a plan within some time; `done` learns of every step that is done.
+    pub(super) fn execute_with(
+        &self,
+        plan: Plan,
+        timeout: Option<Duration>,
+        done: &(dyn Fn(&Operation) + Sync),
+    ) -> Result<(), CliError> {
+        for warning in plan.warnings() {
+            self.progress.remark(&format!("WARNING: {warning}"));
+        }
+        if self.dry_run {
+            if !plan.is_empty() {
+                output::line(&plan.to_string());
+            }
+            return Ok(());
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let tokio = runtime()?;
+        let result = tokio.block_on(self.walk(plan, timeout, done));
+        // A step that still waits must not keep the program from ending.
+        tokio.shutdown_background();
+        self.progress.finish();
+        result
+    }
+
+    async fn walk(
+        &self,
+        plan: Plan,
+        timeout: Option<Duration>,
+        done: &(dyn Fn(&Operation) + Sync),
+    ) -> Result<(), CliError> {
+        let tell = |event: Event<'_>| {
+            self.progress.show(&event);
+            if let Event::Done(operation, _) = event {
+                done(operation);
+            }
+        };
+        let performer = self.runtime.clone();
+        let plan = Arc::new(plan);
+        let walk = execute::walk(
+            &plan,
+            self.limit,
+            move |operation: &Operation| performer.perform(operation),
+            &tell,
+        );
+        let limit = timeout.unwrap_or(Duration::MAX);
+        tokio::select! {
+            walked = walk => {
+                let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
+                if failures.is_empty() { Ok(()) } else { Err(CliError::Steps(failures)) }
+            }
+            () = sleep(limit) => {
+                Err(CliError::Invalid(format!("timeout after {}s: not everything is ready", limit.as_secs())))
+            }
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        }
+    }
+}
+
+/// Sleeps this long; for ever when it is the longest time there is.
+async fn sleep(time: Duration) {
+    if time == Duration::MAX {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(time).await;
+}
+
+/// The executor: one thread that waits, and threads for what blocks.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::Invalid(format!("start the executor: {error}")))
+}

@@ -1,0 +1,282 @@
+//! Everything that is printed: data on standard output, progress and remarks on standard error.
+#![expect(clippy::print_stderr, reason = "this is where printing belongs")]
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::execute::Event;
+use crate::operation::Operation;
+use crate::runtime::Telling;
+
+/// Writes one line of data.
+pub fn line(text: &str) {
+    raw(format!("{text}\n").as_bytes());
+}
+
+/// Writes data as it is.
+pub fn raw(bytes: &[u8]) {
+    let mut stdout = io::stdout().lock();
+    // A reader that went away is success (`rcompose ps | head -1`); nothing else can be done about it here.
+    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+}
+
+/// Writes one line for the person.
+pub fn note(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Writes a warning.
+pub fn warning(text: &str) {
+    eprintln!("WARNING: {text}");
+}
+
+/// Writes a failure and what to do about it.
+pub fn failure(text: &str, hint: Option<&str>) {
+    eprintln!("rcompose: {text}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+}
+
+/// Rows in columns as wide as their widest cell, three spaces apart.
+pub fn table(head: &[&str], rows: &[Vec<String>]) {
+    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| {
+            all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for row in all {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    raw(text.as_bytes());
+}
+
+// === progress ===
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ProgressMode {
+    /// Live on a terminal, plain elsewhere.
+    #[default]
+    Auto,
+    /// Live.
+    Tty,
+    /// A line for each thing that is done.
+    Plain,
+    /// A JSON object for each change.
+    Json,
+    /// Not at all.
+    Quiet,
+}
+
+/// Shows how far a plan is.
+pub struct Progress {
+    mode: ProgressMode,
+    all: MultiProgress,
+    bars: Mutex<BTreeMap<String, ProgressBar>>,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// Progress in this mode; `auto` looks at standard error.
+    pub fn new(mode: ProgressMode) -> Self {
+        let mode = match mode {
+            ProgressMode::Auto if io::stderr().is_terminal() => ProgressMode::Tty,
+            ProgressMode::Auto => ProgressMode::Plain,
+            other => other,
+        };
+        Self { mode, all: MultiProgress::new(), bars: Mutex::default() }
+    }
+
+    /// Shows an event of a walk.
+    pub fn show(&self, event: &Event<'_>) {
+        match event {
+            Event::Began(operation) if is_shown(operation) => {
+                let long = matches!(
+                    operation,
+                    Operation::PullImage { .. } | Operation::BuildImage { .. } | Operation::Await { .. }
+                );
+                self.change(&operation.object(), operation.words().0, Phase::Working { long });
+            }
+            Event::Done(operation, took) if is_shown(operation) => {
+                self.change(&operation.object(), operation.words().1, Phase::Done(*took));
+            }
+            Event::Failed(operation) => self.change(&operation.object(), "Error", Phase::Failed),
+            Event::Forgiven(operation, why) => {
+                self.change(&operation.object(), "Skipped", Phase::Failed);
+                self.remark(&format!("WARNING: {}: {why}", operation.object()));
+            }
+            Event::Began(_) | Event::Done(..) => {}
+        }
+    }
+
+    /// Shows something that is as it should be already.
+    pub fn stands(&self, object: &str, word: &str) {
+        self.change(object, word, Phase::Done(Duration::ZERO));
+    }
+
+    /// Shows what an operation tells.
+    pub fn tell(&self, telling: &Telling<'_>) {
+        match telling {
+            Telling::Build(_, bytes) => self.pass(bytes),
+            Telling::Pull(image, progress) => self.pulled(image, progress),
+            Telling::Warning(text) => self.remark(&format!("WARNING: {text}")),
+        }
+    }
+
+    /// A line between the others.
+    pub fn remark(&self, text: &str) {
+        match self.mode {
+            ProgressMode::Quiet => {}
+            ProgressMode::Tty => {
+                let _ = self.all.println(text);
+            }
+            _ => note(text),
+        }
+    }
+
+    /// Leaves the lines as they are and makes no new ones.
+    pub fn finish(&self) {
+        for bar in self.bars.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            if !bar.is_finished() {
+                bar.abandon();
+            }
+        }
+    }
+
+    fn pass(&self, bytes: &[u8]) {
+        match self.mode {
+            ProgressMode::Quiet => {}
+            ProgressMode::Tty => self.all.suspend(|| raw_error(bytes)),
+            _ => raw_error(bytes),
+        }
+    }
+
+    fn pulled(&self, image: &str, progress: &engine::image::Progress) {
+        use engine::image::Step;
+        let word = match progress.step {
+            Step::Complete => "Pull complete",
+            Step::Exists => "Already exists",
+            _ => return,
+        };
+        if self.mode == ProgressMode::Plain {
+            note(&format!(" {} {word}", progress.layer.short()));
+        } else {
+            self.change(&format!("Image {image}"), "Pulling", Phase::Working { long: false });
+        }
+    }
+
+    fn change(&self, object: &str, word: &str, phase: Phase) {
+        match self.mode {
+            ProgressMode::Quiet | ProgressMode::Auto => {}
+            ProgressMode::Plain => match phase {
+                Phase::Working { long: false } => {}
+                _ => note(&format!(" {object}  {word}")),
+            },
+            ProgressMode::Json => {
+                let status = match phase {
+                    Phase::Working { .. } => "Working",
+                    Phase::Done(_) => "Done",
+                    Phase::Failed => "Error",
+                };
+                note(&serde_json::json!({ "id": object, "status": status, "text": word }).to_string());
+            }
+            ProgressMode::Tty => self.draw(object, word, phase),
+        }
+    }
+
+    fn draw(&self, object: &str, word: &str, phase: Phase) {
+        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bars.entry(object.to_owned()).or_insert_with(|| {
+            let bar = self.all.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template(" {spinner} {prefix}  {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_prefix(object.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        });
+        match phase {
+            Phase::Working { .. } => bar.set_message(word.to_owned()),
+            Phase::Done(took) => {
+                finish(bar, "✔", &format!("{word}  {:.1}s", took.as_secs_f64()));
+            }
+            Phase::Failed => finish(bar, "✘", word),
+        }
+    }
+}
+
+/// How far one thing is.
+#[derive(Clone, Copy)]
+enum Phase {
+    Working { long: bool },
+    Done(Duration),
+    Failed,
+}
+
+fn finish(bar: &ProgressBar, mark: &str, message: &str) {
+    let style = ProgressStyle::with_template(&format!(" {mark} {{prefix}}  {{msg}}"));
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.abandon_with_message(message.to_owned());
+}
+
+/// A change of name is our own way of replacing a container, not news.
+fn is_shown(operation: &Operation) -> bool {
+    !matches!(operation, Operation::RenameContainer { .. })
+}
+
+fn raw_error(bytes: &[u8]) {
+    let _ = io::stderr().lock().write_all(bytes);
+}
+
+// === log lines ===
+
+/// Writes lines of several containers, each behind the name of its container.
+#[derive(Debug)]
+pub struct LogPrinter {
+    width: usize,
+    prefix: bool,
+    colours: bool,
+    known: Mutex<Vec<String>>,
+}
+
+const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+
+impl LogPrinter {
+    /// Names of up to this many characters are aligned; colours need a terminal.
+    pub fn new(width: usize, prefix: bool, colours: bool) -> Self {
+        let colours = colours && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { width, prefix, colours, known: Mutex::default() }
+    }
+
+    /// Writes one line; `text` may or may not end with a line feed.
+    pub fn print(&self, name: &str, time: Option<&str>, text: &str) {
+        let time = time.map(|time| format!("{time} ")).unwrap_or_default();
+        let text = text.strip_suffix('\n').unwrap_or(text);
+        let start = if self.prefix { self.start(name) } else { String::new() };
+        raw(format!("{start}{time}{text}\n").as_bytes());
+    }
+
+    fn start(&self, name: &str) -> String {
+        let width = self.width + 1;
+        if !self.colours {
+            return format!("{name:<width$} | ");
+        }
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|other| other == name).unwrap_or_else(|| {
+            known.push(name.to_owned());
+            known.len() - 1
+        });
+        format!("\x1b[{}m{name:<width$} |\x1b[0m ", COLOURS[place % COLOURS.len()])
+    }
+}
