@@ -3,6 +3,7 @@
 pub mod build;
 pub mod canonical;
 pub mod cause;
+pub mod cli;
 pub mod desired;
 pub mod diagnostic;
 pub mod execute;
@@ -13,6 +14,7 @@ pub mod model;
 pub mod names;
 pub mod observe;
 pub mod operation;
+pub mod output;
 pub mod plan;
 pub mod runtime;
 pub mod translate;

@@ -42,6 +42,13 @@ pub fn failure(text: &str, hint: Option<&str>) {
     }
 }
 
+/// Asks a person for a yes.
+pub fn confirm(question: &str) -> bool {
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
 /// Rows in columns as wide as their widest cell, three spaces apart.
 pub fn table(head: &[&str], rows: &[Vec<String>]) {
     let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();

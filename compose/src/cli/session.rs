@@ -131,11 +131,8 @@ impl Session {
         if let Some(unknown) = changes.scale.keys().find(|name| !project.services.contains_key(*name)) {
             return Err(CliError::Invalid(format!("no such service: {unknown}")));
         }
-        let lock = if wanted.writes && !self.globals.dry_run {
-            Some(lock(&engine, &project.name)?)
-        } else {
-            None
-        };
+        let lock =
+            if wanted.writes && !self.globals.dry_run { Some(lock(&engine, &project.name)?) } else { None };
         let desired = Desired::of(&project, &changes);
         let progress = Arc::new(Progress::new(self.globals.progress));
         let teller = progress.clone();

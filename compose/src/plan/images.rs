@@ -31,7 +31,47 @@ pub fn decisive(
     let mut plan = Plan::default();
     let with_containers: BTreeSet<String> =
         scope.iter().filter(|service| observed.of_service(service).next().is_some()).cloned().collect();
-    add(&mut plan, desired, observed, &with_containers, building)?;
+    add(&mut plan, desired, observed, &with_containers, building, &BTreeSet::new())?;
+    Ok(plan)
+}
+
+/// The plan of `build`: the images of these services that can be built, of all when none is named.
+pub fn build(desired: &Desired, services: &[String]) -> Result<Plan, PlanError> {
+    if let Some(unknown) = services.iter().find(|name| !desired.services.contains_key(*name)) {
+        return Err(PlanError::NoSuchService(unknown.clone()));
+    }
+    let scope: BTreeSet<String> = desired
+        .services
+        .iter()
+        .filter(|(name, service)| {
+            service.image.buildable && (services.is_empty() || services.contains(*name))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    let mut plan = Plan::default();
+    add(&mut plan, desired, &Observed::default(), &scope, Building::Always, &BTreeSet::new())?;
+    Ok(plan)
+}
+
+/// The plan of `pull`: each image once, for these services, for all when none is named.
+pub fn pull(desired: &Desired, services: &[String], ignore_buildable: bool) -> Result<Plan, PlanError> {
+    if let Some(unknown) = services.iter().find(|name| !desired.services.contains_key(*name)) {
+        return Err(PlanError::NoSuchService(unknown.clone()));
+    }
+    let mut plan = Plan::default();
+    let mut seen = BTreeSet::new();
+    for (name, service) in &desired.services {
+        let image = &service.image;
+        let wanted = (services.is_empty() || services.contains(name))
+            && image.named
+            && image.policy != ImagePolicy::Never
+            && !(ignore_buildable && image.buildable);
+        if wanted && seen.insert(image.name.clone()) {
+            let pull =
+                Operation::PullImage { image: image.name.clone(), service: name.clone(), or_build: false };
+            plan.add(pull, Cause::Asked, []);
+        }
+    }
     Ok(plan)
 }
 
@@ -42,13 +82,14 @@ pub(super) fn add(
     observed: &Observed,
     scope: &BTreeSet<String>,
     building: Building,
+    settled: &BTreeSet<String>,
 ) -> Result<BTreeMap<String, StepId>, PlanError> {
     let mut steps = BTreeMap::new();
     let mut open: Vec<String> = scope.iter().rev().cloned().collect();
     let mut visiting: BTreeSet<String> = BTreeSet::new();
     while let Some(name) = open.pop() {
         let Some(service) = desired.services.get(&name) else { continue };
-        if steps.contains_key(&service.image.name) {
+        if steps.contains_key(&service.image.name) || settled.contains(&service.image.name) {
             continue;
         }
         let Some((operation, cause)) = wanted(&name, service, observed, building)? else { continue };

@@ -44,6 +44,8 @@ pub struct UpOptions {
     /// The service `run` is about to make a container of: its image, networks, volumes and dependencies are seen
     /// to, and its own containers are left alone.
     pub one_off_of: Option<String>,
+    /// Images that have just been fetched or built.
+    pub settled_images: BTreeSet<String>,
 }
 
 /// When containers that exist are made anew.
@@ -84,6 +86,7 @@ impl Default for UpOptions {
             orphans: Orphans::default(),
             grace: None,
             one_off_of: None,
+            settled_images: BTreeSet::new(),
         }
     }
 }
@@ -129,7 +132,9 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
     planner.check_externals()?;
     planner.decide_containers();
     planner.decide_starts();
-    planner.images = images::add(&mut planner.plan, desired, observed, &planner.scope, options.building)?;
+    let settled = &options.settled_images;
+    planner.images =
+        images::add(&mut planner.plan, desired, observed, &planner.scope, options.building, settled)?;
     planner.add_networks();
     planner.add_volumes();
     planner.add_removals();

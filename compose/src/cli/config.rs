@@ -1,0 +1,179 @@
+//! `config`: the project as it is understood.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use serde_json::Value as Json;
+
+use super::failure::CliError;
+use super::session::Session;
+use crate::canonical::{config_hash, to_json};
+use crate::desired::{Changes, Desired};
+use crate::load::load;
+use crate::model::Project;
+use crate::output;
+
+/// The flags of `config`.
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    /// yaml or json
+    #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
+    format: String,
+    /// Print the names of the services
+    #[arg(long)]
+    services: bool,
+    /// Print the names of the volumes
+    #[arg(long)]
+    volumes: bool,
+    /// Print the names of the networks
+    #[arg(long)]
+    networks: bool,
+    /// Print the names of the models
+    #[arg(long)]
+    models: bool,
+    /// Print the images
+    #[arg(long)]
+    images: bool,
+    /// Print the names of the profiles
+    #[arg(long)]
+    profiles: bool,
+    /// Print the hashes of these services, separated by commas; * is all
+    #[arg(long, value_name = "SERVICES")]
+    hash: Option<String>,
+    /// Print the variables the files were read with
+    #[arg(long)]
+    environment: bool,
+    /// Print nothing, and fail where something is wrong
+    #[arg(short, long)]
+    quiet: bool,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<std::path::PathBuf>,
+    /// Leave ${…} as it is
+    #[arg(long)]
+    no_interpolate: bool,
+    /// Leave out what is implied
+    #[arg(long)]
+    no_normalize: bool,
+    /// Leave relative paths as they are
+    #[arg(long)]
+    no_path_resolution: bool,
+    /// Leave out the check that what is referred to is there
+    #[arg(long)]
+    no_consistency: bool,
+    /// Leave env_file unread
+    #[arg(long)]
+    no_env_resolution: bool,
+    /// The services; all when none is named
+    names: Vec<String>,
+}
+
+/// `config`.
+pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliError> {
+    let mut options = session.load_options(&args.names)?;
+    options.no_interpolate = args.no_interpolate;
+    options.no_normalize = args.no_normalize;
+    options.no_path_resolution = args.no_path_resolution;
+    options.no_consistency = args.no_consistency;
+    options.no_env_resolution = args.no_env_resolution;
+    if args.profiles {
+        options.profiles.push("*".to_owned());
+    }
+    let loaded = load(&options)?;
+    for warning in &loaded.warnings {
+        output::note(warning.to_string().trim_end());
+    }
+    let project = loaded.project;
+    if args.quiet {
+        return Ok(0);
+    }
+    match names(session, args, &project)? {
+        Some(lines) => lines.iter().for_each(|line| output::line(line)),
+        None => write(args, &text(args, &project)?)?,
+    }
+    Ok(0)
+}
+
+/// The lines of a flag that asks for names.
+fn names(session: &Session, args: &ConfigArgs, project: &Project) -> Result<Option<Vec<String>>, CliError> {
+    let keys = |keys: &mut dyn Iterator<Item = &String>| Some(keys.cloned().collect());
+    Ok(if args.services {
+        keys(&mut project.services.keys())
+    } else if args.volumes {
+        keys(&mut project.volumes.keys())
+    } else if args.networks {
+        keys(&mut project.networks.keys())
+    } else if args.models {
+        keys(&mut project.models.keys())
+    } else if args.profiles {
+        let all = project.services.values().chain(project.disabled_services.values());
+        let profiles: BTreeSet<String> = all.flat_map(|service| service.profiles.iter().cloned()).collect();
+        Some(profiles.into_iter().collect())
+    } else if args.images {
+        let changes = Changes { separator: session.separator(), ..Changes::default() };
+        let desired = Desired::of(project, &changes);
+        Some(desired.services.into_values().map(|service| service.image.name).collect())
+    } else if args.environment {
+        Some(project.environment.iter().map(|(key, value)| format!("{key}={value}")).collect())
+    } else if let Some(wanted) = &args.hash {
+        Some(hashes(project, wanted)?)
+    } else {
+        None
+    })
+}
+
+fn hashes(project: &Project, wanted: &str) -> Result<Vec<String>, CliError> {
+    if wanted == "*" {
+        return Ok(project
+            .services
+            .iter()
+            .map(|(name, service)| format!("{name} {}", config_hash(service)))
+            .collect());
+    }
+    wanted
+        .split(',')
+        .map(|name| {
+            let service = project
+                .services
+                .get(name)
+                .ok_or_else(|| CliError::Invalid(format!("no such service: {name}")))?;
+            Ok(format!("{name} {}", config_hash(service)))
+        })
+        .collect()
+}
+
+fn text(args: &ConfigArgs, project: &Project) -> Result<String, CliError> {
+    let mut json = to_json(project);
+    // A dollar that is read again must stand for itself.
+    if !args.no_interpolate {
+        double_dollars(&mut json);
+    }
+    let written = if args.format == "json" {
+        serde_json::to_string_pretty(&json).map(|text| text + "\n").map_err(|error| error.to_string())
+    } else {
+        serde_yaml::to_string(&json).map_err(|error| error.to_string())
+    };
+    written.map_err(|error| CliError::Invalid(format!("write the project: {error}")))
+}
+
+fn double_dollars(json: &mut Json) {
+    match json {
+        Json::String(text) => {
+            if text.contains('$') {
+                *text = text.replace('$', "$$");
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(double_dollars),
+        Json::Object(fields) => fields.values_mut().for_each(double_dollars),
+        _ => {}
+    }
+}
+
+fn write(args: &ConfigArgs, text: &str) -> Result<(), CliError> {
+    match &args.output {
+        None => output::raw(text.as_bytes()),
+        Some(file) => std::fs::write(file, text)
+            .map_err(|error| engine::Error::failed(format!("write {}", file.display()), error))?,
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! `build`, `pull` and `push`.
+
+use clap::Args;
+use engine::image::{PushOptions, Reference};
+
+use super::convert;
+use super::failure::CliError;
+use super::session::{Session, Wanted};
+use crate::build::BuildFlags;
+use crate::graph;
+use crate::output;
+use crate::plan::images;
+use crate::runtime::Flags;
+
+/// The flags of `build`.
+#[derive(Debug, Args)]
+pub(super) struct BuildArgs {
+    /// Build argument; without a value it is taken from the environment
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Use no cached layer
+    #[arg(long)]
+    no_cache: bool,
+    /// Ask the registry for newer base images
+    #[arg(long)]
+    pull: bool,
+    /// Send the images to their registries
+    #[arg(long)]
+    push: bool,
+    /// Build the services these depend on too
+    #[arg(long)]
+    with_dependencies: bool,
+    /// Do not show the steps
+    #[arg(short, long)]
+    quiet: bool,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `pull`.
+#[derive(Debug, Args)]
+pub(super) struct PullArgs {
+    /// Leave images out that can be built
+    #[arg(long)]
+    ignore_buildable: bool,
+    /// Go on when an image cannot be pulled
+    #[arg(long)]
+    ignore_pull_failures: bool,
+    /// Pull for the services these depend on too
+    #[arg(long)]
+    include_deps: bool,
+    /// Pull without showing progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `push`.
+#[derive(Debug, Args)]
+pub(super) struct PushArgs {
+    /// Push for the services these depend on too
+    #[arg(long)]
+    include_deps: bool,
+    /// Go on when an image cannot be pushed
+    #[arg(long)]
+    ignore_push_failures: bool,
+    /// Push without showing progress
+    #[arg(short, long)]
+    quiet: bool,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// `build`.
+pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> {
+    let flags = BuildFlags {
+        no_cache: args.no_cache,
+        pull: args.pull,
+        args: convert::pairs(&args.build_arg),
+        quiet: args.quiet,
+    };
+    let flags = Flags { build: flags, ..Flags::default() };
+    let opened = session.open(Wanted { services: args.services.clone(), flags, ..Wanted::default() })?;
+    let services = if args.with_dependencies && !args.services.is_empty() {
+        graph::with_dependencies(opened.desired(), &args.services).into_iter().collect()
+    } else {
+        args.services.clone()
+    };
+    let plan = images::build(opened.desired(), &services)?;
+    if plan.is_empty() {
+        output::warning("no service to build");
+        return Ok(0);
+    }
+    opened.execute(plan)?;
+    if args.push {
+        let push = PushArgs {
+            include_deps: args.with_dependencies,
+            ignore_push_failures: false,
+            quiet: args.quiet,
+            services: args.services,
+        };
+        return self::push(session, &push);
+    }
+    Ok(0)
+}
+
+/// `pull`.
+pub(super) fn pull(session: &Session, args: &PullArgs) -> Result<u8, CliError> {
+    let flags = Flags { quiet_pull: args.quiet, ..Flags::default() };
+    let opened = session.open(Wanted { services: args.services.clone(), flags, ..Wanted::default() })?;
+    let services = if args.include_deps && !args.services.is_empty() {
+        graph::with_dependencies(opened.desired(), &args.services).into_iter().collect()
+    } else {
+        args.services.clone()
+    };
+    let plan = images::pull(opened.desired(), &services, args.ignore_buildable)?;
+    match opened.execute(plan) {
+        Err(CliError::Steps(failures)) if args.ignore_pull_failures => {
+            failures.iter().for_each(|failure| output::warning(&failure.to_string()));
+            Ok(0)
+        }
+        other => other.map(|()| 0),
+    }
+}
+
+/// `push`.
+pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
+    let opened = session.open(Wanted { services: args.services.clone(), ..Wanted::default() })?;
+    let scope = if args.include_deps && !args.services.is_empty() {
+        graph::with_dependencies(opened.desired(), &args.services)
+    } else {
+        args.services.iter().cloned().collect()
+    };
+    let images: std::collections::BTreeSet<&str> = opened
+        .desired()
+        .services
+        .iter()
+        .filter(|(name, service)| {
+            (scope.is_empty() || scope.contains(*name)) && service.image.buildable && service.image.named
+        })
+        .map(|(_, service)| service.image.name.as_str())
+        .collect();
+    for image in images {
+        let pushed = push_one(&opened, image, args.quiet);
+        match pushed {
+            Err(error) if args.ignore_push_failures => output::warning(&engine::error::chain(&error)),
+            other => other?,
+        }
+    }
+    Ok(0)
+}
+
+fn push_one(opened: &super::session::Opened, image: &str, quiet: bool) -> engine::Result<()> {
+    let reference: Reference = image
+        .parse()
+        .map_err(|error| engine::Error::invalid(format!("image {image:?}")).with_source(error))?;
+    opened.engine().images().push(&reference, &PushOptions::default(), &|_| {})?;
+    if !quiet {
+        opened.progress.stands(&format!("Image {image}"), "Pushed");
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! `run`: a command in a container of its own.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use engine::cli::mount::parse_volume;
+use engine::cli::publish::parse_publish;
+use engine::container::client::AttachOptions;
+use engine::container::spec::{ContainerSpec, NetworkMode, RestartPolicy};
+use engine::engine::RemoveOptions;
+use engine::error::Result as EngineResult;
+use engine::id::ContainerId;
+
+use super::convert;
+use super::exec::code;
+use super::failure::CliError;
+use super::session::{Opened, Session, Wanted};
+use super::up::prepare;
+use crate::names;
+use crate::output;
+use crate::plan::images::Building;
+use crate::plan::up::{Orphans, UpOptions};
+use crate::runtime::{Flags, OneOff};
+
+/// The flags of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Remove the container when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Run in the background and print the container's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Set a variable
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+    /// Set the variables in this file
+    #[arg(long, value_name = "FILE")]
+    env_from_file: Vec<PathBuf>,
+    /// Name of the container
+    #[arg(long)]
+    name: Option<String>,
+    /// Another entrypoint
+    #[arg(long)]
+    entrypoint: Option<String>,
+    /// Run as this user
+    #[arg(short, long)]
+    user: Option<String>,
+    /// Run in this directory
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<PathBuf>,
+    /// Mount a volume
+    #[arg(short, long, value_name = "SOURCE:TARGET")]
+    volume: Vec<String>,
+    /// Publish a port
+    #[arg(short, long, value_name = "HOST:CONTAINER")]
+    publish: Vec<String>,
+    /// Publish the service's own ports
+    #[arg(short = 'P', long, conflicts_with = "publish")]
+    service_ports: bool,
+    /// Set a label
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+    /// Add a capability
+    #[arg(long, value_name = "NAME")]
+    cap_add: Vec<String>,
+    /// Drop a capability
+    #[arg(long, value_name = "NAME")]
+    cap_drop: Vec<String>,
+    /// Do not start the services it depends on
+    #[arg(long)]
+    no_deps: bool,
+    /// Answer to the service's names on its networks
+    #[arg(long)]
+    use_aliases: bool,
+    /// Give it no terminal
+    #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
+    no_tty: bool,
+    /// Accepted for docker's sake: standard input is always connected
+    #[arg(short, long, hide = true, default_value_t = true)]
+    interactive: bool,
+    /// Build the image first
+    #[arg(long)]
+    build: bool,
+    /// When images are pulled: always, missing or never
+    #[arg(long, value_name = "POLICY")]
+    pull: Option<String>,
+    /// Pull without showing progress
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Show nothing but the command's own output
+    #[arg(short, long)]
+    quiet: bool,
+    /// Remove containers of services that are in no file
+    #[arg(long)]
+    remove_orphans: bool,
+    /// The service
+    service: String,
+    /// The command and its arguments; the service's own when none is given
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// `run`.
+pub(super) fn run(session: &Session, args: RunArgs) -> Result<u8, CliError> {
+    let images = match args.pull.as_deref() {
+        None => None,
+        Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
+    };
+    let mut wanted = Wanted { services: vec![args.service.clone()], writes: true, ..Wanted::default() };
+    wanted.changes.images = images;
+    wanted.flags = Flags { quiet_pull: args.quiet_pull || args.quiet, ..Flags::default() };
+    wanted.flags.build.quiet = args.quiet;
+    let mut opened = session.open(wanted)?;
+    ready(&opened, &args)?;
+    let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let tty = terminals && !args.no_tty && !args.detach;
+    if opened.is_dry_run() {
+        return Ok(0);
+    }
+    let slug = ContainerId::random().as_str().to_owned();
+    let separator = session.separator();
+    let name = args
+        .name
+        .clone()
+        .unwrap_or_else(|| names::one_off(separator, &opened.project().name, &args.service, &slug));
+    let id = opened
+        .runtime
+        .create_one_off(&args.service, &OneOff { name, slug }, |spec| change(spec, &args, tty))
+        .map_err(CliError::Program)?;
+    // The command may run for long, and others may change the project meanwhile.
+    opened.lock = None;
+    run_container(&opened, &args, &id, tty)
+}
+
+/// Sees to the image, the networks and volumes of the service, and to the services it depends on.
+fn ready(opened: &Opened, args: &RunArgs) -> Result<(), CliError> {
+    let mut options = UpOptions {
+        services: vec![args.service.clone()],
+        no_dependencies: args.no_deps,
+        one_off_of: Some(args.service.clone()),
+        building: if args.build { Building::Always } else { Building::AsNeeded },
+        orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Ignore },
+        ..UpOptions::default()
+    };
+    let (_, plan) = prepare(opened, &mut options)?;
+    opened.execute(plan)
+}
+
+fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -> Result<u8, CliError> {
+    let engine = opened.engine();
+    let forget = || {
+        let options = RemoveOptions { force: true, volumes: true };
+        engine.remove(id, &options)
+    };
+    if args.detach {
+        engine.start(id).map_err(CliError::Program)?;
+        output::line(id.as_str());
+        return Ok(0);
+    }
+    let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
+    match engine.start_attached(id, &options) {
+        Ok(end) => {
+            if args.rm {
+                forget()?;
+            }
+            Ok(code(end))
+        }
+        Err(error) => {
+            // What could not be started is of no use to anybody; the failure is what the user needs to see.
+            let _ = forget();
+            Err(CliError::Program(error))
+        }
+    }
+}
+
+/// What the command line changes about the service's container.
+fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<()> {
+    if let Some(entrypoint) = &args.entrypoint {
+        spec.process.entrypoint = Some(words(entrypoint));
+        spec.process.command = None;
+    }
+    if !args.command.is_empty() {
+        spec.process.command = Some(args.command.clone());
+    }
+    for file in &args.env_from_file {
+        spec.process.env.extend(engine::cli::run::read_pairs_file(file)?);
+    }
+    spec.process.env.extend(convert::variables(&args.env));
+    if args.user.is_some() {
+        spec.process.user.clone_from(&args.user);
+    }
+    if args.workdir.is_some() {
+        spec.process.working_dir.clone_from(&args.workdir);
+    }
+    spec.process.tty = tty;
+    spec.process.open_stdin = !args.detach;
+    spec.process.stdin_once = !args.detach;
+    spec.labels.extend(convert::pairs(&args.label));
+    spec.security.cap_add.extend(args.cap_add.iter().map(|name| engine::cli::run::bare_capability(name)));
+    spec.security.cap_drop.extend(args.cap_drop.iter().map(|name| engine::cli::run::bare_capability(name)));
+    if !args.service_ports {
+        spec.ports.clear();
+    }
+    for port in &args.publish {
+        spec.ports.extend(parse_publish(port)?);
+    }
+    let directory = std::env::current_dir().unwrap_or_default();
+    for text in &args.volume {
+        let mount = parse_volume(text, &directory)?;
+        spec.mounts.retain(|other| other.target != mount.target);
+        spec.mounts.push(mount);
+    }
+    if let (NetworkMode::Bridge(attachments), false) = (&mut spec.network, args.use_aliases) {
+        for attachment in attachments {
+            attachment.aliases.clear();
+            attachment.addresses.clear();
+        }
+    }
+    spec.restart = RestartPolicy::No;
+    spec.auto_remove = args.rm && args.detach;
+    Ok(())
+}
+
+/// The words of `--entrypoint`.
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}

@@ -1,0 +1,399 @@
+//! `up`, `create`, `scale` and `plan`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use super::convert;
+use super::failure::CliError;
+use super::logs::{Follower, Happening, LogFlags};
+use super::session::{Opened, Session, Wanted, environment_says};
+use crate::desired::{Changes, ImagePolicy};
+use crate::names;
+use crate::observe::{Life, Observed};
+use crate::operation::{Instance, Operation};
+use crate::output;
+use crate::plan::images::{Building, decisive};
+use crate::plan::up::{self, Orphans, Recreate, UpOptions};
+use crate::plan::verbs::{self, Verb};
+use crate::plan::{Plan, Step};
+use crate::runtime::Flags;
+
+/// What `up` and `create` have in common.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct Common {
+    /// Build images before starting containers
+    #[arg(long, conflicts_with = "no_build")]
+    build: bool,
+    /// Do not build an image, even if it is missing
+    #[arg(long)]
+    no_build: bool,
+    /// When images are pulled: always, missing, never or policy
+    #[arg(long, value_name = "POLICY")]
+    pull: Option<String>,
+    /// Pull without showing progress
+    #[arg(long)]
+    quiet_pull: bool,
+    /// Build without showing the steps
+    #[arg(long)]
+    quiet_build: bool,
+    /// Recreate containers even if nothing changed
+    #[arg(long, conflicts_with = "no_recreate")]
+    force_recreate: bool,
+    /// Leave containers that exist as they are
+    #[arg(long)]
+    no_recreate: bool,
+    /// Recreate the services these depend on too
+    #[arg(long, conflicts_with = "no_recreate")]
+    always_recreate_deps: bool,
+    /// Number of containers of a service, whatever the file says
+    #[arg(long, value_name = "SERVICE=NUMBER")]
+    scale: Vec<String>,
+    /// Start with new anonymous volumes
+    #[arg(short = 'V', long)]
+    renew_anon_volumes: bool,
+    /// Remove containers of services that are in no file
+    #[arg(long)]
+    remove_orphans: bool,
+    /// Answer yes to every question
+    #[arg(short = 'y', long)]
+    yes: bool,
+}
+
+/// The flags of `up`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Run in the background
+    #[arg(short, long)]
+    detach: bool,
+    /// Leave the services these depend on alone
+    #[arg(long)]
+    no_deps: bool,
+    /// Create containers without starting them
+    #[arg(long)]
+    no_start: bool,
+    /// Wait until services run, or are healthy; runs in the background
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS")]
+    wait_timeout: Option<u64>,
+    /// Stop everything when any container ends
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_exit: bool,
+    /// Stop everything when any container fails
+    #[arg(long, conflicts_with = "detach")]
+    abort_on_container_failure: bool,
+    /// Return the exit code of this service's container; stops everything when any container ends
+    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    exit_code_from: Option<String>,
+    /// Show the output of this service alone; may be given several times
+    #[arg(long, value_name = "SERVICE")]
+    attach: Vec<String>,
+    /// Do not show the output of this service; may be given several times
+    #[arg(long, value_name = "SERVICE")]
+    no_attach: Vec<String>,
+    /// Show the output of the services these depend on too
+    #[arg(long)]
+    attach_dependencies: bool,
+    /// Seconds a container may take to end
+    #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true)]
+    timeout: Option<i64>,
+    /// Show times
+    #[arg(long)]
+    timestamps: bool,
+    /// No colours
+    #[arg(long)]
+    no_color: bool,
+    /// No names in front of lines
+    #[arg(long)]
+    no_log_prefix: bool,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `create`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct CreateArgs {
+    #[command(flatten)]
+    common: Common,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `scale`.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ScaleArgs {
+    /// Leave the services these depend on alone
+    #[arg(long)]
+    no_deps: bool,
+    /// How many containers of which services
+    #[arg(required = true, value_name = "SERVICE=NUMBER")]
+    scale: Vec<String>,
+}
+
+/// The flags of `plan`.
+#[derive(Debug, Clone, Default, Args)]
+pub(super) struct PlanArgs {
+    #[command(flatten)]
+    common: Common,
+    /// An object a step, as JSON
+    #[arg(long)]
+    json: bool,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// `up`.
+pub(super) fn up(session: &Session, args: UpArgs) -> Result<u8, CliError> {
+    let detached = args.detach || args.wait || args.no_start;
+    if args.wait && (args.abort_on_container_exit || args.exit_code_from.is_some()) {
+        return Err(CliError::Invalid(
+            "--wait cannot be combined with --abort-on-container-exit or --exit-code-from".to_owned(),
+        ));
+    }
+    let mut opened = session.open(wanted(&args.services, &args.common)?)?;
+    let mut options = options(&args.services, &args.common);
+    options.no_dependencies = args.no_deps;
+    options.start = !args.no_start;
+    options.wait = args.wait;
+    options.grace = convert::grace(args.timeout);
+    let (observed, plan) = prepare(&opened, &mut options)?;
+    if detached || opened.is_dry_run() {
+        let timeout = args.wait_timeout.map(Duration::from_secs);
+        show_standing(&opened, &observed, &options, &plan);
+        opened.execute_with(plan, timeout, &|_| {})?;
+        return Ok(0);
+    }
+    Attached { args: &args, options: &options }.run(&mut opened, &observed, plan)
+}
+
+/// `create`.
+pub(super) fn create(session: &Session, args: CreateArgs) -> Result<u8, CliError> {
+    let up_args =
+        UpArgs { common: args.common, services: args.services, no_start: true, ..UpArgs::default() };
+    up(session, up_args)
+}
+
+/// `scale`.
+pub(super) fn scale(session: &Session, args: ScaleArgs) -> Result<u8, CliError> {
+    let services = convert::scale(&args.scale)?.into_keys().collect();
+    let common = Common { scale: args.scale, no_recreate: true, ..Common::default() };
+    up(session, UpArgs { common, services, detach: true, no_deps: args.no_deps, ..UpArgs::default() })
+}
+
+/// `plan`.
+pub(super) fn plan(session: &Session, args: PlanArgs) -> Result<u8, CliError> {
+    let mut wanted = wanted(&args.services, &args.common)?;
+    wanted.writes = false;
+    let opened = session.open(wanted)?;
+    let options = options(&args.services, &args.common);
+    let plan = up::up(opened.desired(), &opened.observe()?, &options)?;
+    for warning in plan.warnings() {
+        output::warning(warning);
+    }
+    if args.json {
+        plan.steps().iter().enumerate().for_each(|(id, step)| output::line(&step_json(id, step).to_string()));
+    } else {
+        output::line(&plan.to_string());
+    }
+    Ok(0)
+}
+
+fn step_json(id: usize, step: &Step) -> serde_json::Value {
+    let after: Vec<usize> = step.after.iter().map(|before| before + 1).collect();
+    serde_json::json!({
+        "step": id + 1,
+        "operation": step.operation.to_string(),
+        "cause": step.cause.to_string(),
+        "after": after,
+    })
+}
+
+fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
+    let images = match common.pull.as_deref() {
+        None | Some("policy") => None,
+        Some(text) => Some(text.parse::<ImagePolicy>().map_err(CliError::Invalid)?),
+    };
+    let mut flags = Flags { renew_volumes: common.renew_anon_volumes, ..Flags::default() };
+    flags.quiet_pull = common.quiet_pull;
+    flags.build.quiet = common.quiet_build;
+    Ok(Wanted {
+        services: services.to_vec(),
+        changes: Changes { scale: convert::scale(&common.scale)?, images, ..Changes::default() },
+        flags,
+        writes: true,
+    })
+}
+
+fn options(services: &[String], common: &Common) -> UpOptions {
+    UpOptions {
+        services: services.to_vec(),
+        recreate: match (common.force_recreate, common.no_recreate) {
+            (true, _) => Recreate::Always,
+            (_, true) => Recreate::Never,
+            _ => Recreate::Changed,
+        },
+        recreate_dependencies: common.always_recreate_deps,
+        building: match (common.build, common.no_build) {
+            (true, _) => Building::Always,
+            (_, true) => Building::Never,
+            _ => Building::AsNeeded,
+        },
+        renew_volumes: common.renew_anon_volumes,
+        orphans: if common.remove_orphans || environment_says("COMPOSE_REMOVE_ORPHANS") {
+            Orphans::Remove
+        } else if environment_says("COMPOSE_IGNORE_ORPHANS") {
+            Orphans::Ignore
+        } else {
+            Orphans::Warn
+        },
+        ..UpOptions::default()
+    }
+}
+
+/// Sees to the images that decide what becomes of containers, then plans the rest.
+pub(super) fn prepare(opened: &Opened, options: &mut UpOptions) -> Result<(Observed, Plan), CliError> {
+    let desired = opened.desired();
+    let mut observed = opened.observe()?;
+    let scope = up::scope(desired, options)?;
+    let first = decisive(desired, &observed, &scope, options.building)?;
+    if !first.is_empty() && !opened.is_dry_run() {
+        options.settled_images = first
+            .steps()
+            .iter()
+            .filter_map(|step| match &step.operation {
+                Operation::PullImage { image, .. } | Operation::BuildImage { image, .. } => {
+                    Some(image.clone())
+                }
+                _ => None,
+            })
+            .collect();
+        opened.execute(first)?;
+        observed = opened.observe()?;
+    }
+    let plan = up::up(desired, &observed, options)?;
+    Ok((observed, plan))
+}
+
+/// Names the containers that are as they should be.
+fn show_standing(opened: &Opened, observed: &Observed, options: &UpOptions, plan: &Plan) {
+    let Ok(scope) = up::scope(opened.desired(), options) else { return };
+    let touched: BTreeSet<String> = plan.steps().iter().map(|step| step.operation.object()).collect();
+    for container in &observed.containers {
+        let object = format!("Container {}", container.name);
+        let stands =
+            container.life == Life::Running && !container.one_off && scope.contains(&container.service);
+        if stands && !touched.contains(&object) {
+            opened.progress.stands(&object, "Running");
+        }
+    }
+}
+
+/// `up` in the foreground.
+struct Attached<'a> {
+    args: &'a UpArgs,
+    options: &'a UpOptions,
+}
+
+impl Attached<'_> {
+    fn run(&self, opened: &mut Opened, observed: &Observed, plan: Plan) -> Result<u8, CliError> {
+        let shown = self.shown(opened)?;
+        let flags = LogFlags {
+            prefix: !self.args.no_log_prefix,
+            colours: !self.args.no_color,
+            timestamps: self.args.timestamps,
+        };
+        let mut follower = Follower::new(opened, &flags, &shown);
+        show_standing(opened, observed, self.options, &plan);
+        for container in &observed.containers {
+            let runs_on = container.life.is_up() && !container.one_off && shown.contains(&container.service);
+            if runs_on {
+                follower.follow(&Instance::Existing(container.existing()), Some(Timestamp::now()));
+            }
+        }
+        let started = follower.starter(Timestamp::now());
+        let result = opened.execute_with(plan, None, &|operation| started.started(operation));
+        drop(started);
+        // Others may change the project from here on.
+        opened.lock = None;
+        match result {
+            Ok(()) => {}
+            Err(CliError::Interrupted) => {
+                self.stop(opened)?;
+                return Err(CliError::Interrupted);
+            }
+            Err(error) => return Err(error),
+        }
+        self.watch(opened, &mut follower)
+    }
+
+    /// The services whose output is shown.
+    fn shown(&self, opened: &Opened) -> Result<BTreeSet<String>, CliError> {
+        let scope = up::scope(opened.desired(), self.options)?;
+        let args = self.args;
+        let asked = |name: &String| {
+            if !args.attach.is_empty() {
+                return args.attach.contains(name);
+            }
+            let named = args.services.is_empty() || args.attach_dependencies || args.services.contains(name);
+            let attach = opened.project().services.get(name).and_then(|service| service.attach);
+            named && attach.unwrap_or(true)
+        };
+        Ok(scope.into_iter().filter(|name| asked(name) && !args.no_attach.contains(name)).collect())
+    }
+
+    /// Until every container has ended, one ends that ends all, or the user has enough.
+    fn watch(&self, opened: &Opened, follower: &mut Follower) -> Result<u8, CliError> {
+        let abort = self.args.abort_on_container_exit || self.args.exit_code_from.is_some();
+        loop {
+            match follower.next()? {
+                Happening::Ended { name, service, code } => {
+                    let shown = names::without_project(&opened.project().name, &name);
+                    output::note(&format!("{shown} exited with code {code}"));
+                    let fails = self.args.abort_on_container_failure && code != 0;
+                    if abort || fails {
+                        output::note("Aborting on container exit...");
+                        self.stop(opened)?;
+                        return self.code(opened, &service, code);
+                    }
+                }
+                Happening::AllEnded => return Ok(0),
+                Happening::Interrupted => {
+                    output::note("Gracefully stopping... (press Ctrl+C again to force)");
+                    if matches!(self.stop(opened), Err(CliError::Interrupted)) {
+                        self.apply(opened, Verb::Kill { signal: engine::signal::Signal::KILL })?;
+                    }
+                    return Err(CliError::Interrupted);
+                }
+            }
+        }
+    }
+
+    fn stop(&self, opened: &Opened) -> Result<(), CliError> {
+        self.apply(opened, Verb::Stop { grace: self.options.grace })
+    }
+
+    fn apply(&self, opened: &Opened, verb: Verb) -> Result<(), CliError> {
+        let services: Vec<String> = up::scope(opened.desired(), self.options)?.into_iter().collect();
+        let plan = verbs::apply(opened.desired(), &opened.observe()?, &services, verb)?;
+        opened.execute(plan)
+    }
+
+    /// The code of the container that ended, or of the service that was named.
+    fn code(&self, opened: &Opened, ended: &str, code: i32) -> Result<u8, CliError> {
+        let Some(service) = self.args.exit_code_from.as_deref().filter(|name| *name != ended) else {
+            return Ok(code as u8);
+        };
+        let seen = opened.observe()?;
+        let code = seen.of_service(service).find_map(|container| match container.life {
+            Life::Exited(code) => Some(code),
+            _ => None,
+        });
+        Ok(code.unwrap_or(0) as u8)
+    }
+}
