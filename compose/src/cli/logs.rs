@@ -71,7 +71,10 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     });
     let flags =
         LogFlags { prefix: !args.no_log_prefix, colours: !args.no_color, timestamps: args.timestamps };
-    let moment = |text: &Option<String>| text.as_deref().map(parse_moment).transpose();
+    let moment = |text: &Option<String>| {
+        let parsed = text.as_deref().map(parse_moment).transpose();
+        parsed.map_err(|error| CliError::Invalid(error.to_string()))
+    };
     let tail = match args.tail.as_str() {
         "all" | "-1" => None,
         number => Some(number.parse().map_err(|_| CliError::Invalid(format!("invalid --tail {number:?}")))?),

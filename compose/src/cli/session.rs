@@ -55,7 +55,6 @@ impl Session {
         Self { globals }
     }
 
-
     pub(super) fn engine(&self) -> Result<Engine, CliError> {
         Ok(Engine::open(self.globals.root.as_deref())?)
     }

@@ -57,7 +57,7 @@ fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<Moun
             let options = bind.as_ref();
             MountSource::Bind {
                 path: PathBuf::from(source),
-                create: options.is_none_or(|options| options.create_host_path),
+                create: options.and_then(|options| options.create_host_path).unwrap_or(true),
                 propagation: propagation(of, options.and_then(|options| options.propagation.as_deref()))?,
                 recursive: options.and_then(|options| options.recursive.as_deref()) != Some("disabled"),
             }
