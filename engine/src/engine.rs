@@ -2,7 +2,7 @@
 
 mod create;
 mod find;
-mod life;
+pub(crate) mod life;
 mod process;
 mod sandbox;
 mod unused;

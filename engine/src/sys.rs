@@ -4,5 +4,6 @@ pub(crate) mod bpf;
 pub(crate) mod mount;
 pub(crate) mod netlink;
 pub(crate) mod notice;
+pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod self_exec;

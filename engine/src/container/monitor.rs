@@ -1,12 +1,239 @@
 //! The process that watches over one container: its parent, its log writer, its door, from start to end.
+//!
+//! One thread, one loop, no polling: it sleeps until a descriptor is ready or a deadline has passed, and serves what
+//! happened. Launching needs a process with one thread; so do a few kilobytes of memory per container.
 
+mod door;
+mod launch;
+mod output;
+mod probe;
+mod run;
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+
+use crate::container::logs::LogWriter;
+use crate::container::plan::TerminalSize;
+use crate::container::protocol::ExitNews;
+use crate::container::ready::Ready;
+use crate::container::record::ContainerRecord;
+use crate::container::restart::Backoff;
+use crate::container::state::State;
+use crate::id::ContainerId;
+use crate::network::Networks;
+use crate::paths::Root;
+use crate::sys::self_exec::inherited;
+use door::Client;
+use run::{Exec, Run};
 
 /// How a monitor knows that it is one.
 pub(crate) const ARGV0: &str = "rengine-monitor";
 
+/// One container's monitor.
+struct Monitor {
+    root: Root,
+    id: ContainerId,
+    record: ContainerRecord,
+    networks: Networks,
+    state: State,
+    phase: Phase,
+    log: LogWriter,
+    backoff: Backoff,
+    /// Held by being open.
+    lock: Option<OwnedFd>,
+    listener: Option<UnixListener>,
+    clients: Vec<Client>,
+    next_client: u64,
+    execs: Vec<Exec>,
+    size: Option<TerminalSize>,
+    stopping: Option<Stopping>,
+}
+
+/// Where the monitor is with its container.
+enum Phase {
+    /// Nobody has asked for the start yet.
+    Idle,
+    /// It runs.
+    Running(Box<Run>),
+    /// It is started again at this moment.
+    Waiting(Instant),
+    /// It has ended for good, or could not be started.
+    Over(Option<ExitNews>),
+}
+
+/// A person asked for the end.
+#[derive(Debug, Clone, Copy)]
+struct Stopping {
+    /// When it is killed; never when `None`.
+    deadline: Option<Instant>,
+}
+
+/// What the monitor waits for.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Listener,
+    Client(u64),
+    Init,
+    Output(usize),
+    Input,
+    Exec(i32),
+    Probe,
+    Resolver,
+}
+
 /// Becomes a container's monitor when this process was executed as one. Every program on this crate calls it first
 /// thing in `main`, before it makes a thread.
 pub fn enter_monitor_if_asked() -> Option<ExitCode> {
-    (std::env::args_os().next()? == ARGV0).then_some(ExitCode::FAILURE)
+    let mut args = std::env::args_os();
+    (args.next()? == ARGV0).then(|| match Monitor::born(&args.collect::<Vec<_>>()) {
+        Ok(monitor) => monitor.live(),
+        // Nobody can be told: the connection closes, and the command that started us says so.
+        Err(_) => ExitCode::FAILURE,
+    })
+}
+
+// === impl Monitor ===
+
+impl Monitor {
+    /// Takes over what the command passed: where the engine is, which container, and three descriptors.
+    fn born(args: &[OsString]) -> io::Result<Self> {
+        let [state, id, connection, lock, listener] = args else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let number = |arg: &OsString| -> io::Result<OwnedFd> {
+            let number = arg.to_str().and_then(|text| text.parse::<RawFd>().ok());
+            inherited(number.ok_or(io::ErrorKind::InvalidInput)?)
+        };
+        let (connection, lock) = (number(connection)?, number(lock)?);
+        let listener = UnixListener::from(number(listener)?);
+        listener.set_nonblocking(true)?;
+        let root = Root::at(Path::new(state));
+        let id: ContainerId = id
+            .to_str()
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let record = ContainerRecord::read(&root, &id)?.ok_or(io::ErrorKind::NotFound)?;
+        let state = State::read(&root, &id)?.unwrap_or(State::Created);
+        let log = LogWriter::open(&root.container(&id).join("container.log"), &record.spec.log)?;
+        let mut monitor = Self {
+            networks: Networks::at(&root),
+            backoff: Backoff::new(record.spec.restart),
+            root,
+            id,
+            record,
+            state,
+            phase: Phase::Idle,
+            log,
+            lock: Some(lock),
+            listener: Some(listener),
+            clients: Vec::new(),
+            next_client: 0,
+            execs: Vec::new(),
+            size: None,
+            stopping: None,
+        };
+        monitor.admit(connection);
+        Ok(monitor)
+    }
+
+    fn live(mut self) -> ExitCode {
+        loop {
+            let happened = match self.wait() {
+                Ok(happened) => happened,
+                // Without poll(2) there is nothing left that this process could do.
+                Err(_) => return ExitCode::FAILURE,
+            };
+            for source in happened {
+                self.serve(source);
+            }
+            self.keep_deadlines(Instant::now());
+            self.flush_clients(Instant::now());
+            if let Phase::Over(exit) = self.phase {
+                self.close(exit);
+                return ExitCode::SUCCESS;
+            }
+            // A command that was killed before it asked for anything leaves nothing to do.
+            if matches!(self.phase, Phase::Idle) && self.clients.is_empty() {
+                self.phase = Phase::Over(None);
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Vec<Source>> {
+        let mut ready = Ready::new();
+        if let Some(listener) = &self.listener {
+            ready.add(Source::Listener, listener.as_fd(), PollFlags::IN);
+        }
+        let hold_input = self.input_is_full();
+        for client in &self.clients {
+            ready.add(Source::Client(client.number), client.socket(), client.interest(hold_input));
+        }
+        if let Phase::Running(run) = &self.phase {
+            run.add_to(&mut ready, self.somebody_is_behind());
+        }
+        for exec in &self.execs {
+            ready.add(Source::Exec(exec.pid()), exec.pidfd(), PollFlags::IN);
+        }
+        let happened = ready.wait(self.next_deadline())?;
+        Ok(happened.into_iter().map(|(source, _)| source).collect())
+    }
+
+    fn serve(&mut self, source: Source) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Client(number) => self.hear(number),
+            Source::Init => self.run_ended(),
+            Source::Output(at) => self.pass_output(at),
+            Source::Input => self.pass_input(),
+            Source::Exec(pid) => self.exec_ended(pid),
+            Source::Probe => self.probe_ended(),
+            Source::Resolver => self.answer_names(),
+        }
+    }
+
+    /// The next moment at which something is due without any descriptor's help.
+    fn next_deadline(&self) -> Option<Instant> {
+        let phase = match &self.phase {
+            Phase::Running(run) => run.next_deadline(self.is_paused()),
+            Phase::Waiting(at) => Some(*at),
+            Phase::Idle | Phase::Over(_) => None,
+        };
+        let stop = self.stopping.and_then(|stopping| stopping.deadline);
+        [phase, stop, self.next_stall()].into_iter().flatten().min()
+    }
+
+    fn keep_deadlines(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Waiting(at) if at <= now) {
+            self.start_again();
+        }
+        if self.stopping.and_then(|stopping| stopping.deadline).is_some_and(|deadline| deadline <= now) {
+            self.stopping = Some(Stopping { deadline: None });
+            self.kill_all();
+        }
+        self.keep_probing(now);
+        self.give_up_on_stalled(now);
+    }
+
+    fn is_paused(&self) -> bool {
+        matches!(&self.state, State::Running(running) if running.paused)
+    }
+
+    fn answer_names(&mut self) {
+        if let Phase::Running(run) = &mut self.phase {
+            run.answer_names();
+        }
+    }
+
+    /// Writes the state down. A disk that refuses must not end the container: the next write may succeed, and
+    /// whoever asks this monitor hears the truth.
+    fn record_state(&self) {
+        let _ = self.state.write(&self.root, &self.id);
+    }
 }
