@@ -15,13 +15,16 @@ mod manifest;
 pub mod platform;
 mod record;
 pub mod reference;
+mod registry;
 mod transfer;
 
 pub use archive::ArchiveError;
 pub use config::ImageConfig;
+pub use credentials::CredentialsError;
 pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::Reference;
+pub use registry::RegistryError;
 
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::change::ChangeError;
@@ -80,6 +83,15 @@ pub enum ImageError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// A registry did not do what was asked.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Credentials could not be read.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// A manifest is not one of an image.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// An archive could not be read or written.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
@@ -555,6 +567,8 @@ impl From<ImageError> for crate::Error {
             }
             ImageError::Reference(error) => error.into(),
             ImageError::Change(error) => error.into(),
+            ImageError::Registry(error) => error.into(),
+            ImageError::Credentials(error) => error.into(),
             ImageError::Layer(error) => error.into(),
             other => crate::Error::failed(message, other),
         }

@@ -130,6 +130,11 @@ impl Layers {
         Self { root: root.clone() }
     }
 
+    /// The blobs of the same root.
+    pub(crate) fn content(&self) -> Content {
+        Content::at(&self.root)
+    }
+
     /// Keeps layers that no image names yet from being collected while the value lives.
     pub fn hold(&self) -> Result<Hold, LayerError> {
         let path = self.lock_path()?;

@@ -1,6 +1,43 @@
 //! Pull and push: plan the blobs that are missing, move them, record the image.
+//!
+//! A pulled layer goes from the connection through digest, decompressor and digest into its directory in one pass,
+//! several layers at once. A connection that breaks is taken up where it broke.
 
-use crate::image::{ImageError, Images, Progress, PullOptions, Pulled, PushOptions, Pushed, Reference};
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt};
+
+use crate::id::{DiffId, Digest};
+use crate::image::credentials::{self, Credentials};
+use crate::image::manifest::{DOCKER_LIST, Descriptor, Document, Manifest, OCI_CONFIG, OCI_INDEX};
+use crate::image::registry::{RegistryError, Repository, runtime};
+use crate::image::{
+    Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
+    PushOptions, Pushed, Reference, Step,
+};
+use crate::layer::{Announced, Compression, LayerBlob, LayerError, Layers};
+
+/// Blobs that move at once: enough to fill a line, few enough for a registry's patience.
+const AT_ONCE: usize = 4;
+
+/// How often a connection may break without a byte having come.
+const FRUITLESS: u32 = 5;
+
+/// What is fetched: a layer's blob and the tar in it.
+struct Wanted {
+    blob: Descriptor,
+    diff: DiffId,
+}
+
+/// Bytes as the connection gives them.
+type Chunk = Vec<u8>;
+
+type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
+
+// === impl Images ===
 
 impl Images {
     /// Fetches an image from its registry, layers at once, straight into their directories.
@@ -10,8 +47,9 @@ impl Images {
         options: &PullOptions,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pulled, ImageError> {
-        let _ = (reference, options, progress);
-        todo!()
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        let _hold = self.layers().hold()?;
+        runtime(reference.registry())?.block_on(self.fetch(reference, options, credentials, progress))
     }
 
     /// Sends the image with this name to the name's registry.
@@ -21,7 +59,378 @@ impl Images {
         options: &PushOptions,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pushed, ImageError> {
-        let _ = (reference, options, progress);
-        todo!()
+        let image = self.get(&reference.canonical())?;
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        let _hold = self.layers().hold()?;
+        runtime(reference.registry())?.block_on(self.send(&image, reference, options, credentials, progress))
     }
+
+    async fn fetch(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        credentials: Option<Credentials>,
+        progress: Tell<'_>,
+    ) -> Result<Pulled, ImageError> {
+        let repository = Repository::open(reference, "pull", credentials, &options.insecure).await?;
+        if let Some(pulled) = self.already_here(reference, options, &repository).await? {
+            return Ok(pulled);
+        }
+        let top = repository.manifest(reference.wanted()).await?;
+        let digest = top.digest.clone();
+        let (manifest, raw) = choose(&repository, top, options.platform.as_ref()).await?;
+        manifest.refuse_foreign_layers()?;
+        let raw_config = repository.small_blob(&manifest.config.digest).await?;
+        let wanted = plan(&raw_config, &manifest, options.platform.as_ref())?;
+        let layers = self.layers();
+        futures_util::stream::iter(wanted)
+            .map(|wanted| fetch_layer(&layers, &repository, wanted, progress))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        let before = self.find(&reference.canonical())?.map(|image| image.id);
+        let names = [reference.local(), reference.with_digest(&digest)];
+        let image = self.install(&raw_config, Some(&raw), &names)?;
+        let newer = before.as_ref() != Some(&image.id);
+        Ok(Pulled { image, digest, newer })
+    }
+
+    /// The image, when the registry's tag still points to what is here.
+    async fn already_here(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        repository: &Repository,
+    ) -> Result<Option<Pulled>, ImageError> {
+        let Some(image) = self.find(&reference.canonical())? else { return Ok(None) };
+        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
+        if wanted.rank(&image.platform()).is_none()
+            || !image.config.rootfs.diff_ids.iter().all(|diff| self.layers().contains(diff))
+        {
+            return Ok(None);
+        }
+        let digest = match (reference.digest(), reference.tag()) {
+            (Some(digest), _) => Some(digest.clone()),
+            (None, Some(tag)) => repository.tag(tag).await?,
+            (None, None) => None,
+        };
+        let is_known = |digest: &Digest| image.digests.contains(&reference.with_digest(digest));
+        Ok(digest.filter(is_known).map(|digest| Pulled { image, digest, newer: false }))
+    }
+
+    async fn send(
+        &self,
+        image: &Image,
+        reference: &Reference,
+        options: &PushOptions,
+        credentials: Option<Credentials>,
+        progress: Tell<'_>,
+    ) -> Result<Pushed, ImageError> {
+        let repository = Repository::open(reference, "pull,push", credentials, &options.insecure).await?;
+        let (manifest, raw) = self.compressed_manifest(image, progress).await?;
+        // What the same registry has in another repository, it may take from there.
+        let source = (image.digests.iter())
+            .find(|known| {
+                known.registry() == reference.registry() && known.repository() != reference.repository()
+            })
+            .map(|known| known.repository().to_owned());
+        let mut seen = BTreeSet::new();
+        let blobs = manifest.layers.iter().chain([&manifest.config]).filter(|blob| seen.insert(&blob.digest));
+        futures_util::stream::iter(blobs)
+            .map(|blob| self.send_blob(&repository, blob, source.as_deref(), progress))
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        let digest = Digest::of(&raw);
+        repository.put_manifest(reference.wanted(), &manifest.media_type, &raw).await?;
+        let raw_config = self.raw_config(&image.id)?;
+        self.install(&raw_config, Some(&raw), &[reference.with_digest(&digest)])?;
+        Ok(Pushed { digest, size: raw.len() as u64 })
+    }
+
+    async fn send_blob(
+        &self,
+        repository: &Repository,
+        blob: &Descriptor,
+        source: Option<&str>,
+        progress: Tell<'_>,
+    ) -> Result<(), ImageError> {
+        let is_config = blob.media_type.contains("config") || blob.media_type.contains("container.image");
+        let tell = |step| {
+            if !is_config {
+                progress(Progress { layer: blob.digest.clone(), step });
+            }
+        };
+        if repository.has_blob(&blob.digest).await? {
+            tell(Step::Exists);
+            return Ok(());
+        }
+        tell(Step::Pushing(0, blob.size));
+        // The body is read on this same thread, but must not borrow what its request does.
+        let (sent, to_tell) = mpsc::channel();
+        let path = self.content().path(&blob.digest);
+        let upload =
+            repository.upload(&blob.digest, blob.size, &path, source, move |bytes| drop(sent.send(bytes)));
+        tokio::pin!(upload);
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        loop {
+            tokio::select! {
+                result = &mut upload => {
+                    result?;
+                    tell(Step::Pushed);
+                    return Ok(());
+                }
+                _ = tick.tick() => {
+                    if let Some(bytes) = to_tell.try_iter().last() {
+                        tell(Step::Pushing(bytes, blob.size));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A manifest over blobs that are here and compressed: the one the image came with where possible. Layers that
+    /// were built here are compressed now, and stay so for the next time.
+    async fn compressed_manifest(
+        &self,
+        image: &Image,
+        progress: Tell<'_>,
+    ) -> Result<(Manifest, Vec<u8>), ImageError> {
+        let content = self.content();
+        if let Some(raw) = self.manifest(&image.id)?
+            && let Ok(Document::Manifest(manifest)) = Document::parse(&raw, None)
+            && manifest.layers.iter().all(|blob| content.size(&blob.digest) == Some(blob.size))
+        {
+            return Ok((manifest, raw));
+        }
+        let layers = self.layers();
+        let jobs = image.config.rootfs.diff_ids.clone();
+        let descriptors = futures_util::stream::iter(jobs)
+            .map(|diff| {
+                let layers = layers.clone();
+                async move {
+                    let record = layers.record(&diff)?;
+                    if let Some(blob) = record
+                        .blob
+                        .filter(|blob| blob.compression != Compression::None && content_has(&layers, blob))
+                    {
+                        return Ok(blob);
+                    }
+                    progress(Progress { layer: diff.clone(), step: Step::Compressing });
+                    on_a_thread(move || compress(&layers, &diff)).await
+                }
+            })
+            .buffered(AT_ONCE)
+            .try_collect::<Vec<LayerBlob>>()
+            .await?;
+        let descriptors = descriptors
+            .into_iter()
+            .map(|blob| Descriptor::layer(blob.compression, blob.digest, blob.size))
+            .collect();
+        let size = content.size(&image.id).unwrap_or(0);
+        let manifest = Manifest::oci(Descriptor::new(OCI_CONFIG, image.id.clone(), size), descriptors);
+        let raw = serde_json::to_vec(&manifest).map_err(ManifestError::Json)?;
+        Ok((manifest, raw))
+    }
+}
+
+/// How often bytes sent are told about.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// The image's manifest and its bytes, through an index and an index of indexes.
+async fn choose(
+    repository: &Repository,
+    top: crate::image::registry::Fetched,
+    platform: Option<&Platform>,
+) -> Result<(Manifest, Vec<u8>), ImageError> {
+    let wanted = platform.cloned().unwrap_or_else(Platform::host);
+    let mut fetched = top;
+    for _ in 0..3 {
+        let index = match Document::parse(&fetched.bytes, fetched.media_type.as_deref())? {
+            Document::Manifest(manifest) => return Ok((manifest, fetched.bytes)),
+            Document::Index(index) => index,
+        };
+        debug_assert!(matches!(index.media_type.as_str(), OCI_INDEX | DOCKER_LIST));
+        let entry = index.choose(&wanted)?;
+        fetched = repository.manifest(entry.digest.as_str()).await?;
+    }
+    Err(ManifestError::Contradiction("is an index of an index of an index").into())
+}
+
+/// What is to be fetched for an image: every layer once.
+fn plan(
+    raw_config: &[u8],
+    manifest: &Manifest,
+    platform: Option<&Platform>,
+) -> Result<Vec<Wanted>, ImageError> {
+    let id = Digest::of(raw_config);
+    let config: ImageConfig =
+        serde_json::from_slice(raw_config).map_err(|source| ImageError::Config { id, source })?;
+    if config.rootfs.diff_ids.len() != manifest.layers.len() {
+        return Err(
+            ManifestError::Contradiction("has more or fewer layers than the image's configuration").into()
+        );
+    }
+    let offered = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+    if let Some(wanted) = platform
+        && wanted.rank(&offered).is_none()
+    {
+        return Err(ManifestError::NoPlatform { wanted: wanted.clone(), offered: offered.to_string() }.into());
+    }
+    let mut seen = BTreeSet::new();
+    Ok((config.rootfs.diff_ids.into_iter().zip(&manifest.layers))
+        .filter(|(diff, _)| seen.insert(diff.clone()))
+        .map(|(diff, blob)| Wanted { blob: blob.clone(), diff })
+        .collect())
+}
+
+async fn fetch_layer(
+    layers: &Layers,
+    repository: &Repository,
+    wanted: Wanted,
+    progress: Tell<'_>,
+) -> Result<(), ImageError> {
+    let tell = |step| progress(Progress { layer: wanted.blob.digest.clone(), step });
+    if layers.contains(&wanted.diff) {
+        tell(Step::Exists);
+        return Ok(());
+    }
+    let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+    let announced = Announced {
+        blob: Some((wanted.blob.digest.clone(), wanted.blob.size)),
+        diff: Some(wanted.diff.clone()),
+        is_kept: false,
+    };
+    let unpack = {
+        let layers = layers.clone();
+        let reader = Arrivals { receiver, chunk: Chunk::new(), at: 0 };
+        tokio::task::spawn_blocking(move || layers.receive(reader, &announced))
+    };
+    let fetched = fetch_blob(repository, &wanted.blob, &sender, &tell).await;
+    // The reader learns of a failure as one; otherwise the closed channel is the blob's end.
+    if fetched.is_err() {
+        let broken = io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off");
+        let _ = sender.send(Err(broken)).await;
+    } else {
+        tell(Step::Unpacking);
+    }
+    drop(sender);
+    let unpacked = unpack.await.unwrap_or_else(|error| Err(LayerError::Stream(io::Error::other(error))));
+    match (fetched, unpacked) {
+        (Err(Some(error)), _) => Err(error.into()),
+        (_, Err(error)) => Err(error.into()),
+        (Err(None) | Ok(()), Ok(_)) => {
+            tell(Step::Complete);
+            Ok(())
+        }
+    }
+}
+
+/// Fetches a blob into a channel, going on where a connection broke. `Err(None)` is a reader that went away: it
+/// knows why.
+async fn fetch_blob(
+    repository: &Repository,
+    blob: &Descriptor,
+    sender: &tokio::sync::mpsc::Sender<io::Result<Chunk>>,
+    tell: &impl Fn(Step),
+) -> Result<(), Option<RegistryError>> {
+    let mut done = 0u64;
+    let mut fruitless = 0;
+    tell(Step::Downloading(0, blob.size));
+    loop {
+        let before = done;
+        match fetch_part(repository, blob, &mut done, sender, tell).await {
+            Ok(()) => return Ok(()),
+            Err(Some(error)) if error.is_passing() => {
+                fruitless = if done > before { 0 } else { fruitless + 1 };
+                if fruitless >= FRUITLESS {
+                    return Err(Some(error));
+                }
+                tell(Step::Retrying(fruitless + 1));
+                tokio::time::sleep(Duration::from_millis(200) * 2u32.pow(fruitless)).await;
+            }
+            Err(other) => return Err(other),
+        }
+    }
+}
+
+async fn fetch_part(
+    repository: &Repository,
+    blob: &Descriptor,
+    done: &mut u64,
+    sender: &tokio::sync::mpsc::Sender<io::Result<Chunk>>,
+    tell: &impl Fn(Step),
+) -> Result<(), Option<RegistryError>> {
+    if *done == blob.size && *done > 0 {
+        return Ok(());
+    }
+    let mut response = repository.blob(&blob.digest, *done).await.map_err(Some)?;
+    // Not every registry knows ranges: what has come already is skipped then.
+    let mut skip = if response.status() == reqwest::StatusCode::OK { *done } else { 0 };
+    loop {
+        let chunk = response.chunk().await.map_err(|source| Some(repository.connection(source)))?;
+        let Some(chunk) = chunk else { break };
+        let skipped = skip.min(chunk.len() as u64);
+        skip -= skipped;
+        let chunk = chunk[usize::try_from(skipped).unwrap_or(chunk.len())..].to_vec();
+        *done += chunk.len() as u64;
+        if *done > blob.size {
+            return Err(Some(repository.protocol("sends more of a layer than it announced")));
+        }
+        sender.send(Ok(chunk)).await.map_err(|_| None)?;
+        tell(Step::Downloading(*done, blob.size));
+    }
+    if *done < blob.size {
+        return Err(Some(repository.cut_off()));
+    }
+    Ok(())
+}
+
+/// How many chunks, as they come from the connection, may wait for the decompressor.
+const CHUNKS_AHEAD: usize = 64;
+
+/// What the connection's task sends, as a reader on the unpacking thread.
+struct Arrivals {
+    receiver: tokio::sync::mpsc::Receiver<io::Result<Chunk>>,
+    chunk: Chunk,
+    at: usize,
+}
+
+impl Read for Arrivals {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        while self.at == self.chunk.len() {
+            match self.receiver.blocking_recv() {
+                Some(next) => (self.chunk, self.at) = (next?, 0),
+                None => return Ok(0),
+            }
+        }
+        let length = target.len().min(self.chunk.len() - self.at);
+        target[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
+    }
+}
+
+fn content_has(layers: &Layers, blob: &LayerBlob) -> bool {
+    layers.content().size(&blob.digest) == Some(blob.size)
+}
+
+/// Compresses a layer that was built here. Always to the same bytes, so that a registry never gets it twice.
+fn compress(layers: &Layers, diff: &DiffId) -> Result<LayerBlob, LayerError> {
+    let ingest = layers.content().ingest()?;
+    let mut gzip = flate2::GzBuilder::new().write(ingest, flate2::Compression::default());
+    layers.pack(diff, &mut gzip)?;
+    let mut ingest = gzip.finish().map_err(LayerError::Stream)?;
+    ingest.flush().map_err(LayerError::Stream)?;
+    let (digest, size) = ingest.commit(None, None)?;
+    let blob = LayerBlob { digest, size, compression: Compression::Gzip };
+    layers.set_blob(diff, blob.clone())?;
+    Ok(blob)
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LayerError> + Send + 'static,
+) -> Result<T, ImageError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.unwrap_or_else(|error| Err(LayerError::Stream(io::Error::other(error))))?)
 }

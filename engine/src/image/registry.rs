@@ -1,0 +1,853 @@
+//! A registry over HTTP (OCI distribution-spec): challenges, retries, manifests and blobs of one repository.
+//!
+//! Credentials go to the registry and to the token server it names, over https or on the loopback only, and never
+//! along a redirect to another host. Everything fetched is verified by its digest by whoever uses it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::StreamExt;
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
+};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+
+use crate::id::Digest;
+use crate::image::credentials::Credentials;
+use crate::image::manifest::{ACCEPTED, MOST_JSON};
+use crate::image::reference::{DEFAULT_REGISTRY, Reference};
+
+/// One repository of a registry.
+pub(crate) struct Repository {
+    client: Client,
+    host: String,
+    base: Url,
+    name: String,
+    /// `pull` or `pull,push`.
+    actions: &'static str,
+    credentials: Option<Credentials>,
+    /// What requests carry; renewed when the registry asks.
+    authorization: Mutex<Option<Authorization>>,
+}
+
+/// A manifest or an index as it came.
+pub(crate) struct Fetched {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) media_type: Option<String>,
+    pub(crate) digest: Digest,
+}
+
+/// Why a registry did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No such repository, tag or digest.
+    #[error("{0} is not in the registry")]
+    NotFound(String),
+    /// Not with these credentials.
+    #[error("{host} denies access to {name}{}", said(message))]
+    Denied {
+        /// The registry.
+        host: String,
+        /// The repository.
+        name: String,
+        /// What it said.
+        message: String,
+    },
+    /// Nobody answers there.
+    #[error("reach the registry {host}")]
+    Unreachable {
+        /// The registry.
+        host: String,
+        /// Why not.
+        source: reqwest::Error,
+    },
+    /// The connection broke.
+    #[error("talk to the registry {host}")]
+    Connection {
+        /// The registry.
+        host: String,
+        /// How.
+        source: reqwest::Error,
+    },
+    /// A body ended before its end.
+    #[error("{host} sent less than it announced")]
+    CutOff {
+        /// The registry.
+        host: String,
+    },
+    /// Asked too often.
+    #[error("{host} has been asked too often{}", said(message))]
+    TooMany {
+        /// The registry.
+        host: String,
+        /// What it said.
+        message: String,
+    },
+    /// Another answer than the protocol has.
+    #[error("{host} answers {status} to {step}{}", said(message))]
+    Unexpected {
+        /// The registry.
+        host: String,
+        /// What was asked.
+        step: &'static str,
+        /// Its answer.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
+    /// An answer that makes no sense.
+    #[error("{host} {reason}")]
+    Protocol {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// No client could be made.
+    #[error("set up the connection to {host}")]
+    Client {
+        /// The registry.
+        host: String,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+#[derive(Clone)]
+enum Authorization {
+    Basic { username: String, password: String },
+    Bearer { token: String, until: Option<Instant> },
+}
+
+/// One challenge of a `WWW-Authenticate` header (RFC 9110, 11.6.1).
+#[derive(Debug, PartialEq, Eq)]
+struct Challenge {
+    scheme: String,
+    parameters: BTreeMap<String, String>,
+}
+
+/// How often a request that failed for a passing reason is made in all.
+const ATTEMPTS: u32 = 5;
+
+/// The wait after the first failure; each further one doubles it.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+
+/// A registry that wants more patience than this is an error.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+
+/// A connection on which nothing comes for so long is dead. There is no limit on the whole.
+const STALL: Duration = Duration::from_secs(60);
+
+/// How long a token without a term holds (distribution-spec token authentication, `expires_in`).
+const SHORTEST_TERM: Duration = Duration::from_secs(60);
+
+/// Bytes a body is sent in at once.
+const PIECE: usize = 256 << 10;
+
+/// Whether a registry takes these credentials.
+pub(crate) fn check(registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
+    runtime(registry)?.block_on(async {
+        let repository = Repository::connect(registry, "", "", Some(credentials.clone()), &[]).await?;
+        let url = repository.base.clone();
+        let response = repository.send("the login", |client| client.get(url.clone())).await?;
+        repository.expect(response, "the login", &[StatusCode::OK]).await.map(drop)
+    })
+}
+
+/// What runs the connections of one call: a runtime on the calling thread.
+pub(crate) fn runtime(host: &str) -> Result<tokio::runtime::Runtime, RegistryError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| RegistryError::Client { host: host.to_owned(), source: error.into() })
+}
+
+// === impl Repository ===
+
+impl Repository {
+    /// The repository a reference names.
+    pub(crate) async fn open(
+        reference: &Reference,
+        actions: &'static str,
+        credentials: Option<Credentials>,
+        insecure: &[String],
+    ) -> Result<Self, RegistryError> {
+        Self::connect(reference.registry(), reference.repository(), actions, credentials, insecure).await
+    }
+
+    async fn connect(
+        registry: &str,
+        name: &str,
+        actions: &'static str,
+        credentials: Option<Credentials>,
+        insecure: &[String],
+    ) -> Result<Self, RegistryError> {
+        let may_be_plain = is_loopback(registry) || insecure.iter().any(|host| host == registry);
+        let client = client(registry, may_be_plain)
+            .map_err(|source| RegistryError::Client { host: registry.to_owned(), source })?;
+        let address = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
+        let url = |scheme| {
+            Url::parse(&format!("{scheme}://{address}/v2/"))
+                .map_err(|error| RegistryError::Client { host: registry.to_owned(), source: error.into() })
+        };
+        let mut repository = Self {
+            client,
+            host: registry.to_owned(),
+            base: url("https")?,
+            name: name.to_owned(),
+            actions,
+            credentials,
+            authorization: Mutex::new(None),
+        };
+        if may_be_plain && !repository.answers().await {
+            repository.base = url("http")?;
+        }
+        Ok(repository)
+    }
+
+    /// Fetches a manifest or an index by tag or digest, and verifies it in the latter case.
+    pub(crate) async fn manifest(&self, wanted: &str) -> Result<Fetched, RegistryError> {
+        let url = self.url(&format!("manifests/{wanted}"))?;
+        let accept = ACCEPTED.join(", ");
+        let response =
+            self.send("a manifest", |client| client.get(url.clone()).header(ACCEPT, &accept)).await?;
+        let response = self.expect(response, "a manifest", &[StatusCode::OK]).await?;
+        let media_type = header(response.headers(), CONTENT_TYPE.as_str());
+        let bytes = self.small_body(response).await?;
+        let digest = Digest::of(&bytes);
+        if wanted.starts_with("sha256:") && digest.as_str() != wanted {
+            return Err(self.protocol("sent another manifest than the one asked for by digest"));
+        }
+        Ok(Fetched { bytes, media_type, digest })
+    }
+
+    /// What a tag points to, without fetching it; `None` when the registry does not say.
+    pub(crate) async fn tag(&self, tag: &str) -> Result<Option<Digest>, RegistryError> {
+        let url = self.url(&format!("manifests/{tag}"))?;
+        let accept = ACCEPTED.join(", ");
+        let response = self.send("a tag", |client| client.head(url.clone()).header(ACCEPT, &accept)).await?;
+        if response.status() != StatusCode::OK {
+            return Ok(None);
+        }
+        Ok(header(response.headers(), "docker-content-digest").and_then(|digest| digest.parse().ok()))
+    }
+
+    /// Fetches a small blob whole.
+    pub(crate) async fn small_blob(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
+        let response = self.blob(digest, 0).await?;
+        let bytes = self.small_body(response).await?;
+        if Digest::of(&bytes) == *digest {
+            Ok(bytes)
+        } else {
+            Err(self.protocol("sent another blob than the one asked for"))
+        }
+    }
+
+    /// Starts to fetch a blob from an offset on. An answer from the beginning has status 200.
+    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<Response, RegistryError> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let request = |client: &Client| match offset {
+            0 => client.get(url.clone()),
+            _ => client.get(url.clone()).header(RANGE, format!("bytes={offset}-")),
+        };
+        let response = self.send("a blob", request).await?;
+        let response =
+            self.expect(response, "a blob", &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            let range = header(response.headers(), "content-range").unwrap_or_default();
+            if !range.starts_with(&format!("bytes {offset}-")) {
+                return Err(self.protocol("sent another part of a blob than the one asked for"));
+            }
+        }
+        Ok(response)
+    }
+
+    /// Whether the repository has a blob.
+    pub(crate) async fn has_blob(&self, digest: &Digest) -> Result<bool, RegistryError> {
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let response = self.send("whether it has a blob", |client| client.head(url.clone())).await?;
+        match response.status() {
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => {
+                self.expect(response, "whether it has a blob", &[StatusCode::OK]).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Sends a blob, or lets the registry take it from another repository of its own. `tell` learns the bytes sent.
+    pub(crate) async fn upload(
+        &self,
+        digest: &Digest,
+        size: u64,
+        path: &Path,
+        from: Option<&str>,
+        tell: impl Fn(u64) + Clone + Send + Sync + 'static,
+    ) -> Result<(), RegistryError> {
+        let mut attempt = 1;
+        loop {
+            let result = self.upload_once(digest, size, path, from, tell.clone()).await;
+            match result {
+                Err(error) if error.is_passing() && attempt < ATTEMPTS => {
+                    tokio::time::sleep(wait(attempt, None)).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn upload_once(
+        &self,
+        digest: &Digest,
+        size: u64,
+        path: &Path,
+        from: Option<&str>,
+        tell: impl Fn(u64) + Send + Sync + 'static,
+    ) -> Result<(), RegistryError> {
+        let mut start = self.url("blobs/uploads/")?;
+        if let Some(from) = from {
+            start.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
+        }
+        let request = |client: &Client| client.post(start.clone()).header(CONTENT_LENGTH, 0);
+        let response = self.send("an upload", request).await?;
+        if response.status() == StatusCode::CREATED {
+            return Ok(());
+        }
+        let response = self.expect(response, "an upload", &[StatusCode::ACCEPTED]).await?;
+        let location = header(response.headers(), LOCATION.as_str())
+            .and_then(|location| response.url().join(&location).ok())
+            .ok_or_else(|| self.protocol("does not say where to send a blob"))?;
+        let mut target = location;
+        target.query_pairs_mut().append_pair("digest", digest.as_str());
+        let file = File::open(path).map_err(|error| RegistryError::Client {
+            host: self.host.clone(),
+            source: format!("{}: {error}", path.display()).into(),
+        })?;
+        let mut request = self
+            .client
+            .put(target.clone())
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, size)
+            .body(body(file, tell));
+        // Where the registry keeps its blobs elsewhere, the address itself is the permission.
+        if same_host(&target, &self.base)
+            && let Some(authorization) = self.authorization.lock().await.as_ref()
+        {
+            request = authorization.put(request);
+        }
+        let response = request.send().await.map_err(|source| self.connection(source))?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // The token ran out on the way; the next attempt gets another.
+            *self.authorization.lock().await = None;
+            return Err(self.unexpected(response, "a blob's end").await.passing());
+        }
+        self.expect(response, "a blob's end", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
+    }
+
+    /// Sends a manifest under a tag or its digest.
+    pub(crate) async fn put_manifest(
+        &self,
+        name: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), RegistryError> {
+        let url = self.url(&format!("manifests/{name}"))?;
+        let request =
+            |client: &Client| client.put(url.clone()).header(CONTENT_TYPE, media_type).body(bytes.to_vec());
+        let response = self.send("a manifest to keep", request).await?;
+        self.expect(
+            response,
+            "a manifest to keep",
+            &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED],
+        )
+        .await
+        .map(drop)
+    }
+
+    /// A failure of the connection while a body came.
+    pub(crate) fn connection(&self, source: reqwest::Error) -> RegistryError {
+        let host = self.host.clone();
+        if source.is_connect() {
+            RegistryError::Unreachable { host, source }
+        } else {
+            RegistryError::Connection { host, source }
+        }
+    }
+
+    /// A body that ended before its end.
+    pub(crate) fn cut_off(&self) -> RegistryError {
+        RegistryError::CutOff { host: self.host.clone() }
+    }
+
+    /// An answer that makes no sense.
+    pub(crate) fn protocol(&self, reason: &'static str) -> RegistryError {
+        RegistryError::Protocol { host: self.host.clone(), reason }
+    }
+
+    /// Makes a request, with credentials once they are asked for, again when the failure may pass.
+    async fn send(
+        &self,
+        step: &'static str,
+        request: impl Fn(&Client) -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let mut attempt = 1;
+        let mut was_challenged = false;
+        loop {
+            let mut builder = request(&self.client);
+            if let Some(authorization) = self.authorization().await {
+                builder = authorization.put(builder);
+            }
+            let response = match builder.send().await {
+                Ok(response) => response,
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                    tokio::time::sleep(wait(attempt, None)).await;
+                    attempt += 1;
+                    continue;
+                }
+                Err(error) => return Err(self.connection(error)),
+            };
+            let status = response.status();
+            if status == StatusCode::UNAUTHORIZED && !was_challenged {
+                was_challenged = true;
+                self.answer_challenge(response).await?;
+                continue;
+            }
+            let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+            let asked = retry_after(response.headers());
+            if passes && attempt < ATTEMPTS && asked.is_none_or(|wait| wait <= LONGEST_WAIT) {
+                tokio::time::sleep(wait(attempt, asked)).await;
+                attempt += 1;
+                continue;
+            }
+            if passes {
+                return Err(self.unexpected(response, step).await);
+            }
+            return Ok(response);
+        }
+    }
+
+    async fn expect(
+        &self,
+        response: Response,
+        step: &'static str,
+        statuses: &[StatusCode],
+    ) -> Result<Response, RegistryError> {
+        if statuses.contains(&response.status()) {
+            Ok(response)
+        } else {
+            Err(self.unexpected(response, step).await)
+        }
+    }
+
+    async fn unexpected(&self, response: Response, step: &'static str) -> RegistryError {
+        let (host, name) = (self.host.clone(), self.name.clone());
+        let status = response.status();
+        let url = response.url().path().trim_start_matches("/v2/").to_owned();
+        let message = self.small_body(response).await.map(|body| message_in(&body)).unwrap_or_default();
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied { host, name, message },
+            StatusCode::NOT_FOUND => RegistryError::NotFound(format!("{host}/{url}")),
+            StatusCode::TOO_MANY_REQUESTS => RegistryError::TooMany { host, message },
+            _ => RegistryError::Unexpected { host, step, status: status.as_u16(), message },
+        }
+    }
+
+    /// Reads a body that may not be large.
+    async fn small_body(&self, mut response: Response) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|source| self.connection(source))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() as u64 > MOST_JSON {
+                return Err(self.protocol("sent a document of more than four megabytes"));
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn url(&self, path: &str) -> Result<Url, RegistryError> {
+        self.base
+            .join(&format!("{}/{path}", self.name))
+            .map_err(|error| RegistryError::Client { host: self.host.clone(), source: error.into() })
+    }
+
+    /// Whether somebody speaks https there.
+    async fn answers(&self) -> bool {
+        self.client.get(self.base.clone()).send().await.is_ok()
+    }
+
+    async fn authorization(&self) -> Option<Authorization> {
+        let mut authorization = self.authorization.lock().await;
+        if authorization.as_ref().is_some_and(Authorization::has_run_out) {
+            *authorization = None;
+        }
+        authorization.clone()
+    }
+
+    /// Finds out what the registry wants to see, and gets it.
+    async fn answer_challenge(&self, response: Response) -> Result<(), RegistryError> {
+        let challenges: Vec<Challenge> = response
+            .headers()
+            .get_all("www-authenticate")
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(parse_challenges)
+            .collect();
+        let denied = self.unexpected(response, "a request").await;
+        let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
+        let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
+        let authorization = match (bearer, &self.credentials) {
+            (_, Some(Credentials::Bearer(token))) => {
+                Authorization::Bearer { token: token.clone(), until: None }
+            }
+            (Some(challenge), _) => self.token(challenge).await?,
+            (None, Some(Credentials::Basic { username, password }))
+                if basic && self.may_send_secrets(&self.base) =>
+            {
+                Authorization::Basic { username: username.clone(), password: password.clone() }
+            }
+            _ => return Err(denied),
+        };
+        *self.authorization.lock().await = Some(authorization);
+        Ok(())
+    }
+
+    /// Gets a token from the server a challenge names (distribution-spec token authentication; OAuth2 for
+    /// identity tokens).
+    async fn token(&self, challenge: &Challenge) -> Result<Authorization, RegistryError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            token: Option<String>,
+            access_token: Option<String>,
+            expires_in: Option<u64>,
+        }
+        let realm = challenge.parameters.get("realm").and_then(|realm| Url::parse(realm).ok());
+        let realm = realm.ok_or_else(|| self.protocol("names no server for tokens"))?;
+        let mut query: Vec<(&str, String)> = Vec::new();
+        if let Some(service) = challenge.parameters.get("service") {
+            query.push(("service", service.clone()));
+        }
+        query.extend(self.scopes(challenge).into_iter().map(|scope| ("scope", scope)));
+        let may_send_secrets = self.may_send_secrets(&realm);
+        let request = match &self.credentials {
+            Some(Credentials::Identity(token)) if may_send_secrets => {
+                query.push(("grant_type", "refresh_token".to_owned()));
+                query.push(("refresh_token", token.clone()));
+                query.push(("client_id", "rengine".to_owned()));
+                self.client.post(realm).form(&query)
+            }
+            Some(Credentials::Basic { username, password }) if may_send_secrets => {
+                self.client.get(realm).query(&query).basic_auth(username, Some(password))
+            }
+            None => self.client.get(realm).query(&query),
+            Some(_) => return Err(self.protocol("wants credentials sent to another host without encryption")),
+        };
+        let response = request.send().await.map_err(|source| self.connection(source))?;
+        let response = self.expect(response, "a token", &[StatusCode::OK]).await?;
+        let answer: Answer = serde_json::from_slice(&self.small_body(response).await?)
+            .map_err(|_| self.protocol("has a token server whose answer is not JSON"))?;
+        let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token);
+        let token = token.ok_or_else(|| self.protocol("has a token server that gives no token"))?;
+        let term = answer.expires_in.map_or(SHORTEST_TERM, Duration::from_secs).max(SHORTEST_TERM);
+        Ok(Authorization::Bearer { token, until: Instant::now().checked_add(term) })
+    }
+
+    fn scopes(&self, challenge: &Challenge) -> Vec<String> {
+        let asked = challenge.parameters.get("scope");
+        let own = (!self.name.is_empty()).then(|| format!("repository:{}:{}", self.name, self.actions));
+        let resource = format!("repository:{}:", self.name);
+        // A request that only reads is challenged for reading; what follows needs more.
+        let foreign = asked.filter(|scope| own.is_none() || !scope.starts_with(&resource));
+        own.into_iter().chain(foreign.cloned()).collect()
+    }
+
+    /// Secrets travel encrypted, or not at all beyond this machine and hosts that were called insecure.
+    fn may_send_secrets(&self, url: &Url) -> bool {
+        let is_own = same_host(url, &self.base);
+        url.scheme() == "https" || is_own || url.host_str().is_some_and(is_loopback)
+    }
+}
+
+// === impl Authorization ===
+
+impl Authorization {
+    fn put(&self, request: RequestBuilder) -> RequestBuilder {
+        match self {
+            Self::Basic { username, password } => {
+                let encoded = STANDARD.encode(format!("{username}:{password}"));
+                request.header(AUTHORIZATION, format!("Basic {encoded}"))
+            }
+            Self::Bearer { token, .. } => request.header(AUTHORIZATION, format!("Bearer {token}")),
+        }
+    }
+
+    fn has_run_out(&self) -> bool {
+        match self {
+            Self::Bearer { until: Some(until), .. } => Instant::now() + Duration::from_secs(5) > *until,
+            _ => false,
+        }
+    }
+}
+
+// === impl RegistryError ===
+
+impl RegistryError {
+    /// Whether the same request may do better later.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Connection { .. } | Self::CutOff { .. } => true,
+            Self::Unexpected { status, .. } => *status >= 500 || matches!(*status, 401 | 408 | 416),
+            _ => false,
+        }
+    }
+
+    /// The same refusal as one that a new token may lift.
+    fn passing(self) -> Self {
+        match self {
+            Self::Denied { host, message, .. } => {
+                Self::Unexpected { host, step: "a blob's end", status: 401, message }
+            }
+            other => other,
+        }
+    }
+}
+
+impl From<RegistryError> for crate::Error {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        match &error {
+            RegistryError::NotFound(_) => crate::Error::not_found(message)
+                .with_hint("check the name and the tag; a private one needs `rengine login`"),
+            RegistryError::Denied { host, .. } => {
+                let server = if host == DEFAULT_REGISTRY { String::new() } else { format!(" {host}") };
+                crate::Error::new(crate::Kind::Denied, message)
+                    .with_hint(format!("`rengine login{server}`, or the repository does not exist"))
+            }
+            RegistryError::TooMany { .. } => crate::Error::failed(message, error)
+                .with_hint("wait, or `rengine login`: registries allow more to people they know"),
+            _ => crate::Error::failed(message, error),
+        }
+    }
+}
+
+fn said(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+/// A client for one registry. What its operator put into docker's `certs.d` is trusted besides the system's roots.
+fn client(
+    registry: &str,
+    without_verification: bool,
+) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| {
+        // Somebody else in this process may have installed it first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+    let mut builder = Client::builder()
+        .user_agent(concat!("rengine/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(15))
+        .read_timeout(STALL)
+        .tls_danger_accept_invalid_certs(without_verification);
+    let mut roots = Vec::new();
+    for directory in ["/etc/docker/certs.d", "/etc/containers/certs.d"] {
+        let Ok(entries) = std::fs::read_dir(Path::new(directory).join(registry)) else { continue };
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            match path.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => roots.extend(reqwest::Certificate::from_pem_bundle(&std::fs::read(&path)?)?),
+                Some("cert") => {
+                    let mut pem = std::fs::read(&path)?;
+                    pem.extend(std::fs::read(path.with_extension("key"))?);
+                    builder = builder.identity(reqwest::Identity::from_pem(&pem)?);
+                }
+                _ => {}
+            }
+        }
+    }
+    if !roots.is_empty() {
+        builder = builder.tls_certs_merge(roots);
+    }
+    Ok(builder.build()?)
+}
+
+/// A file as a body, read as it is sent.
+fn body(file: File, tell: impl Fn(u64) + Send + Sync + 'static) -> reqwest::Body {
+    let pieces = futures_util::stream::unfold((file, 0u64), move |(mut file, sent)| {
+        let mut piece = vec![0; PIECE];
+        let next = match file.read(&mut piece) {
+            Ok(0) => None,
+            Ok(length) => {
+                piece.truncate(length);
+                let sent = sent + length as u64;
+                tell(sent);
+                Some((Ok(piece), (file, sent)))
+            }
+            Err(error) => Some((Err(error), (file, sent))),
+        };
+        std::future::ready(next)
+    });
+    reqwest::Body::wrap_stream(pieces.boxed())
+}
+
+fn may_pass(error: &reqwest::Error) -> bool {
+    // Nobody there, a name that is not one, or a certificate nobody trusts: that will not pass in a second.
+    !error.is_connect() && (error.is_timeout() || error.is_request() || error.is_body())
+}
+
+/// Doubling waits with some jitter, so that several clients do not come back at once.
+fn wait(attempt: u32, asked: Option<Duration>) -> Duration {
+    let mut byte = [0u8; 1];
+    // Without randomness there is no jitter, which is no harm.
+    let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
+    let usual = FIRST_WAIT * 2u32.saturating_pow(attempt - 1);
+    asked.unwrap_or(usual) + usual * u32::from(byte[0]) / 512
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    header(headers, RETRY_AFTER.as_str())?.parse().ok().map(Duration::from_secs)
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name)?.to_str().ok().map(str::to_owned)
+}
+
+fn same_host(one: &Url, other: &Url) -> bool {
+    one.host_str() == other.host_str()
+        && one.port_or_known_default() == other.port_or_known_default()
+        && (one.scheme() == other.scheme())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or(host),
+        None => host,
+    };
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// What a registry says in a failure (distribution-spec, "Error Codes"), or the beginning of any other text.
+fn message_in(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    if let Ok(Errors { errors }) = serde_json::from_slice(body) {
+        let texts: Vec<String> = (errors.into_iter())
+            .map(|entry| if entry.message.is_empty() { entry.code } else { entry.message })
+            .collect();
+        return texts.join(", ");
+    }
+    let text = String::from_utf8_lossy(body);
+    let line = text.lines().next().unwrap_or_default().trim();
+    if line.starts_with('<') { String::new() } else { line.chars().take(200).collect() }
+}
+
+/// Several challenges may share a header, each a scheme and its parameters, quoted or not.
+fn parse_challenges(text: &str) -> Vec<Challenge> {
+    let mut challenges: Vec<Challenge> = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let end = rest.find([' ', ',', '=']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let after = after.trim_start();
+        if let Some(value) = after.strip_prefix('=') {
+            let (value, left) = take_value(value.trim_start());
+            if let Some(challenge) = challenges.last_mut() {
+                challenge.parameters.insert(word.to_ascii_lowercase(), value);
+            }
+            rest = left;
+        } else {
+            if !word.is_empty() {
+                let scheme = word.to_ascii_lowercase();
+                challenges.push(Challenge { scheme, parameters: BTreeMap::new() });
+            }
+            rest = after;
+        }
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+    }
+    challenges
+}
+
+fn take_value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', ' ']).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
+            _ => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read_in_every_form() {
+        let text = r#"Bearer realm="https://auth.example/token?a=b,c",service="reg:5000",scope="repository:a/b:pull,push" , Basic realm=x"#;
+        let challenges = parse_challenges(text);
+        assert_eq!(challenges.len(), 2);
+        assert_eq!(challenges[0].scheme, "bearer");
+        assert_eq!(challenges[0].parameters["realm"], "https://auth.example/token?a=b,c");
+        assert_eq!(challenges[0].parameters["scope"], "repository:a/b:pull,push");
+        assert_eq!(challenges[1].scheme, "basic");
+        assert_eq!(challenges[1].parameters["realm"], "x");
+        let escaped = parse_challenges(r#"Digest realm="a \"b\"", Bearer realm="r""#);
+        assert_eq!(escaped[0].parameters["realm"], "a \"b\"");
+        assert_eq!(escaped[1].scheme, "bearer");
+        for text in ["", ",", "=", "==", "\"", "a=\"", " , ,", "Negotiate"] {
+            assert!(parse_challenges(text).len() < 2, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for host in [
+            "localhost",
+            "localhost:5000",
+            "127.0.0.1:5000",
+            "127.9.9.9",
+            "[::1]:5000",
+            "::1",
+            "a.localhost:1",
+        ] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["example.com", "10.0.0.1:5000", "localhost.example.com", "[2001:db8::1]:5000"] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_registrys_own_words_are_passed_on() {
+        assert_eq!(message_in(br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#), "no, X");
+        assert_eq!(message_in(b"<html>"), "");
+        assert_eq!(message_in(b"plain words\nmore"), "plain words");
+    }
+}
