@@ -1,6 +1,6 @@
 //! Real containers of busybox, launched from a process with one thread: what they are, see and may do.
 #![expect(clippy::print_stdout, reason = "its own test harness")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "test helpers")]
+#![expect(clippy::unwrap_used, reason = "test helpers")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use engine::Root;
 use engine::container::capabilities::CapabilitySet;
 use engine::container::cgroup::Cgroup;
 use engine::container::exec::{ExecSpec, exec};
-use engine::container::launch::{Child, LaunchError, NoLinks, Stdio, Streams, launch};
+use engine::container::launch::{Child, LaunchError, Links, NoLinks, Stdio, Streams, Unenclosed, launch};
 use engine::container::plan::LaunchPlan;
 use engine::container::record::{ContainerRecord, Purpose};
 use engine::container::spec::{
@@ -78,10 +78,21 @@ const CASES: &[Case] = &[
     ("a_second_process_can_have_a_terminal", a_second_process_with_terminal),
     ("namespaces_of_another_container_can_be_joined", namespaces_can_be_joined),
     ("signals_have_their_default_actions", signals_have_default_actions),
+    ("links_are_configured_from_both_sides", links_are_configured_from_both_sides),
+    ("a_failure_of_the_network_ends_the_launch", a_failure_of_the_network_ends_the_launch),
+    ("a_container_ends_with_its_launcher", a_container_ends_with_its_launcher),
+    ("mounts_travel_as_asked", mounts_travel_as_asked),
+    ("a_pipe_for_a_file_of_users_is_refused", a_pipe_for_a_file_of_users),
+    ("two_containers_share_nothing_by_chance", two_containers_share_nothing),
+    ("many_layers_merge_in_order", many_layers_merge_in_order),
     ("nothing_is_left_on_the_host", nothing_is_left),
 ];
 
 fn main() -> ExitCode {
+    if let Some(directory) = std::env::var_os("LAUNCH_AND_DIE") {
+        launch_and_die(&directory);
+        return ExitCode::SUCCESS;
+    }
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = 0;
     for (name, case) in CASES {
@@ -390,6 +401,13 @@ fn kernel_parameters_are_set(world: &World) {
     let lines: Vec<_> = outcome.output.lines().collect();
     assert_eq!((lines[0], lines[1], lines[2]), ("77", "0", "0\t2147483647"), "{outcome:?}");
     assert_eq!(lines.last(), Some(&"example"));
+    for (name, network) in [("kernel.panic", NetworkMode::None), ("net.ipv4.ip_forward", NetworkMode::Host)] {
+        let refused = world.try_plan(|spec| {
+            spec.sysctls = BTreeMap::from([(name.to_owned(), "1".to_owned())]);
+            spec.network = network;
+        });
+        assert!(refused.unwrap_err().to_string().contains(name));
+    }
 }
 
 fn limits_are_cut(world: &World) {
@@ -535,6 +553,137 @@ fn signals_have_default_actions(world: &World) {
     assert_eq!(outcome.output, wanted);
 }
 
+/// Opens a socket inside and notes what it was told.
+struct Recorder {
+    pid: Option<rustix::process::Pid>,
+    refuse: bool,
+}
+
+impl Links for Recorder {
+    fn outside(&mut self, pid: rustix::process::Pid) -> engine::Result<Vec<u8>> {
+        self.pid = Some(pid);
+        if self.refuse { Err(engine::Error::conflict("no link for you")) } else { Ok(b"eth0".to_vec()) }
+    }
+
+    fn inside(&self, message: &[u8]) -> engine::Result<Vec<OwnedFd>> {
+        assert_eq!(message, b"eth0");
+        let bound = std::net::UdpSocket::bind("127.0.0.1:0");
+        // The loopback interface is still down, but the address is already there.
+        bound.map(|socket| vec![socket.into()]).map_err(|error| engine::Error::failed("bind", error))
+    }
+}
+
+fn links_are_configured_from_both_sides(world: &World) {
+    let mut container = world.container(&["sleep", "100"], |_| {});
+    let mut links = Recorder { pid: None, refuse: false };
+    container.start_with(world, &mut links).unwrap();
+    let child = container.child.as_ref().unwrap();
+    assert_eq!(links.pid, Some(child.pid));
+    let socket = std::net::UdpSocket::from(child.sockets[0].try_clone().unwrap());
+    assert!(socket.local_addr().unwrap().ip().is_loopback());
+    // The socket lives in the container's namespace: the port is free in ours.
+    std::net::UdpSocket::bind(socket.local_addr().unwrap()).unwrap();
+}
+
+fn a_failure_of_the_network_ends_the_launch(world: &World) {
+    let mut container = world.container(&["sleep", "100"], |_| {});
+    let error = container.start_with(world, &mut Recorder { pid: None, refuse: true }).unwrap_err();
+    let error = engine::Error::from(error);
+    assert_eq!(engine::error::chain(&error), "plug the network: no link for you");
+    assert_eq!(container.cgroup.as_ref().unwrap().processes().unwrap(), []);
+}
+
+fn a_container_ends_with_its_launcher(world: &World) {
+    for init in [false, true] {
+        let container = world.container(&["sleep", "100"], |_| {});
+        let plan = &container.plan;
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.env("LAUNCH_AND_DIE", plan.rootfs.upper.parent().unwrap()).env("LOWER", world.lower());
+        command.env("INIT", init.to_string()).stdout(writer);
+        let mut launcher = command.spawn().unwrap();
+        drop(command);
+        // Standard output is inherited by the program, so its end is the end of both.
+        let mut text = String::new();
+        File::from(reader).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "launched\n");
+        assert!(launcher.wait().unwrap().success());
+    }
+}
+
+/// The launcher of [`a_container_ends_with_its_launcher`], in a process of its own.
+fn launch_and_die(directory: &std::ffi::OsStr) {
+    let record =
+        World::record_of(PathBuf::from(std::env::var_os("LOWER").unwrap()), &["sleep", "100"], |spec| {
+            spec.init = std::env::var("INIT").is_ok_and(|init| init == "true")
+        });
+    let mut plan = LaunchPlan::for_container(&Root::at(Path::new("/nonexistent")), &record).unwrap();
+    plan.rootfs.upper = Path::new(directory).join("upper");
+    plan.rootfs.work = Path::new(directory).join("work");
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let streams = Streams::new(&stdin, &stdout, &stderr);
+    launch(&plan, &Unenclosed, Stdio::Streams(streams), &mut NoLinks).unwrap();
+    println!("launched");
+}
+
+fn mounts_travel_as_asked(world: &World) {
+    let host = world.directory.path().join("host");
+    fs::create_dir(&host).unwrap();
+    let propagation = |propagation| MountSpec {
+        target: "/data".into(),
+        source: MountSource::Bind { path: host.clone(), create: false, propagation, recursive: true },
+        read_only: false,
+    };
+    for (asked, shown) in
+        [(Propagation::Rprivate, "0"), (Propagation::Rshared, "1"), (Propagation::Shared, "1")]
+    {
+        let script = "grep ' /data ' /proc/self/mountinfo | grep -c shared:";
+        let outcome = world.run_as(script, |spec| spec.mounts = vec![propagation(asked)]);
+        assert_eq!(outcome.output.trim(), shown, "{asked:?}");
+    }
+}
+
+fn a_pipe_for_a_file_of_users(world: &World) {
+    fs::remove_file(world.lower().join("etc/passwd")).unwrap();
+    let pipe = world.lower().join("etc/passwd");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &pipe,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o666),
+        0,
+    )
+    .unwrap();
+    let mut container = world.container(&["true"], |_| {});
+    let error = container.start(world).unwrap_err().to_string();
+    assert_eq!(error, "/etc/passwd of the image is no regular file");
+    // CVE-2024-9676's other half: a link out of the image leads to the image's own root again.
+    fs::remove_file(&pipe).unwrap();
+    symlink("/../../../../etc/shadow", &pipe).unwrap();
+    assert_eq!(world.run("echo $HOME").output, "/\n");
+}
+
+fn two_containers_share_nothing(world: &World) {
+    let mut first = world
+        .container(&["sh", "-c", "echo mine >/dev/shm/x; echo mine >/tmp/x; echo ready; sleep 100"], |_| {});
+    first.start(world).unwrap();
+    first.read_until("ready\n");
+    assert_eq!(world.run("ls /dev/shm /tmp; ps | grep -c '[s]leep'").output, "/dev/shm:\n\n/tmp:\n0\n");
+}
+
+fn many_layers_merge_in_order(world: &World) {
+    let mut container = world.container(&["sh", "-c", "cat /layer; ls / | grep -c ^only-"], |_| {});
+    for number in 0..100 {
+        let layer = world.directory.path().join(format!("{}-{number}", "long-name-of-a-layer".repeat(5)));
+        fs::create_dir(&layer).unwrap();
+        fs::write(layer.join("layer"), format!("{number}\n")).unwrap();
+        fs::write(layer.join(format!("only-{number}")), "").unwrap();
+        container.plan.rootfs.lower.insert(0, layer);
+    }
+    container.start(world).unwrap();
+    assert_eq!(container.finish().output, "99\n100\n");
+}
+
 fn nothing_is_left(world: &World) {
     let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap();
     let before = mounts();
@@ -587,6 +736,10 @@ impl World {
     }
 
     fn record(&self, argv: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> ContainerRecord {
+        Self::record_of(self.lower(), argv, change)
+    }
+
+    fn record_of(lower: PathBuf, argv: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> ContainerRecord {
         let mut spec = ContainerSpec { network: NetworkMode::None, ..ContainerSpec::default() };
         spec.process.env.push("PATH=/usr/bin:/bin".to_owned());
         change(&mut spec);
@@ -598,7 +751,7 @@ impl World {
             image: ImageId::of(b"image"),
             spec,
             argv: words(argv),
-            lower: vec![self.lower()],
+            lower: vec![lower],
             purpose: Purpose::Service,
         }
     }
@@ -616,7 +769,7 @@ impl World {
         let plan = LaunchPlan::for_container(&self.root, &self.record(&["true"], change))?;
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let streams = Streams::new(&reader, &writer, &writer);
-        launch(&plan, &engine::container::launch::Unenclosed, Stdio::Streams(streams), &mut NoLinks)?;
+        launch(&plan, &Unenclosed, Stdio::Streams(streams), &mut NoLinks)?;
         Ok(plan)
     }
 }
@@ -632,6 +785,10 @@ impl Drop for World {
 
 impl Container {
     fn start(&mut self, world: &World) -> Result<(), LaunchError> {
+        self.start_with(world, &mut NoLinks)
+    }
+
+    fn start_with(&mut self, world: &World, links: &mut dyn Links) -> Result<(), LaunchError> {
         let resources = engine::container::spec::Resources::default();
         let (cgroup, _) = Cgroup::create(&world.root, &self.id, &resources, &self.plan.device_rules).unwrap();
         let cgroup = self.cgroup.insert(cgroup);
@@ -642,7 +799,7 @@ impl Container {
             Some(_) => Stdio::Terminal,
             None => Stdio::Streams(Streams::new(&stdin, &stdout, &stdout)),
         };
-        let mut child = launch(&self.plan, cgroup, stdio, &mut NoLinks)?;
+        let mut child = launch(&self.plan, cgroup, stdio, links)?;
         self.output = Some(child.terminal.take().map_or_else(|| File::from(output), File::from));
         // The shell's own standard input ends at once, but for containers that read.
         self.input = self.plan.process.terminal.map(|_| input);

@@ -57,12 +57,12 @@ pub fn exec(
 ) -> Result<Child, LaunchError> {
     let births = Births::into(init)?;
     let birth = launch::Birth { new: NewNamespaces::default(), births, enclosure };
-    launch::bear(birth, &mut NoLinks, |channel| run(init, process, stdio, channel))
+    launch::bear(birth, &mut NoLinks, |channel| run(init, process, stdio, &channel))
 }
 
 /// What the joining child does; the exit code it ends with when it fails.
-fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: ChildEnd) -> i32 {
-    let failure = match join(init, process, stdio, &channel) {
+fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: &ChildEnd) -> i32 {
+    let failure = match join(init, process, stdio, channel) {
         Ok(program) => program.execute(),
         Err(failure) => failure,
     };
@@ -78,7 +78,7 @@ fn join(
     stdio: Stdio<'_>,
     channel: &ChildEnd,
 ) -> Result<Program, LaunchError> {
-    let mut warn = |text| drop(channel.send(&Report::Warning(text), &[]));
+    let mut warn = |text| channel.warn(text);
     program::start_clean(process, &mut warn)?;
     if let Stdio::Streams(streams) = &stdio {
         program::use_streams(streams)?;

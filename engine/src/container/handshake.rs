@@ -101,6 +101,11 @@ impl ChildEnd {
         send(&self.0, &[&bytes], fds)
     }
 
+    /// Sends a warning. A parent that is gone needs none.
+    pub(crate) fn warn(&self, text: String) {
+        let _ = self.send(&Report::Warning(text), &[]);
+    }
+
     /// Waits for the next order; `None` when the parent is gone.
     pub(crate) fn receive(&self) -> Result<Option<Order>, Errno> {
         let (bytes, _) = receive(&self.0)?;

@@ -25,6 +25,8 @@ struct Newborn<'a> {
     terminal: Option<Terminal>,
 }
 
+type Step<T> = fn(&mut T) -> Result<(), LaunchError>;
+
 /// Runs the steps and the program; the exit code to end with when one fails.
 pub(crate) fn run(
     plan: &LaunchPlan,
@@ -50,7 +52,7 @@ pub(crate) fn run(
 impl Newborn<'_> {
     /// Everything up to the pivot. What is taken from the host comes before the mounts; what the parent does
     /// meanwhile is waited for as late as possible.
-    const STEPS: [fn(&mut Self) -> Result<(), LaunchError>; 14] = [
+    const STEPS: [Step<Self>; 14] = [
         Self::start_clean,
         Self::join_namespaces,
         Self::take_sources,
@@ -68,7 +70,7 @@ impl Newborn<'_> {
     ];
 
     fn start_clean(&mut self) -> Result<(), LaunchError> {
-        program::start_clean(&self.plan.process, &mut |text| warn(&self.channel, text))?;
+        program::start_clean(&self.plan.process, &mut |text| self.channel.warn(text))?;
         match &self.stdio {
             Stdio::Streams(streams) => program::use_streams(streams),
             Stdio::Terminal => Ok(()),
@@ -187,7 +189,7 @@ impl Newborn<'_> {
         if !self.plan.init {
             program::start_session(self.terminal.is_some())?;
         }
-        program::settle(process, &identity, root.as_fd(), &mut |text| warn(&self.channel, text))?;
+        program::settle(process, &identity, root.as_fd(), &mut |text| self.channel.warn(text))?;
         if self.plan.init { self.become_init(&program) } else { self.execute(&program) }
     }
 
@@ -207,10 +209,10 @@ impl Newborn<'_> {
     }
 
     fn be_child(&self, program: &Program) -> i32 {
-        let failure = program::start_session(self.terminal.is_some())
+        let ended = program::start_session(self.terminal.is_some())
             .and_then(|()| sys::process::reset_signals().at("reset", "the signals"))
             .and_then(|()| self.execute(program));
-        failure.map_or_else(|failure| self.give_up(failure), |code| code)
+        ended.unwrap_or_else(|failure| self.give_up(failure))
     }
 
     fn give_up(&self, failure: LaunchError) -> i32 {
@@ -227,8 +229,3 @@ impl Newborn<'_> {
 
 /// A step that ran before the one it needs: the list is wrong.
 const OUT_OF_ORDER: Result<(), LaunchError> = Err(LaunchError::Vanished);
-
-fn warn(channel: &ChildEnd, text: String) {
-    // A parent that is gone needs no warning.
-    let _ = channel.send(&Report::Warning(text), &[]);
-}

@@ -101,17 +101,19 @@ impl Rootfs {
 
     /// The layers with /proc on them.
     pub(crate) fn mount(plan: &RootfsPlan) -> Result<Self, LaunchError> {
+        // The merged view covers its upper directory, in this namespace alone: no further directory is needed.
         let upper = plan.upper.display();
         let root = if plan.lower.is_empty() {
-            mount::clone_path(&plan.upper, false).at("bind", &upper)?
+            let root = mount::clone_path(&plan.upper, false).at("bind", &upper)?;
+            let place = rustix::fs::open(&plan.upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .at("open", &upper)?;
+            mount::attach(&root, &place).at("bind", &upper)?;
+            root
         } else {
-            mount::make_overlay(&plan.lower, &plan.upper, &plan.work, plan.volatile)
-                .at("mount the layers of", &upper)?
+            let RootfsPlan { lower, upper: writable, work, volatile, .. } = plan;
+            let overlay = mount::Overlay { lower, upper: writable, work, volatile: *volatile };
+            overlay.mount().at("mount the layers at", &upper)?
         };
-        // The merged view covers its upper directory, in this namespace alone: no further directory is needed.
-        let place = rustix::fs::open(&plan.upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .at("open", &upper)?;
-        mount::attach(&root, &place).at("attach the layers at", &upper)?;
         let at = target::real_directory(root.as_fd(), "proc").at("prepare", "/proc")?;
         let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
         mount::attach(&proc, &at).at("mount", "/proc")?;

@@ -209,6 +209,14 @@ pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
     check(result.into()).map(|_| ())
 }
 
+/// Puts this thread into a mount namespace of its own.
+#[cfg(test)]
+pub(crate) fn new_mount_namespace() -> io::Result<()> {
+    // SAFETY: mounts are no memory.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    check(result.into()).map(|_| ())
+}
+
 /// Gives this process a session keyring of its own, so that it cannot read its parent's keys.
 pub(crate) fn new_session_keyring() -> io::Result<()> {
     const JOIN_SESSION_KEYRING: libc::c_int = 1;

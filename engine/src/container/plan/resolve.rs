@@ -86,7 +86,7 @@ impl LaunchPlan {
             rootfs,
             hostname: Some(record.hostname().to_owned()),
             domainname: spec.domainname.clone(),
-            sysctls: sysctls(spec, &namespaces),
+            sysctls: sysctls(spec, &namespaces)?,
             init: spec.init,
             device_rules,
         })
@@ -266,7 +266,7 @@ fn masked() -> Vec<PathBuf> {
 }
 
 /// Parameters of its own namespaces, with docker's two defaults: whoever may ping and bind low ports inside.
-fn sysctls(spec: &ContainerSpec, namespaces: &Namespaces) -> Vec<(String, String)> {
+fn sysctls(spec: &ContainerSpec, namespaces: &Namespaces) -> Result<Vec<(String, String)>, LaunchError> {
     let mut sysctls = Vec::new();
     if namespaces.net == Whose::Own {
         for (name, value) in
@@ -277,8 +277,29 @@ fn sysctls(spec: &ContainerSpec, namespaces: &Namespaces) -> Vec<(String, String
             }
         }
     }
-    sysctls.extend(spec.sysctls.iter().map(|(name, value)| (name.clone(), value.clone())));
-    sysctls
+    for (name, value) in &spec.sysctls {
+        if !is_namespaced(name, namespaces) {
+            return Err(LaunchError::Invalid(format!(
+                "the kernel parameter {name} does not belong to a namespace of the container's own"
+            )));
+        }
+        sysctls.push((name.clone(), value.clone()));
+    }
+    Ok(sysctls)
+}
+
+/// Whether setting it changes nothing outside the container.
+fn is_namespaced(name: &str, namespaces: &Namespaces) -> bool {
+    const IPC: [&str; 8] =
+        ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
+    let ipc = name.strip_prefix("kernel.").is_some_and(|rest| IPC.contains(&rest));
+    if ipc || name.starts_with("fs.mqueue.") {
+        namespaces.ipc == Whose::Own
+    } else if name == "kernel.domainname" {
+        namespaces.uts == Whose::Own
+    } else {
+        name.starts_with("net.") && namespaces.net == Whose::Own
+    }
 }
 
 fn devices(spec: &ContainerSpec) -> Result<(Vec<DeviceNode>, Devices), LaunchError> {

@@ -1,12 +1,13 @@
 //! Mounts held by descriptor: made, cloned, attached. No path of a container is ever looked up here.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
@@ -33,28 +34,79 @@ pub(crate) fn make(
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Makes an overlay. Each layer is its own option, so that no character in a path means anything.
-pub(crate) fn make_overlay(
-    lower: &[impl AsRef<Path>],
-    upper: &Path,
-    work: &Path,
-    volatile: bool,
-) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower {
-        fsconfig_set_string(&context, "lowerdir+", layer.as_ref())?;
+/// The layers of an overlay and how it keeps changes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Overlay<'a> {
+    /// Read-only layers, topmost first.
+    pub(crate) lower: &'a [PathBuf],
+    /// The writable layer.
+    pub(crate) upper: &'a Path,
+    /// The overlay's own scratch directory.
+    pub(crate) work: &'a Path,
+    /// Whether the writable layer need not survive a power cut.
+    pub(crate) volatile: bool,
+}
+
+/// The upper directory must be readable as a layer by itself, whatever the kernel's defaults are.
+const OVERLAY_FEATURES: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+
+impl Overlay<'_> {
+    /// Mounts it over its own upper directory; the root of what is mounted.
+    pub(crate) fn mount(&self) -> Result<OwnedFd, Errno> {
+        match self.make() {
+            Ok(mount) => {
+                let place = open_directory(self.upper)?;
+                attach(&mount, &place)?;
+                Ok(mount)
+            }
+            // Before 6.7 the kernel does not take layers one by one.
+            Err(Errno::INVAL) => self.mount_old(),
+            Err(error) => Err(error),
+        }
     }
-    fsconfig_set_string(&context, "upperdir", upper)?;
-    fsconfig_set_string(&context, "workdir", work)?;
-    // The upper directory must be readable as a layer by itself, whatever the kernel's defaults are.
-    for (feature, value) in [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")] {
-        fsconfig_set_string(&context, feature, value)?;
+
+    /// Each layer is an option of its own, so that no character in a path means anything.
+    fn make(&self) -> Result<OwnedFd, Errno> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for layer in self.lower {
+            fsconfig_set_string(&context, "lowerdir+", layer)?;
+        }
+        fsconfig_set_string(&context, "upperdir", self.upper)?;
+        fsconfig_set_string(&context, "workdir", self.work)?;
+        for (feature, value) in OVERLAY_FEATURES {
+            fsconfig_set_string(&context, feature, value)?;
+        }
+        if self.volatile {
+            fsconfig_set_flag(&context, "volatile")?;
+        }
+        fsconfig_create(&context)?;
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
-    if volatile {
-        fsconfig_set_flag(&context, "volatile")?;
+
+    /// The old call takes all options in one page. The layers are given as descriptors, which are short and have
+    /// no character that means anything.
+    fn mount_old(&self) -> Result<OwnedFd, Errno> {
+        let lower = self.lower.iter().map(|path| open_directory(path)).collect::<Result<Vec<_>, _>>()?;
+        let (upper, work) = (open_directory(self.upper)?, open_directory(self.work)?);
+        let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let lower: Vec<String> = lower.iter().map(name).collect();
+        let mut options =
+            format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), name(&upper), name(&work));
+        for (feature, value) in OVERLAY_FEATURES {
+            options.push_str(&format!(",{feature}={value}"));
+        }
+        if self.volatile {
+            options.push_str(",volatile");
+        }
+        let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+        rustix::mount::mount("overlay", self.upper, "overlay", MountFlags::empty(), options.as_c_str())?;
+        open_directory(self.upper)
     }
-    fsconfig_create(&context)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
 }
 
 /// Puts a detached mount onto what this descriptor refers to.
@@ -76,4 +128,40 @@ pub(crate) fn clone_fd(fd: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, E
 fn clone_flags(recursive: bool) -> OpenTreeFlags {
     let depth = if recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
     OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | depth
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn both_calls_mount_the_same_overlay() {
+        // A thread of its own can have a mount namespace of its own, and takes it along when it ends.
+        std::thread::spawn(|| {
+            crate::sys::process::new_mount_namespace().unwrap();
+            let private =
+                rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;
+            rustix::mount::mount_change("/", private).unwrap();
+            for old in [false, true] {
+                let directory = tempfile::tempdir().unwrap();
+                let at = |name: &str| directory.path().join(name);
+                for (name, file) in [("top:,1", "a"), ("low", "b"), ("upper", "c"), ("work", "")] {
+                    fs::create_dir(at(name)).unwrap();
+                    if !file.is_empty() {
+                        fs::write(at(name).join(file), name).unwrap();
+                    }
+                }
+                let (lower, upper, work) = ([at("top:,1"), at("low")], at("upper"), at("work"));
+                let overlay = Overlay { lower: &lower, upper: &upper, work: &work, volatile: true };
+                let root = if old { overlay.mount_old() } else { overlay.mount() }.unwrap();
+                let seen = |name: &str| rustix::fs::statat(&root, name, rustix::fs::AtFlags::empty()).is_ok();
+                assert!(seen("a") && seen("b") && seen("c"), "old: {old}");
+                assert!(at("upper").join("a").exists(), "old: {old}");
+                rustix::mount::unmount(&upper, rustix::mount::UnmountFlags::DETACH).unwrap();
+            }
+        })
+        .join()
+        .unwrap();
+    }
 }
