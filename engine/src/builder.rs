@@ -1,25 +1,56 @@
 //! Images from Dockerfiles: what is asked of a build, what it tells on its way, and the [`Runner`] that runs
 //! its commands. This room starts no process and mounts nothing itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use rustix::fs::Timespec;
+
 use crate::container::spec::{MountSpec, NetworkMode, Resources, Ulimit};
-use crate::image::{Image, Platform, Reference};
+use crate::image::{Image, Images, Platform, Reference};
+use crate::layer::Layers;
 use crate::paths::Root;
 use crate::quantity::ByteSize;
+use crate::store::private_directory;
+use cache::Cache;
+use digests::Digests;
+use error::Trouble;
+use execute::{Broken, Build, Message};
+use fault::Source;
+use instruction::Dockerfile;
+use report::Reporter;
 
 pub use crate::container::stdio::Stream;
 
+mod archive;
+mod cache;
+mod context;
+mod copy;
+mod digests;
+mod error;
+mod execute;
 mod expand;
 mod fault;
+mod files;
 mod glob;
+mod graph;
 mod ignore;
 mod instruction;
 mod lexer;
+mod lint;
+mod mount;
+mod owner;
 mod parser;
 pub mod progress;
+mod report;
+mod run;
+mod stack;
+mod stage;
+
+pub use error::BuildError;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]
@@ -273,8 +304,218 @@ pub fn build(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Image> {
-    let _ = (root, runner, request, events);
-    todo!()
+    let (text, file) = read_dockerfile(request)?;
+    let (sender, receiver) = channel();
+    let reporter: Reporter<Message> = Reporter::to(sender.clone());
+    let dockerfile = parse_dockerfile(&text, &reporter, &receiver, events)?;
+    let target = graph::target_of(&dockerfile, request.target.as_deref()).ok_or_else(|| {
+        let known = dockerfile.stages.iter().filter_map(|stage| stage.name.clone()).collect();
+        BuildError::Target { target: request.target.clone().unwrap_or_default(), known }
+    })?;
+    let context = execute::context_tree(&request.context, file.as_deref())?;
+    prepare_directories(root)?;
+    let layers = Layers::at(root);
+    let _hold = layers.hold()?;
+    let store = |step| move |source| BuildError::Store { step, source };
+    let globals = globals(&dockerfile, request, target).map_err(|trouble| {
+        fail(&text, Broken { lines: (1, 1), trouble, failure: Failure::default() }, events)
+    })?;
+    let mut build = Build {
+        root,
+        images: Images::at(root),
+        layers,
+        runner,
+        request,
+        escape: dockerfile.escape,
+        globals,
+        context,
+        cache: Cache::at(root).map_err(store("open the build cache"))?,
+        digests: Digests::open(digests_file(root, &request.context)),
+        now: now(request),
+        reporter,
+        made: HashMap::new(),
+    };
+    let mut find_image = |reference: &Reference, platform: Option<&Platform>| {
+        let found = find_image(&build, reference, platform);
+        while let Ok(Message::Event(event)) = receiver.try_recv() {
+            events(event);
+        }
+        found
+    };
+    let plan = graph::plan(&dockerfile, request, &build.globals, target, &mut find_image);
+    let plan = plan.map_err(|(lines, trouble)| {
+        fail(&text, Broken { lines, trouble, failure: Failure::default() }, events)
+    })?;
+    build.made = plan.stages.node_weights().map(|stage| (stage.number, OnceLock::new())).collect();
+    let result = execute::run(&build, &plan, (sender, &receiver), events);
+    build.digests.save();
+    result.map_err(|broken| fail(&text, *broken, events))?;
+    let image = export(&build, plan.stages[plan.target].number);
+    while let Ok(Message::Event(event)) = receiver.try_recv() {
+        events(event);
+    }
+    image
+}
+
+/// The Dockerfile's text, and its path when it is a file.
+fn read_dockerfile(request: &BuildRequest) -> Result<(Source, Option<PathBuf>), BuildError> {
+    let path = match &request.dockerfile {
+        DockerfileSource::Inline(text) => {
+            return Ok((Source { name: "Dockerfile".to_owned(), text: text.clone() }, None));
+        }
+        DockerfileSource::File(path) => path.clone(),
+        DockerfileSource::Default => request.context.join("Dockerfile"),
+    };
+    let bytes = std::fs::read(&path).map_err(|source| BuildError::Read { path: path.clone(), source })?;
+    // People know it as they named it; below the context that is its path there.
+    let name = path.strip_prefix(&request.context).unwrap_or(&path).display().to_string();
+    Ok((Source { name, text: String::from_utf8_lossy(&bytes).into_owned() }, Some(path)))
+}
+
+fn parse_dockerfile(
+    text: &Source,
+    reporter: &Reporter<Message>,
+    receiver: &Receiver<Message>,
+    events: &mut dyn FnMut(BuildEvent),
+) -> crate::Result<Dockerfile> {
+    let work = reporter.start(format!("[internal] load build definition from {}", text.name));
+    let parsed = parser::parse(&text.text);
+    match &parsed {
+        Ok(dockerfile) => {
+            work.done();
+            lint::check(dockerfile, reporter);
+        }
+        Err(_) => work.done(),
+    }
+    while let Ok(Message::Event(event)) = receiver.try_recv() {
+        events(event);
+    }
+    parsed.map_err(|fault| {
+        let lines = fault.lines;
+        fail(text, Broken { lines, trouble: Trouble::Fault(fault), failure: Failure::default() }, events)
+    })
+}
+
+/// Tells where a build failed, and turns it into the error that is returned.
+fn fail(text: &Source, broken: Broken, events: &mut dyn FnMut(BuildEvent)) -> crate::Error {
+    let Broken { lines, trouble, mut failure } = broken;
+    failure.excerpt = Some(text.excerpt(lines.0, lines.1));
+    events(BuildEvent::Failure(failure));
+    let place = format!("{}:{}", text.name, lines.0);
+    let error = match trouble {
+        Trouble::Fault(fault) => BuildError::Dockerfile { place: text.place(&fault), message: fault.message },
+        Trouble::Command { command, code } => BuildError::Command { place, command, code },
+        Trouble::Step(source) => BuildError::Step { place, step: source.to_string(), source },
+    };
+    error.into()
+}
+
+/// The arguments that FROM sees, and that stages may take over by name.
+fn globals(
+    dockerfile: &Dockerfile,
+    request: &BuildRequest,
+    target: usize,
+) -> Result<BTreeMap<String, String>, Trouble> {
+    let mut globals = BTreeMap::new();
+    let wanted = request.platform.clone().unwrap_or_else(Platform::host);
+    for (prefix, platform) in [("BUILD", Platform::host()), ("TARGET", wanted)] {
+        globals.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        globals.insert(format!("{prefix}OS"), platform.os.clone());
+        globals.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        globals.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
+    }
+    let stage = dockerfile.stages.get(target).and_then(|stage| stage.name.clone());
+    globals.insert("TARGETSTAGE".to_owned(), stage.unwrap_or_else(|| "default".to_owned()));
+    for step in &dockerfile.globals {
+        let instruction::Instruction::Arg(definitions) = &step.instruction else { continue };
+        for (name, default) in definitions {
+            let lookup = |name: &str| globals.get(name).cloned();
+            let default = default
+                .as_ref()
+                .map(|default| expand::Expander::new(dockerfile.escape).expand(default, &lookup))
+                .transpose()
+                .map_err(|message| fault::Fault::at(step.lines.0, message))?
+                .map(|expanded| expanded.text);
+            if let Some(value) = request.args.get(name).cloned().or(default) {
+                globals.insert(name.clone(), value);
+            }
+        }
+    }
+    for (name, value) in &request.args {
+        if globals.contains_key(name) {
+            globals.insert(name.clone(), value.clone());
+        }
+    }
+    Ok(globals)
+}
+
+/// A base image from here, or from its registry if it is missing or asked for anew.
+fn find_image(
+    build: &Build<'_>,
+    reference: &Reference,
+    platform: Option<&Platform>,
+) -> Result<Image, Trouble> {
+    let found = |images: &Images| images.find(&reference.to_string()).map_err(crate::Error::from);
+    let work = build.reporter.start(format!("[internal] load metadata for {}", reference.canonical()));
+    let look = || -> crate::Result<Image> {
+        if !build.request.pull
+            && let Some(image) = found(&build.images)?
+        {
+            return Ok(image);
+        }
+        build.runner.pull(reference, platform, &mut |line| work.note(line))?;
+        found(&build.images)?.ok_or_else(|| crate::Error::not_found(format!("image {reference} not found")))
+    };
+    match look() {
+        Ok(image) => {
+            work.done();
+            Ok(image)
+        }
+        Err(error) => {
+            work.failed(&crate::error::chain(&error));
+            Err(Trouble::Step(error))
+        }
+    }
+}
+
+/// Makes an image of the target stage and names it.
+fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
+    let made = build
+        .result(target)
+        .ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the target stage ended without a result"))?;
+    let work = build.reporter.start("exporting to image");
+    let mut config = made.config.clone();
+    config.config.labels.extend(build.request.labels.clone());
+    let image = build.images.commit(&config, &build.request.tags)?;
+    work.note(format!("writing image {} done", image.id));
+    for tag in &build.request.tags {
+        work.note(format!("naming to {} done", tag.canonical()));
+    }
+    work.done();
+    Ok(image)
+}
+
+fn prepare_directories(root: &Root) -> Result<(), BuildError> {
+    for directory in [root.scratch(), root.build_cache(), root.build_cache().join("digests")] {
+        private_directory(&directory)
+            .map_err(|source| BuildError::Store { step: "make the build cache", source })?;
+    }
+    Ok(())
+}
+
+/// Where the digests of a context's files are remembered.
+fn digests_file(root: &Root, context: &std::path::Path) -> PathBuf {
+    let path = std::fs::canonicalize(context).unwrap_or_else(|_| context.to_owned());
+    root.build_cache().join("digests").join(crate::id::Digest::of(path.as_os_str().as_encoded_bytes()).hex())
+}
+
+/// The time of new files and layers: SOURCE_DATE_EPOCH, or now.
+fn now(request: &BuildRequest) -> Timespec {
+    if let Some(seconds) = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()) {
+        return Timespec { tv_sec: seconds, tv_nsec: 0 };
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timespec { tv_sec: i64::try_from(now.as_secs()).unwrap_or(0), tv_nsec: i64::from(now.subsec_nanos()) }
 }
 
 // === impl BuildRequest ===
@@ -315,3 +556,6 @@ impl Default for RunOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

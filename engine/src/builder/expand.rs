@@ -235,7 +235,8 @@ impl Scan<'_> {
         let (word, _) = self.until(Some('}'), matches!(modifier, '#' | '%')).map_err(|error| {
             if self.rest.peek().is_none() { "syntax error: missing '}'".to_owned() } else { error }
         })?;
-        let value = self.value(name);
+        // These forms say themselves what happens without the variable: it is not missed.
+        let value = (self.lookup)(name);
         if value.is_none() && self.how.keep_unset {
             return Ok(format!("${{{name}{shown}{word}}}"));
         }
@@ -548,7 +549,7 @@ mod tests {
 
     #[test]
     fn unset_variables_are_told() {
-        let expanded = Expander::new('\\').expand("$a ${b:-x} $PWD", &lookup).unwrap();
+        let expanded = Expander::new('\\').expand("$a ${b} ${c:-x} $PWD", &lookup).unwrap();
         assert_eq!(expanded.unset.into_iter().collect::<Vec<_>>(), ["a", "b"]);
     }
 }

@@ -41,7 +41,16 @@ pub(crate) fn matches(pattern: &str, name: &str) -> Result<bool, BadPattern> {
 
 /// Whether the text has anything that is not taken literally.
 pub(crate) fn has_wildcards(text: &str) -> bool {
-    text.contains(['*', '?', '[', '\\'])
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            // An escaped wildcard is none, and an escape alone is a character like any other.
+            '\\' => _ = chars.next(),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
 }
 
 /// Refuses what [`matches`] would refuse.

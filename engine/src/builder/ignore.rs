@@ -135,14 +135,16 @@ impl Ignore {
         (out, matched)
     }
 
-    /// Whether the path is left out, found from the root down.
-    pub(crate) fn excludes(&self, path: &str) -> bool {
-        let mut matched = self.root();
-        let mut out = false;
-        for (at, _) in path.match_indices('/').chain(std::iter::once((path.len(), ""))) {
-            (out, matched) = self.check(&path[..at], &matched);
+    /// Whether the path is left out, and how the patterns stand for its children, found from the root down.
+    pub(crate) fn standing(&self, path: &str) -> (bool, Matched) {
+        let mut standing = (false, self.root());
+        if path.is_empty() || self.is_empty() {
+            return standing;
         }
-        out
+        for (at, _) in path.match_indices('/').chain(std::iter::once((path.len(), ""))) {
+            standing = self.check(&path[..at], &standing.1);
+        }
+        standing
     }
 
     /// Whether something below this left-out directory may come back: only then is it worth a look.
@@ -299,7 +301,7 @@ mod tests {
     use super::*;
 
     fn excludes(patterns: &[&str], path: &str) -> bool {
-        Ignore::from_patterns(patterns.iter().copied()).unwrap().excludes(path)
+        Ignore::from_patterns(patterns.iter().copied()).unwrap().standing(path).0
     }
 
     #[test]
@@ -365,7 +367,7 @@ mod tests {
         ] {
             // A lone backslash at the end is refused by Go's Match, as the last row shows.
             match Ignore::from_patterns([pattern]) {
-                Ok(ignore) => assert_eq!(ignore.excludes(path), wanted, "{pattern} {path}"),
+                Ok(ignore) => assert_eq!(ignore.standing(path).0, wanted, "{pattern} {path}"),
                 Err(_) => assert_eq!(pattern, "a\\"),
             }
         }

@@ -1,0 +1,120 @@
+//! Which layer an instruction made the last time everything it depends on was the same.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::id::{DiffId, Digest};
+use crate::layer::Layers;
+use crate::paths::Root;
+use crate::store::{Durability, private_directory, read_json, write_json};
+
+/// Everything a layer depends on, in one digest.
+#[derive(Debug, Clone)]
+pub(crate) struct Key(Sha256);
+
+/// The layer an instruction made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The layer.
+    pub(crate) diff: DiffId,
+    /// When it was made, RFC 3339.
+    pub(crate) created: String,
+    /// The instruction, for people.
+    pub(crate) instruction: String,
+}
+
+/// The records of one root.
+#[derive(Debug, Clone)]
+pub(crate) struct Cache {
+    directory: PathBuf,
+    layers: Layers,
+}
+
+const VERSION: u32 = 1;
+
+// === impl Key ===
+
+impl Key {
+    /// A key of this kind of instruction.
+    pub(crate) fn of(kind: &str) -> Self {
+        Self(Sha256::new()).with("version 1").with(kind)
+    }
+
+    /// The key with a further part. Parts never run into each other.
+    pub(crate) fn with(mut self, part: impl AsRef<[u8]>) -> Self {
+        let part = part.as_ref();
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+        self
+    }
+
+    /// The key with a list of parts, which is one part.
+    pub(crate) fn with_all<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Self {
+        let mut list = Sha256::new();
+        for part in parts {
+            list.update((part.as_ref().len() as u64).to_le_bytes());
+            list.update(part.as_ref());
+        }
+        self.with(list.finalize())
+    }
+
+    /// The key's digest.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::from_sha256(&self.0.clone().finalize())
+    }
+}
+
+// === impl Cache ===
+
+impl Cache {
+    /// The cache of this root.
+    pub(crate) fn at(root: &Root) -> std::io::Result<Self> {
+        let directory = root.build_cache().join("records");
+        private_directory(&directory)?;
+        Ok(Self { directory, layers: Layers::at(root) })
+    }
+
+    /// What was made under this key, as long as its layer is here.
+    pub(crate) fn find(&self, key: &Key) -> Option<Record> {
+        let record: Record = read_json(&self.path(key)).ok().flatten()?;
+        (record.version == VERSION && self.layers.contains(&record.diff)).then_some(record)
+    }
+
+    /// Remembers what was made under this key.
+    pub(crate) fn keep(
+        &self,
+        key: &Key,
+        diff: &DiffId,
+        created: &str,
+        instruction: &str,
+    ) -> crate::Result<()> {
+        self.layers.pin(diff)?;
+        let record = Record {
+            version: VERSION,
+            diff: diff.clone(),
+            created: created.to_owned(),
+            instruction: instruction.to_owned(),
+        };
+        write_json(&self.path(key), &record, Durability::Rename)
+            .map_err(|error| crate::Error::failed("keep a build cache record", error))
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        self.directory.join(key.digest().hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_key_do_not_run_into_each_other() {
+        let key = |parts: &[&str]| parts.iter().fold(Key::of("x"), |key, part| key.with(part)).digest();
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+        assert_ne!(Key::of("x").with_all(["a", "b"]).digest(), Key::of("x").with_all(["ab"]).digest());
+    }
+}

@@ -1,0 +1,214 @@
+//! Runs a plan: stages start when those they need are done, several at once; the first failure stops the rest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
+
+use petgraph::graph::NodeIndex;
+use rustix::fs::Timespec;
+
+use super::cache::Cache;
+use super::context::Tree;
+use super::digests::Digests;
+use super::error::Trouble;
+use super::graph::{Plan, Source};
+use super::ignore::Ignore;
+use super::report::Reporter;
+use super::stack::Stack;
+use super::stage::{Made, StageRun};
+use super::{BuildEvent, BuildRequest, CacheUse, Failure, Runner};
+use crate::id::DiffId;
+use crate::image::Images;
+use crate::layer::Layers;
+use crate::paths::Root;
+
+/// What all stages of one build share.
+pub(crate) struct Build<'a> {
+    /// Where everything is kept.
+    pub(crate) root: &'a Root,
+    /// Base images.
+    pub(crate) images: Images,
+    /// Layers.
+    pub(crate) layers: Layers,
+    /// Runs commands.
+    pub(crate) runner: &'a dyn Runner,
+    /// What was asked.
+    pub(crate) request: &'a BuildRequest,
+    /// The escape character.
+    pub(crate) escape: char,
+    /// The arguments before the first FROM, and those about platforms.
+    pub(crate) globals: BTreeMap<String, String>,
+    /// The context without what is ignored.
+    pub(crate) context: Tree,
+    /// Layers made before.
+    pub(crate) cache: Cache,
+    /// Digests of files seen before.
+    pub(crate) digests: Digests,
+    /// What new files get as their time, and new layers as their date.
+    pub(crate) now: Timespec,
+    /// Where events go.
+    pub(crate) reporter: Reporter<Message>,
+    /// What stages have made, by their number.
+    pub(crate) made: HashMap<usize, OnceLock<Arc<Made>>>,
+}
+
+/// From the threads of stages to the one that started them.
+pub(crate) enum Message {
+    /// For whoever asked for the build.
+    Event(BuildEvent),
+    /// A stage ended.
+    Ended(Result<(), Box<Broken>>),
+}
+
+/// A failed stage.
+pub(crate) struct Broken {
+    /// The lines of the instruction that failed.
+    pub(crate) lines: (usize, usize),
+    /// Why.
+    pub(crate) trouble: Trouble,
+    /// What people want to see of it.
+    pub(crate) failure: Failure,
+}
+
+impl From<BuildEvent> for Message {
+    fn from(event: BuildEvent) -> Self {
+        Self::Event(event)
+    }
+}
+
+/// Runs all stages of a plan; the target's result is in `build.made` afterwards.
+pub(crate) fn run(
+    build: &Build<'_>,
+    plan: &Plan,
+    channel: (Sender<Message>, &Receiver<Message>),
+    events: &mut dyn FnMut(BuildEvent),
+) -> Result<(), Box<Broken>> {
+    let (sender, receiver) = channel;
+    let limit = build.runner.parallelism().max(1);
+    let mut waiting: Vec<NodeIndex> = plan.stages.node_indices().collect();
+    let mut running = 0;
+    let mut broken = None;
+    std::thread::scope(|scope| {
+        loop {
+            while running < limit && broken.is_none() {
+                let is_done = |node: NodeIndex| build.result(plan.stages[node].number).is_some();
+                let Some(at) = waiting.iter().position(|node| plan.needs(*node).all(is_done)) else { break };
+                let node = waiting.remove(at);
+                running += 1;
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    let result = StageRun::run(build, &plan.stages[node]);
+                    // The receiver lives until every stage has ended.
+                    let _ = sender.send(Message::Ended(result));
+                });
+            }
+            if running == 0 {
+                break;
+            }
+            match receiver.recv() {
+                Ok(Message::Event(event)) => events(event),
+                Ok(Message::Ended(result)) => {
+                    running -= 1;
+                    if let Err(error) = result {
+                        broken.get_or_insert(error);
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+    });
+    while let Ok(Message::Event(event)) = receiver.try_recv() {
+        events(event);
+    }
+    broken.map_or(Ok(()), Err)
+}
+
+// === impl Build ===
+
+impl Build<'_> {
+    /// What a stage has made, once it is done.
+    pub(crate) fn result(&self, stage: usize) -> Option<&Arc<Made>> {
+        self.made.get(&stage).and_then(OnceLock::get)
+    }
+
+    /// The directories of these layers as overlayfs takes them, topmost first.
+    pub(crate) fn lower(&self, diffs: &[DiffId]) -> Vec<PathBuf> {
+        diffs.iter().rev().map(|diff| self.layers.dir(diff)).collect()
+    }
+
+    /// The files of a source, and its layers' chain if it is made of layers.
+    pub(crate) fn tree(&self, source: &Source) -> Result<Tree, Trouble> {
+        let of_layers = |diffs: &[DiffId]| Tree {
+            stack: Stack::of(self.lower(diffs)),
+            ignore: Ignore::default(),
+            keeps_owners: true,
+        };
+        match source {
+            Source::Scratch => Ok(of_layers(&[])),
+            Source::Image(image) => Ok(of_layers(&image.config.rootfs.diff_ids)),
+            Source::Stage(number) => match self.result(*number) {
+                Some(made) => Ok(of_layers(&made.config.rootfs.diff_ids)),
+                None => Err(Trouble::invalid(format!("stage {number} has not been built"))),
+            },
+            Source::Directory(path) => context_tree(path, None).map_err(|error| Trouble::Step(error.into())),
+        }
+    }
+
+    /// Whether cached layers may be used in a stage.
+    pub(crate) fn uses_cache(&self, stage: Option<&str>) -> bool {
+        match &self.request.cache {
+            CacheUse::All => true,
+            CacheUse::None => false,
+            CacheUse::NotIn(stages) => {
+                !stage.is_some_and(|stage| stages.iter().any(|name| name.eq_ignore_ascii_case(stage)))
+            }
+        }
+    }
+
+    /// An empty directory on the file system of the layers, removed when dropped.
+    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir, Trouble> {
+        tempfile::Builder::new()
+            .prefix("build-")
+            .tempdir_in(self.root.scratch())
+            .map_err(Trouble::io("make room for a layer"))
+    }
+
+    /// The date of new layers, RFC 3339.
+    pub(crate) fn date(&self) -> String {
+        jiff::Timestamp::new(self.now.tv_sec, i32::try_from(self.now.tv_nsec).unwrap_or(0))
+            .map(|stamp| stamp.to_string())
+            .unwrap_or_default()
+    }
+}
+
+/// A directory of the host as a context, with the ignore file that belongs to it.
+pub(crate) fn context_tree(directory: &Path, dockerfile: Option<&Path>) -> Result<Tree, super::BuildError> {
+    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some((path, text))),
+        Err(error)
+            if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        Err(source) => Err(super::BuildError::Read { path, source }),
+    };
+    let own = match dockerfile {
+        Some(file) => {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".dockerignore");
+            read(PathBuf::from(name))?
+        }
+        None => None,
+    };
+    let found = match own {
+        Some(found) => Some(found),
+        None => read(directory.join(".dockerignore"))?,
+    };
+    let ignore = match found {
+        Some((path, text)) => Ignore::from_file(&text)
+            .map_err(|error| super::BuildError::Ignore { path, message: error.to_string() })?,
+        None => Ignore::default(),
+    };
+    Ok(Tree { stack: Stack::of(vec![directory.to_owned()]), ignore, keeps_owners: false })
+}

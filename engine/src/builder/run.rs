@@ -1,0 +1,552 @@
+//! RUN: a command of the image's own on top of its layers, with what its mounts bring.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::cache::Key;
+use super::context::{Selected, Tree};
+use super::copy::{Changes, Writer};
+use super::error::Trouble;
+use super::execute::Message;
+use super::ignore::{Ignore, clean};
+use super::instruction::{CommandLine, Run, Step};
+use super::lexer::parse_heredoc;
+use super::mount::{self, Mount, MountKind, Sharing};
+use super::report::Work;
+use super::stack::Stack;
+use super::stage::{PROXIES, StageRun, fault, with_shell};
+use super::{Failure, RunStep, SecretSource};
+use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
+use crate::id::Digest;
+use crate::store::{Lock, private_directory};
+
+/// A RUN with everything about it decided, before anything is mounted.
+struct Prepared {
+    argv: Vec<String>,
+    env: Vec<String>,
+    proxies: Vec<String>,
+    network: NetworkMode,
+    is_privileged: bool,
+    mounts: Vec<(Mount, String, Option<(Tree, Vec<Selected>)>)>,
+    script: Option<(String, String)>,
+}
+
+/// What lives as long as the command runs.
+#[derive(Default)]
+struct Held {
+    mounts: Vec<MountSpec>,
+    env: Vec<String>,
+    directories: Vec<tempfile::TempDir>,
+    locks: Vec<Lock>,
+}
+
+/// Where the script of a here-document that starts with `#!` is shown.
+const PIPES: &str = "/dev/pipes";
+
+// === impl StageRun ===
+
+impl StageRun<'_> {
+    /// RUN.
+    pub(super) fn run_command(&mut self, step: &Step, run: &Run) -> Result<(), (Trouble, Failure)> {
+        let work = self.work(&step.code);
+        let prepared = match self.prepare_run(step, run) {
+            Ok(prepared) => prepared,
+            Err(trouble) => {
+                let failure = work.failed(&trouble.summary());
+                return Err((trouble, failure));
+            }
+        };
+        let key = match self.run_key(run, &prepared) {
+            Ok(key) => key,
+            Err(trouble) => {
+                let failure = work.failed(&trouble.summary());
+                return Err((trouble, failure));
+            }
+        };
+        let entry = self.run_entry(&prepared.argv);
+        let origin =
+            self.layer(step, &key, work, |stage, upper, work| stage.run_step(&prepared, upper, work))?;
+        self.add(origin, entry);
+        Ok(())
+    }
+
+    fn prepare_run(&self, step: &Step, run: &Run) -> Result<Prepared, Trouble> {
+        let (command, script) = command_of(run, self.build.escape);
+        let argv = match script {
+            Some((ref name, _)) => vec![format!("{PIPES}/{name}")],
+            None => with_shell(self.config.config.shell.as_deref(), &command),
+        };
+        let options = &self.build.request.run;
+        let network = match run.network.as_deref() {
+            Some("none") => NetworkMode::None,
+            Some("host") if !options.allow_host_network && options.network != NetworkMode::Host => {
+                return Err(fault(step, "RUN --network=host needs --allow network.host"));
+            }
+            Some("host") => NetworkMode::Host,
+            _ => options.network.clone(),
+        };
+        let is_privileged = run.security.as_deref() == Some("insecure");
+        if is_privileged && !options.allow_insecure {
+            return Err(fault(step, "RUN --security=insecure needs --allow security.insecure"));
+        }
+        let mut env = self.config.config.env.clone();
+        let is_in_env =
+            |name: &str| self.config.config.env.iter().any(|pair| pair.split('=').next() == Some(name));
+        for (name, value) in &self.args {
+            if let Some(value) = value.as_ref().filter(|_| !is_in_env(name)) {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        let is_declared = |name: &str| self.args.iter().any(|(known, _)| known == name);
+        let proxies = PROXIES
+            .iter()
+            .filter(|name| !is_declared(name) && !is_in_env(name))
+            .filter_map(|name| self.build.request.args.get(*name).map(|value| format!("{name}={value}")))
+            .collect();
+        let mut mounts = Vec::new();
+        for text in &run.mounts {
+            mounts.push(self.prepare_mount(step, text)?);
+        }
+        Ok(Prepared { argv, env, proxies, network, is_privileged, mounts, script })
+    }
+
+    fn prepare_mount(
+        &self,
+        step: &Step,
+        text: &str,
+    ) -> Result<(Mount, String, Option<(Tree, Vec<Selected>)>), Trouble> {
+        let expand =
+            |text: &str| self.expand(step, text).map(|it| it.text).map_err(|trouble| trouble.summary());
+        let mount =
+            mount::parse(text, &expand).map_err(|message| fault(step, format!("--mount: {message}")))?;
+        let target = match (&mount.target, mount.kind) {
+            (None, _) => format!("/run/secrets/{}", mount.secret_id().unwrap_or("secret")),
+            (Some(target), _) if target.starts_with('/') => clean(target),
+            (Some(target), _) => clean(&format!("{}/{target}", self.config.config.working_dir)),
+        };
+        if target == "/" {
+            return Err(fault(step, "--mount: invalid mount target \"/\""));
+        }
+        let has_files = mount.kind == MountKind::Bind
+            || (mount.kind == MountKind::Cache && (mount.from.is_some() || mount.source.is_some()));
+        if !has_files {
+            return Ok((mount, target, None));
+        }
+        let tree = match mount.from.as_ref().and_then(|from| self.planned.sources.get(from)) {
+            Some(source) => self.build.tree(source)?,
+            None => self.build.context.clone(),
+        };
+        let source = mount.source.clone().unwrap_or_else(|| "/".to_owned());
+        // A path here is a path: wildcards mean themselves.
+        let literal: String = source
+            .chars()
+            .flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c]))
+            .collect();
+        let selected =
+            tree.select(if literal == source { &source } else { &literal }, &Ignore::default(), false);
+        let selected = selected.map_err(|error| Trouble::invalid(format!("--mount: {error}")))?;
+        Ok((mount, target, Some((tree, selected))))
+    }
+
+    fn run_key(&self, run: &Run, prepared: &Prepared) -> Result<Key, Trouble> {
+        let config = &self.config.config;
+        let mut key = Key::of("RUN")
+            .with_all(self.chain())
+            .with_all(&prepared.argv)
+            .with_all(&prepared.env)
+            .with(&config.working_dir)
+            .with(&config.user)
+            .with(format!("{:?} {}", run.network, prepared.is_privileged))
+            .with(format!("{}/{}", self.config.os, self.config.architecture))
+            .with_all(prepared.script.iter().flat_map(|(name, text)| [name, text]));
+        for (mount, target, files) in &prepared.mounts {
+            key = key.with(format!("{:?}", mount.kind)).with(target);
+            match (mount.kind, files) {
+                (MountKind::Bind, Some((tree, selected))) => {
+                    let digest = tree
+                        .digest(selected, &self.build.digests)
+                        .map_err(Trouble::io("read the files to mount"))?;
+                    key = key.with(digest).with([u8::from(mount.read_only != Some(false))]);
+                }
+                (MountKind::Secret, _) => {
+                    key = key.with(mount.secret_id().unwrap_or_default());
+                    key = key.with(mount.env.as_deref().unwrap_or_default());
+                }
+                (MountKind::Tmpfs, _) => key = key.with(format!("{:?}", mount.size)),
+                _ => {}
+            }
+        }
+        Ok(key)
+    }
+
+    /// `RUN |1 V=1 /bin/sh -c … # buildkit`, as histories have it.
+    fn run_entry(&self, argv: &[String]) -> String {
+        let args: Vec<String> = self
+            .args
+            .iter()
+            .map(|(name, _)| format!("{name}={}", self.value_of(name).unwrap_or_default()))
+            .collect();
+        let mut words = Vec::new();
+        if !args.is_empty() {
+            words.push(format!("|{}", args.len()));
+            words.extend(args);
+        }
+        words.extend(argv.iter().cloned());
+        format!("RUN {} # buildkit", words.join(" "))
+    }
+
+    fn run_step(&self, prepared: &Prepared, upper: &Path, work: &mut Work<Message>) -> Result<bool, Trouble> {
+        let lower = self.build.lower(&self.config.rootfs.diff_ids);
+        let stack = Stack::of(lower.clone());
+        take_root_attributes(upper, &lower).map_err(Trouble::io("prepare a layer's directory"))?;
+        let directory = upper.with_file_name("work");
+        fs::create_dir(&directory).map_err(Trouble::io("make overlay's work directory"))?;
+        let mut held = Held::default();
+        for (mount, target, files) in &prepared.mounts {
+            self.hold_mount(mount, target, files.as_ref(), &mut held)?;
+        }
+        if let Some((name, text)) = &prepared.script {
+            self.hold_script(name, text, &mut held)?;
+        }
+        let options = &self.build.request.run;
+        let config = &self.config.config;
+        let targets: Vec<PathBuf> = held.mounts.iter().map(|mount| mount.target.clone()).collect();
+        let mut env = prepared.env.clone();
+        env.extend(prepared.proxies.iter().cloned());
+        env.extend(std::mem::take(&mut held.env));
+        let step = RunStep {
+            lower,
+            upper: upper.to_owned(),
+            work: directory,
+            argv: prepared.argv.clone(),
+            env,
+            cwd: PathBuf::from(&config.working_dir),
+            user: Some(config.user.clone()).filter(|user| !user.is_empty()),
+            hostname: "buildkitsandbox".to_owned(),
+            network: prepared.network.clone(),
+            privileged: prepared.is_privileged,
+            mounts: std::mem::take(&mut held.mounts),
+            extra_hosts: options.extra_hosts.clone(),
+            shm_size: options.shm_size,
+            ulimits: options.ulimits.clone(),
+            resources: options.resources.clone(),
+        };
+        let code = self.build.runner.run(&step, &mut |stream, bytes| work.output(stream, bytes))?;
+        drop(held);
+        if code != 0 {
+            return Err(Trouble::Command { command: prepared.argv.join(" "), code });
+        }
+        clean_stubs(upper, &stack, &targets).map_err(Trouble::io("clean up after the command"))?;
+        Ok(true)
+    }
+
+    fn hold_mount(
+        &self,
+        mount: &Mount,
+        target: &str,
+        files: Option<&(Tree, Vec<Selected>)>,
+        held: &mut Held,
+    ) -> Result<(), Trouble> {
+        let source = match (mount.kind, files) {
+            (MountKind::Tmpfs, _) => MountSource::Tmpfs { size: mount.size, mode: None, options: Vec::new() },
+            (MountKind::Secret, _) => return self.hold_secret(mount, target, held),
+            (MountKind::Cache, files) => bind(self.cache_directory(mount, target, files, held)?),
+            (MountKind::Bind, files) => {
+                let Some((tree, selected)) = files else { return Ok(()) };
+                bind(self.shown(tree, selected, mount.read_only != Some(false), held)?)
+            }
+        };
+        let read_only = mount.read_only.unwrap_or(mount.kind == MountKind::Bind);
+        held.mounts.push(MountSpec { target: target.into(), source, read_only });
+        Ok(())
+    }
+
+    /// A host path that shows these files: their own if that is exact and safe, else a copy.
+    fn shown(
+        &self,
+        tree: &Tree,
+        selected: &[Selected],
+        read_only: bool,
+        held: &mut Held,
+    ) -> Result<PathBuf, Trouble> {
+        let Some(source) = selected.first() else {
+            return Err(Trouble::invalid("--mount: nothing to mount"));
+        };
+        if let Some(host) = source.entry.single()
+            && read_only
+            && tree.ignore.is_empty()
+        {
+            return Ok(host.to_owned());
+        }
+        let room = self.build.scratch()?;
+        let shown = room.path().join("shown");
+        let copy = || -> io::Result<PathBuf> {
+            fs::create_dir(&shown)?;
+            let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
+            let mut writer = Writer::new(&shown, &Stack::of(Vec::new()), changes, self.build.now)?;
+            writer.copy(source, Path::new("/files"), false)?;
+            writer.finish()?;
+            Ok(shown.join("files"))
+        };
+        let path = copy().map_err(Trouble::io("copy the files to mount"))?;
+        held.directories.push(room);
+        Ok(path)
+    }
+
+    /// The directory of a cache mount, made when it is new.
+    fn cache_directory(
+        &self,
+        mount: &Mount,
+        target: &str,
+        files: Option<&(Tree, Vec<Selected>)>,
+        held: &mut Held,
+    ) -> Result<PathBuf, Trouble> {
+        let failed = |step: &str| Trouble::io(format!("{step} a cache mount"));
+        let id = mount.id.as_deref().unwrap_or(target);
+        let base = self.build.root.build_cache().join("mounts");
+        private_directory(&base).map_err(failed("make"))?;
+        let name = Digest::of(id.as_bytes());
+        let mut directory = base.join(name.hex());
+        match mount.sharing {
+            Sharing::Shared => {}
+            Sharing::Locked => {
+                let lock = base.join(format!("{}.lock", name.hex()));
+                held.locks.push(Lock::exclusive(&lock).map_err(failed("lock"))?);
+            }
+            Sharing::Private => {
+                for turn in 0.. {
+                    let lock = base.join(format!("{}.{turn}.lock", name.hex()));
+                    if let Some(lock) = Lock::try_exclusive(&lock).map_err(failed("lock"))? {
+                        held.locks.push(lock);
+                        directory = base.join(format!("{}.{turn}", name.hex()));
+                        break;
+                    }
+                }
+            }
+        }
+        if !self.build.uses_cache(self.planned.name.as_deref()) {
+            crate::store::remove_tree(&directory).map_err(failed("reset"))?;
+        }
+        if directory.exists() {
+            return Ok(directory);
+        }
+        fs::DirBuilder::new().mode(0o755).create(&directory).map_err(failed("make"))?;
+        if let Some((tree, selected)) = files {
+            let seed = || -> io::Result<bool> {
+                let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
+                let mut writer = Writer::new(&directory, &Stack::of(Vec::new()), changes, self.build.now)?;
+                for source in selected {
+                    writer.copy(source, Path::new("/"), true)?;
+                }
+                writer.finish()
+            };
+            seed().map_err(failed("fill"))?;
+        }
+        chown(&directory, Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)))
+            .map_err(failed("own"))?;
+        let mode = fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
+        fs::set_permissions(&directory, mode).map_err(failed("open"))?;
+        Ok(directory)
+    }
+
+    fn hold_secret(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
+        let id = mount.secret_id().unwrap_or_default();
+        let secret = self.build.request.secrets.iter().find(|secret| secret.id == id);
+        let value = match secret.map(|secret| &secret.source) {
+            Some(SecretSource::File(path)) => {
+                Some(fs::read(path).map_err(Trouble::io(format!("read the secret {id}")))?)
+            }
+            Some(SecretSource::Variable(name)) => {
+                std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec)
+            }
+            None => None,
+        };
+        let Some(value) = value else {
+            return if mount.required {
+                Err(Trouble::Step(crate::Error::not_found(format!("secret {id}: not found"))))
+            } else {
+                Ok(())
+            };
+        };
+        if let Some(name) = &mount.env {
+            held.env.push(format!("{name}={}", String::from_utf8_lossy(&value)));
+            if mount.target.is_none() {
+                return Ok(());
+            }
+        }
+        // The run directory is in memory: the value never reaches a disk.
+        let mut keep = || -> io::Result<PathBuf> {
+            private_directory(self.build.root.run())?;
+            let room = tempfile::Builder::new().prefix("secret-").tempdir_in(self.build.root.run())?;
+            let file = room.path().join("value");
+            crate::store::write_atomic(&file, &value, 0o400, crate::store::Durability::Rename)?;
+            held.directories.push(room);
+            Ok(file)
+        };
+        let file = keep().map_err(Trouble::io(format!("hand over the secret {id}")))?;
+        let source = MountSource::Content {
+            file,
+            mode: mount.mode.unwrap_or(0o400),
+            uid: mount.uid.unwrap_or(0),
+            gid: mount.gid.unwrap_or(0),
+        };
+        held.mounts.push(MountSpec { target: target.into(), source, read_only: true });
+        Ok(())
+    }
+
+    fn hold_script(&self, name: &str, text: &str, held: &mut Held) -> Result<(), Trouble> {
+        let room = self.build.scratch()?;
+        let write = || -> io::Result<()> {
+            fs::set_permissions(room.path(), fs::Permissions::from_mode(0o755))?;
+            let file = room.path().join(name);
+            fs::write(&file, text)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))
+        };
+        write().map_err(Trouble::io("write the script of a here-document"))?;
+        let source = bind(room.path().to_owned());
+        held.mounts.push(MountSpec { target: PIPES.into(), source, read_only: true });
+        held.directories.push(room);
+        Ok(())
+    }
+}
+
+// === impl Mount ===
+
+impl Mount {
+    fn secret_id(&self) -> Option<&str> {
+        let from_target = || self.target.as_deref().and_then(|target| target.rsplit('/').next());
+        self.id.as_deref().or(self.source.as_deref()).or_else(from_target)
+    }
+}
+
+fn bind(path: PathBuf) -> MountSource {
+    MountSource::Bind { path, create: false, propagation: Propagation::Rprivate, recursive: true }
+}
+
+/// What a RUN with here-documents runs: one alone is the script itself, with `#!` a program of its own; any
+/// other use of them is put together again for the shell.
+fn command_of(run: &Run, escape: char) -> (CommandLine, Option<(String, String)>) {
+    let (Some(first), CommandLine::Shell(text)) = (run.heredocs.first(), &run.command) else {
+        return (run.command.clone(), None);
+    };
+    if parse_heredoc(text, escape).is_some() {
+        let body = first.body();
+        if body.starts_with("#!") {
+            return (run.command.clone(), Some((first.name.clone(), body)));
+        }
+        return (CommandLine::Shell(body), None);
+    }
+    let mut full = text.clone();
+    for heredoc in &run.heredocs {
+        full.push_str(&format!("\n{}{}", heredoc.text, heredoc.name));
+    }
+    (CommandLine::Shell(full), None)
+}
+
+/// The root directory looks as it did in the layer below.
+fn take_root_attributes(upper: &Path, lower: &[PathBuf]) -> io::Result<()> {
+    let (mode, uid, gid) = match lower.first() {
+        Some(top) => {
+            let metadata = fs::symlink_metadata(top)?;
+            (metadata.mode() & 0o7777, metadata.uid(), metadata.gid())
+        }
+        None => (0o755, 0, 0),
+    };
+    chown(upper, Some(uid), Some(gid))?;
+    fs::set_permissions(upper, fs::Permissions::from_mode(mode))
+}
+
+/// Takes away the empty files and directories that were only made to be mounted on.
+fn clean_stubs(upper: &Path, lower: &Stack, targets: &[PathBuf]) -> io::Result<()> {
+    const ALWAYS: [&str; 12] = [
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev",
+        "/proc",
+        "/sys",
+        "/etc/hosts",
+        "/etc/hostname",
+        "/etc/resolv.conf",
+        "/etc/mtab",
+        "/run/secrets",
+        "/etc",
+    ];
+    let mut paths: Vec<PathBuf> = targets.to_vec();
+    paths.extend(targets.iter().flat_map(|target| target.ancestors().skip(1).map(Path::to_owned)));
+    paths.extend(ALWAYS.iter().map(PathBuf::from));
+    // Deeper ones first, so that what becomes empty on the way goes too.
+    paths.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    paths.dedup();
+    for path in paths {
+        let Ok(relative) = path.strip_prefix("/") else { continue };
+        if relative.as_os_str().is_empty() {
+            continue;
+        }
+        let host = upper.join(relative);
+        let Ok(metadata) = fs::symlink_metadata(&host) else { continue };
+        match lower.resolve(relative, false)?.entry {
+            // Overlay copied it up only because something below it was mounted on.
+            Some(below) if metadata.is_dir() && below.metadata.is_dir() => {
+                let same = below.metadata.mode() == metadata.mode()
+                    && below.metadata.uid() == metadata.uid()
+                    && below.metadata.gid() == metadata.gid();
+                if same && is_plain_empty(&host)? {
+                    fs::remove_dir(&host)?;
+                }
+            }
+            Some(_) => {}
+            None if metadata.is_dir() && is_plain_empty(&host)? => fs::remove_dir(&host)?,
+            None if metadata.is_file() && metadata.len() == 0 => fs::remove_file(&host)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_plain_empty(directory: &Path) -> io::Result<bool> {
+    let mut value = [0u8; 1];
+    let is_opaque = rustix::fs::lgetxattr(directory, super::stack::OPAQUE, &mut value) == Ok(1);
+    Ok(!is_opaque && fs::read_dir(directory)?.next().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::lexer::Heredoc;
+
+    fn run(command: &str, name: &str, text: &str) -> Run {
+        Run {
+            command: CommandLine::Shell(command.to_owned()),
+            mounts: Vec::new(),
+            network: None,
+            security: None,
+            heredocs: vec![Heredoc { name: name.into(), expand: true, chomp: false, text: text.into() }],
+        }
+    }
+
+    #[test]
+    fn a_heredoc_is_a_script_a_program_or_input() {
+        let shell = |text: &str| (CommandLine::Shell(text.to_owned()), None);
+        assert_eq!(command_of(&run("<<EOF", "EOF", "a\nb\n"), '\\'), shell("a\nb\n"));
+        assert_eq!(command_of(&run("<<EOF cat", "EOF", "a\n"), '\\'), shell("<<EOF cat\na\nEOF"));
+        let (_, script) = command_of(&run("<<EOF", "EOF", "#!/bin/x\n"), '\\');
+        assert_eq!(script, Some(("EOF".into(), "#!/bin/x\n".into())));
+    }
+
+    #[test]
+    fn what_was_only_mounted_on_leaves_no_trace() {
+        let temp = tempfile::tempdir().unwrap();
+        let (upper, low) = (temp.path().join("upper"), temp.path().join("low"));
+        for dir in ["upper/etc", "upper/proc", "upper/kept", "upper/mnt/cache", "low/etc"] {
+            fs::create_dir_all(temp.path().join(dir)).unwrap();
+        }
+        fs::write(upper.join("etc/hosts"), "").unwrap();
+        let lower = Stack::of(vec![low]);
+        clean_stubs(&upper, &lower, &[PathBuf::from("/mnt/cache")]).unwrap();
+        let left: Vec<_> = fs::read_dir(&upper).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["kept"]);
+    }
+}

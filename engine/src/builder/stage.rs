@@ -1,0 +1,531 @@
+//! One stage while it is built: its configuration grows with every instruction, its layers with some.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::cache::{Key, Record};
+use super::error::Trouble;
+use super::execute::{Broken, Build, Message};
+use super::expand::{Expanded, Expander};
+use super::fault::{Fault, nearest};
+use super::graph::{Planned, Source};
+use super::ignore::clean;
+use super::instruction::{CommandLine, Instruction, Step};
+use super::report::Work;
+use super::{Failure, lint};
+use crate::id::DiffId;
+use crate::image::Platform;
+use crate::image::config::{Empty, History, ImageConfig};
+
+/// What a stage made.
+#[derive(Debug, Clone)]
+pub(crate) struct Made {
+    /// Its configuration, with layers and history.
+    pub(crate) config: ImageConfig,
+    /// The arguments it declared; stages built on it have them too.
+    pub(crate) args: Vec<(String, Option<String>)>,
+}
+
+/// A stage being built.
+pub(crate) struct StageRun<'a> {
+    pub(super) build: &'a Build<'a>,
+    pub(super) planned: &'a Planned,
+    pub(super) config: ImageConfig,
+    pub(super) args: Vec<(String, Option<String>)>,
+    /// Arguments with names of proxies that were declared, which makes them count.
+    pub(super) step: usize,
+    steps: usize,
+    has_own_command: bool,
+    has_absolute_workdir: bool,
+}
+
+/// Where a layer came from.
+pub(super) enum Origin {
+    Cache(Record),
+    New { diff: DiffId, created: String },
+}
+
+/// The search path of images that have none.
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that every RUN sees without declaring them, and that no cache key knows.
+pub(super) const PROXIES: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+// === impl StageRun ===
+
+impl<'a> StageRun<'a> {
+    /// Builds a stage; what it made is in `build.made` afterwards.
+    pub(crate) fn run(build: &'a Build<'a>, planned: &'a Planned) -> Result<(), Box<Broken>> {
+        let mut stage = Self::start(build, planned).map_err(|trouble| {
+            Box::new(Broken { lines: planned.lines, trouble, failure: Failure::default() })
+        })?;
+        for step in &planned.steps {
+            stage.dispatch(step).map_err(|(trouble, failure)| {
+                let lines = match &trouble {
+                    Trouble::Fault(fault) => fault.lines,
+                    _ => step.lines,
+                };
+                Box::new(Broken { lines, trouble, failure })
+            })?;
+        }
+        let made = Made { config: stage.config, args: stage.args };
+        if let Some(slot) = build.made.get(&planned.number) {
+            // Each stage runs once, so its slot is empty.
+            let _ = slot.set(Arc::new(made));
+        }
+        Ok(())
+    }
+
+    fn start(build: &'a Build<'a>, planned: &'a Planned) -> Result<Self, Trouble> {
+        let mut args = Vec::new();
+        let mut is_pulled = false;
+        let mut config = match &planned.base {
+            Source::Scratch => scratch_config(build.request.platform.as_ref()),
+            Source::Image(image) => {
+                is_pulled = true;
+                image.config.clone()
+            }
+            Source::Stage(number) => match build.result(*number) {
+                Some(made) => {
+                    args.clone_from(&made.args);
+                    made.config.clone()
+                }
+                None => return Err(Trouble::invalid(format!("stage {number} has not been built"))),
+            },
+            Source::Directory(_) => {
+                return Err(Trouble::invalid(format!(
+                    "the context {:?} is a directory and cannot be a base image",
+                    planned.base_name
+                )));
+            }
+        };
+        config.config.on_build.clear();
+        if !config.config.env.iter().any(|pair| pair.starts_with("PATH=")) {
+            config.config.env.insert(0, PATH.to_owned());
+        }
+        if config.config.working_dir.is_empty() {
+            config.config.working_dir = "/".to_owned();
+        }
+        let makes_layer = |step: &&Step| {
+            matches!(step.instruction, Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_))
+        };
+        let steps = planned.steps.iter().filter(makes_layer).count() + usize::from(is_pulled);
+        let has_absolute_workdir = config.config.working_dir != "/";
+        let mut stage = Self {
+            build,
+            planned,
+            config,
+            args,
+            step: 0,
+            steps,
+            has_own_command: false,
+            has_absolute_workdir,
+        };
+        if is_pulled {
+            stage.work(&format!("FROM {}", planned.base_name)).cached();
+        }
+        Ok(stage)
+    }
+
+    fn dispatch(&mut self, step: &Step) -> Result<(), (Trouble, Failure)> {
+        match &step.instruction {
+            Instruction::Copy(copy) => self.copy(step, copy),
+            Instruction::Run(run) => self.run_command(step, run),
+            Instruction::Workdir(path) => self.workdir(step, path),
+            _ => self.configure(step).map_err(|trouble| (trouble, Failure::default())),
+        }
+    }
+
+    /// The instructions that only change the configuration.
+    fn configure(&mut self, step: &Step) -> Result<(), Trouble> {
+        let config = &mut self.config.config;
+        let entry = match &step.instruction {
+            Instruction::Cmd(command) => {
+                let argv = with_shell(config.shell.as_deref(), command);
+                let entry = format!("CMD {}", quoted_list(&argv));
+                config.cmd = Some(argv);
+                config.args_escaped = true;
+                self.has_own_command = true;
+                entry
+            }
+            Instruction::Entrypoint(command) => {
+                let argv = with_shell(config.shell.as_deref(), command);
+                let entry = format!("ENTRYPOINT {}", quoted_list(&argv));
+                config.entrypoint = Some(argv);
+                if !self.has_own_command {
+                    config.cmd = None;
+                }
+                entry
+            }
+            Instruction::Healthcheck(check) => {
+                config.healthcheck = Some(check.clone());
+                step.code.clone()
+            }
+            Instruction::Shell(words) => {
+                config.shell = Some(words.clone());
+                format!("SHELL [{}]", words.join(" "))
+            }
+            Instruction::Onbuild(text) => {
+                config.on_build.push(text.clone());
+                format!("ONBUILD {text}")
+            }
+            Instruction::Maintainer(name) => {
+                self.config.author = Some(name.clone());
+                format!("MAINTAINER {name}")
+            }
+            _ => self.configure_expanded(step)?,
+        };
+        self.remember(entry, None);
+        Ok(())
+    }
+
+    /// Those of them whose words are expanded first.
+    fn configure_expanded(&mut self, step: &Step) -> Result<String, Trouble> {
+        Ok(match &step.instruction {
+            Instruction::Arg(definitions) => self.declare(step, definitions)?,
+            Instruction::Env(pairs, _) => {
+                let pairs = self.expand_pairs(step, pairs)?;
+                for (name, value) in &pairs {
+                    set_env(&mut self.config.config.env, name, value);
+                }
+                format!("ENV {}", joined(&pairs))
+            }
+            Instruction::Label(pairs, _) => {
+                let pairs = self.expand_pairs(step, pairs)?;
+                self.config.config.labels.extend(pairs.iter().cloned());
+                format!("LABEL {}", joined(&pairs))
+            }
+            Instruction::Expose(words) => {
+                let mut ports = Vec::new();
+                for word in words {
+                    for word in self.expand(step, word)?.words {
+                        ports.extend(ports_of(&word).map_err(|message| fault(step, message))?);
+                    }
+                }
+                let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
+                self.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
+                format!("EXPOSE map[{}]", shown.into_iter().collect::<Vec<_>>().join(" "))
+            }
+            Instruction::Volume(words) => {
+                let mut paths = Vec::new();
+                for word in words {
+                    paths.push(self.expand(step, word)?.text);
+                }
+                self.config.config.volumes.extend(paths.iter().map(|path| (path.clone(), Empty {})));
+                format!("VOLUME [{}]", paths.join(" "))
+            }
+            Instruction::User(user) => {
+                self.config.config.user = self.expand(step, user)?.text;
+                format!("USER {}", self.config.config.user)
+            }
+            Instruction::Stopsignal(signal) => {
+                let signal = self.expand(step, signal)?.text;
+                signal.parse::<crate::signal::Signal>().map_err(|error| fault(step, error.to_string()))?;
+                self.config.config.stop_signal = Some(signal.clone());
+                format!("STOPSIGNAL {signal}")
+            }
+            _ => String::new(),
+        })
+    }
+
+    fn declare(&mut self, step: &Step, definitions: &[(String, Option<String>)]) -> Result<String, Trouble> {
+        let mut shown = Vec::new();
+        let mut declared = Vec::new();
+        for (name, default) in definitions {
+            let name = self.expand(step, name)?.text;
+            let default = match default {
+                Some(default) => Some(self.expand(step, default)?.text),
+                None => None,
+            };
+            let global = || self.build.globals.get(&name).cloned();
+            let value = self.build.request.args.get(&name).cloned().or(default).or_else(global);
+            shown.push(match &value {
+                Some(value) => format!("{name}={value}"),
+                None => name.clone(),
+            });
+            declared.push((name, value));
+        }
+        for (name, value) in declared {
+            match self.args.iter_mut().find(|(known, _)| *known == name) {
+                Some(known) => known.1 = value,
+                None => self.args.push((name, value)),
+            }
+        }
+        Ok(format!("ARG {}", shown.join(" ")))
+    }
+
+    /// WORKDIR: a directory owned by the current user, and a layer of its own even if it was there.
+    fn workdir(&mut self, step: &Step, path: &str) -> Result<(), (Trouble, Failure)> {
+        let early = |trouble| (trouble, Failure::default());
+        let path = self.expand(step, path).map_err(early)?.text;
+        if !path.starts_with('/') && !self.has_absolute_workdir {
+            lint::relative_workdir(&self.build.reporter, step.lines.0, &path);
+        }
+        self.has_absolute_workdir = true;
+        let path = clean(&format!(
+            "{}/{path}",
+            if path.starts_with('/') { "" } else { &self.config.config.working_dir }
+        ));
+        self.config.config.working_dir.clone_from(&path);
+        let entry = format!("WORKDIR {path}");
+        if path == "/" {
+            self.remember(entry, None);
+            return Ok(());
+        }
+        let user = self.config.config.user.clone();
+        let key = Key::of("workdir").with_all(self.chain()).with(&path).with(&user);
+        let work = self.work(&step.code);
+        self.layer(step, &key, work, |stage, upper, _| stage.make_workdir(upper, &path, &user))
+            .map(|origin| self.add(origin, entry))
+    }
+
+    /// Finds the layer in the cache or has it made, and tells about either.
+    pub(super) fn layer(
+        &self,
+        step: &Step,
+        key: &Key,
+        mut work: Work<Message>,
+        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
+    ) -> Result<Origin, (Trouble, Failure)> {
+        if self.build.uses_cache(self.planned.name.as_deref())
+            && let Some(record) = self.build.cache.find(key)
+        {
+            work.cached();
+            return Ok(Origin::Cache(record));
+        }
+        match self.make_layer(step, key, &mut work, make) {
+            Ok(origin) => {
+                work.done();
+                Ok(origin)
+            }
+            Err(trouble) => {
+                let failure = work.failed(&trouble.summary());
+                Err((trouble, failure))
+            }
+        }
+    }
+
+    fn make_layer(
+        &self,
+        step: &Step,
+        key: &Key,
+        work: &mut Work<Message>,
+        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
+    ) -> Result<Origin, Trouble> {
+        let scratch = self.build.scratch()?;
+        let upper = scratch.path().join("upper");
+        std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
+        let is_steady = make(self, &upper, work)?;
+        let diff = self.build.layers.adopt(&upper)?;
+        let created = self.build.date();
+        // A layer of files that changed while they were copied is right for this build, but not for another.
+        if is_steady {
+            self.build.cache.keep(key, &diff, &created, &step.code)?;
+        }
+        Ok(Origin::New { diff, created })
+    }
+
+    /// Adds a layer and its line of history.
+    pub(super) fn add(&mut self, origin: Origin, entry: String) {
+        let (diff, created) = match origin {
+            Origin::Cache(record) => (record.diff, record.created),
+            Origin::New { diff, created } => (diff, created),
+        };
+        self.config.rootfs.diff_ids.push(diff);
+        self.remember(entry, Some(created));
+    }
+
+    /// Adds a line of history; one without a date made no layer and has the date of the one before.
+    fn remember(&mut self, created_by: String, created: Option<String>) {
+        let empty_layer = created.is_none();
+        if created.is_some() {
+            self.config.created = created;
+        }
+        self.config.history.push(History {
+            created: self.config.created.clone(),
+            created_by: Some(created_by),
+            author: self.config.author.clone(),
+            comment: Some("buildkit.dockerfile.v0".to_owned()),
+            empty_layer,
+        });
+    }
+
+    /// Starts the next vertex: `[build 2/4] RUN make`.
+    pub(super) fn work(&mut self, code: &str) -> Work<Message> {
+        self.step += 1;
+        let shown = self.display(code);
+        let width = self.steps.to_string().len();
+        let title = &self.planned.title;
+        let gap = if title.is_empty() { "" } else { " " };
+        self.build.reporter.start(format!("[{title}{gap}{:>width$}/{}] {shown}", self.step, self.steps))
+    }
+
+    /// The layers below, as parts of a key.
+    pub(super) fn chain(&self) -> impl Iterator<Item = &str> {
+        self.config.rootfs.diff_ids.iter().map(DiffId::as_str)
+    }
+
+    /// A variable as instructions see it: ENV before ARG.
+    pub(super) fn value_of(&self, name: &str) -> Option<String> {
+        let in_env = self.config.config.env.iter().find_map(|pair| {
+            pair.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
+        });
+        in_env.or_else(|| {
+            self.args.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.clone())
+        })
+    }
+
+    pub(super) fn expand(&self, step: &Step, text: &str) -> Result<Expanded, Trouble> {
+        let lookup = |name: &str| self.value_of(name);
+        let expanded =
+            Expander::new(self.build.escape).expand(text, &lookup).map_err(|message| fault(step, message))?;
+        for name in &expanded.unset {
+            self.warn_unset(step, name);
+        }
+        Ok(expanded)
+    }
+
+    fn warn_unset(&self, step: &Step, name: &str) {
+        // A declared argument without a value is meant to be empty.
+        if self.args.iter().any(|(known, _)| known == name) {
+            return;
+        }
+        let env = self.config.config.env.iter().filter_map(|pair| pair.split('=').next());
+        let known = env.chain(self.args.iter().map(|(known, _)| known.as_str()));
+        lint::undefined(&self.build.reporter, step.lines.0, name, nearest(name, known));
+    }
+
+    fn expand_pairs(
+        &self,
+        step: &Step,
+        pairs: &[(String, String)],
+    ) -> Result<Vec<(String, String)>, Trouble> {
+        pairs
+            .iter()
+            .map(|(name, value)| Ok((self.expand(step, name)?.text, self.expand(step, value)?.text)))
+            .collect()
+    }
+
+    /// An instruction for people: known variables shown by their values.
+    fn display(&self, code: &str) -> String {
+        let lookup = |name: &str| self.value_of(name);
+        let text = Expander::for_display(self.build.escape)
+            .expand(code, &lookup)
+            .map_or_else(|_| code.to_owned(), |expanded| expanded.text);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let end = text.find(' ').unwrap_or(text.len());
+        format!("{}{}", text[..end].to_ascii_uppercase(), &text[end..])
+    }
+
+    /// A path below the working directory, and whether it was written as a directory.
+    pub(super) fn destination(&self, text: &str) -> (PathBuf, bool) {
+        let into = text.ends_with('/')
+            || text == "."
+            || text.ends_with("/.")
+            || text == ".."
+            || text.ends_with("/..");
+        let base = if text.starts_with('/') { "" } else { &self.config.config.working_dir };
+        (PathBuf::from(clean(&format!("{base}/{text}"))), into)
+    }
+}
+
+/// The configuration of a stage that starts from nothing.
+fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    ImageConfig {
+        architecture: platform.architecture.clone(),
+        variant: platform.variant.clone(),
+        os: platform.os.clone(),
+        ..ImageConfig::default()
+    }
+}
+
+pub(super) fn fault(step: &Step, message: impl Into<String>) -> Trouble {
+    Trouble::Fault(Fault::at(step.lines.0, message).over(step.lines.0, step.lines.1))
+}
+
+/// A command with the shell its form asks for.
+pub(super) fn with_shell(shell: Option<&[String]>, command: &CommandLine) -> Vec<String> {
+    match command {
+        CommandLine::Exec(argv) => argv.clone(),
+        CommandLine::Shell(text) => {
+            let mut argv =
+                shell.map_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()], <[String]>::to_vec);
+            argv.push(text.clone());
+            argv
+        }
+    }
+}
+
+fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
+    let pair = format!("{name}={value}");
+    let is_same = |known: &&mut String| known.split('=').next() == Some(name);
+    match env.iter_mut().find(is_same) {
+        Some(known) => *known = pair,
+        None => env.push(pair),
+    }
+}
+
+fn joined(pairs: &[(String, String)]) -> String {
+    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}
+
+/// A list as Go's `%q` prints it, which is what histories hold.
+fn quoted_list(words: &[String]) -> String {
+    let words: Vec<String> =
+        words.iter().map(|word| serde_json::to_string(word).unwrap_or_default()).collect();
+    format!("[{}]", words.join(" "))
+}
+
+/// The ports an EXPOSE word names: `80`, `53/udp`, `3000-3005`, and `ip:host:container` for its last part.
+fn ports_of(word: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("invalid containerPort: {word}");
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return Err(format!("invalid proto: {protocol}"));
+    }
+    let ports = ports.rsplit(':').next().unwrap_or(ports);
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last): (u16, u16) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first == 0 || last < first {
+        return Err(wrong());
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exposed_ports_have_a_protocol_and_may_be_ranges() {
+        assert_eq!(ports_of("80").unwrap(), ["80/tcp"]);
+        assert_eq!(ports_of("53/UDP").unwrap(), ["53/udp"]);
+        assert_eq!(ports_of("8000-8002").unwrap(), ["8000/tcp", "8001/tcp", "8002/tcp"]);
+        assert_eq!(ports_of("127.0.0.1:80:8080").unwrap(), ["8080/tcp"]);
+        for wrong in ["x", "0", "2-1", "80/what", "70000"] {
+            assert!(ports_of(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_variable_keeps_its_place_when_it_changes() {
+        let mut env = vec!["A=1".to_owned(), "B=2".to_owned()];
+        set_env(&mut env, "A", "3");
+        set_env(&mut env, "C", "4");
+        assert_eq!(env, ["A=3", "B=2", "C=4"]);
+    }
+}
