@@ -22,8 +22,8 @@ use engine::signal::Signal;
 use engine::{Kind, Root};
 
 const APPLETS: [&str; 20] = [
-    "sh", "echo", "cat", "sleep", "true", "false", "kill", "seq", "dd", "yes", "head", "ls", "id", "touch", "test",
-    "printf", "wc", "tty", "stty", "rm",
+    "sh", "echo", "cat", "sleep", "true", "false", "kill", "seq", "dd", "yes", "head", "ls", "id", "touch",
+    "test", "printf", "wc", "tty", "stty", "rm",
 ];
 
 /// An engine root with one layer, gone with everything that runs in it.
@@ -221,7 +221,8 @@ fn a_large_output_is_neither_lost_nor_mixed_up() {
 #[test]
 fn stop_asks_and_a_deaf_container_is_killed_after_the_grace() {
     let world = World::new();
-    let polite = world.shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done", |_| {});
+    let polite =
+        world.shell("trap 'echo bye; exit 5' TERM; echo ready; while :; do sleep 0.01; done", |_| {});
     let mut connection = client::spawn_monitor(&world.root, &polite).unwrap();
     connection.subscribe(Streams::OUTPUT).unwrap();
     connection.started().unwrap();

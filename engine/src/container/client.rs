@@ -38,7 +38,10 @@ pub struct Connection {
     wire: Wire,
     inbox: VecDeque<News>,
     asked_to_start: bool,
-    subscribed: bool,
+    /// Somebody else's monitor, which may be about to end.
+    joined: bool,
+    ended: bool,
+    subscribed: Option<Streams>,
     warnings: Vec<String>,
 }
 
@@ -78,7 +81,9 @@ impl Connection {
             wire: Wire::new(socket),
             inbox: VecDeque::new(),
             asked_to_start: false,
-            subscribed: false,
+            joined: false,
+            ended: false,
+            subscribed: None,
             warnings: Vec::new(),
         }
     }
@@ -93,7 +98,7 @@ impl Connection {
     /// # Errors
     /// When the monitor is gone.
     pub fn subscribe(&mut self, streams: Streams) -> Result<()> {
-        self.subscribed = true;
+        self.subscribed = Some(streams);
         if self.asked_to_start {
             return self.ask(&Request::Attach(streams));
         }
@@ -113,9 +118,23 @@ impl Connection {
         let warnings = self.expect("start", |reply| match reply {
             Reply::Started { warnings, .. } => Some(std::mem::take(warnings)),
             _ => None,
-        })?;
+        });
+        let warnings = match warnings {
+            Err(_) if self.joined && self.ended => return self.start_anew(),
+            warnings => warnings?,
+        };
         self.warnings = warnings;
         Ok(())
+    }
+
+    /// The monitor that another command had started ended before it heard us.
+    fn start_anew(&mut self) -> Result<()> {
+        let mut anew = spawn_monitor(&self.root, &self.id)?;
+        if let Some(streams) = self.subscribed {
+            anew.subscribe(streams)?;
+        }
+        *self = anew;
+        self.started()
     }
 
     /// What was not as asked when it started, but no reason to fail.
@@ -386,7 +405,10 @@ impl Connection {
 
     fn take_in(&mut self) -> Result<()> {
         match self.wire.receive() {
-            Ok(Arrival::End) => Err(self.lost()),
+            Ok(Arrival::End) => {
+                self.ended = true;
+                Err(self.lost())
+            }
             Ok(_) => Ok(()),
             Err(error) => Err(self.broken("hear", error)),
         }

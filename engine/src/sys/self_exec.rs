@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 /// The kernel's `struct mount_attr`.
@@ -26,6 +26,11 @@ struct MountAttr {
 /// The descriptor of an executable in a mount of its own that is read-only and nowhere to be found: whoever gets
 /// hold of a process that runs it, through `/proc/<pid>/exe` say, can open it for reading at most (CVE-2019-5736).
 pub(crate) fn read_only_program(program: &Path) -> io::Result<OwnedFd> {
+    let opened = rustix::fs::open(program, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    if rustix::fs::fstatvfs(&opened)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        // As for a monitor that starts another one: its own program is behind such a mount already.
+        return Ok(opened);
+    }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = open_tree(CWD, program, flags)?;
     let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };

@@ -102,7 +102,7 @@ impl Connection {
     /// # Errors
     /// When the container could not be started, or its monitor was killed.
     pub fn attach(mut self, options: &AttachOptions) -> Result<AttachEnd> {
-        if !self.subscribed {
+        if self.subscribed.is_none() {
             self.subscribe(options.streams())?;
         }
         let stdin = io::stdin();

@@ -37,46 +37,88 @@ pub fn monitor_program(program: &Path) {
 pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
     let failed = |error| Error::failed(format!("start a monitor for container {}", id.short()), error);
     store::private_directory(&root.container_run(id)).map_err(failed)?;
-    let turn = Lock::exclusive(&root.container_run(id).join(TURN)).map_err(failed)?;
-    let Some(lock) = Lock::try_exclusive(&root.monitor_lock(id)).map_err(failed)? else {
-        return match dial(root, id) {
-            Ok(socket) => Ok(Connection::new(root, id, socket)),
-            Err(error) => Err(failed(error)),
-        };
+    let (lock, listener) = match claim(root, id).map_err(failed)? {
+        Claim::Ours { lock, listener } => (lock, listener),
+        Claim::Theirs(socket) => {
+            let mut connection = Connection::new(root, id, socket);
+            connection.joined = true;
+            return Ok(connection);
+        }
     };
-    let socket = root.control_socket(id);
-    store::remove_file(&socket).map_err(failed)?;
-    let listener = UnixListener::bind(&socket).map_err(failed)?;
-    drop(turn);
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| failed(error.into()))?;
     launch(root, id, &theirs, &lock, &listener).map_err(failed)?;
     Ok(Connection::new(root, id, ours))
 }
 
-/// The monitor of a container; `None` when none lives.
+/// The monitor of a container; `None` when none lives. One that is about to end is waited for.
 ///
 /// # Errors
 /// When the system refuses a step.
 pub fn connect(root: &Root, id: &ContainerId) -> Result<Option<Connection>> {
     let failed = |error| Error::failed(format!("reach the monitor of container {}", id.short()), error);
     let socket = match dial(root, id) {
-        Ok(socket) => socket,
+        Ok(socket) => Some(socket),
         Err(error) if !is_absent(&error) => return Err(failed(error)),
-        Err(_) if !root.container_run(id).exists() => return Ok(None),
-        Err(_) => {
-            // Another command may be between the monitor's lock and its socket.
-            let _turn = Lock::exclusive(&root.container_run(id).join(TURN)).map_err(failed)?;
-            match dial(root, id) {
-                Ok(socket) => socket,
-                Err(error) if is_absent(&error) => return Ok(None),
-                Err(error) => return Err(failed(error)),
-            }
-        }
+        Err(_) if !root.container_run(id).exists() => None,
+        Err(_) => dial_in_turn(root, id).map_err(failed)?,
     };
-    let mut connection = Connection::new(root, id, socket);
-    connection.asked_to_start = true;
-    Ok(Some(connection))
+    Ok(socket.map(|socket| {
+        let mut connection = Connection::new(root, id, socket);
+        connection.asked_to_start = true;
+        connection
+    }))
+}
+
+/// Who may become the monitor.
+enum Claim {
+    /// We: the lock is ours and somebody listens, even if not yet to what is said.
+    Ours { lock: Lock, listener: UnixListener },
+    /// Another command was faster.
+    Theirs(OwnedFd),
+}
+
+fn claim(root: &Root, id: &ContainerId) -> io::Result<Claim> {
+    loop {
+        let turn = Lock::exclusive(&root.container_run(id).join(TURN))?;
+        if let Some(lock) = Lock::try_exclusive(&root.monitor_lock(id))? {
+            let socket = root.control_socket(id);
+            store::remove_file(&socket)?;
+            let listener = UnixListener::bind(&socket)?;
+            return Ok(Claim::Ours { lock, listener });
+        }
+        match dial(root, id) {
+            Ok(socket) => return Ok(Claim::Theirs(socket)),
+            Err(error) if is_absent(&error) => {}
+            Err(error) => return Err(error),
+        }
+        drop(turn);
+        // The lock is held and nobody listens: the last monitor says its farewells, or a command removes the
+        // container. The lock says when.
+        drop(Lock::exclusive(&root.monitor_lock(id))?);
+    }
+}
+
+/// A second look where the first one found nobody: another command may be between the lock and the socket, and a
+/// monitor that ends takes its socket away before its lock.
+fn dial_in_turn(root: &Root, id: &ContainerId) -> io::Result<Option<OwnedFd>> {
+    loop {
+        let turn = match Lock::exclusive(&root.container_run(id).join(TURN)) {
+            // The container went away meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            turn => turn?,
+        };
+        match dial(root, id) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) if !is_absent(&error) => return Err(error),
+            Err(_) => {}
+        }
+        if Lock::try_exclusive(&root.monitor_lock(id))?.is_some() {
+            return Ok(None);
+        }
+        drop(turn);
+        drop(Lock::shared(&root.monitor_lock(id))?);
+    }
 }
 
 fn dial(root: &Root, id: &ContainerId) -> io::Result<OwnedFd> {
