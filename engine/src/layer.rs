@@ -82,6 +82,13 @@ pub struct Hold {
     _lock: Lock,
 }
 
+/// The right to fetch a layer, so that it is fetched once.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    _lock: Lock,
+}
+
 /// Why a layer could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
@@ -252,6 +259,15 @@ impl Layers {
             .map_err(failure("record", diff.as_str()))
     }
 
+    /// Waits until nobody else fetches this layer.
+    pub(crate) fn claim(&self, diff: &DiffId) -> Result<Claim, LayerError> {
+        let fail = failure("claim", diff.as_str());
+        crate::store::private_directory(&self.root.scratch()).map_err(&fail)?;
+        let path = self.root.scratch().join(format!("claim-{}", diff.hex()));
+        let lock = Lock::exclusive(&path).map_err(&fail)?;
+        Ok(Claim { path, _lock: lock })
+    }
+
     /// Marks a layer as wanted by the build cache, so that removing the images that name it leaves it here.
     pub fn pin(&self, diff: &DiffId) -> Result<(), LayerError> {
         self.mark(diff, PINNED)
@@ -385,6 +401,13 @@ impl Compression {
             Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // One who waits for this very file finds the layer, or fetches it beside one who comes later: no harm.
+        let _ = crate::store::remove_file(&self.path);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,6 +109,58 @@ fn what_is_saved_is_loaded_as_the_same_image() {
     assert_eq!(names, ["box:1", "box:2"]);
     let (_, names) = world.load_elsewhere(&world.save(&[image.id.as_str()]));
     assert_eq!(names, [image.id.to_string()]);
+}
+
+#[test]
+fn stacked_layers_are_what_overlayfs_makes_of_them() {
+    let world = World::new();
+    world.busybox(&["box:1"]);
+    let (other, _) = world.load_elsewhere(&world.save(&["box:1"]));
+    let image = other.images.get("box:1").unwrap();
+    let lower: Vec<String> =
+        other.images.lower_dirs(&image).iter().map(|path| path.display().to_string()).collect();
+    let target = other.path("merged");
+    fs::create_dir(&target).unwrap();
+    // In a mount namespace of its own, which takes the mount away again.
+    let script = format!(
+        "mount -t overlay overlay -o ro,lowerdir={} {target} && cd {target} && cat etc/motd && ls etc bin",
+        lower.join(":"),
+        target = target.display()
+    );
+    let listed = run("unshare", &["-m", "sh", "-c", &script]);
+    let words: Vec<&str> = listed.split_whitespace().collect();
+    assert_eq!(words, ["hello", "bin:", "busybox", "cat", "ls", "sh", "twin", "etc:", "motd", "passwd"]);
+}
+
+#[test]
+fn a_killed_import_leaves_nothing_visible_and_the_next_collection_finds_its_rest() {
+    let world = World::new();
+    let source = world.path("rootfs");
+    fs::create_dir(&source).unwrap();
+    for n in 0..40 {
+        fs::write(source.join(format!("file{n}")), vec![n; 100_000]).unwrap();
+    }
+    let archive = world.path("rootfs.tar");
+    run("tar", &["-cf", archive.to_str().unwrap(), "-C", source.to_str().unwrap(), "."]);
+    let bytes = fs::read(archive).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rengine"))
+        .arg("--root")
+        .arg(world.path("state"))
+        .args(["import", "-", "killed:1"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // A pipe holds little: when most of this is written, most of it has been read.
+    child.stdin.as_mut().unwrap().write_all(&bytes[..3_000_000]).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let left = || fs::read_dir(world.path("state/tmp")).unwrap().count();
+    assert!(left() > 0);
+    assert!(world.images.list().unwrap().is_empty());
+    assert!(!world.path("state/layers").read_dir().unwrap().any(|entry| entry.unwrap().path().is_dir()));
+    world.images.prune(false, &BTreeSet::new()).unwrap();
+    assert_eq!(left(), 0);
 }
 
 #[test]

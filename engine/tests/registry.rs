@@ -41,7 +41,7 @@ impl World {
         };
         // Not compressible, so that what travels is large.
         let noise: Vec<u8> = (0..40_000u32)
-            .flat_map(|n| Digest::of(&n.to_le_bytes()).hex()[..32].as_bytes().to_vec())
+            .flat_map(|n| Digest::of(&n.to_le_bytes()).hex().as_bytes()[..32].to_vec())
             .collect();
         let mut config =
             ImageConfig { os: "linux".into(), architecture: arch().into(), ..Default::default() };
@@ -162,6 +162,24 @@ fn an_image_goes_to_a_registry_and_comes_back() {
     let (copied, steps) = other.push(&second).unwrap();
     assert_eq!(copied.digest, pushed.digest);
     assert!(!steps.iter().any(|step| matches!(step, Step::Pushing(bytes, _) if *bytes > 0)), "{steps:?}");
+}
+
+#[test]
+fn images_pulled_at_once_fetch_a_shared_layer_once() {
+    let (image, blobs) = pieces();
+    let fake = Fake::start(Box::new(move |request| match blobs.get(&path_of(request)) {
+        Some(blob) => response("200 OK", &[], blob),
+        None => response("404 Not Found", &[], b"{}"),
+    }));
+    let world = World::new();
+    let name = format!("{}/app:1", fake.address);
+    thread::scope(|scope| {
+        let pulls: Vec<_> = (0..4).map(|_| scope.spawn(|| world.pull(&name).unwrap().image.id)).collect();
+        assert!(pulls.into_iter().all(|pull| pull.join().unwrap() == image.id));
+    });
+    for diff in &image.config.rootfs.diff_ids {
+        assert_eq!(fake.seen(&format!("GET /v2/app/blobs/{diff}")).len(), 1);
+    }
 }
 
 #[test]

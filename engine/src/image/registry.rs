@@ -29,6 +29,8 @@ use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 /// One repository of a registry.
 pub(crate) struct Repository {
     client: Client,
+    /// Without a limit on silence: a registry has nothing to say while it is sent a blob.
+    uploader: Client,
     host: String,
     base: Url,
     name: String,
@@ -192,15 +194,22 @@ impl Repository {
         insecure: &[String],
     ) -> Result<Self, RegistryError> {
         let may_be_plain = is_loopback(registry) || insecure.iter().any(|host| host == registry);
-        let client = client(registry, may_be_plain)
-            .map_err(|source| RegistryError::Client { host: registry.to_owned(), source })?;
+        let builder = || {
+            let builder = client(registry, may_be_plain);
+            builder.map_err(|source| RegistryError::Client { host: registry.to_owned(), source })
+        };
+        let build = |builder: reqwest::ClientBuilder| {
+            let host = registry.to_owned();
+            builder.build().map_err(|source| RegistryError::Client { host, source: source.into() })
+        };
         let address = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
         let url = |scheme| {
             Url::parse(&format!("{scheme}://{address}/v2/"))
                 .map_err(|error| RegistryError::Client { host: registry.to_owned(), source: error.into() })
         };
         let mut repository = Self {
-            client,
+            client: build(builder()?.read_timeout(STALL))?,
+            uploader: build(builder()?.tcp_user_timeout(STALL))?,
             host: registry.to_owned(),
             base: url("https")?,
             name: name.to_owned(),
@@ -334,7 +343,7 @@ impl Repository {
             source: format!("{}: {error}", path.display()).into(),
         })?;
         let mut request = self
-            .client
+            .uploader
             .put(target.clone())
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, size)
@@ -647,7 +656,7 @@ fn said(message: &str) -> String {
 fn client(
     registry: &str,
     without_verification: bool,
-) -> Result<Client, Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<reqwest::ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Somebody else in this process may have installed it first.
@@ -656,7 +665,7 @@ fn client(
     let mut builder = Client::builder()
         .user_agent(concat!("rengine/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(15))
-        .read_timeout(STALL)
+        .http2_adaptive_window(true)
         .tls_danger_accept_invalid_certs(without_verification);
     let mut roots = Vec::new();
     for directory in ["/etc/docker/certs.d", "/etc/containers/certs.d"] {
@@ -676,7 +685,7 @@ fn client(
     if !roots.is_empty() {
         builder = builder.tls_certs_merge(roots);
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// A file as a body, read as it is sent.

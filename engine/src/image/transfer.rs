@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt};
 
 use crate::id::{DiffId, Digest};
 use crate::image::credentials::{self, Credentials};
-use crate::image::manifest::{DOCKER_LIST, Descriptor, Document, Manifest, OCI_CONFIG, OCI_INDEX};
+use crate::image::manifest::{Descriptor, Document, Manifest, OCI_CONFIG};
 use crate::image::registry::{RegistryError, Repository, runtime};
 use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
@@ -168,9 +168,12 @@ impl Images {
         tell(Step::Pushing(0, blob.size));
         // The body is read on this same thread, but must not borrow what its request does.
         let (sent, to_tell) = mpsc::channel();
+        let count = move |bytes| {
+            // Nobody listens any more once the upload is over.
+            let _ = sent.send(bytes);
+        };
         let path = self.content().path(&blob.digest);
-        let upload =
-            repository.upload(&blob.digest, blob.size, &path, source, move |bytes| drop(sent.send(bytes)));
+        let upload = repository.upload(&blob.digest, blob.size, &path, source, count);
         tokio::pin!(upload);
         let mut tick = tokio::time::interval(REPORT_EVERY);
         loop {
@@ -250,7 +253,6 @@ async fn choose(
             Document::Manifest(manifest) => return Ok((manifest, fetched.bytes)),
             Document::Index(index) => index,
         };
-        debug_assert!(matches!(index.media_type.as_str(), OCI_INDEX | DOCKER_LIST));
         let entry = index.choose(&wanted)?;
         fetched = repository.manifest(entry.digest.as_str()).await?;
     }
@@ -291,6 +293,15 @@ async fn fetch_layer(
     progress: Tell<'_>,
 ) -> Result<(), ImageError> {
     let tell = |step| progress(Progress { layer: wanted.blob.digest.clone(), step });
+    if layers.contains(&wanted.diff) {
+        tell(Step::Exists);
+        return Ok(());
+    }
+    // Images that are pulled at once share layers; whoever comes second waits and finds it here.
+    let _claim = {
+        let (layers, diff) = (layers.clone(), wanted.diff.clone());
+        on_a_thread(move || layers.claim(&diff)).await?
+    };
     if layers.contains(&wanted.diff) {
         tell(Step::Exists);
         return Ok(());

@@ -58,6 +58,9 @@ pub(crate) fn pack(
     Ok(packer.contents)
 }
 
+/// Names and values.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
 struct Packer<'a> {
     writer: &'a mut dyn Write,
     treatment: Treatment,
@@ -281,11 +284,7 @@ impl Packer<'_> {
 
     /// The attributes that go into the tar, sorted, and whether the directory is opaque. Takes overlayfs' own away
     /// when the directory is adopted.
-    fn own_attributes(
-        &self,
-        file: &OwnedFd,
-        path: &[u8],
-    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, bool), PackError> {
+    fn own_attributes(&self, file: &OwnedFd, path: &[u8]) -> Result<(Xattrs, bool), PackError> {
         let fail = step("read the attributes of", path);
         let mut xattrs = Vec::new();
         let mut opaque = false;

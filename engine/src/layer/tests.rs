@@ -20,17 +20,17 @@ impl World {
         Self { directory, layers }
     }
 
-    fn unpack(&self, tar: Vec<u8>) -> PathBuf {
+    fn unpack(&self, tar: &[u8]) -> PathBuf {
         let diff = self
             .layers
-            .unpack(tar.as_slice())
+            .unpack(tar)
             .unwrap_or_else(|error| panic!("{}", crate::error::chain(&error)));
-        assert_eq!(diff, Digest::of(&tar));
+        assert_eq!(diff, Digest::of(tar));
         self.layers.dir(&diff)
     }
 
-    fn refuses(&self, tar: Vec<u8>) -> String {
-        let error = self.layers.unpack(tar.as_slice()).unwrap_err();
+    fn refuses(&self, tar: &[u8]) -> String {
+        let error = self.layers.unpack(tar).unwrap_err();
         assert_eq!(fs::read_dir(self.directory.path().join("state/tmp")).unwrap().count(), 0);
         assert!(self.layers.list().unwrap().is_empty(), "something became visible");
         crate::error::chain(&error)
@@ -141,7 +141,7 @@ fn members_keep_their_attributes() {
         .member("null", EntryType::Char, numbers, b"")
         .member("pipe", EntryType::Fifo, |_| {}, b"")
         .end();
-    let fs_dir = world.unpack(tar);
+    let fs_dir = world.unpack(&tar);
     let su = fs::metadata(fs_dir.join("dir/su")).unwrap();
     assert_eq!((su.uid(), su.gid(), su.mode() & 0o7777, su.nlink()), (1000, 2000, 0o4711, 2));
     assert_eq!(su.ino(), fs::metadata(fs_dir.join("dir/again")).unwrap().ino());
@@ -163,7 +163,7 @@ fn members_keep_their_attributes() {
 fn whiteouts_become_overlayfs_marks_in_any_order() {
     let world = World::new();
     let fs_dir = world.unpack(
-        Tar::default()
+        &Tar::default()
             .file(".wh.gone", "")
             .file("opaque/.wh..wh..opq", "")
             .file("opaque/new", "")
@@ -193,7 +193,7 @@ const OPAQUE: &str = unpack::OPAQUE_XATTR;
 fn a_later_member_replaces_an_earlier_one() {
     let world = World::new();
     let fs_dir = world.unpack(
-        Tar::default()
+        &Tar::default()
             .dir("a/")
             .file("a/b/c", "old")
             .file("a", "file")
@@ -235,12 +235,12 @@ fn nothing_is_written_outside_whatever_the_names_say() {
         Tar::default().symlink("loop", "loop").file("loop/x", ""),
         Tar::default().dir("d").link("e", EntryType::Link, "d"),
     ] {
-        let message = world.refuses(tar.end());
+        let message = world.refuses(&tar.end());
         assert!(message.starts_with("unpack the layer: "), "{message}");
     }
     // What a link leads to is inside the layer, as it will be inside the container.
     let fs_dir = world.unpack(
-        Tar::default()
+        &Tar::default()
             .symlink("absolute", target)
             .file("absolute/victim", "inside")
             .symlink("relative", &up)
@@ -265,7 +265,7 @@ fn nothing_is_written_outside_whatever_the_names_say() {
 fn attributes_that_would_redirect_overlayfs_are_dropped() {
     let world = World::new();
     let fs_dir = world.unpack(
-        Tar::default()
+        &Tar::default()
             .pax(&[
                 ("SCHILY.xattr.trusted.overlay.redirect", b"/etc"),
                 ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
@@ -302,10 +302,10 @@ fn compression_is_recognised_by_content() {
         assert!(packed == tar);
     }
     for cut in [1, 10, gzip.len() / 2, gzip.len() - 1] {
-        world.refuses(gzip[..cut].to_vec());
+        world.refuses(&gzip[..cut]);
     }
-    assert!(world.refuses(b"BZh91AY&SY".to_vec()).contains("bzip2"));
-    assert!(world.refuses(b"\xfd7zXZ\0".to_vec()).contains("xz"));
+    assert!(world.refuses(b"BZh91AY&SY").contains("bzip2"));
+    assert!(world.refuses(b"\xfd7zXZ\0").contains("xz"));
 }
 
 #[test]
@@ -339,7 +339,7 @@ fn a_layer_from_before_a_power_cut_is_only_trusted_when_it_was_synced() {
     fs::write(&record, json.to_string()).unwrap();
     fs::write(world.layers.dir(&diff).join("a"), "").unwrap();
     assert!(!world.layers.contains(&diff));
-    world.unpack(tar.clone());
+    world.unpack(&tar);
     assert_eq!(fs::read_to_string(world.layers.dir(&diff).join("a")).unwrap(), "b");
     fs::write(&record, json.to_string()).unwrap();
     world.layers.mark_synced(std::slice::from_ref(&diff)).unwrap();

@@ -215,7 +215,7 @@ mod tests {
         let digest = content.put(b"hello").unwrap();
         assert_eq!(digest, Digest::of(b"hello"));
         assert_eq!(content.read(&digest, 100).unwrap(), b"hello");
-        assert_eq!(content.list().unwrap(), [digest.clone()]);
+        assert_eq!(content.list().unwrap(), std::slice::from_ref(&digest));
         assert!(matches!(content.read(&digest, 3), Err(ContentError::TooLarge { .. })));
         assert_eq!(content.delete(&digest).unwrap(), 5);
         assert_eq!(content.delete(&digest).unwrap(), 0);
