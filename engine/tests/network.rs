@@ -7,14 +7,16 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use engine::Root;
-use engine::container::spec::{ContainerPort, NetworkAttachment, PortBinding, Protocol};
+use engine::container::spec::{ContainerPort, DnsSpec, NetworkAttachment, PortBinding, Protocol};
 use engine::id::ContainerId;
 use engine::network::{
-    self, Endpoint, InsideLink, Network, NetworkSpec, Networks, Party, Subnet, configure_inside,
+    self, DnsSockets, Endpoint, InsideLink, Network, NetworkSpec, Networks, Party, Resolver, Subnet,
+    configure_inside, open_dns_sockets,
 };
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
@@ -212,6 +214,10 @@ impl Place {
     fn call(&self, to: &str) -> Option<String> {
         self.enter(|| call(to))
     }
+
+    fn misses(&self, to: &str) -> bool {
+        self.enter(|| is_silent(to))
+    }
 }
 
 impl Drop for Place {
@@ -233,11 +239,25 @@ impl Guest {
     fn call(&self, to: &str) -> Option<String> {
         self.place.call(to)
     }
+
+    fn misses(&self, to: &str) -> bool {
+        self.place.misses(to)
+    }
 }
 
 /// What a TCP server there says, from the network namespace of this thread; `None` when nobody answers.
 fn call(to: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&to.parse().unwrap(), IMPATIENCE).ok()?;
+    // The first packet may well be lost: the kernel needs its moment to notice that a new link is up.
+    call_within(to, PATIENCE)
+}
+
+/// Whether nobody there answers a call.
+fn is_silent(to: &str) -> bool {
+    call_within(to, IMPATIENCE).is_none()
+}
+
+fn call_within(to: &str, patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&to.parse().unwrap(), patience).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -249,8 +269,8 @@ fn call_udp(to: &str) -> Option<String> {
     socket.connect(to).unwrap();
     socket.set_read_timeout(Some(IMPATIENCE)).unwrap();
     let mut buffer = [0; 64];
-    socket.send(b"hello").ok()?;
-    let length = socket.recv(&mut buffer).ok()?;
+    let asked = std::iter::repeat_with(|| socket.send(b"hello"));
+    let length = asked.take(5).find_map(|sent| sent.and_then(|_| socket.recv(&mut buffer)).ok())?;
     Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
@@ -320,9 +340,9 @@ fn a_published_port_is_reached_from_everywhere_it_should_be() {
             assert!(peer.place.enter(|| call_udp("198.51.100.1:5353")).is_some(), "member udp");
             // Nothing else is.
             neighbour.enter(|| ip(&format!("route add {} via 198.51.100.1", web.ip())));
-            assert_eq!(neighbour.call(&web.at(80)), None, "the container's own address from outside");
-            assert_eq!(stranger.call(&web.at(80)), None, "the container's own address from another network");
-            assert_eq!(neighbour.call("198.51.100.1:80"), None);
+            assert!(neighbour.misses(&web.at(80)), "the container's own address from outside");
+            assert!(stranger.misses(&web.at(80)), "the container's own address from another network");
+            assert!(neighbour.misses("198.51.100.1:80"));
         });
     }
 }
@@ -337,21 +357,21 @@ fn a_port_published_on_loopback_stays_there() {
         web.place.serve_tcp("0.0.0.0:80", "web");
         host.publish(&web, &[port(Some("127.0.0.1"), 8080, 80, Protocol::Tcp)]).unwrap();
         assert!(call("127.0.0.1:8080").is_some());
-        assert_eq!(neighbour.call("198.51.100.1:8080"), None);
+        assert!(neighbour.misses("198.51.100.1:8080"));
         let reach_for_loopback = |link: &str, gateway: &str| {
             std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1").unwrap();
             ip("addr del 127.0.0.1/8 dev lo");
             ip(&format!("route add 127.0.0.1 via {gateway}"));
         };
         neighbour.enter(|| reach_for_loopback("wire0", "198.51.100.1"));
-        assert_eq!(neighbour.call("127.0.0.1:8080"), None);
+        assert!(neighbour.misses("127.0.0.1:8080"));
         // Nor do containers reach what the host keeps to itself.
         let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
         listener.set_nonblocking(true).unwrap();
         let gateway = peer.endpoints[0].addresses[0].gateway.unwrap().to_string();
         peer.place.enter(|| reach_for_loopback("eth0", &gateway));
         for target in ["127.0.0.1:9000", "127.0.0.1:8080"] {
-            assert_eq!(peer.call(target), None, "{target}");
+            assert!(peer.misses(target), "{target}");
         }
         assert!(listener.accept().is_err());
     });
@@ -367,11 +387,11 @@ fn a_container_reaches_the_outside_with_the_hosts_address() {
         let shut_in = host.guest("two", &[on("closed")]);
         neighbour.serve_tcp("0.0.0.0:7", "outside");
         assert_eq!(guest.call("198.51.100.9:7").as_deref(), Some("outside 198.51.100.1"));
-        assert_eq!(shut_in.call("198.51.100.9:7"), None);
+        assert!(shut_in.misses("198.51.100.9:7"));
         // Not even when it helps itself to a route.
         let gateway = shut_in.ip().to_string().rsplit_once('.').unwrap().0.to_owned() + ".1";
         shut_in.place.enter(|| ip(&format!("route add default via {gateway}")));
-        assert_eq!(shut_in.call("198.51.100.9:7"), None);
+        assert!(shut_in.misses("198.51.100.9:7"));
     });
 }
 
@@ -384,7 +404,7 @@ fn networks_are_kept_apart() {
         let db = host.guest("db", &[on("back")]);
         let app = host.guest("app", &[on("front"), NetworkAttachment { gateway_priority: 1, ..on("back") }]);
         db.place.serve_tcp("0.0.0.0:5432", "db");
-        assert_eq!(web.call(&db.at(5432)), None);
+        assert!(web.misses(&db.at(5432)));
         assert!(app.call(&db.at(5432)).is_some());
         let route = app.place.enter(|| run("ip", "route show default"));
         assert!(route.contains("dev eth1"), "{route}");
@@ -392,7 +412,7 @@ fn networks_are_kept_apart() {
         let other = Host::new();
         other.network("front");
         let foreign = other.guest("web", &[on("front")]);
-        assert_eq!(foreign.call(&db.at(5432)), None);
+        assert!(foreign.misses(&db.at(5432)));
     });
 }
 
@@ -405,7 +425,7 @@ fn members_of_an_isolated_network_do_not_meet() {
         let one = host.guest("one", &[on("apart")]);
         let two = host.guest("two", &[on("apart")]);
         one.place.serve_tcp("0.0.0.0:80", "one");
-        assert_eq!(two.call(&one.at(80)), None);
+        assert!(two.misses(&one.at(80)));
         assert!(call(&one.at(80)).is_some());
     });
 }
@@ -503,7 +523,7 @@ fn what_is_flushed_comes_back_with_the_next_container() {
         assert!(before.contains(&back.bridge), "{before}");
         assert!(before.contains(&format!("comment \"{} web\"", web.id.short())), "{before}");
         run("nft", "flush ruleset");
-        assert_eq!(call("127.0.0.1:8080"), None);
+        assert!(is_silent("127.0.0.1:8080"));
         host.guest("two", &[on("back")]);
         assert!(call("127.0.0.1:8080").is_some());
         assert_eq!(run("nft", "list ruleset"), before);
@@ -628,6 +648,257 @@ fn a_network_with_both_families_works_in_both() {
         neighbour.serve_tcp("[::]:7", "outside");
         assert_eq!(web.call("[2001:db8::9]:7").as_deref(), Some("outside 2001:db8::1"));
         neighbour.enter(|| ip(&format!("route add {six} via 2001:db8::1")));
-        assert_eq!(neighbour.call(&format!("[{six}]:80")), None);
+        assert!(neighbour.misses(&format!("[{six}]:80")));
+    });
+}
+
+/// A name server of the outside: it answers every question with this address, after as many refusals as asked for, and
+/// counts what it was asked. It serves UDP and TCP at the same port.
+struct Outside {
+    at: SocketAddr,
+    asked: std::sync::Arc<AtomicUsize>,
+}
+
+impl Outside {
+    fn answering(address: [u8; 4], refusing: bool) -> Self {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let at = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(at).unwrap();
+        let asked = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, peer)) = udp.recv_from(&mut buffer) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let _ = udp.send_to(&Self::reply(&buffer[..length], address, refusing), peer);
+            }
+        });
+        let count = asked.clone();
+        thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let mut stream = stream.unwrap();
+                let mut length = [0; 2];
+                if stream.read_exact(&mut length).is_err() {
+                    continue;
+                }
+                let mut question = vec![0; usize::from(u16::from_be_bytes(length))];
+                stream.read_exact(&mut question).unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                let reply = Self::reply(&question, address, refusing);
+                stream.write_all(&u16::try_from(reply.len()).unwrap().to_be_bytes()).unwrap();
+                stream.write_all(&reply).unwrap();
+            }
+        });
+        Self { at, asked }
+    }
+
+    fn reply(question: &[u8], address: [u8; 4], refusing: bool) -> Vec<u8> {
+        // Everything behind the question itself, such as EDNS, is left out.
+        let end = 12 + question[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+        let mut reply = question[..end].to_vec();
+        reply[2] |= 0x80;
+        reply[3] = if refusing { 0x85 } else { 0x80 };
+        reply[6..12].copy_from_slice(&[0, u8::from(!refusing), 0, 0, 0, 0]);
+        if !refusing {
+            reply.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]);
+            reply.extend_from_slice(&address);
+        }
+        reply
+    }
+
+    fn times_asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs the story while a resolver serves the guest, as its monitor would: from the host's namespace, in a poll loop.
+fn while_resolving(host: &Host, guest: &Guest, servers: &[SocketAddr], story: impl FnOnce()) {
+    let sockets = guest.place.enter(|| open_dns_sockets().unwrap());
+    // As they travel from the child to the monitor.
+    let sockets = DnsSockets::from_descriptors(sockets.into_descriptors()).unwrap();
+    let mut resolver = Resolver::new(sockets, &host.networks, &guest.id, &DnsSpec::default())
+        .unwrap()
+        .asking(servers.to_vec());
+    let namespace = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+    let (end, told) = rustix::pipe::pipe().unwrap();
+    let wakes = AtomicUsize::new(0);
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), None).unwrap();
+            loop {
+                use rustix::event::{PollFd, PollFlags, poll};
+                let mut fds = [PollFd::new(&resolver, PollFlags::IN), PollFd::new(&end, PollFlags::IN)];
+                poll(&mut fds, None).unwrap();
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                wakes.fetch_add(1, Ordering::Relaxed);
+                resolver.ready();
+            }
+        });
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(story));
+        done.store(true, Ordering::Relaxed);
+        drop(told);
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    // A resolver that spins would be woken millions of times.
+    assert!(wakes.load(Ordering::Relaxed) < 10_000);
+}
+
+/// What dig(1) prints inside, line by line.
+fn dig(guest: &Guest, arguments: &str) -> Vec<String> {
+    let text = guest.place.enter(|| run("dig", &format!("@127.0.0.11 +tries=1 +time=3 {arguments}")));
+    text.lines().map(str::to_owned).collect()
+}
+
+fn short(guest: &Guest, arguments: &str) -> Vec<String> {
+    dig(guest, &format!("+short {arguments}"))
+}
+
+#[test]
+fn containers_find_each_other_by_name() {
+    on_a_host(|host| {
+        host.network("back");
+        host.network("front");
+        let outside = Outside::answering([192, 0, 2, 77], false);
+        let web = host.guest("web", &[on("front"), on("back")]);
+        let db = host.guest("My_db.1", &[NetworkAttachment { aliases: vec!["db".to_owned()], ..on("back") }]);
+        let hidden = host.guest("hidden", &[]);
+        while_resolving(host, &web, &[outside.at], || {
+            let address = db.ip().to_string();
+            for name in ["My_db.1", "db", "DB", "db.", "dB.back", db.id.short(), "my_db.1.back"] {
+                assert_eq!(short(&web, name), [address.as_str()], "{name}");
+                assert_eq!(short(&web, &format!("+tcp {name}")), [address.as_str()], "{name} over TCP");
+            }
+            assert_eq!(short(&web, &format!("-x {address}")), ["My_db.1.back."]);
+            // A name that is known has no other records, and nobody else is asked for them.
+            let empty = dig(&web, "db AAAA").join("\n");
+            assert!(empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
+            assert!(dig(&web, "db MX").join("").contains("status: NOERROR"));
+            assert_eq!(outside.times_asked(), 0);
+            // Names that are not known are asked outside, those of other networks among them.
+            assert_eq!(short(&web, "example.org"), ["192.0.2.77"]);
+            assert_eq!(short(&web, "+tcp example.org"), ["192.0.2.77"]);
+            assert_eq!(short(&web, "hidden"), ["192.0.2.77"]);
+            assert_eq!(outside.times_asked(), 3);
+            // The names of a container come and go with it.
+            let late = host.guest("late", &[on("back")]);
+            assert_eq!(short(&web, "late"), [late.ip().to_string()]);
+            host.networks.rename(&late.id, &"later".parse().unwrap()).unwrap();
+            assert_eq!(short(&web, "later"), [late.ip().to_string()]);
+            host.networks.release(&late.id).unwrap();
+            assert_eq!(short(&web, "later"), ["192.0.2.77"]);
+            // A server of the container's own on port 53 is not in the way.
+            web.place.serve_udp("0.0.0.0:53", "own");
+            assert!(web.place.enter(|| call_udp(&web.at(53))).unwrap().starts_with("own"));
+            assert_eq!(short(&web, "db"), [address.as_str()]);
+        });
+        drop(hidden);
+    });
+}
+
+#[test]
+fn a_shared_alias_is_answered_by_all_who_have_it_in_turn() {
+    on_a_host(|host| {
+        host.network("back");
+        let shared = || NetworkAttachment { aliases: vec!["app".to_owned()], ..on("back") };
+        let guests: Vec<Guest> =
+            (1..=60).map(|number| host.guest(&format!("app-{number}"), &[shared()])).collect();
+        while_resolving(host, &guests[0], &[], || {
+            let first: Vec<String> = (0..4).map(|_| short(&guests[0], "+tcp app")[0].clone()).collect();
+            assert!(first.windows(2).all(|pair| pair[0] != pair[1]), "{first:?}");
+            // Sixty addresses do not fit into 512 bytes: the client is told to come by TCP, and does.
+            assert_eq!(short(&guests[0], "+noedns app").len(), 60);
+            assert!(dig(&guests[0], "+noedns +ignore app").iter().any(|line| line.contains("flags: qr tc")));
+            // With EDNS they fit.
+            assert_eq!(short(&guests[0], "+bufsize=4096 +ignore app").len(), 60);
+        });
+    });
+}
+
+#[test]
+fn servers_outside_are_asked_one_after_the_other() {
+    on_a_host(|host| {
+        host.network("back");
+        host.internal("closed");
+        let guest = host.guest("one", &[on("back")]);
+        let refusing = Outside::answering([0; 4], true);
+        let answering = Outside::answering([192, 0, 2, 78], false);
+        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        while_resolving(host, &guest, &[nobody, refusing.at, answering.at], || {
+            for arguments in ["example.org", "+tcp example.org"] {
+                assert_eq!(short(&guest, arguments), ["192.0.2.78"], "{arguments}");
+            }
+            // Many at once, of which each gets its own answer.
+            let names: Vec<String> = (0..40).map(|number| format!("n{number}.example.org")).collect();
+            assert_eq!(short(&guest, &names.join(" ")).len(), 40);
+        });
+        while_resolving(host, &guest, &[nobody, refusing.at], || {
+            assert!(dig(&guest, "example.org").join("").contains("status: REFUSED"));
+        });
+        while_resolving(host, &guest, &[], || {
+            assert!(dig(&guest, "example.org").join("").contains("status: SERVFAIL"));
+        });
+        let before = answering.times_asked();
+        let shut_in = host.guest("two", &[on("closed")]);
+        while_resolving(host, &shut_in, &[answering.at], || {
+            assert_eq!(short(&shut_in, "two"), [shut_in.ip().to_string()]);
+            assert!(dig(&shut_in, "example.org").join("").contains("status: NXDOMAIN"));
+        });
+        assert_eq!(answering.times_asked(), before);
+    });
+}
+
+#[test]
+fn a_server_that_says_nothing_is_given_up_in_time() {
+    on_a_host(|host| {
+        host.network("back");
+        let guest = host.guest("one", &[on("back")]);
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let answering = Outside::answering([192, 0, 2, 79], false);
+        while_resolving(host, &guest, &[silent.local_addr().unwrap(), answering.at], || {
+            let begun = std::time::Instant::now();
+            assert_eq!(short(&guest, "+time=8 example.org"), ["192.0.2.79"]);
+            let waited = begun.elapsed();
+            assert!((3..6).contains(&waited.as_secs()), "{waited:?}");
+            assert_eq!(short(&guest, "one"), [guest.ip().to_string()]);
+        });
+    });
+}
+
+#[test]
+fn nonsense_on_the_wire_harms_no_resolver() {
+    on_a_host(|host| {
+        host.network("back");
+        let guest = host.guest("one", &[on("back")]);
+        while_resolving(host, &guest, &[], || {
+            guest.place.enter(|| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                let mut seed = 7u32;
+                for length in 0..300 {
+                    let bytes: Vec<u8> = (0..length)
+                        .map(|_| {
+                            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                            u8::try_from(seed >> 24).unwrap()
+                        })
+                        .collect();
+                    socket.send_to(&bytes, "127.0.0.11:53").unwrap();
+                }
+                // Half a message, and then nothing; and one that is all length.
+                let mut half = TcpStream::connect("127.0.0.11:53").unwrap();
+                half.write_all(&[0, 40, 1, 2, 3]).unwrap();
+                let mut empty = TcpStream::connect("127.0.0.11:53").unwrap();
+                empty.write_all(&[0; 400]).unwrap();
+                // More clients than are served at once.
+                let crowd: Vec<TcpStream> =
+                    (0..100).filter_map(|_| TcpStream::connect("127.0.0.11:53").ok()).collect();
+                drop((crowd, half, empty));
+            });
+            assert_eq!(short(&guest, "one"), [guest.ip().to_string()]);
+            assert_eq!(short(&guest, "+tcp one"), [guest.ip().to_string()]);
+        });
     });
 }

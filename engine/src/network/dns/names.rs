@@ -1,0 +1,148 @@
+//! The names of the containers that one container shares networks with, read from the endpoints' files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use crate::id::{ContainerId, NetworkId};
+use crate::network::attachment::{names_in, read_members};
+use crate::network::endpoint::Endpoint;
+
+/// A file system notes changes with the clock's tick; a directory that changed within this time before it was read
+/// may have changed once more without its time changing.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What a container may know of its networks.
+#[derive(Debug)]
+pub(super) struct Names {
+    runs: PathBuf,
+    container: ContainerId,
+    seen: HashMap<NetworkId, Seen>,
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Seen {
+    changed: SystemTime,
+    settled: bool,
+    members: Vec<Endpoint>,
+}
+
+/// What there is to say about a name or an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found<T> {
+    /// This.
+    Here(Vec<T>),
+    /// Nothing; somebody outside may know it.
+    AskOutside,
+    /// Nothing, and there is no outside.
+    Nowhere,
+}
+
+// === impl Names ===
+
+impl Names {
+    /// The names that this container may know, below the run directory of all networks.
+    pub(super) fn new(runs: PathBuf, container: ContainerId) -> Self {
+        Self { runs, container, seen: HashMap::new(), turn: 0 }
+    }
+
+    /// The addresses of a name in lower case; the first one is another one each time.
+    pub(super) fn addresses(&mut self, name: &str, ipv4: bool, ipv6: bool) -> Found<IpAddr> {
+        self.turn = self.turn.wrapping_add(1);
+        let turn = self.turn;
+        let networks = self.refresh();
+        let mut outside = false;
+        for network in &networks {
+            let Some(seen) = self.seen.get(network) else { continue };
+            outside |= seen.leads_outside(&self.container);
+            let mut named: Vec<&Endpoint> =
+                seen.members.iter().filter(|member| answers_to(member, name)).collect();
+            if named.is_empty() {
+                continue;
+            }
+            let count = named.len();
+            named.rotate_left(turn % count);
+            let wanted = |address: &IpAddr| if address.is_ipv4() { ipv4 } else { ipv6 };
+            return Found::Here(
+                named
+                    .iter()
+                    .flat_map(|member| member.addresses.iter().map(|entry| entry.address))
+                    .filter(wanted)
+                    .collect(),
+            );
+        }
+        if outside { Found::AskOutside } else { Found::Nowhere }
+    }
+
+    /// The name of an address.
+    pub(super) fn names(&mut self, address: IpAddr) -> Found<String> {
+        let networks = self.refresh();
+        let mut outside = false;
+        for network in &networks {
+            let Some(seen) = self.seen.get(network) else { continue };
+            outside |= seen.leads_outside(&self.container);
+            let member = seen
+                .members
+                .iter()
+                .find(|member| member.addresses.iter().any(|entry| entry.address == address));
+            if let Some(member) = member {
+                return Found::Here(vec![format!("{}.{}", member.party.name, member.network_name)]);
+            }
+        }
+        if outside { Found::AskOutside } else { Found::Nowhere }
+    }
+
+    /// The networks the container is in now, in the order of its links, with their members known.
+    fn refresh(&mut self) -> Vec<NetworkId> {
+        let mut own: Vec<(String, NetworkId)> = Vec::new();
+        for id in names_in(&self.runs).unwrap_or_default().iter().filter_map(|name| name.parse().ok()) {
+            let directory = self.runs.join(AsRef::<Path>::as_ref(NetworkId::as_str(&id)));
+            if !directory.join(self.container.as_str()).exists() {
+                self.seen.remove(&id);
+                continue;
+            }
+            let seen = self.seen.remove(&id).filter(|seen| !seen.is_stale(&directory));
+            let Some(seen) = seen.or_else(|| Seen::read(&directory)) else { continue };
+            let link = seen.members.iter().find(|member| member.party.container == self.container);
+            if let Some(link) = link.filter(|link| link.resolves) {
+                own.push((link.interface.clone(), id.clone()));
+            }
+            self.seen.insert(id, seen);
+        }
+        own.sort();
+        own.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+impl Seen {
+    fn read(directory: &Path) -> Option<Self> {
+        let changed = changed(directory)?;
+        let members = read_members(directory).ok()?;
+        let settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK);
+        Some(Self { changed, settled, members })
+    }
+
+    fn is_stale(&self, directory: &Path) -> bool {
+        !self.settled || changed(directory) != Some(self.changed)
+    }
+
+    fn leads_outside(&self, container: &ContainerId) -> bool {
+        self.members.iter().any(|member| member.party.container == *container && !member.internal)
+    }
+}
+
+fn changed(directory: &Path) -> Option<SystemTime> {
+    fs::metadata(directory).ok()?.modified().ok()
+}
+
+fn answers_to(member: &Endpoint, name: &str) -> bool {
+    let in_network = name
+        .strip_suffix(&member.network_name.as_str().to_ascii_lowercase())
+        .and_then(|rest| rest.strip_suffix('.'));
+    member.names().any(|own| {
+        own.eq_ignore_ascii_case(name) || in_network.is_some_and(|name| own.eq_ignore_ascii_case(name))
+    })
+}
