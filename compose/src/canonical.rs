@@ -35,6 +35,9 @@ pub fn to_yaml(project: &Project) -> String {
     for (name, service) in &project.services {
         if let Some(Json::Object(map)) = services.as_mut().and_then(|map| map.get_mut(name)) {
             without_empty(map);
+            if let Some(blkio) = map.get_mut("blkio_config") {
+                lower_keys(blkio);
+            }
             map.extend(service.extensions.clone());
         }
     }
@@ -97,4 +100,19 @@ fn without_empty(map: &mut Map<String, Json>) {
         Json::Object(inner) => !(inner.is_empty() && EMPTY_KEYS.contains(&key.as_str())),
         _ => true,
     });
+}
+
+/// The devices of `blkio_config` have capital letters in JSON only.
+fn lower_keys(value: &mut Json) {
+    match value {
+        Json::Object(map) => {
+            let entries = std::mem::take(map);
+            for (key, mut value) in entries {
+                lower_keys(&mut value);
+                map.insert(key.to_lowercase(), value);
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(lower_keys),
+        _ => {}
+    }
 }

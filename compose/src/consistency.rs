@@ -11,7 +11,7 @@ pub(crate) fn check(project: &Project) -> Vec<Problem> {
     let mut problems = Vec::new();
     for service in project.services.values() {
         let mut found = Found { service, problems: &mut problems };
-        found.source();
+        found.source(&project.services);
         found.networks(project);
         found.dependencies(project);
         found.mounts(project);
@@ -63,7 +63,7 @@ impl Found<'_> {
         self.push(problem);
     }
 
-    fn source(&mut self) {
+    fn source(&mut self, known: &BTreeMap<String, Service>) {
         let service = self.service;
         if service.build.is_none() && service.image.is_none() && service.provider.is_none() {
             let message = format!("service {:?} has neither an image nor a build", self.name());
@@ -71,18 +71,28 @@ impl Found<'_> {
             self.push(Problem::key(&path, message).with_help("add `image:` or `build:`"));
         }
         let Some(build) = &service.build else { return };
+        for (key, context) in &build.additional_contexts {
+            let Some(name) = context.strip_prefix("service:") else { continue };
+            if !known.get(name).is_some_and(|service| service.build.is_some()) {
+                let path = self.path(&["build", "additional_contexts", key]);
+                let message =
+                    format!("service {:?} builds from service {name:?}, which has no build", self.name());
+                self.push(Problem::value(&path, message));
+            }
+        }
         if build.dockerfile.is_some() && build.dockerfile_inline.is_some() {
             let path = self.path(&["build", "dockerfile_inline"]);
             self.push(Problem::key(&path, "dockerfile and dockerfile_inline exclude each other"));
         }
-        if let Some(platform) = &service.platform {
-            if !build.platforms.is_empty() && !build.platforms.contains(platform) {
-                let path = self.path(&["build", "platforms"]);
-                self.push(Problem::value(
-                    &path,
-                    format!("build.platforms does not contain platform {platform:?}"),
-                ));
-            }
+        if let Some(platform) = &service.platform
+            && !build.platforms.is_empty()
+            && !build.platforms.contains(platform)
+        {
+            let path = self.path(&["build", "platforms"]);
+            self.push(Problem::value(
+                &path,
+                format!("build.platforms does not contain platform {platform:?}"),
+            ));
         }
     }
 

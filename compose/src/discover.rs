@@ -73,7 +73,7 @@ fn add_files(session: &mut Session, environment: &mut Variables, files: &[PathBu
             add_missing(environment, more);
             Ok(())
         }
-        Err(diagnostic) => session.fail(diagnostic),
+        Err(diagnostic) => session.fail(*diagnostic),
     }
 }
 

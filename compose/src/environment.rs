@@ -12,13 +12,14 @@ use crate::position::Source;
 pub(crate) type Variables = BTreeMap<String, String>;
 
 /// Reads environment files; a later file wins over an earlier one, and `outer` is what they may refer to.
-pub(crate) fn read_files(files: &[PathBuf], outer: &Variables) -> Result<Variables, Diagnostic> {
+pub(crate) fn read_files(files: &[PathBuf], outer: &Variables) -> Result<Variables, Box<Diagnostic>> {
     let mut found = Variables::new();
     for file in files {
-        let text = std::fs::read_to_string(file).map_err(|error| cannot_read("env file", file, &error))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Box::new(cannot_read("env file", file, &error)))?;
         let lookup = |name: &str| outer.get(name).or_else(|| found.get(name)).cloned();
-        let variables =
-            dotenv::parse(&text, &lookup, &mut |_| {}).map_err(|error| at_line(file, &text, error))?;
+        let variables = dotenv::parse(&text, &lookup, &mut |_| {})
+            .map_err(|error| Box::new(at_line(file, &text, error)))?;
         found.extend(variables.into_iter().filter_map(|(key, value)| Some((key, value?))));
     }
     Ok(found)

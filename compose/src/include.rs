@@ -55,7 +55,7 @@ fn included(session: &mut Session, entry: &Value, path: &Path, scope: &Scope<'_>
         Err(diagnostic) if diagnostic.place.is_none() => {
             return session.fail(diagnostic.at(place).on(path.to_string()));
         }
-        Err(diagnostic) => return session.fail(diagnostic),
+        Err(diagnostic) => return session.fail(*diagnostic),
     }
     let inner =
         Scope { directory, environment: &environment, included: scope.included.clone(), resolve_paths: true };

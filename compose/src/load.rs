@@ -167,8 +167,9 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
     read_values(&mut project);
     if !options.no_env_resolution {
         read_env_files(session, &mut project);
-        session.settle()?;
     }
+    read_label_files(session, &mut project);
+    session.settle()?;
     Ok(project)
 }
 
@@ -330,7 +331,7 @@ fn read_values(project: &mut Project) {
     }
 }
 
-/// `env_file` and `label_file` of the services that run: a later file wins over an earlier one, the service over all.
+/// `env_file` of the services that run: a later file wins over an earlier one, the service's own variables over all.
 fn read_env_files(session: &mut Session, project: &mut Project) {
     for service in project.services.values_mut() {
         match variables_of(service, &project.environment) {
@@ -340,8 +341,14 @@ fn read_env_files(session: &mut Session, project: &mut Project) {
                 }
                 service.env_file.clear();
             }
-            Err((key, diagnostic)) => session.errors.push(placed(session, service, key, diagnostic)),
+            Err(diagnostic) => session.errors.push(placed(session, service, "env_file", *diagnostic)),
         }
+    }
+}
+
+/// `label_file` of the services that run, in the same way.
+fn read_label_files(session: &mut Session, project: &mut Project) {
+    for service in project.services.values_mut() {
         match labels_of(service, &project.environment) {
             Ok(labels) => {
                 for (key, value) in labels {
@@ -349,7 +356,7 @@ fn read_env_files(session: &mut Session, project: &mut Project) {
                 }
                 service.label_file.clear();
             }
-            Err((key, diagnostic)) => session.errors.push(placed(session, service, key, diagnostic)),
+            Err(diagnostic) => session.errors.push(placed(session, service, "label_file", *diagnostic)),
         }
     }
 }
@@ -366,7 +373,7 @@ fn placed(session: &Session, service: &Service, key: &str, diagnostic: Diagnosti
 fn variables_of(
     service: &Service,
     environment: &Variables,
-) -> Result<BTreeMap<String, Option<String>>, (&'static str, Diagnostic)> {
+) -> Result<BTreeMap<String, Option<String>>, Box<Diagnostic>> {
     let mut found = BTreeMap::new();
     for file in &service.env_file {
         let path = PathBuf::from(&file.path);
@@ -374,7 +381,7 @@ fn variables_of(
             continue;
         }
         let text = std::fs::read_to_string(&path)
-            .map_err(|error| ("env_file", environment::cannot_read("env file", &path, &error)))?;
+            .map_err(|error| Box::new(environment::cannot_read("env file", &path, &error)))?;
         let lookup = |name: &str| {
             environment.get(name).or_else(|| service.environment.get(name).and_then(Option::as_ref)).cloned()
         };
@@ -383,10 +390,10 @@ fn variables_of(
             None | Some("") => dotenv::parse(&text, &lookup, &mut |_| {}),
             Some(other) => {
                 let message = format!("unknown format {other:?} of an env file: raw is the only one");
-                return Err(("env_file", Diagnostic::error(message)));
+                return Err(Box::new(Diagnostic::error(message)));
             }
         };
-        let variables = variables.map_err(|error| ("env_file", environment::at_line(&path, &text, error)))?;
+        let variables = variables.map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
         found.extend(variables.into_iter().filter(|(_, value)| value.is_some()));
     }
     Ok(found)
@@ -395,14 +402,14 @@ fn variables_of(
 fn labels_of(
     service: &Service,
     environment: &Variables,
-) -> Result<BTreeMap<String, String>, (&'static str, Diagnostic)> {
+) -> Result<BTreeMap<String, String>, Box<Diagnostic>> {
     let mut found = BTreeMap::new();
     for file in &service.label_file {
         let path = PathBuf::from(file);
         let text = std::fs::read_to_string(&path)
-            .map_err(|error| ("label_file", environment::cannot_read("label file", &path, &error)))?;
+            .map_err(|error| Box::new(environment::cannot_read("label file", &path, &error)))?;
         let variables = dotenv::parse(&text, &|name| environment.get(name).cloned(), &mut |_| {})
-            .map_err(|error| ("label_file", environment::at_line(&path, &text, error)))?;
+            .map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
         found.extend(variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())));
     }
     Ok(found)

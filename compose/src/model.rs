@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use engine::container::spec::{Protocol, RestartPolicy};
 use engine::quantity::{ByteSize, Span};
+use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize};
 
-use self::form::{is_default, is_true};
+use self::form::is_default;
 
 /// A loaded application: what is to run, and what it needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -122,7 +123,7 @@ pub struct Service {
     /// Windows credentials.
     #[serde(skip_serializing_if = "is_default")]
     pub credential_spec: Option<CredentialSpec>,
-    /// The services it waits for, implicit ones included, by name.
+    /// The services it waits for, by name; implicit ones are among them, and all of them are in the project.
     #[serde(skip_serializing_if = "is_default")]
     pub depends_on: BTreeMap<String, Dependency>,
     /// Replicas, resources and how updates roll.
@@ -1027,16 +1028,16 @@ pub struct Device {
     pub permissions: Option<String>,
 }
 
-/// A file environment variables are read from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A file environment variables are read from. The reference writes a required one as its path alone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct EnvFile {
     /// Its absolute path.
     pub path: String,
     /// Whether it must exist.
-    #[serde(default = "form::yes", skip_serializing_if = "is_true")]
+    #[serde(default = "form::yes")]
     pub required: bool,
     /// `raw`, or the grammar of `.env` files when `None`.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(default)]
     pub format: Option<String>,
 }
 
@@ -1307,6 +1308,23 @@ impl Default for Dependency {
     }
 }
 
+// === impl EnvFile ===
+
+impl Serialize for EnvFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.required {
+            return serializer.serialize_str(&self.path);
+        }
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("path", &self.path)?;
+        map.serialize_entry("required", &false)?;
+        if let Some(format) = &self.format {
+            map.serialize_entry("format", format)?;
+        }
+        map.end()
+    }
+}
+
 // === impl Port ===
 
 impl Port {
@@ -1389,11 +1407,6 @@ mod form {
 
     pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
         *value == T::default()
-    }
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-    pub(super) fn is_true(value: &bool) -> bool {
-        *value
     }
 
     pub(super) fn yes() -> bool {

@@ -24,15 +24,17 @@ pub(crate) fn set_defaults(document: &mut Value) -> Vec<Problem> {
     }
     let services = document.get_mut("services").and_then(Value::as_map_mut);
     for service in services.into_iter().flat_map(Map::values_mut) {
-        default_in(service.get_mut("build"), "context", &Value::Text(".".to_owned()));
+        if let Some(build) = service.get_mut("build") {
+            default_in(build, "context", &Value::Text(".".to_owned()));
+        }
         for secret in list(service, "secrets") {
             if let Some(source) = secret.get("source").and_then(Value::as_text).map(str::to_owned) {
-                default_in(Some(secret), "target", &Value::Text(format!("/run/secrets/{source}")));
+                default_in(secret, "target", &Value::Text(format!("/run/secrets/{source}")));
             }
         }
         for port in list(service, "ports") {
-            default_in(Some(port), "mode", &Value::Text("ingress".to_owned()));
-            default_in(Some(port), "protocol", &Value::Text("tcp".to_owned()));
+            default_in(port, "mode", &Value::Text("ingress".to_owned()));
+            default_in(port, "protocol", &Value::Text("tcp".to_owned()));
         }
         for device in list(service, "gpus") {
             default_count(device);
@@ -114,15 +116,15 @@ fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut [Value] {
     }
 }
 
-fn default_in(value: Option<&mut Value>, key: &str, default: &Value) {
-    if let Some(Value::Map(map)) = value {
+fn default_in(value: &mut Value, key: &str, default: &Value) {
+    if let Value::Map(map) = value {
         map.entry(key.to_owned()).or_insert_with(|| default.clone());
     }
 }
 
 fn default_count(device: &mut Value) {
     if device.get("device_ids").is_none() {
-        default_in(Some(device), "count", &Value::Int(-1));
+        default_in(device, "count", &Value::Int(-1));
     }
 }
 

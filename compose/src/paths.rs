@@ -20,10 +20,10 @@ pub(crate) fn resolve(document: &mut Value, base: &FsPath, home: Option<&str>) {
     }
     for volume in entries(document, "volumes") {
         let is_local = volume.get("driver").and_then(Value::as_text).is_none_or(|driver| driver == "local");
-        if let Some(options) = volume.get_mut("driver_opts").filter(|_| is_local) {
-            if options.get("o").and_then(Value::as_text).is_some_and(|o| o.split(',').any(|o| o == "bind")) {
-                resolver.field(options, "device");
-            }
+        if let Some(options) = volume.get_mut("driver_opts").filter(|_| is_local)
+            && options.get("o").and_then(Value::as_text).is_some_and(|o| o.split(',').any(|o| o == "bind"))
+        {
+            resolver.field(options, "device");
         }
     }
 }
@@ -64,10 +64,10 @@ impl Resolver<'_> {
     }
 
     fn text(&self, value: &mut Value) {
-        if let Value::Text(text) = value {
-            if !text.is_empty() {
-                *text = self.path(text);
-            }
+        if let Value::Text(text) = value
+            && !text.is_empty()
+        {
+            *text = self.path(text);
         }
     }
 
@@ -93,20 +93,20 @@ impl Resolver<'_> {
         if let Some(develop) = service.get_mut("develop") {
             for rule in items(develop, "watch") {
                 self.field(rule, "path");
-                if let Some(Value::Text(text)) = rule.get_mut("path") {
-                    if let Ok(real) = PathBuf::from(&*text).canonicalize() {
-                        *text = real.display().to_string();
-                    }
+                if let Some(Value::Text(text)) = rule.get_mut("path")
+                    && let Ok(real) = PathBuf::from(&*text).canonicalize()
+                {
+                    *text = real.display().to_string();
                 }
             }
         }
     }
 
     fn build(&self, build: &mut Value) {
-        if let Some(Value::Text(context)) = build.get_mut("context") {
-            if !is_remote(context) {
-                *context = self.path(context);
-            }
+        if let Some(Value::Text(context)) = build.get_mut("context")
+            && !is_remote(context)
+        {
+            *context = self.path(context);
         }
         if let Some(contexts) = build.get_mut("additional_contexts").and_then(Value::as_map_mut) {
             for context in contexts.values_mut() {

@@ -189,12 +189,11 @@ impl Session {
         let mut candidates = Vec::new();
         collect_old_numbers(document, &mut Path::default(), &mut candidates);
         for path in candidates {
-            if self.sources[source].is_plain(number, &path) {
-                if let Some(value) = at_mut(document, &path) {
-                    if let Some(number) = value.as_text().and_then(old_number) {
-                        *value = number;
-                    }
-                }
+            if self.sources[source].is_plain(number, &path)
+                && let Some(value) = at_mut(document, &path)
+                && let Some(number) = value.as_text().and_then(old_number)
+            {
+                *value = number;
             }
         }
     }

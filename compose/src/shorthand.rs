@@ -158,17 +158,19 @@ impl Expander {
                 self.inside(Step::Key("protocol".to_owned()), |expander| expander.wrong(message));
             }
         }
-        if let Some(Value::Text(text)) = item.get("published") {
-            if !text.is_empty() && range(text).is_err() {
-                let message = format!("invalid value {text:?}: a port or a range of ports is needed");
-                self.inside(Step::Key("published".to_owned()), |expander| expander.wrong(message));
-            }
+        if let Some(Value::Text(text)) = item.get("published")
+            && !text.is_empty()
+            && range(text).is_err()
+        {
+            let message = format!("invalid value {text:?}: a port or a range of ports is needed");
+            self.inside(Step::Key("published".to_owned()), |expander| expander.wrong(message));
         }
-        if let Some(Value::Text(text)) = item.get("host_ip") {
-            if !text.is_empty() && text.parse::<IpAddr>().is_err() {
-                let message = format!("invalid value {text:?}: an IP address is needed");
-                self.inside(Step::Key("host_ip".to_owned()), |expander| expander.wrong(message));
-            }
+        if let Some(Value::Text(text)) = item.get("host_ip")
+            && !text.is_empty()
+            && text.parse::<IpAddr>().is_err()
+        {
+            let message = format!("invalid value {text:?}: an IP address is needed");
+            self.inside(Step::Key("host_ip".to_owned()), |expander| expander.wrong(message));
         }
     }
 
@@ -300,10 +302,11 @@ fn ports(text: &str) -> Result<Vec<Value>, String> {
     }
     let (first, last) = range(container)?;
     let published = if host.is_empty() { None } else { Some(range(host)?) };
-    if let Some((host_first, host_last)) = published {
-        if last != first && host_last - host_first != last - first {
-            return Err(format!("the ranges {host} and {container} have different lengths"));
-        }
+    if let Some((host_first, host_last)) = published
+        && last != first
+        && host_last - host_first != last - first
+    {
+        return Err(format!("the ranges {host} and {container} have different lengths"));
     }
     let mut ports: Vec<(String, Value)> = (first..=last)
         .map(|target| {

@@ -1,0 +1,123 @@
+//! Projects in `tests/files`, against what the reference implementation makes of them.
+//!
+//! `config.yaml` and `hashes` next to a project are the output of docker-compose 2.40.3 (`config` and
+//! `config --hash '*'`), with the project's directory written as `@DIR@`. With `COMPOSE_REFERENCE` naming that
+//! executable, `the_reference_still_says_so` asks it again.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use compose::canonical::{config_hash, to_json_text, to_yaml};
+use compose::{LoadOptions, load};
+
+/// Where paths of projects that read no files start, so that their hashes are the same everywhere.
+const ELSEWHERE: &str = "/srv/app";
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files")
+}
+
+fn projects() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(files())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("config.yaml").exists())
+        .collect();
+    found.sort();
+    assert!(found.len() >= 8, "{found:?}");
+    found
+}
+
+fn options(directory: &Path) -> LoadOptions {
+    LoadOptions {
+        current_dir: Some(directory.to_path_buf()),
+        environment: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
+        ..LoadOptions::default()
+    }
+}
+
+fn hashes(directory: &Path) -> String {
+    let options = LoadOptions {
+        project_directory: Some(ELSEWHERE.into()),
+        no_env_resolution: true,
+        ..options(directory)
+    };
+    let file = directory.join("compose.yaml");
+    let options = LoadOptions { files: vec![file], ..options };
+    let project = load(&options).unwrap().project;
+    project.services.iter().fold(String::new(), |mut text, (name, service)| {
+        writeln!(text, "{name} {}", config_hash(service)).unwrap();
+        text
+    })
+}
+
+#[test]
+fn each_project_comes_out_as_in_the_reference() {
+    for directory in projects() {
+        let expected = std::fs::read_to_string(directory.join("config.yaml")).unwrap();
+        let expected = expected.replace("@DIR@", directory.to_str().unwrap());
+        let loaded =
+            load(&options(&directory)).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        assert_eq!(to_yaml(&loaded.project), expected, "{}", directory.display());
+    }
+}
+
+#[test]
+fn hashes_are_those_of_the_reference() {
+    let mut compared = 0;
+    for directory in projects() {
+        let Ok(expected) = std::fs::read_to_string(directory.join("hashes")) else { continue };
+        assert_eq!(hashes(&directory), expected, "{}", directory.display());
+        compared += 1;
+    }
+    assert!(compared >= 4);
+}
+
+/// What `config` prints loads again and prints the same.
+#[test]
+fn the_canonical_form_is_a_fixed_point() {
+    for directory in projects() {
+        let first = load(&options(&directory)).unwrap().project;
+        let again = LoadOptions {
+            files: vec!["-".into()],
+            stdin: Some(to_yaml(&first)),
+            all_resources: true,
+            ..options(&directory)
+        };
+        let second = load(&again).unwrap_or_else(|error| panic!("{}: {error}", directory.display())).project;
+        assert_eq!(to_yaml(&second), to_yaml(&first), "{}", directory.display());
+        assert_eq!(to_json_text(&second), to_json_text(&first), "{}", directory.display());
+    }
+}
+
+#[test]
+fn the_reference_still_says_so() {
+    let Some(reference) = std::env::var_os("COMPOSE_REFERENCE") else { return };
+    let output = |directory: &Path, arguments: &[&str]| {
+        let mut command = Command::new(&reference);
+        command.current_dir(directory).env_clear().env("HOME", "/root").args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        format!("{}\n", text.trim_end())
+    };
+    for directory in projects() {
+        let place = directory.to_str().unwrap();
+        let config = output(&directory, &["config"]).replace(place, "@DIR@");
+        let file = directory.join("config.yaml");
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&file, &config).unwrap();
+            if directory.join("hashes").exists() {
+                let arguments =
+                    ["-f", "compose.yaml", "--project-directory", ELSEWHERE, "config", "--hash", "*"];
+                std::fs::write(directory.join("hashes"), output(&directory, &arguments)).unwrap();
+            }
+        }
+        assert_eq!(config, std::fs::read_to_string(file).unwrap(), "{place}");
+        let json = output(&directory, &["config", "--format", "json"]);
+        assert_eq!(to_json_text(&load(&options(&directory)).unwrap().project), json.trim_end(), "{place}");
+    }
+}
