@@ -1,0 +1,173 @@
+//! A world for one test: a project in a directory of its own, on an engine of its own, gone at the end, also after
+//! a panic.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use engine::engine::{Container, Engine, RemoveOptions};
+
+/// The project `p` on an engine that nobody else sees.
+pub(crate) struct World {
+    directory: tempfile::TempDir,
+    engine: Engine,
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+// === impl World ===
+
+impl World {
+    /// A project with this file, on an engine with the image `box`: busybox under all its names.
+    pub(crate) fn new(file: &str) -> Self {
+        let directory = tempfile::Builder::new().prefix("compose-").tempdir().unwrap();
+        let engine = Engine::open(Some(&directory.path().join("root"))).unwrap();
+        let mut archive = fs::File::open(box_archive()).unwrap();
+        engine.images().import(&mut archive, &[], Some(&"box".parse().unwrap())).unwrap();
+        let world = Self { directory, engine };
+        world.write("compose.yaml", file);
+        world
+    }
+
+    /// A file next to the project's own.
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        let path = self.project().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// Runs `rcompose` to its end.
+    pub(crate) fn rcompose<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
+        let output = self.spawn(args).wait_with_output().unwrap();
+        Outcome {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Starts `rcompose` and does not wait for it.
+    pub(crate) fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_rcompose"))
+            .args(["-p", "p"])
+            .args(args)
+            .current_dir(self.project())
+            .env("RENGINE_ROOT", self.engine.root().state())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    /// The names of all containers.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.containers().iter().map(|container| container.name().to_string()).collect()
+    }
+
+    /// The names of the containers that run.
+    pub(crate) fn running(&self) -> Vec<String> {
+        self.containers()
+            .iter()
+            .filter(|container| container.state.is_running())
+            .map(|container| container.name().to_string())
+            .collect()
+    }
+
+    /// The ids of all containers, by name.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.containers().iter().map(|container| container.id().to_string()).collect()
+    }
+
+    /// The ids of the containers of one service, by name.
+    pub(crate) fn ids_of(&self, service: &str) -> Vec<String> {
+        self.containers()
+            .iter()
+            .filter(|container| container.record.spec.labels[compose::labels::SERVICE] == service)
+            .map(|container| container.id().to_string())
+            .collect()
+    }
+
+    /// Waits until a container of this name exists: the engine links its name into a directory.
+    pub(crate) fn wait_for_container(&self, name: &str) {
+        let link = self.engine.root().container_names().join(name);
+        while fs::symlink_metadata(&link).is_err() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether any file the engine keeps on the disk has this text in it.
+    pub(crate) fn state_contains(&self, text: &str) -> bool {
+        let found = Command::new("grep")
+            .args(["-rqF", text])
+            .arg(self.engine.root().state().join("containers"))
+            .status()
+            .unwrap();
+        found.success()
+    }
+
+    fn containers(&self) -> Vec<Container> {
+        let mut all = self.engine.containers().unwrap();
+        all.sort_by(|a, b| a.name().as_str().cmp(b.name().as_str()));
+        all
+    }
+
+    fn project(&self) -> PathBuf {
+        self.directory.path().join("project")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // First as a user would, then by force: nothing may be left even when compose is what is broken.
+        let _ = self.rcompose(["down", "-v", "-t", "0", "--remove-orphans"]);
+        for container in self.engine.containers().unwrap_or_default() {
+            let _ = self.engine.remove(container.id(), &RemoveOptions { force: true, volumes: true });
+        }
+        let _ = self.engine.down();
+    }
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// It must have ended with code 0.
+    #[track_caller]
+    pub(crate) fn succeeds(self) -> Self {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// The tar of `box`, made once a test run.
+fn box_archive() -> &'static Path {
+    static ARCHIVE: OnceLock<tempfile::TempPath> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"] {
+            fs::create_dir(root.path().join(name)).unwrap();
+        }
+        fs::write(root.path().join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+        fs::write(root.path().join("etc/group"), "root:x:0:\n").unwrap();
+        fs::write(root.path().join("etc/hello"), "hello\n").unwrap();
+        fs::copy("/bin/busybox", root.path().join("bin/busybox")).expect("busybox-static is installed");
+        let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+        for applet in String::from_utf8(applets).unwrap().lines().filter(|&applet| applet != "busybox") {
+            std::os::unix::fs::symlink("busybox", root.path().join("bin").join(applet)).unwrap();
+        }
+        let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-cf", "-", "."]).output().unwrap();
+        assert!(tar.status.success());
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&tar.stdout).unwrap();
+        file.into_temp_path()
+    })
+}
