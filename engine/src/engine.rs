@@ -64,6 +64,12 @@ pub struct RemoveOptions {
     pub volumes: bool,
 }
 
+/// Becomes a container's monitor when this process was executed as one. Every program on this crate calls it first
+/// thing in `main`, before it makes a thread.
+pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
+    crate::container::monitor::enter_if_asked(life::discard)
+}
+
 // === impl Engine ===
 
 impl Engine {

@@ -16,7 +16,6 @@ pub mod store;
 mod sys;
 pub mod volume;
 
-pub use container::monitor::enter_monitor_if_asked;
-pub use engine::{Container, Created, Engine, RemoveOptions, StopOptions};
+pub use engine::{Container, Created, Engine, RemoveOptions, StopOptions, enter_monitor_if_asked};
 pub use error::{Error, Kind, Result};
 pub use paths::Root;

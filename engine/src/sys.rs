@@ -5,5 +5,6 @@ pub(crate) mod mount;
 pub(crate) mod netlink;
 pub(crate) mod notice;
 pub(crate) mod pidfd;
+pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod self_exec;

@@ -41,6 +41,7 @@ struct Monitor {
     root: Root,
     id: ContainerId,
     record: ContainerRecord,
+    discard: Discard,
     networks: Networks,
     state: State,
     phase: Phase,
@@ -88,11 +89,14 @@ enum Source {
     Resolver,
 }
 
+/// Removes everything a container has on the disk: the engine's part, which knows volumes and names.
+pub type Discard = fn(&Root, &ContainerRecord) -> crate::Result<()>;
+
 /// Becomes a container's monitor when this process was executed as one. Every program on this crate calls it first
 /// thing in `main`, before it makes a thread.
-pub fn enter_monitor_if_asked() -> Option<ExitCode> {
+pub fn enter_if_asked(discard: Discard) -> Option<ExitCode> {
     let mut args = std::env::args_os();
-    (args.next()? == ARGV0).then(|| match Monitor::born(&args.collect::<Vec<_>>()) {
+    (args.next()? == ARGV0).then(|| match Monitor::born(&args.collect::<Vec<_>>(), discard) {
         Ok(monitor) => monitor.live(),
         // Nobody can be told: the connection closes, and the command that started us says so.
         Err(_) => ExitCode::FAILURE,
@@ -103,7 +107,7 @@ pub fn enter_monitor_if_asked() -> Option<ExitCode> {
 
 impl Monitor {
     /// Takes over what the command passed: where the engine is, which container, and three descriptors.
-    fn born(args: &[OsString]) -> io::Result<Self> {
+    fn born(args: &[OsString], discard: Discard) -> io::Result<Self> {
         let [state, id, connection, lock, listener] = args else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
@@ -128,6 +132,7 @@ impl Monitor {
             root,
             id,
             record,
+            discard,
             state,
             phase: Phase::Idle,
             log,

@@ -1,11 +1,9 @@
 //! The standard streams of a container, seen from outside: which one a piece of output came from, and the pipes
 //! that carry them.
 
-use std::io;
-use std::os::fd::OwnedFd;
-
-use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use crate::sys::pipe::{Pipe, never_block};
 
 /// Which of its two streams a program wrote to. A program with a terminal has only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,13 +24,6 @@ pub struct Streams {
     pub stdout: bool,
     /// Standard error.
     pub stderr: bool,
-}
-
-/// A pipe by its two ends.
-#[derive(Debug)]
-pub(crate) struct Pipe {
-    pub(crate) read: OwnedFd,
-    pub(crate) write: OwnedFd,
 }
 
 // === impl Stream ===
@@ -60,21 +51,4 @@ impl Streams {
             Stream::Stderr => self.stderr,
         }
     }
-}
-
-// === impl Pipe ===
-
-impl Pipe {
-    /// A new pipe that no executed program inherits.
-    pub(crate) fn new() -> io::Result<Self> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok(Self { read, write })
-    }
-}
-
-/// Makes reads and writes on this end return at once. The flag belongs to the open file: with a pipe the other
-/// end keeps its own.
-pub(crate) fn never_block(end: &OwnedFd) -> io::Result<()> {
-    let flags = rustix::fs::fcntl_getfl(end)?;
-    Ok(rustix::fs::fcntl_setfl(end, flags | rustix::fs::OFlags::NONBLOCK)?)
 }

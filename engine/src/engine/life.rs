@@ -11,6 +11,7 @@ use crate::container::state::{Event, State};
 use crate::engine::{Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName};
+use crate::paths::Root;
 use crate::signal::Signal;
 use crate::store::{self, Lock};
 
@@ -205,6 +206,11 @@ impl Engine {
         store::private_directory(&self.root().container_run(id)).map_err(failed)?;
         Lock::exclusive(&self.root().monitor_lock(id)).map_err(failed)
     }
+}
+
+/// What a monitor does with a container that removes itself.
+pub(super) fn discard(root: &Root, record: &ContainerRecord) -> Result<()> {
+    remove_files(&Engine::open(Some(root.state()))?, record, true)
 }
 
 /// Removes everything a container has on the disk. Called with its monitor's lock held; what a crash interrupts

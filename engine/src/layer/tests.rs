@@ -21,10 +21,7 @@ impl World {
     }
 
     fn unpack(&self, tar: &[u8]) -> PathBuf {
-        let diff = self
-            .layers
-            .unpack(tar)
-            .unwrap_or_else(|error| panic!("{}", crate::error::chain(&error)));
+        let diff = self.layers.unpack(tar).unwrap_or_else(|error| panic!("{}", crate::error::chain(&error)));
         assert_eq!(diff, Digest::of(tar));
         self.layers.dir(&diff)
     }

@@ -468,7 +468,10 @@ pub(crate) fn render_mac(mac: [u8; 6]) -> String {
 pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> = text
         .split([':', '-'])
-        .map(|part| u8::from_str_radix(part, 16).ok().filter(|_| part.len() == 2))
+        .map(|part| {
+            let digits = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+            if digits { u8::from_str_radix(part, 16).ok() } else { None }
+        })
         .collect::<Option<_>>()?;
     <[u8; 6]>::try_from(bytes).ok().filter(|mac| mac[0] & 1 == 0)
 }

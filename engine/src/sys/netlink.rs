@@ -225,6 +225,10 @@ impl Socket {
     pub(crate) fn ask(&self, mut batch: Batch) -> Result<Vec<Answer>, Refusal> {
         batch.close_message();
         let refused = |step: &str, errno| Refusal { step: step.to_owned(), errno };
+        // An empty message is an error to the kernel, not to us: a container with loopback alone has no links.
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         if batch.bytes.len() > COMMON_SEND_BUFFER {
             sockopt::set_socket_send_buffer_size_force(&self.0, batch.bytes.len() * 2)
                 .map_err(|errno| refused("enlarge the buffer for", errno))?;

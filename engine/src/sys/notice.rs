@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use crate::container::stdio::{Pipe, never_block};
+use crate::sys::pipe::{Pipe, never_block};
 
 /// Catches signals for as long as it lives; one at a time in a process.
 #[derive(Debug)]

@@ -109,7 +109,7 @@ fn leave_parent(kept: &[RawFd]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::stdio::Pipe;
+    use crate::sys::pipe::Pipe;
     use std::fs::{File, OpenOptions};
     use std::io::Read;
 

@@ -20,7 +20,6 @@ use crate::container::protocol::{ExitNews, Reply};
 use crate::container::ready::Ready;
 use crate::container::restart::{self, Verdict};
 use crate::container::state::{Event, Exited, State};
-use crate::engine::Engine;
 use crate::error::Error;
 use crate::network::Resolver;
 use crate::signal::Signal;
@@ -225,18 +224,13 @@ impl Monitor {
         }
         if exit.is_some() && self.record.spec.auto_remove {
             // What cannot be removed now is left to the next command, which sees the state.
-            let _ = self.remove_itself();
+            let _ = (self.discard)(&self.root, &self.record);
         }
         self.lock = None;
         if let Some(exit) = exit {
             self.announce_exit(exit);
         }
         self.say_farewell();
-    }
-
-    fn remove_itself(&self) -> Result<(), Error> {
-        let engine = Engine::open(Some(self.root.state()))?;
-        crate::engine::life::remove_files(&engine, &self.record, true)
     }
 
     /// Ends everything in the container now.
