@@ -18,7 +18,7 @@ AS_ROOT := $(if $(SUDO),env CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_
 
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
-TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils iproute2 mmdebstrap nftables skopeo \
+TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils iproute2 mmdebstrap nftables skopeo umoci \
 	user-mode-linux
 BENCH_PACKAGES := $(TEST_PACKAGES) docker.io python3-venv runc jq
 

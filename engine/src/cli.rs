@@ -131,26 +131,38 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     trace(cli.debug);
-    let runs_container = matches!(
-        &cli.command,
-        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) if verb.runs_a_program()
-    );
+    let purpose = match &cli.command {
+        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) => verb.purpose(),
+        _ => Purpose::Manage,
+    };
     match Engine::open(cli.root.as_deref()).and_then(|engine| dispatch(&engine, cli.command)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::failure(&error);
-            ExitCode::from(failure_code(&error, runs_container))
+            ExitCode::from(failure_code(&error, purpose))
         }
     }
 }
 
-/// The exit code of a failure: that of docker run where a program was to run, else 1.
-fn failure_code(error: &Error, runs_a_program: bool) -> u8 {
-    match error.kind() {
-        Kind::CommandNotFound if runs_a_program => 127,
-        Kind::NotExecutable if runs_a_program => 126,
-        _ if runs_a_program => ENGINE_FAILED,
-        _ => 1,
+/// What a verb is for, as far as its exit codes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Runs a program in a new container: whatever else fails has a code of its own.
+    Run,
+    /// Runs a program in a container that is there.
+    Exec,
+    /// Runs nothing of the user's in the foreground.
+    Manage,
+}
+
+/// The exit code of a failure, as docker has it for a verb of this purpose.
+fn failure_code(error: &Error, purpose: Purpose) -> u8 {
+    match (error.kind(), purpose) {
+        (_, Purpose::Manage) => 1,
+        (Kind::CommandNotFound, _) => 127,
+        (Kind::NotExecutable, _) => 126,
+        (_, Purpose::Run) => ENGINE_FAILED,
+        (_, Purpose::Exec) => 1,
     }
 }
 
@@ -212,8 +224,10 @@ mod tests {
     #[test]
     fn a_missing_program_has_its_own_exit_codes_only_where_one_runs() {
         let error = Error::new(Kind::CommandNotFound, "x");
-        assert_eq!(failure_code(&error, true), 127);
-        assert_eq!(failure_code(&error, false), 1);
-        assert_eq!(failure_code(&Error::invalid("x"), true), 125);
+        assert_eq!(failure_code(&error, Purpose::Run), 127);
+        assert_eq!(failure_code(&error, Purpose::Exec), 127);
+        assert_eq!(failure_code(&error, Purpose::Manage), 1);
+        assert_eq!(failure_code(&Error::invalid("x"), Purpose::Run), 125);
+        assert_eq!(failure_code(&Error::invalid("x"), Purpose::Exec), 1);
     }
 }

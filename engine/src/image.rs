@@ -1,6 +1,6 @@
 //! Images: names, configurations and layers; how they are listed, named and removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -69,9 +69,14 @@ pub enum ImageError {
     /// Not a reference.
     #[error(transparent)]
     Reference(#[from] ParseReferenceError),
-    /// Containers need it.
-    #[error("the image {0} is used by a container")]
-    InUse(String),
+    /// A container needs it.
+    #[error("the image {name} is used by container {}", user.container)]
+    InUse {
+        /// The image, as it was named.
+        name: String,
+        /// One container that needs it.
+        user: User,
+    },
     /// An id stands for several names.
     #[error("the image {0} has names in several repositories")]
     SeveralNames(String),
@@ -148,6 +153,18 @@ pub struct Loaded {
     /// The name the archive gave it.
     pub reference: Option<Reference>,
 }
+
+/// A container that was made from an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Its name.
+    pub container: String,
+    /// Whether it runs.
+    pub running: bool,
+}
+
+/// One container for each image that has any; a running one where there is one.
+pub type Users = BTreeMap<ImageId, User>;
 
 /// How an image is fetched.
 #[derive(Debug, Clone, Default)]
@@ -272,16 +289,21 @@ impl Images {
         &self,
         name: &str,
         force: bool,
-        in_use: &BTreeSet<ImageId>,
+        in_use: &Users,
     ) -> Result<Vec<Removed>, ImageError> {
         let _lock = self.lock()?;
         let mut names = self.names()?;
         let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
-        let used = in_use.contains(&found.id);
+        let used = in_use.contains_key(&found.id);
         let going = names_to_remove(&names, &found, force, name)?;
         let is_last = going.len() == names.tags_of(&found.id).len() + names.digests_of(&found.id).len();
-        if is_last && used && !force {
-            return Err(ImageError::InUse(name.to_owned()));
+        // By force an image in use loses its name. Named by its id it would have to go as a whole, from under a
+        // running program.
+        if let Some(user) = in_use.get(&found.id)
+            && is_last
+            && (!force || (user.running && found.by.is_none()))
+        {
+            return Err(ImageError::InUse { name: name.to_owned(), user: user.clone() });
         }
         for reference in &going {
             names.remove(reference);
@@ -300,13 +322,13 @@ impl Images {
 
     /// Removes images without a name (`all`: every one) that no container uses, then layers and blobs that nobody
     /// names. Returns what went and the bytes won.
-    pub fn prune(&self, all: bool, in_use: &BTreeSet<ImageId>) -> Result<(Vec<Removed>, u64), ImageError> {
+    pub fn prune(&self, all: bool, in_use: &Users) -> Result<(Vec<Removed>, u64), ImageError> {
         let _lock = self.lock()?;
         let mut names = self.names()?;
         let mut removed = Vec::new();
         for record in self.records()? {
             let going = [names.tags_of(&record.id), names.digests_of(&record.id)].concat();
-            if in_use.contains(&record.id) || !(all || going.is_empty()) {
+            if in_use.contains_key(&record.id) || !(all || going.is_empty()) {
                 continue;
             }
             going.iter().for_each(|reference| names.remove(reference));
@@ -560,7 +582,9 @@ impl From<ImageError> for crate::Error {
                 "`rengine image ls` shows what is here, `rengine pull {name}` fetches it"
             )),
             ImageError::Ambiguous(_) => crate::Error::invalid(message).with_hint("write more of the id"),
-            ImageError::InUse(_) => crate::Error::conflict(message)
+            ImageError::InUse { user: User { running: true, .. }, .. } => crate::Error::conflict(message)
+                .with_hint("stop and remove the container first"),
+            ImageError::InUse { .. } => crate::Error::conflict(message)
                 .with_hint("remove the container first, or force it: the name goes and the content stays"),
             ImageError::SeveralNames(_) => {
                 crate::Error::conflict(message).with_hint("remove it by name, or force it: all names go")

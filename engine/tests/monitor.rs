@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use engine::container::cgroup::Cgroup;
@@ -102,6 +103,19 @@ impl World {
         let mut text = String::new();
         logs::read(&self.root, id, options, &mut |line| text.push_str(&line.log)).unwrap();
         text
+    }
+
+    /// Waits until the container has written this line.
+    fn await_line(&self, id: &ContainerId, wanted: &str) {
+        let (root, id) = (self.root.clone(), id.clone());
+        let (sender, lines) = mpsc::channel();
+        // Ends with the container.
+        std::thread::spawn(move || {
+            let options = LogOptions { follow: true, ..LogOptions::default() };
+            let _ = logs::read(&root, &id, &options, &mut |line| drop(sender.send(line.log.clone())));
+        });
+        let wait = || lines.recv_timeout(Duration::from_secs(60)).unwrap();
+        while wait().trim_end() != wanted {}
     }
 
     /// Runs to the end and says what was written and with what code it ended.
@@ -360,8 +374,9 @@ fn an_exec_does_not_keep_a_container_alive() {
 #[test]
 fn a_paused_container_can_be_stopped() {
     let world = World::new();
-    let id = world.shell("trap 'exit 6' TERM; while :; do sleep 0.01; done", |_| {});
+    let id = world.shell("trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done", |_| {});
     let mut connection = world.start(&id);
+    world.await_line(&id, "ready");
     connection.pause().unwrap();
     assert_eq!(world.state(&id).word(), "paused");
     assert!(connection.pause().is_err());

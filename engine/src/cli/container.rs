@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::Purpose;
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds, pairs};
@@ -233,9 +234,13 @@ pub struct PruneArgs {
 // === impl Verb ===
 
 impl Verb {
-    /// Whether a program of the user's runs, so that its exit code is the verb's.
-    pub fn runs_a_program(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Exec(_) | Self::Create(_))
+    /// What it is for, which decides its exit codes.
+    pub(super) fn purpose(&self) -> Purpose {
+        match self {
+            Self::Run(_) => Purpose::Run,
+            Self::Exec(_) => Purpose::Exec,
+            _ => Purpose::Manage,
+        }
     }
 }
 

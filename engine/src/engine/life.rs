@@ -194,7 +194,7 @@ impl Engine {
             Some(connection) => Ok(connection),
             None => Err(Error::new(
                 Kind::Conflict,
-                format!("cannot {verb} container {}: it is {}", container.name(), container.state.word()),
+                format!("cannot {verb} container {}: it is not running but {}", container.name(), container.state.word()),
             )
             .with_hint(format!("start it with: rengine start {}", container.name()))),
         }

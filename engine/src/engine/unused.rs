@@ -6,8 +6,8 @@ use crate::container::cgroup::Cgroup;
 use crate::container::state::State;
 use crate::engine::{Engine, RemoveOptions};
 use crate::error::{Error, Result};
-use crate::id::{ContainerId, ImageId, NetworkName};
-use crate::image::Removed;
+use crate::id::{ContainerId, NetworkName};
+use crate::image::{Removed, User, Users};
 
 impl Engine {
     /// Removes a network.
@@ -90,7 +90,16 @@ impl Engine {
         Ok(repaired)
     }
 
-    fn images_in_use(&self) -> Result<BTreeSet<ImageId>> {
-        Ok(self.containers()?.into_iter().map(|container| container.record.image).collect())
+    fn images_in_use(&self) -> Result<Users> {
+        let mut users = Users::new();
+        for container in self.containers()? {
+            let running = matches!(container.state, State::Running(_) | State::Restarting(_));
+            let user = User { container: container.name().to_string(), running };
+            let known = users.entry(container.record.image).or_insert_with(|| user.clone());
+            if running {
+                *known = user;
+            }
+        }
+        Ok(users)
     }
 }

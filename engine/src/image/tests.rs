@@ -38,7 +38,7 @@ impl World {
     }
 
     fn remove(&self, name: &str) -> Vec<String> {
-        let removed = self.images.remove(name, false, &BTreeSet::new()).unwrap();
+        let removed = self.images.remove(name, false, &Users::new()).unwrap();
         removed.iter().map(ToString::to_string).collect()
     }
 }
@@ -92,7 +92,7 @@ fn a_tag_moves_and_leaves_a_nameless_image() {
     assert_eq!(world.images.list().unwrap().len(), 2);
     world.images.tag("app", &"app:kept".parse().unwrap()).unwrap();
     assert_eq!(world.images.get("app:kept").unwrap().references.len(), 2);
-    let (removed, _) = world.images.prune(false, &BTreeSet::new()).unwrap();
+    let (removed, _) = world.images.prune(false, &Users::new()).unwrap();
     assert_eq!(removed, [Removed::Deleted(old.id)]);
 }
 
@@ -117,7 +117,8 @@ fn the_last_name_takes_the_image_and_its_own_layers_along() {
 fn what_containers_use_stays() {
     let world = World::new();
     let image = world.image(&[world.layer("a")], "a", &["one", "two"]);
-    let in_use = BTreeSet::from([image.id.clone()]);
+    let user = User { container: "it".to_owned(), running: false };
+    let in_use = Users::from([(image.id.clone(), user)]);
     world.images.remove("one", false, &in_use).unwrap();
     let error: crate::Error = world.images.remove("two", false, &in_use).unwrap_err().into();
     assert_eq!(error.kind(), crate::Kind::Conflict);
@@ -125,7 +126,7 @@ fn what_containers_use_stays() {
     assert_eq!(removed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Untagged: two:latest"]);
     assert!(world.images.prune(true, &in_use).unwrap().0.is_empty());
     assert!(world.images.lower_dirs(&world.images.get(image.id.hex()).unwrap())[0].exists());
-    let (removed, bytes) = world.images.prune(false, &BTreeSet::new()).unwrap();
+    let (removed, bytes) = world.images.prune(false, &Users::new()).unwrap();
     assert_eq!(removed.len(), 2);
     assert!(bytes > 0);
 }
@@ -134,9 +135,9 @@ fn what_containers_use_stays() {
 fn an_id_with_names_in_two_repositories_needs_force() {
     let world = World::new();
     let image = world.image(&[world.layer("a")], "a", &["one", "two"]);
-    let error = world.images.remove(image.id.short(), false, &BTreeSet::new()).unwrap_err();
+    let error = world.images.remove(image.id.short(), false, &Users::new()).unwrap_err();
     assert!(matches!(error, ImageError::SeveralNames(_)));
-    assert_eq!(world.images.remove(image.id.short(), true, &BTreeSet::new()).unwrap().len(), 4);
+    assert_eq!(world.images.remove(image.id.short(), true, &Users::new()).unwrap().len(), 4);
 }
 
 #[test]
@@ -149,13 +150,13 @@ fn what_a_build_or_the_cache_holds_is_not_collected() {
     world.remove("app");
     assert!(layers.contains(&cached) && layers.contains(&unfinished));
     let hold = layers.hold().unwrap();
-    world.images.prune(true, &BTreeSet::new()).unwrap();
+    world.images.prune(true, &Users::new()).unwrap();
     assert!(layers.contains(&cached) && layers.contains(&unfinished));
     drop(hold);
-    world.images.prune(true, &BTreeSet::new()).unwrap();
+    world.images.prune(true, &Users::new()).unwrap();
     assert!(layers.contains(&cached) && !layers.contains(&unfinished));
     layers.unpin(&cached).unwrap();
-    world.images.prune(true, &BTreeSet::new()).unwrap();
+    world.images.prune(true, &Users::new()).unwrap();
     assert!(!layers.contains(&cached));
     assert!(world.images.find(image.id.as_str()).unwrap().is_none());
     assert!(world.images.content().list().unwrap().is_empty());

@@ -70,7 +70,7 @@ RUN exit 1
 FROM scratch
 COPY --from=tools /out/ /
 COPY --from=tools /bin/busybox /cat
-ENTRYPOINT [\"/cat\", \"cat\", \"/link\"]
+ENTRYPOINT [\"/cat\", \"/link\"]
 ";
     build(&world, dockerfile, &[], &[]).succeeds();
     run(&world, &[]).succeeds().prints("made\n");

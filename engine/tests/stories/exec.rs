@@ -7,12 +7,12 @@ fn it_joins_the_same_namespaces_files_and_limits() {
     let world = World::new();
     world.background(
         "--network none --name it --hostname there",
-        "echo secret > /tmp/file; echo ready; sleep 1000",
+        "echo secret > /tmp/file; echo ready; exec sleep 1000",
     );
     world.await_log("it", "ready");
     world
         .rengine(["exec", "it", "sh", "-c", "hostname; cat /tmp/file; cat /proc/1/comm"])
-        .prints("there\nsecret\nsh\n");
+        .prints("there\nsecret\nsleep\n");
     let namespaces = "for name in mnt net pid uts ipc cgroup; do readlink /proc/self/ns/$name; done";
     let joined = world.rengine(["exec", "it", "sh", "-c", namespaces]).succeeds().stdout;
     let first = world.rengine(["exec", "it", "sh", "-c", &namespaces.replace("self", "1")]).succeeds().stdout;
@@ -64,15 +64,15 @@ fn it_has_no_more_rights_than_the_container() {
     world.background("--network none --name it --cap-drop ALL", "sleep 1000");
     let status =
         world.rengine(["exec", "it", "grep", "-E", "^(CapEff|CapBnd|Seccomp):", "/proc/self/status"]);
-    status.succeeds().prints("CapBnd:\t0000000000000000\nCapEff:\t0000000000000000\nSeccomp:\t2\n");
+    status.succeeds().prints("CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nSeccomp:\t2\n");
 }
 
 #[test]
 fn it_ends_with_the_container() {
     let world = World::new();
     world.background("--network none --name it", "sleep 1000");
-    let running = world.spawn(["exec", "it", "sh", "-c", "echo started; sleep 1000"]);
-    world.rengine(["exec", "it", "sh", "-c", "until pgrep -f started >/dev/null; do sleep 0.05; done"]);
+    let mut running = world.spawn(["exec", "it", "sh", "-c", "echo started >&2; sleep 1000"]);
+    running.await_line("started");
     world.rengine(["kill", "it"]).succeeds();
     running.ends().exits(137);
 }

@@ -1,13 +1,27 @@
 //! Networks: names, addresses and ports.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::world::{BOX, World, free_port};
 
 /// A program that answers every connection with its host name.
-const SERVE: &str = "hostname > /tmp/name; echo ready; exec nc -lk -p 80 -e cat /tmp/name";
+const SERVE: &str = "hostname > /tmp/name; nc -ll -p 80 -e cat /tmp/name & ";
+
+/// Says so once something listens on port 80, and goes on for as long as it does.
+const READY: &str = "until netstat -ltn | grep -q :80; do usleep 5000; done; echo ready; wait";
+
+/// Starts a server of these words in the background and waits until it listens.
+fn serve(world: &World, flags: &str, name: &str, program: &str) {
+    world.background(&format!("{flags} --name {name} -h {name}"), &format!("{program}{READY}"));
+    world.await_log(name, "ready");
+}
 
 fn ask(address: &str, port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((address, port))?;
@@ -17,12 +31,22 @@ fn ask(address: &str, port: u16) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// Does something in the network of a running container, for what busybox has no program for.
+fn inside<T: Send + 'static>(world: &World, container: &str, act: impl FnOnce() -> T + Send + 'static) -> T {
+    let pid = world.inspect(container, "{{.State.Pid}}");
+    let network = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let thread = std::thread::spawn(move || {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        act()
+    });
+    thread.join().unwrap()
+}
+
 #[test]
 fn containers_of_one_network_find_each_other_by_name() {
     let world = World::new();
     world.rengine(["network", "create", "lan"]).succeeds();
-    world.background("--network lan --name server --network-alias also -h server", SERVE);
-    world.await_log("server", "ready");
+    serve(&world, "--network lan --network-alias also", "server", SERVE);
     for name in ["server", "also"] {
         world.run("--network lan", &format!("nc {name} 80")).succeeds().prints("server\n");
     }
@@ -34,11 +58,14 @@ fn names_of_replicas_take_turns() {
     let world = World::new();
     world.rengine(["network", "create", "lan"]).succeeds();
     for name in ["one", "two", "three"] {
-        world.background(&format!("--network lan --name {name} --network-alias web -h {name}"), SERVE);
-        world.await_log(name, "ready");
+        world.background(&format!("--network lan --name {name} --network-alias web"), "sleep 1000");
     }
-    let answers = world.run("--network lan", "nslookup web 127.0.0.11 | grep -c '^Address: [0-9]'").stdout;
-    assert_eq!(answers.trim(), "3");
+    let script = "for turn in 1 2 3 4 5 6; do nslookup -type=a web 127.0.0.11 | grep '^Address: '; echo; done";
+    let answers = world.run("--network lan", script).succeeds().stdout;
+    let answers: Vec<Vec<&str>> = answers.trim().split("\n\n").map(|answer| answer.lines().collect()).collect();
+    assert!(answers.iter().all(|answer| answer.len() == 3), "{answers:?}");
+    let firsts: BTreeSet<&str> = answers.iter().map(|answer| answer[0]).collect();
+    assert_eq!(firsts.len(), 3, "{answers:?}");
 }
 
 #[test]
@@ -47,8 +74,7 @@ fn networks_are_apart() {
     for network in ["left", "right"] {
         world.rengine(["network", "create", network]).succeeds();
     }
-    world.background("--network left --name server -h server", SERVE);
-    world.await_log("server", "ready");
+    serve(&world, "--network left", "server", SERVE);
     let address = world.inspect("server", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}");
     world.run("--network right", "nslookup server 127.0.0.11").fails();
     world.run("--network right", &format!("nc -w 2 {address} 80")).fails();
@@ -59,8 +85,7 @@ fn networks_are_apart() {
 fn a_published_port_answers_from_everywhere() {
     let world = World::new();
     let port = free_port();
-    world.background(&format!("-p {port}:80 --name server -h server"), SERVE);
-    world.await_log("server", "ready");
+    serve(&world, &format!("-p {port}:80"), "server", SERVE);
     assert_eq!(ask("127.0.0.1", port).unwrap(), "server\n");
     world.rengine(["port", "server"]).succeeds().shows(&format!("80/tcp -> 0.0.0.0:{port}"));
     // From another container and from itself, by an address of the host: the bridge's own.
@@ -75,8 +100,7 @@ fn a_published_port_answers_from_everywhere() {
 fn a_port_on_one_address_answers_there_alone() {
     let world = World::new();
     let port = free_port();
-    world.background(&format!("-p 127.0.0.2:{port}:80 --name server -h server"), SERVE);
-    world.await_log("server", "ready");
+    serve(&world, &format!("-p 127.0.0.2:{port}:80"), "server", SERVE);
     assert_eq!(ask("127.0.0.2", port).unwrap(), "server\n");
     assert!(ask("127.0.0.1", port).is_err());
 }
@@ -85,14 +109,20 @@ fn a_port_on_one_address_answers_there_alone() {
 fn datagrams_are_published_too() {
     let world = World::new();
     let port = free_port();
-    world.background(&format!("-p {port}:90/udp --name server"), "echo ready; exec nc -u -l -p 90 -e cat");
-    world.await_log("server", "ready");
+    world.background(&format!("-p {port}:90/udp --name server"), "sleep 1000");
+    let server = inside(&world, "server", || UdpSocket::bind("0.0.0.0:90").unwrap());
+    let echo = std::thread::spawn(move || {
+        let mut buffer = [0; 16];
+        let (count, client) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(&buffer[..count], client).unwrap();
+    });
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     socket.send_to(b"hello", ("127.0.0.1", port)).unwrap();
     let mut buffer = [0; 16];
     let count = socket.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..count], b"hello");
+    echo.join().unwrap();
 }
 
 #[test]
@@ -113,8 +143,7 @@ fn a_port_is_free_again_when_its_container_has_ended() {
     let world = World::new();
     let port = free_port();
     for turn in ["one", "two"] {
-        world.background(&format!("--rm -p {port}:80 --name {turn} -h {turn}"), SERVE);
-        world.await_log(turn, "ready");
+        serve(&world, &format!("--rm -p {port}:80"), turn, SERVE);
         assert_eq!(ask("127.0.0.1", port).unwrap(), format!("{turn}\n"));
         world.rengine(["stop", "-t", "0", turn]).succeeds();
     }
@@ -165,8 +194,7 @@ fn hosts_and_resolver_are_written_for_it() {
 fn bytes_go_both_ways_in_full() {
     let world = World::new();
     let port = free_port();
-    world.background(&format!("-p {port}:80 --name server"), "echo ready; exec nc -lk -p 80 -e cat");
-    world.await_log("server", "ready");
+    serve(&world, &format!("-p {port}:80"), "server", "nc -ll -p 80 -e cat & ");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     let sent = vec![7u8; 4 << 20];
     let mut writer = stream.try_clone().unwrap();

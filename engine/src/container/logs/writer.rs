@@ -123,6 +123,19 @@ fn whole_characters(line: &[u8]) -> usize {
     if complete { line.len() } else { start }
 }
 
+/// How many bytes of whole entries fit into this much room.
+fn fitting_entries(entries: &[u8], room: usize) -> usize {
+    if entries.len() <= room {
+        return entries.len();
+    }
+    entries[..room].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
+}
+
+/// The length of the first entry.
+fn first_entry(entries: &[u8]) -> usize {
+    entries.iter().position(|byte| *byte == b'\n').map_or(entries.len(), |end| end + 1)
+}
+
 // === impl LogFile ===
 
 impl LogFile {
@@ -155,12 +168,24 @@ impl LogFile {
         if last == *b"\n" { Ok(()) } else { self.append(b"\n") }
     }
 
-    fn append(&mut self, entries: &[u8]) -> io::Result<()> {
-        if self.limit.is_some_and(|limit| self.size > 0 && self.size + entries.len() as u64 > limit) {
-            self.rotate()?;
+    fn append(&mut self, mut entries: &[u8]) -> io::Result<()> {
+        while !entries.is_empty() {
+            let fitting = self.limit.map_or(entries.len(), |limit| {
+                fitting_entries(entries, usize::try_from(limit.saturating_sub(self.size)).unwrap_or(usize::MAX))
+            });
+            // An entry longer than a whole file gets one to itself.
+            let count = match fitting {
+                0 if self.size == 0 => first_entry(entries),
+                count => count,
+            };
+            if count == 0 {
+                self.rotate()?;
+                continue;
+            }
+            self.file.write_all(&entries[..count])?;
+            self.size += count as u64;
+            entries = &entries[count..];
         }
-        self.file.write_all(entries)?;
-        self.size += entries.len() as u64;
         Ok(())
     }
 
