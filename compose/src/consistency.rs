@@ -73,7 +73,7 @@ impl Found<'_> {
         let Some(build) = &service.build else { return };
         for (key, context) in &build.additional_contexts {
             let Some(name) = context.strip_prefix("service:") else { continue };
-            if !known.get(name).is_some_and(|service| service.build.is_some()) {
+            if known.get(name).is_none_or(|service| service.build.is_none()) {
                 let path = self.path(&["build", "additional_contexts", key]);
                 let message =
                     format!("service {:?} builds from service {name:?}, which has no build", self.name());

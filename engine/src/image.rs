@@ -285,12 +285,7 @@ impl Images {
 
     /// Removes a name, and with the last one the image and the layers nobody else names. `in_use` are the images
     /// of containers; `force` takes the names from those too, and their content stays until they are gone.
-    pub fn remove(
-        &self,
-        name: &str,
-        force: bool,
-        in_use: &Users,
-    ) -> Result<Vec<Removed>, ImageError> {
+    pub fn remove(&self, name: &str, force: bool, in_use: &Users) -> Result<Vec<Removed>, ImageError> {
         let _lock = self.lock()?;
         let mut names = self.names()?;
         let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
@@ -582,8 +577,9 @@ impl From<ImageError> for crate::Error {
                 "`rengine image ls` shows what is here, `rengine pull {name}` fetches it"
             )),
             ImageError::Ambiguous(_) => crate::Error::invalid(message).with_hint("write more of the id"),
-            ImageError::InUse { user: User { running: true, .. }, .. } => crate::Error::conflict(message)
-                .with_hint("stop and remove the container first"),
+            ImageError::InUse { user: User { running: true, .. }, .. } => {
+                crate::Error::conflict(message).with_hint("stop and remove the container first")
+            }
             ImageError::InUse { .. } => crate::Error::conflict(message)
                 .with_hint("remove the container first, or force it: the name goes and the content stays"),
             ImageError::SeveralNames(_) => {

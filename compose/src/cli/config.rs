@@ -158,10 +158,8 @@ fn text(args: &ConfigArgs, project: &Project) -> Result<String, CliError> {
 
 fn double_dollars(json: &mut Json) {
     match json {
-        Json::String(text) => {
-            if text.contains('$') {
-                *text = text.replace('$', "$$");
-            }
+        Json::String(text) if text.contains('$') => {
+            *text = text.replace('$', "$$");
         }
         Json::Array(items) => items.iter_mut().for_each(double_dollars),
         Json::Object(fields) => fields.values_mut().for_each(double_dollars),

@@ -19,7 +19,7 @@ use crate::quantity::ByteSize;
 
 /// The flags of `build`.
 #[derive(Debug, Args)]
-pub struct BuildArgs {
+pub(super) struct BuildArgs {
     /// Name the image; may be given several times
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
@@ -92,7 +92,7 @@ pub struct BuildArgs {
 
 /// The flags of `builder prune`.
 #[derive(Debug, Args)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// All of the cache
     #[arg(short, long)]
     all: bool,
@@ -102,7 +102,7 @@ pub struct PruneArgs {
 }
 
 /// Builds an image.
-pub fn run(engine: &Engine, args: BuildArgs) -> Result<u8> {
+pub(super) fn run(engine: &Engine, args: BuildArgs) -> Result<u8> {
     let quiet = args.quiet || args.progress == "quiet";
     let iidfile = args.iidfile.clone();
     let request = request(args)?;
@@ -238,7 +238,7 @@ fn network(text: Option<&str>) -> Result<NetworkMode> {
 }
 
 /// Removes what the builder keeps.
-pub fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     if !args.force && !output::confirm("This will remove the build cache. Continue?") {
         return Ok(0);
     }

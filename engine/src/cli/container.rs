@@ -20,7 +20,7 @@ use crate::store;
 
 /// A verb on containers.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Make a container and run it
     Run(Box<RunArgs>),
     /// Make a container without starting it
@@ -74,7 +74,7 @@ pub enum Verb {
 
 /// Containers by name or id.
 #[derive(Debug, Args)]
-pub struct Names {
+pub(super) struct Names {
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
@@ -82,7 +82,7 @@ pub struct Names {
 
 /// The flags of `run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(super) struct RunArgs {
     /// Run in the background and print the id
     #[arg(short, long)]
     detach: bool,
@@ -98,7 +98,7 @@ pub struct RunArgs {
 
 /// The flags of `exec`.
 #[derive(Debug, Args)]
-pub struct ExecArgs {
+pub(super) struct ExecArgs {
     /// Run in the background
     #[arg(short, long)]
     detach: bool,
@@ -135,7 +135,7 @@ pub struct ExecArgs {
 
 /// The flags of `start`.
 #[derive(Debug, Args)]
-pub struct StartArgs {
+pub(super) struct StartArgs {
     /// Attach to its output and pass signals on
     #[arg(short, long)]
     attach: bool,
@@ -151,7 +151,7 @@ pub struct StartArgs {
 
 /// The flags of `stop` and `restart`.
 #[derive(Debug, Args)]
-pub struct StopArgs {
+pub(super) struct StopArgs {
     /// Signal that asks it to end
     #[arg(short, long)]
     signal: Option<Signal>,
@@ -164,7 +164,7 @@ pub struct StopArgs {
 
 /// The flags of `kill`.
 #[derive(Debug, Args)]
-pub struct KillArgs {
+pub(super) struct KillArgs {
     /// The signal
     #[arg(short, long, default_value = "KILL")]
     signal: Signal,
@@ -174,7 +174,7 @@ pub struct KillArgs {
 
 /// The flags of `rm`.
 #[derive(Debug, Args)]
-pub struct RmArgs {
+pub(super) struct RmArgs {
     /// Kill running ones first
     #[arg(short, long)]
     force: bool,
@@ -187,7 +187,7 @@ pub struct RmArgs {
 
 /// The flags of `attach`.
 #[derive(Debug, Args)]
-pub struct AttachArgs {
+pub(super) struct AttachArgs {
     /// Do not attach to its input
     #[arg(long)]
     no_stdin: bool,
@@ -203,7 +203,7 @@ pub struct AttachArgs {
 
 /// The flags of `logs`.
 #[derive(Debug, Args)]
-pub struct LogsArgs {
+pub(super) struct LogsArgs {
     /// Go on with what is written later
     #[arg(short, long)]
     follow: bool,
@@ -225,7 +225,7 @@ pub struct LogsArgs {
 
 /// The flags of `container prune`.
 #[derive(Debug, Args)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
@@ -245,7 +245,7 @@ impl Verb {
 }
 
 /// Carries a verb out; the result is the exit code.
-pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Run(args) => run_container(engine, *args),
         Verb::Create(args) => {
@@ -553,7 +553,7 @@ fn port_of(engine: &Engine, name: &str, wanted: Option<&str>) -> Result<u8> {
 }
 
 /// Removes all containers that do not run.
-pub fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     if !args.force && !output::confirm("This will remove all stopped containers. Continue?") {
         return Ok(0);
     }
@@ -576,6 +576,6 @@ pub fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
 }
 
 /// Labels as `--label` gives them.
-pub fn labels(texts: Vec<String>) -> std::collections::BTreeMap<String, String> {
+pub(super) fn labels(texts: Vec<String>) -> std::collections::BTreeMap<String, String> {
     pairs(texts)
 }

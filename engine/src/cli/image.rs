@@ -21,7 +21,7 @@ use crate::quantity::ByteSize;
 
 /// A verb on images.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Build an image from a Dockerfile
     Build(Box<BuildArgs>),
     /// Fetch an image from a registry
@@ -120,7 +120,7 @@ pub enum Verb {
 
 /// The flags of `images`.
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub(super) struct ListArgs {
     /// Accepted for docker's sake: there are no intermediate images
     #[arg(short, long, hide = true)]
     all: bool,
@@ -145,7 +145,7 @@ pub struct ListArgs {
 
 /// The flags of `rmi`.
 #[derive(Debug, Args)]
-pub struct RemoveArgs {
+pub(super) struct RemoveArgs {
     /// Even if a stopped container uses it
     #[arg(short, long)]
     force: bool,
@@ -159,7 +159,7 @@ pub struct RemoveArgs {
 
 /// The flags of `image prune`.
 #[derive(Debug, Args)]
-pub struct PruneArgs {
+pub(super) struct PruneArgs {
     /// Every image that no container uses, not only those without a name
     #[arg(short, long)]
     all: bool,
@@ -177,7 +177,7 @@ const COLUMNS: [(&str, &str); 5] = [
 ];
 
 /// Carries a verb out.
-pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Build(args) => return build::run(engine, *args),
         Verb::Pull { quiet, platform, reference } => {
@@ -208,7 +208,7 @@ pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
 }
 
 /// Pulls an image and tells its way, on standard error.
-pub fn pull_with_progress(
+pub(super) fn pull_with_progress(
     engine: &Engine,
     reference: &Reference,
     options: &PullOptions,
@@ -389,7 +389,7 @@ fn login(server: &str, username: Option<String>, password: Option<String>, from_
 }
 
 /// Lists images.
-pub fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
+pub(super) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
     let mut rows: Vec<Value> = Vec::new();
     for image in engine.images().list()? {
         rows.extend(image_rows(&image, args)?);
@@ -478,7 +478,7 @@ fn glob(pattern: &str, text: &str) -> bool {
 }
 
 /// Removes images.
-pub fn remove(engine: &Engine, args: &RemoveArgs) -> Result<u8> {
+pub(super) fn remove(engine: &Engine, args: &RemoveArgs) -> Result<u8> {
     let mut code = 0;
     for name in &args.names {
         match engine.remove_image(name, args.force) {
@@ -500,7 +500,7 @@ fn tell_removed(removed: &Removed) {
 }
 
 /// Removes images that nothing uses.
-pub fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     let which = if args.all { "all images without a container" } else { "all dangling images" };
     if !args.force && !output::confirm(&format!("This will remove {which}. Continue?")) {
         return Ok(0);

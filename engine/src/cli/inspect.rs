@@ -19,7 +19,7 @@ use crate::volume::Volume;
 
 /// The flags of every `inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(super) struct InspectArgs {
     /// json, or a template
     #[arg(short, long)]
     format: Option<String>,
@@ -38,7 +38,7 @@ pub struct InspectArgs {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Shows whatever has the name: a container, else an image, a network or a volume.
-pub fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     match args.kind.as_deref() {
         Some("container") => return containers(engine, args),
         Some("image") => return images(engine, args),
@@ -75,22 +75,22 @@ pub fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
 }
 
 /// Shows containers.
-pub fn containers(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+pub(super) fn containers(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     each(args, |name| engine.container(name).map(|found| container_json(engine, &found)))
 }
 
 /// Shows images.
-pub fn images(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+pub(super) fn images(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     each(args, |name| Ok(image_json(engine, &engine.images().get(name)?)))
 }
 
 /// Shows networks.
-pub fn networks(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+pub(super) fn networks(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     each(args, |name| network_json(engine, &engine.networks().find(name)?))
 }
 
 /// Shows volumes.
-pub fn volumes(engine: &Engine, args: &InspectArgs) -> Result<u8> {
+pub(super) fn volumes(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     each(args, |name| Ok(volume_json(&engine.volumes().get(name)?)))
 }
 
@@ -109,7 +109,7 @@ fn each(args: &InspectArgs, find: impl Fn(&str) -> Result<Value>) -> Result<u8> 
 }
 
 /// A container in docker's shape.
-pub fn container_json(engine: &Engine, container: &Container) -> Value {
+pub(super) fn container_json(engine: &Engine, container: &Container) -> Value {
     let record = &container.record;
     let spec = &record.spec;
     let directory = container.directory(engine.root());

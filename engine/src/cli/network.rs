@@ -16,7 +16,7 @@ use crate::network::{Cidr, NetworkSpec, Subnet};
 
 /// A verb on networks.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Make a network
     Create(CreateArgs),
     /// List networks
@@ -44,7 +44,7 @@ pub enum Verb {
 
 /// The flags of `network create`.
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// bridge
     #[arg(short, long, default_value = "bridge")]
     driver: String,
@@ -81,7 +81,7 @@ pub struct CreateArgs {
 
 /// The flags of `network ls`.
 #[derive(Debug, Args)]
-pub struct LsArgs {
+pub(super) struct LsArgs {
     /// Print ids alone
     #[arg(short, long)]
     quiet: bool,
@@ -100,7 +100,7 @@ const COLUMNS: [(&str, &str); 4] =
     [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")];
 
 /// Carries a verb out.
-pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Create(args) => create(engine, args),
         Verb::Ls(args) => list(engine, &args),

@@ -11,7 +11,7 @@ use crate::store;
 
 /// A verb on the engine.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Show what takes space
     Df,
     /// Show facts of the engine and the machine
@@ -38,7 +38,7 @@ pub enum Verb {
 
 /// The flags of `version`.
 #[derive(Debug, Args)]
-pub struct VersionArgs {
+pub(super) struct VersionArgs {
     /// json, or a template
     #[arg(short, long)]
     format: Option<String>,
@@ -46,14 +46,14 @@ pub struct VersionArgs {
 
 /// The flags of `info`.
 #[derive(Debug, Args)]
-pub struct InfoArgs {
+pub(super) struct InfoArgs {
     /// json, or a template
     #[arg(short, long)]
     format: Option<String>,
 }
 
 /// Carries a verb out.
-pub fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Df => disk_usage(engine),
         Verb::Info(args) => info(engine, args),
@@ -65,7 +65,7 @@ pub fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
 }
 
 /// Shows the version.
-pub fn version(args: &VersionArgs) -> Result<u8> {
+pub(super) fn version(args: &VersionArgs) -> Result<u8> {
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let server = json!({
         "Version": env!("CARGO_PKG_VERSION"),
@@ -91,7 +91,7 @@ pub fn version(args: &VersionArgs) -> Result<u8> {
 }
 
 /// Shows facts of the engine and the machine.
-pub fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
+pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
     let containers = engine.containers()?;
     let count = |word: &str| containers.iter().filter(|container| container.state.word() == word).count();
     let uname = rustix::system::uname();

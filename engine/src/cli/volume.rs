@@ -15,7 +15,7 @@ use crate::volume::{Volume, VolumeSpec};
 
 /// A verb on volumes.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(super) enum Verb {
     /// Make a volume
     Create(CreateArgs),
     /// List volumes
@@ -46,7 +46,7 @@ pub enum Verb {
 
 /// The flags of `volume create`.
 #[derive(Debug, Args)]
-pub struct CreateArgs {
+pub(super) struct CreateArgs {
     /// local
     #[arg(short, long, default_value = "local")]
     driver: String,
@@ -62,7 +62,7 @@ pub struct CreateArgs {
 
 /// The flags of `volume ls`.
 #[derive(Debug, Args)]
-pub struct LsArgs {
+pub(super) struct LsArgs {
     /// Print names alone
     #[arg(short, long)]
     quiet: bool,
@@ -75,7 +75,7 @@ pub struct LsArgs {
 }
 
 /// Carries a verb out.
-pub fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Create(args) => {
             let volume = engine.volumes().create(VolumeSpec {

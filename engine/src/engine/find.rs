@@ -51,10 +51,10 @@ impl Engine {
     /// The id that a name, an id or the beginning of one stands for.
     pub fn find_id(&self, name: &str) -> Result<ContainerId> {
         let bare = name.strip_prefix('/').unwrap_or(name);
-        if let Ok(parsed) = bare.parse::<ContainerName>() {
-            if let Some(id) = self.claimed(&parsed) {
-                return Ok(id);
-            }
+        if let Ok(parsed) = bare.parse::<ContainerName>()
+            && let Some(id) = self.claimed(&parsed)
+        {
+            return Ok(id);
         }
         if bare.is_empty() || !bare.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(no_such(name));

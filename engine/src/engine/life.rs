@@ -194,7 +194,11 @@ impl Engine {
             Some(connection) => Ok(connection),
             None => Err(Error::new(
                 Kind::Conflict,
-                format!("cannot {verb} container {}: it is not running but {}", container.name(), container.state.word()),
+                format!(
+                    "cannot {verb} container {}: it is not running but {}",
+                    container.name(),
+                    container.state.word()
+                ),
             )
             .with_hint(format!("start it with: rengine start {}", container.name()))),
         }
@@ -215,7 +219,7 @@ pub(super) fn discard(root: &Root, record: &ContainerRecord) -> Result<()> {
 
 /// Removes everything a container has on the disk. Called with its monitor's lock held; what a crash interrupts
 /// here goes on with the next removal, because the record goes last but one and the name with it.
-pub fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
+pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
     let root = engine.root();
     let failed = |error: io::Error| Error::failed(format!("remove container {}", record.name), error);
     let state = engine.read_state(&record.id)?;

@@ -60,9 +60,11 @@ fn names_of_replicas_take_turns() {
     for name in ["one", "two", "three"] {
         world.background(&format!("--network lan --name {name} --network-alias web"), "sleep 1000");
     }
-    let script = "for turn in 1 2 3 4 5 6; do nslookup -type=a web 127.0.0.11 | grep '^Address: '; echo; done";
+    let script =
+        "for turn in 1 2 3 4 5 6; do nslookup -type=a web 127.0.0.11 | grep '^Address: '; echo; done";
     let answers = world.run("--network lan", script).succeeds().stdout;
-    let answers: Vec<Vec<&str>> = answers.trim().split("\n\n").map(|answer| answer.lines().collect()).collect();
+    let answers: Vec<Vec<&str>> =
+        answers.trim().split("\n\n").map(|answer| answer.lines().collect()).collect();
     assert!(answers.iter().all(|answer| answer.len() == 3), "{answers:?}");
     let firsts: BTreeSet<&str> = answers.iter().map(|answer| answer[0]).collect();
     assert_eq!(firsts.len(), 3, "{answers:?}");

@@ -171,7 +171,10 @@ impl LogFile {
     fn append(&mut self, mut entries: &[u8]) -> io::Result<()> {
         while !entries.is_empty() {
             let fitting = self.limit.map_or(entries.len(), |limit| {
-                fitting_entries(entries, usize::try_from(limit.saturating_sub(self.size)).unwrap_or(usize::MAX))
+                fitting_entries(
+                    entries,
+                    usize::try_from(limit.saturating_sub(self.size)).unwrap_or(usize::MAX),
+                )
             });
             // An entry longer than a whole file gets one to itself.
             let count = match fitting {
