@@ -407,8 +407,8 @@ fn collect_anchors(node: &Node, route: &mut Vec<usize>, anchors: &mut HashMap<us
 mod tests {
     use super::*;
 
-    fn at(text: &str, path: Path, part: Part) -> (usize, usize, usize) {
-        let place = Source::new("f", text).place(0, &path, part).unwrap();
+    fn at(text: &str, path: &Path, part: Part) -> (usize, usize, usize) {
+        let place = Source::new("f", text).place(0, path, part).unwrap();
         (place.line, place.column, place.width)
     }
 
@@ -416,22 +416,22 @@ mod tests {
     fn keys_values_and_items_are_found() {
         let text = "services:\n  web:\n    image: nginx\n    ports:\n      - \"80:80\"\n";
         let image = Path::keys(&["services", "web", "image"]);
-        assert_eq!(at(text, image.clone(), Part::Key), (3, 5, 5));
-        assert_eq!(at(text, image, Part::Value), (3, 12, 5));
-        assert_eq!(at(text, Path::keys(&["services", "web", "ports"]).index(0), Part::Value), (5, 9, 7));
+        assert_eq!(at(text, &image, Part::Key), (3, 5, 5));
+        assert_eq!(at(text, &image, Part::Value), (3, 12, 5));
+        assert_eq!(at(text, &Path::keys(&["services", "web", "ports"]).index(0), Part::Value), (5, 9, 7));
     }
 
     #[test]
     fn what_is_not_there_is_shown_by_what_is_above_it() {
         let text = "services:\n  web: {}\n";
-        assert_eq!(at(text, Path::keys(&["services", "web", "image"]), Part::Value), (2, 3, 3));
+        assert_eq!(at(text, &Path::keys(&["services", "web", "image"]), Part::Value), (2, 3, 3));
     }
 
     #[test]
     fn aliases_and_merge_keys_lead_to_where_the_value_stands() {
         let text = "x: &x {image: a}\nservices:\n  web:\n    <<: *x\n  two: *x\n";
-        assert_eq!(at(text, Path::keys(&["services", "web", "image"]), Part::Value), (1, 15, 1));
-        assert_eq!(at(text, Path::keys(&["services", "two", "image"]), Part::Value), (1, 15, 1));
+        assert_eq!(at(text, &Path::keys(&["services", "web", "image"]), Part::Value), (1, 15, 1));
+        assert_eq!(at(text, &Path::keys(&["services", "two", "image"]), Part::Value), (1, 15, 1));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod network;
 mod security;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use engine::container::merge::{expand_exposed, probe_command};
@@ -100,7 +101,7 @@ pub fn container(
     let of = Of { service };
     let (file_mounts, files) = files::mounts(project, &of, around)?;
     let mut spec = ContainerSpec {
-        name: Some(around.name.parse::<ContainerName>().map_err(|error| of.wrong("container_name", error))?),
+        name: Some(around.name.parse::<ContainerName>().map_err(|error| of.wrong("container_name", &error))?),
         image: around.image.to_owned(),
         process: process(service, around.image_config),
         labels: container_labels(project, service, around),
@@ -128,7 +129,7 @@ pub fn container(
         resources: limits::resources(service),
         restart: restart(service),
         stop_signal: match &service.stop_signal {
-            Some(signal) => Some(signal.parse().map_err(|error| of.wrong("stop_signal", error))?),
+            Some(signal) => Some(signal.parse().map_err(|error| of.wrong("stop_signal", &error))?),
             None => None,
         },
         stop_timeout: service.stop_grace_period.map(Grace::Limited),
@@ -147,7 +148,7 @@ struct Of<'a> {
 }
 
 impl Of<'_> {
-    fn wrong(&self, key: &'static str, problem: impl ToString) -> TranslateError {
+    fn wrong(&self, key: &'static str, problem: &dyn Display) -> TranslateError {
         TranslateError { service: self.service.name.clone(), key, problem: problem.to_string() }
     }
 }
@@ -223,7 +224,7 @@ fn container_labels(
 fn expose(of: &Of<'_>) -> Result<Vec<ContainerPort>, TranslateError> {
     let mut ports = Vec::new();
     for text in &of.service.expose {
-        ports.extend(expand_exposed(text).map_err(|error| of.wrong("expose", error))?);
+        ports.extend(expand_exposed(text).map_err(|error| of.wrong("expose", &error))?);
     }
     Ok(ports)
 }
@@ -237,13 +238,13 @@ fn dns(of: &Of<'_>) -> Result<DnsSpec, TranslateError> {
         extra_hosts: Vec::new(),
     };
     for server in &service.dns {
-        spec.servers.push(server.parse().map_err(|_| of.wrong("dns", format!("{server:?} is no address")))?);
+        spec.servers.push(server.parse().map_err(|_| of.wrong("dns", &format!("{server:?} is no address")))?);
     }
     for line in &service.extra_hosts {
         let (name, address) = line
             .split_once('=')
             .or_else(|| line.split_once(':'))
-            .ok_or_else(|| of.wrong("extra_hosts", format!("{line:?} is not name=address")))?;
+            .ok_or_else(|| of.wrong("extra_hosts", &format!("{line:?} is not name=address")))?;
         let address = address.trim_start_matches('[').trim_end_matches(']');
         spec.extra_hosts.push((name.to_owned(), address.to_owned()));
     }
@@ -263,7 +264,7 @@ fn namespace(
         Some("none") => NamespaceMode::None,
         Some(other) => match around.parents.get(other) {
             Some(parent) => NamespaceMode::Container(parent.clone()),
-            None => return Err(of.wrong(key, format!("no container for {other:?}"))),
+            None => return Err(of.wrong(key, &format!("no container for {other:?}"))),
         },
     })
 }

@@ -1,5 +1,7 @@
 //! What is done about what: a project, what exists of it, and the text of the plan.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use compose::desired::{
     Desired, DesiredImage, DesiredNetwork, DesiredService, DesiredVolume, ImagePolicy, Needs,
 };

@@ -252,7 +252,7 @@ mod tests {
         let first = volumes.create(named("data")).unwrap();
         fs::write(first.mountpoint.join("file"), "kept").unwrap();
         assert_eq!(volumes.create(named("data")).unwrap(), first);
-        assert_eq!(volumes.list().unwrap(), [first.clone()]);
+        assert_eq!(volumes.list().unwrap(), std::slice::from_ref(&first));
         volumes.remove(&first.name).unwrap();
         assert!(!first.mountpoint.exists());
         assert_eq!(volumes.get("data").unwrap_err().to_string(), "no such volume: data");

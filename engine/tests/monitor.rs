@@ -1,5 +1,7 @@
 //! Stories of containers and their monitors, with real processes. They need root and busybox.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};

@@ -149,21 +149,21 @@ fn take_down(opened: &Opened, options: &DownOptions) -> Result<u8, CliError> {
     Ok(0)
 }
 
-pub(super) fn start(session: &Session, args: StartArgs) -> Result<u8, CliError> {
+pub(super) fn start(session: &Session, args: &StartArgs) -> Result<u8, CliError> {
     let wait = args.wait_timeout.map(Duration::from_secs);
     apply(session, &args.services, Verb::Start { wait: args.wait }, wait)
 }
 
-pub(super) fn stop(session: &Session, args: StopArgs) -> Result<u8, CliError> {
+pub(super) fn stop(session: &Session, args: &StopArgs) -> Result<u8, CliError> {
     apply(session, &args.services, Verb::Stop { grace: convert::grace(args.timeout) }, None)
 }
 
-pub(super) fn restart(session: &Session, args: RestartArgs) -> Result<u8, CliError> {
+pub(super) fn restart(session: &Session, args: &RestartArgs) -> Result<u8, CliError> {
     let verb = Verb::Restart { grace: convert::grace(args.timeout), no_dependents: args.no_deps };
     apply(session, &args.services, verb, None)
 }
 
-pub(super) fn kill(session: &Session, args: KillArgs) -> Result<u8, CliError> {
+pub(super) fn kill(session: &Session, args: &KillArgs) -> Result<u8, CliError> {
     apply(session, &args.services, Verb::Kill { signal: args.signal }, None)?;
     if args.remove_orphans {
         let opened = session.open(Wanted { writes: true, ..Wanted::default() })?;
@@ -185,15 +185,15 @@ pub(super) fn kill(session: &Session, args: KillArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-pub(super) fn pause(session: &Session, args: ServicesArgs) -> Result<u8, CliError> {
+pub(super) fn pause(session: &Session, args: &ServicesArgs) -> Result<u8, CliError> {
     apply(session, &args.services, Verb::Pause, None)
 }
 
-pub(super) fn unpause(session: &Session, args: ServicesArgs) -> Result<u8, CliError> {
+pub(super) fn unpause(session: &Session, args: &ServicesArgs) -> Result<u8, CliError> {
     apply(session, &args.services, Verb::Unpause, None)
 }
 
-pub(super) fn rm(session: &Session, args: RmArgs) -> Result<u8, CliError> {
+pub(super) fn rm(session: &Session, args: &RmArgs) -> Result<u8, CliError> {
     let opened = session.open(wanted(&args.services))?;
     let verb = Verb::Remove { stop: args.stop, volumes: args.volumes };
     let plan = verbs::apply(opened.desired(), &opened.observe()?, &args.services, verb)?;

@@ -103,7 +103,7 @@ pub(super) struct RunArgs {
 }
 
 /// `run`.
-pub(super) fn run(session: &Session, args: RunArgs) -> Result<u8, CliError> {
+pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
     let images = match args.pull.as_deref() {
         None => None,
         Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
@@ -113,7 +113,7 @@ pub(super) fn run(session: &Session, args: RunArgs) -> Result<u8, CliError> {
     wanted.flags = Flags { quiet_pull: args.quiet_pull || args.quiet, ..Flags::default() };
     wanted.flags.build.quiet = args.quiet;
     let mut opened = session.open(wanted)?;
-    ready(&opened, &args)?;
+    ready(&opened, args)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = terminals && !args.no_tty && !args.detach;
     if opened.is_dry_run() {
@@ -127,11 +127,11 @@ pub(super) fn run(session: &Session, args: RunArgs) -> Result<u8, CliError> {
         .unwrap_or_else(|| names::one_off(separator, &opened.project().name, &args.service, &slug));
     let id = opened
         .runtime
-        .create_one_off(&args.service, &OneOff { name, slug }, |spec| change(spec, &args, tty))
+        .create_one_off(&args.service, &OneOff { name, slug }, |spec| change(spec, args, tty))
         .map_err(CliError::Program)?;
     // The command may run for long, and others may change the project meanwhile.
     opened.lock = None;
-    run_container(&opened, &args, &id, tty)
+    run_container(&opened, args, &id, tty)
 }
 
 /// Sees to the image, the networks and volumes of the service, and to the services it depends on.

@@ -149,7 +149,7 @@ pub(super) struct PlanArgs {
 }
 
 /// `up`.
-pub(super) fn up(session: &Session, args: UpArgs) -> Result<u8, CliError> {
+pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     let detached = args.detach || args.wait || args.no_start;
     if args.wait && (args.abort_on_container_exit || args.exit_code_from.is_some()) {
         return Err(CliError::Invalid(
@@ -169,25 +169,25 @@ pub(super) fn up(session: &Session, args: UpArgs) -> Result<u8, CliError> {
         opened.execute_with(plan, timeout, &|_| {})?;
         return Ok(0);
     }
-    Attached { args: &args, options: &options }.run(&mut opened, &observed, plan)
+    Attached { args, options: &options }.run(&mut opened, &observed, plan)
 }
 
 /// `create`.
 pub(super) fn create(session: &Session, args: CreateArgs) -> Result<u8, CliError> {
     let up_args =
         UpArgs { common: args.common, services: args.services, no_start: true, ..UpArgs::default() };
-    up(session, up_args)
+    up(session, &up_args)
 }
 
 /// `scale`.
 pub(super) fn scale(session: &Session, args: ScaleArgs) -> Result<u8, CliError> {
     let services = convert::scale(&args.scale)?.into_keys().collect();
     let common = Common { scale: args.scale, no_recreate: true, ..Common::default() };
-    up(session, UpArgs { common, services, detach: true, no_deps: args.no_deps, ..UpArgs::default() })
+    up(session, &UpArgs { common, services, detach: true, no_deps: args.no_deps, ..UpArgs::default() })
 }
 
 /// `plan`.
-pub(super) fn plan(session: &Session, args: PlanArgs) -> Result<u8, CliError> {
+pub(super) fn plan(session: &Session, args: &PlanArgs) -> Result<u8, CliError> {
     let mut wanted = wanted(&args.services, &args.common)?;
     wanted.writes = false;
     let opened = session.open(wanted)?;

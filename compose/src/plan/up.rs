@@ -660,8 +660,8 @@ impl Planner<'_> {
         let Some(service) = self.desired.services.get(name) else { return Vec::new() };
         let mut gates = Vec::new();
         for (dependency, needs) in &service.depends_on {
-            let in_reach = self.scope.contains(dependency)
-                && !(self.options.no_dependencies && !self.options.services.contains(dependency));
+            let is_wanted = !self.options.no_dependencies || self.options.services.contains(dependency);
+            let in_reach = is_wanted && self.scope.contains(dependency);
             if in_reach && self.desired.services[dependency.as_str()].scale > 0 {
                 gates.extend(self.gate(dependency, *needs));
             }

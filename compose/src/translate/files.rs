@@ -51,7 +51,7 @@ pub(super) fn mounts(
         );
     for (kind, reference, object) in all {
         let object =
-            object.ok_or_else(|| of.wrong(kind.key(), format!("{:?} is not defined", reference.source)))?;
+            object.ok_or_else(|| of.wrong(kind.key(), &format!("{:?} is not defined", reference.source)))?;
         let source = match bytes(project, of, kind, reference, object)? {
             None => from_file(of, kind, reference, object)?,
             Some(bytes) => {
@@ -75,13 +75,13 @@ fn bytes(
 ) -> Result<Option<Vec<u8>>, TranslateError> {
     if object.external {
         let problem = format!("{:?} is external, which needs a cluster", reference.source);
-        return Err(of.wrong(kind.key(), problem));
+        return Err(of.wrong(kind.key(), &problem));
     }
     if let Some(variable) = &object.environment {
         let value = project.environment.get(variable).ok_or_else(|| {
             let problem =
                 format!("environment variable {variable:?} required by {:?} is not set", reference.source);
-            of.wrong(kind.key(), problem)
+            of.wrong(kind.key(), &problem)
         })?;
         return Ok(Some(value.clone().into_bytes()));
     }
@@ -99,7 +99,7 @@ fn from_file(
         .file
         .as_ref()
         .map(PathBuf::from)
-        .ok_or_else(|| of.wrong(kind.key(), format!("{:?} has no source", reference.source)))?;
+        .ok_or_else(|| of.wrong(kind.key(), &format!("{:?} has no source", reference.source)))?;
     if reference.uid.is_some() || reference.gid.is_some() || reference.mode.is_some() {
         return content(of, kind, reference, path);
     }
@@ -116,7 +116,7 @@ fn content(
         None => Ok(0),
         Some(text) => text
             .parse()
-            .map_err(|_| of.wrong(kind.key(), format!("{text:?} is no number of a user or group"))),
+            .map_err(|_| of.wrong(kind.key(), &format!("{text:?} is no number of a user or group"))),
     };
     Ok(MountSource::Content {
         file,

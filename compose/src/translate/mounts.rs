@@ -51,7 +51,7 @@ fn inherit(mounts: &mut Vec<MountSpec>, around: &Circumstances<'_>) {
 }
 
 fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<MountSource, TranslateError> {
-    let unsupported = |kind: &str| of.wrong("volumes", format!("mounts of type {kind} are not supported"));
+    let unsupported = |kind: &str| of.wrong("volumes", &format!("mounts of type {kind} are not supported"));
     Ok(match volume {
         ServiceVolume::Bind { source, bind, .. } => {
             let options = bind.as_ref();
@@ -88,8 +88,8 @@ fn volume_name(project: &Project, of: &Of<'_>, key: &str) -> Result<VolumeName, 
     let volume = project
         .volumes
         .get(key)
-        .ok_or_else(|| of.wrong("volumes", format!("volume {key:?} is not defined")))?;
-    volume.name.parse().map_err(|error| of.wrong("volumes", error))
+        .ok_or_else(|| of.wrong("volumes", &format!("volume {key:?} is not defined")))?;
+    volume.name.parse().map_err(|error| of.wrong("volumes", &error))
 }
 
 fn propagation(of: &Of<'_>, text: Option<&str>) -> Result<Propagation, TranslateError> {
@@ -100,7 +100,7 @@ fn propagation(of: &Of<'_>, text: Option<&str>) -> Result<Propagation, Translate
         Some("shared") => Propagation::Shared,
         Some("rslave") => Propagation::Rslave,
         Some("slave") => Propagation::Slave,
-        Some(other) => return Err(of.wrong("volumes", format!("invalid propagation {other:?}"))),
+        Some(other) => return Err(of.wrong("volumes", &format!("invalid propagation {other:?}"))),
     })
 }
 
@@ -113,10 +113,10 @@ fn tmpfs(of: &Of<'_>, text: &str) -> Result<MountSpec, TranslateError> {
     let mut others = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
-            Some(("size", value)) => size = Some(value.parse().map_err(|error| of.wrong("tmpfs", error))?),
+            Some(("size", value)) => size = Some(value.parse().map_err(|error| of.wrong("tmpfs", &error))?),
             Some(("mode", value)) => {
                 let bits = u32::from_str_radix(value.trim_start_matches("0o"), 8);
-                mode = Some(bits.map_err(|_| of.wrong("tmpfs", format!("invalid mode {value:?}")))?);
+                mode = Some(bits.map_err(|_| of.wrong("tmpfs", &format!("invalid mode {value:?}")))?);
             }
             None if option == "ro" => read_only = true,
             None if option == "rw" => read_only = false,
@@ -145,7 +145,7 @@ pub(super) fn volumes_from(
         let container = around
             .parents
             .get(&name)
-            .ok_or_else(|| of.wrong("volumes_from", format!("no container for {text:?}")))?;
+            .ok_or_else(|| of.wrong("volumes_from", &format!("no container for {text:?}")))?;
         let read_only = match text.rsplit(':').next() {
             Some("ro") => Some(true),
             Some("rw") => Some(false),

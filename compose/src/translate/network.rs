@@ -21,11 +21,11 @@ pub(super) fn mode(
         Some(other) => match around.parents.get(other) {
             Some(parent) => Ok(NetworkMode::Container(parent.clone())),
             None if other.starts_with("service:") || other.starts_with("container:") => {
-                Err(of.wrong("network_mode", format!("no container for {other:?}")))
+                Err(of.wrong("network_mode", &format!("no container for {other:?}")))
             }
             // Any other word is the name of a network.
             None => {
-                let name = other.parse().map_err(|error| of.wrong("network_mode", error))?;
+                let name = other.parse().map_err(|error| of.wrong("network_mode", &error))?;
                 Ok(NetworkMode::Bridge(vec![NetworkAttachment::to(&name)]))
             }
         },
@@ -40,7 +40,7 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
         let target = project
             .networks
             .get(key)
-            .ok_or_else(|| of.wrong("networks", format!("network {key:?} is not defined")))?;
+            .ok_or_else(|| of.wrong("networks", &format!("network {key:?} is not defined")))?;
         let mut aliases = vec![of.service.name.clone()];
         aliases.extend(network.aliases.iter().cloned());
         aliases.extend(linked_as(project, &of.service.name));
@@ -50,7 +50,7 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
             None => Ok(None),
             Some(text) => {
                 let parsed: Result<IpAddr, _> = text.parse();
-                parsed.map(Some).map_err(|_| of.wrong("networks", format!("{text:?} is no address")))
+                parsed.map(Some).map_err(|_| of.wrong("networks", &format!("{text:?} is no address")))
             }
         };
         let addresses = [address(&network.ipv4_address)?, address(&network.ipv6_address)?];
@@ -81,7 +81,7 @@ pub(super) fn ports(of: &Of<'_>) -> Result<Vec<PortBinding>, TranslateError> {
         let host_ip = match port.host_ip.as_deref().filter(|address| !address.is_empty()) {
             None => None,
             Some(text) => {
-                Some(text.parse().map_err(|_| of.wrong("ports", format!("{text:?} is no address")))?)
+                Some(text.parse().map_err(|_| of.wrong("ports", &format!("{text:?} is no address")))?)
             }
         };
         Ok(PortBinding {

@@ -25,7 +25,7 @@ pub(super) fn security(of: &Of<'_>) -> Result<Security, TranslateError> {
             ("systempaths", "unconfined") => security.unmask_system_paths = true,
             // This kernel interface is absent or left to the host: nothing to confine with, nothing to lift.
             ("apparmor" | "label", _) => {}
-            _ => return Err(of.wrong("security_opt", format!("unknown option {option:?}"))),
+            _ => return Err(of.wrong("security_opt", &format!("unknown option {option:?}"))),
         }
     }
     Ok(security)
@@ -40,7 +40,7 @@ fn bare(name: &str) -> String {
 pub(super) fn devices(of: &Of<'_>) -> Result<Vec<Device>, TranslateError> {
     let device = |device: &crate::model::Device| {
         if !device.source.starts_with('/') {
-            return Err(of.wrong("devices", format!("{:?} is not a path of the host", device.source)));
+            return Err(of.wrong("devices", &format!("{:?} is not a path of the host", device.source)));
         }
         let target = device.target.as_ref().filter(|target| !target.is_empty()).unwrap_or(&device.source);
         Ok(Device {

@@ -14,6 +14,7 @@ use super::digests::Digests;
 use super::error::Trouble;
 use super::graph::{Plan, Source};
 use super::ignore::Ignore;
+use super::instruction::Step;
 use super::report::Reporter;
 use super::stack::Stack;
 use super::stage::{Made, StageRun};
@@ -69,6 +70,17 @@ pub(crate) struct Broken {
     pub(crate) trouble: Trouble,
     /// What people want to see of it.
     pub(crate) failure: Failure,
+}
+
+impl Broken {
+    /// What became of an instruction. A fault knows its lines better than the instruction does.
+    pub(super) fn at(step: &Step, trouble: Trouble, failure: Failure) -> Box<Self> {
+        let lines = match &trouble {
+            Trouble::Fault(fault) => fault.lines,
+            _ => step.lines,
+        };
+        Box::new(Self { lines, trouble, failure })
+    }
 }
 
 impl From<BuildEvent> for Message {

@@ -3,18 +3,19 @@
 use std::io;
 use std::path::Path;
 
+use super::UnknownOwners;
 use super::archive;
 use super::cache::Key;
 use super::context::{SelectError, Selected, Tree};
 use super::copy::{Changes, Chmod, Owner, Writer};
 use super::error::Trouble;
+use super::execute::Broken;
 use super::expand::Expander;
 use super::ignore::Ignore;
 use super::instruction::{Copy, Step};
 use super::owner;
 use super::stack::Stack;
 use super::stage::{StageRun, fault};
-use super::{Failure, UnknownOwners};
 
 /// A COPY or ADD with every word expanded and every source looked up.
 struct Prepared {
@@ -33,13 +34,13 @@ struct Prepared {
 
 impl StageRun<'_> {
     /// COPY and ADD.
-    pub(super) fn copy(&mut self, step: &Step, copy: &Copy) -> Result<(), (Trouble, Failure)> {
+    pub(super) fn copy(&mut self, step: &Step, copy: &Copy) -> Result<(), Box<Broken>> {
         let work = self.work(&step.code);
         let prepared = match self.prepare(step, copy) {
             Ok(prepared) => prepared,
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());
-                return Err((trouble, failure));
+                return Err(Broken::at(step, trouble, failure));
             }
         };
         let key = prepared.key.clone();
@@ -73,7 +74,7 @@ impl StageRun<'_> {
             .map_err(|error| fault(step, format!("--exclude: {error}")))?;
         let mut selected = Vec::new();
         for source in &sources {
-            selected.extend(tree.select(source, &exclude, copy.parents).map_err(not_copied)?);
+            selected.extend(tree.select(source, &exclude, copy.parents).map_err(|error| not_copied(&error))?);
         }
         let texts = self.heredocs(step, copy)?;
         let written = self.expand(step, &copy.destination)?.text;
@@ -219,8 +220,8 @@ fn is_address(source: &str) -> bool {
     ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|scheme| source.starts_with(scheme))
 }
 
-fn not_copied(error: SelectError) -> Trouble {
-    let kind = match &error {
+fn not_copied(error: &SelectError) -> Trouble {
+    let kind = match error {
         SelectError::Missing(_) | SelectError::Ignored(_) => crate::Kind::NotFound,
         SelectError::Pattern(..) => crate::Kind::Invalid,
         SelectError::Io(..) => crate::Kind::Failed,

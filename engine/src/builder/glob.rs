@@ -53,7 +53,7 @@ pub(crate) fn has_wildcards(text: &str) -> bool {
     false
 }
 
-/// Refuses what [`matches`] would refuse.
+/// Refuses what [`matches()`] would refuse.
 pub(crate) fn check(pattern: &str) -> Result<(), BadPattern> {
     parse(pattern).map(|_| ())
 }

@@ -79,7 +79,7 @@ pub(crate) fn parse(text: &str, expand: &dyn Fn(&str) -> Result<String, String>)
             Some(value) if key != "from" => Some(expand(&value)?),
             value => value,
         };
-        mount.set(&key, value)?;
+        mount.set(&key, value.as_deref())?;
     }
     mount.check()?;
     Ok(mount)
@@ -88,9 +88,11 @@ pub(crate) fn parse(text: &str, expand: &dyn Fn(&str) -> Result<String, String>)
 // === impl Mount ===
 
 impl Mount {
-    fn set(&mut self, key: &str, value: Option<String>) -> Result<(), String> {
-        let text = || value.clone().ok_or_else(|| format!("invalid field {key:?} must be a key=value pair"));
-        let flag = || match value.as_deref() {
+    fn set(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
+        let text = || {
+            value.map(str::to_owned).ok_or_else(|| format!("invalid field {key:?} must be a key=value pair"))
+        };
+        let flag = || match value {
             None => Ok(true),
             Some(text) => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "t" => Ok(true),

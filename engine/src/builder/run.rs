@@ -9,7 +9,7 @@ use super::cache::Key;
 use super::context::{Selected, Tree};
 use super::copy::{Changes, Writer};
 use super::error::Trouble;
-use super::execute::Message;
+use super::execute::{Broken, Message};
 use super::ignore::{Ignore, clean};
 use super::instruction::{CommandLine, Run, Step};
 use super::lexer::parse_heredoc;
@@ -17,7 +17,7 @@ use super::mount::{self, Mount, MountKind, Sharing};
 use super::report::Work;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault, with_shell};
-use super::{Failure, RunStep, SecretSource};
+use super::{RunStep, SecretSource};
 use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
 use crate::id::Digest;
 use crate::store::{Lock, private_directory};
@@ -29,9 +29,12 @@ struct Prepared {
     proxies: Vec<String>,
     network: NetworkMode,
     is_privileged: bool,
-    mounts: Vec<(Mount, String, Option<(Tree, Vec<Selected>)>)>,
+    mounts: Vec<PreparedMount>,
     script: Option<(String, String)>,
 }
+
+/// A mount, where it appears, and the files it shows unless it makes its own.
+type PreparedMount = (Mount, String, Option<(Tree, Vec<Selected>)>);
 
 /// What lives as long as the command runs.
 #[derive(Default)]
@@ -49,20 +52,20 @@ const PIPES: &str = "/dev/pipes";
 
 impl StageRun<'_> {
     /// RUN.
-    pub(super) fn run_command(&mut self, step: &Step, run: &Run) -> Result<(), (Trouble, Failure)> {
+    pub(super) fn run_command(&mut self, step: &Step, run: &Run) -> Result<(), Box<Broken>> {
         let work = self.work(&step.code);
         let prepared = match self.prepare_run(step, run) {
             Ok(prepared) => prepared,
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());
-                return Err((trouble, failure));
+                return Err(Broken::at(step, trouble, failure));
             }
         };
         let key = match self.run_key(run, &prepared) {
             Ok(key) => key,
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());
-                return Err((trouble, failure));
+                return Err(Broken::at(step, trouble, failure));
             }
         };
         let entry = self.run_entry(&prepared.argv);
@@ -112,11 +115,7 @@ impl StageRun<'_> {
         Ok(Prepared { argv, env, proxies, network, is_privileged, mounts, script })
     }
 
-    fn prepare_mount(
-        &self,
-        step: &Step,
-        text: &str,
-    ) -> Result<(Mount, String, Option<(Tree, Vec<Selected>)>), Trouble> {
+    fn prepare_mount(&self, step: &Step, text: &str) -> Result<PreparedMount, Trouble> {
         let expand =
             |text: &str| self.expand(step, text).map(|it| it.text).map_err(|trouble| trouble.summary());
         let mount =

@@ -72,13 +72,7 @@ impl<'a> StageRun<'a> {
             Box::new(Broken { lines: planned.lines, trouble, failure: Failure::default() })
         })?;
         for step in &planned.steps {
-            stage.dispatch(step).map_err(|(trouble, failure)| {
-                let lines = match &trouble {
-                    Trouble::Fault(fault) => fault.lines,
-                    _ => step.lines,
-                };
-                Box::new(Broken { lines, trouble, failure })
-            })?;
+            stage.dispatch(step)?;
         }
         let made = Made { config: stage.config, args: stage.args };
         if let Some(slot) = build.made.get(&planned.number) {
@@ -139,12 +133,12 @@ impl<'a> StageRun<'a> {
         Ok(stage)
     }
 
-    fn dispatch(&mut self, step: &Step) -> Result<(), (Trouble, Failure)> {
+    fn dispatch(&mut self, step: &Step) -> Result<(), Box<Broken>> {
         match &step.instruction {
             Instruction::Copy(copy) => self.copy(step, copy),
             Instruction::Run(run) => self.run_command(step, run),
             Instruction::Workdir(path) => self.workdir(step, path),
-            _ => self.configure(step).map_err(|trouble| (trouble, Failure::default())),
+            _ => self.configure(step).map_err(|trouble| Broken::at(step, trouble, Failure::default())),
         }
     }
 
@@ -267,8 +261,8 @@ impl<'a> StageRun<'a> {
     }
 
     /// WORKDIR: a directory owned by the current user, and a layer of its own even if it was there.
-    fn workdir(&mut self, step: &Step, path: &str) -> Result<(), (Trouble, Failure)> {
-        let early = |trouble| (trouble, Failure::default());
+    fn workdir(&mut self, step: &Step, path: &str) -> Result<(), Box<Broken>> {
+        let early = |trouble| Broken::at(step, trouble, Failure::default());
         let path = self.expand(step, path).map_err(early)?.text;
         if !path.starts_with('/') && !self.has_absolute_workdir {
             lint::relative_workdir(&self.build.reporter, step.lines.0, &path);
@@ -298,7 +292,7 @@ impl<'a> StageRun<'a> {
         key: &Key,
         mut work: Work<Message>,
         make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
-    ) -> Result<Origin, (Trouble, Failure)> {
+    ) -> Result<Origin, Box<Broken>> {
         if self.build.uses_cache(self.planned.name.as_deref())
             && let Some(record) = self.build.cache.find(key)
         {
@@ -312,7 +306,7 @@ impl<'a> StageRun<'a> {
             }
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());
-                Err((trouble, failure))
+                Err(Broken::at(step, trouble, failure))
             }
         }
     }

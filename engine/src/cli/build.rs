@@ -59,7 +59,7 @@ pub(super) struct BuildArgs {
     /// Size of /dev/shm for RUN
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
-    /// Resource limit for RUN: name=soft[:hard]
+    /// Resource limit for RUN: `name=soft[:hard]`
     #[arg(long)]
     ulimit: Vec<String>,
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]

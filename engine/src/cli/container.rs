@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Purpose;
 use crate::cli::list;
 use crate::cli::output;
-use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds, pairs};
+use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
 use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
@@ -361,15 +361,7 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
         output::line(created.id.as_str());
         return Ok(0);
     }
-    let options = AttachOptions {
-        stdin,
-        stdout: true,
-        stderr: true,
-        tty,
-        sig_proxy,
-        detach_keys,
-        ..AttachOptions::default()
-    };
+    let options = AttachOptions { stdin, stdout: true, stderr: true, tty, sig_proxy, detach_keys };
     let end = engine.start_attached(&created.id, &options).map_err(undo)?;
     Ok(end_code(end))
 }
@@ -443,7 +435,6 @@ fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
         tty: container.record.spec.process.tty,
         sig_proxy: true,
         detach_keys: args.detach_keys.clone(),
-        ..AttachOptions::default()
     };
     engine.start_attached(container.id(), &options).map(end_code)
 }
@@ -477,7 +468,6 @@ fn attach(engine: &Engine, args: &AttachArgs) -> Result<u8> {
         tty: container.record.spec.process.tty,
         sig_proxy: args.sig_proxy,
         detach_keys: args.detach_keys.clone(),
-        ..AttachOptions::default()
     };
     engine.attach(container.id(), &options).map(end_code)
 }
@@ -573,9 +563,4 @@ pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     }
     output::line(&format!("Total reclaimed space: {}", crate::quantity::ByteSize(bytes)));
     Ok(0)
-}
-
-/// Labels as `--label` gives them.
-pub(super) fn labels(texts: Vec<String>) -> std::collections::BTreeMap<String, String> {
-    pairs(texts)
 }

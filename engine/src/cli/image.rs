@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use clap::{Args, Subcommand};
@@ -188,7 +188,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Push { quiet, reference } => push(engine, &reference, quiet)?,
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
         Verb::Save { output, names } => save(engine, output, &names)?,
-        Verb::Load { input, quiet } => load(engine, input, quiet)?,
+        Verb::Load { input, quiet } => load(engine, input.as_deref(), quiet)?,
         Verb::Import { change, file, reference, message: _ } => {
             let image = import(engine, &file, &change, reference.as_ref())?;
             output::line(image.id.as_str());
@@ -296,8 +296,8 @@ fn save(engine: &Engine, path: Option<PathBuf>, names: &[String]) -> Result<()> 
     written.inspect_err(|_| drop(std::fs::remove_file(&partial)))
 }
 
-fn load(engine: &Engine, path: Option<PathBuf>, quiet: bool) -> Result<()> {
-    let mut reader = open_input(path.as_ref().map(|path| path.display().to_string()).as_deref())?;
+fn load(engine: &Engine, path: Option<&Path>, quiet: bool) -> Result<()> {
+    let mut reader = open_input(path.map(|path| path.display().to_string()).as_deref())?;
     for loaded in engine.images().load(&mut reader)? {
         let text = match loaded.reference {
             Some(reference) => format!("Loaded image: {reference}"),

@@ -89,7 +89,7 @@ struct ProcessArgs {
     /// Read environment variables from a file
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// User name or id, with an optional group: user[:group]
+    /// User name or id, with an optional group: `user[:group]`
     #[arg(short, long)]
     user: Option<String>,
     /// Further groups
@@ -138,7 +138,7 @@ struct NetworkArgs {
     /// Hardware address of the link
     #[arg(long)]
     mac_address: Option<String>,
-    /// Publish a port: [address:][host:]container[/protocol]
+    /// Publish a port: `[address:][host:]container[/protocol]`
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<String>,
     /// Publish every exposed port on a free port
@@ -163,13 +163,13 @@ struct NetworkArgs {
 
 #[derive(Debug, Args)]
 struct StorageArgs {
-    /// Mount a volume or a path: [source:]target[:options]
+    /// Mount a volume or a path: `[source:]target[:options]`
     #[arg(short, long, value_name = "VOLUME")]
     volume: Vec<String>,
     /// Mount in long form: type=bind|volume|tmpfs,source=…,target=…
     #[arg(long)]
     mount: Vec<String>,
-    /// Mount a file system in memory: path[:options]
+    /// Mount a file system in memory: `path[:options]`
     #[arg(long, value_name = "PATH")]
     tmpfs: Vec<String>,
     /// Mount what another container mounts
@@ -181,7 +181,7 @@ struct StorageArgs {
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
-    /// Give a device: host[:container[:rwm]]
+    /// Give a device: `host[:container[:rwm]]`
     #[arg(long)]
     device: Vec<String>,
 }
@@ -218,7 +218,7 @@ struct LimitArgs {
     /// Limit of processes and threads; -1 for no limit
     #[arg(long, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    /// Resource limit of a process: name=soft[:hard]
+    /// Resource limit of a process: `name=soft[:hard]`
     #[arg(long, value_name = "LIMIT")]
     ulimit: Vec<String>,
     /// Keep the out-of-memory killer away
@@ -262,7 +262,7 @@ struct PrivilegeArgs {
 
 #[derive(Debug, Args)]
 struct LifeArgs {
-    /// no, always, unless-stopped or on-failure[:N]
+    /// no, always, unless-stopped or `on-failure[:N]`
     #[arg(long, default_value = "no")]
     restart: String,
     /// Signal that asks it to end
@@ -551,7 +551,7 @@ pub fn parse_restart(text: &str) -> Result<RestartPolicy> {
         ),
         _ => {
             return Err(Error::invalid(format!("invalid restart policy {text:?}"))
-                .with_hint("write no, always, unless-stopped or on-failure[:N]"));
+                .with_hint("write no, always, unless-stopped or `on-failure[:N]`"));
         }
     })
 }

@@ -378,7 +378,7 @@ impl Scope<'_> {
                 rest.iter().map(|operand| self.operand(operand)).collect::<Result<_>>()?;
             arguments.extend(piped.take());
             piped = Some(match first {
-                Operand::Function(name) => call(name, arguments)?,
+                Operand::Function(name) => call(name, &arguments)?,
                 other if arguments.is_empty() => self.operand(other)?,
                 _ => return Err(TemplateError("only a function takes arguments".to_owned())),
             });
@@ -398,7 +398,7 @@ impl Scope<'_> {
                 .map(|(_, value)| walk(value, path))
                 .ok_or_else(|| TemplateError(format!("undefined variable ${name}"))),
             Operand::Literal(value) => Ok(value.clone()),
-            Operand::Function(name) => call(name, Vec::new()),
+            Operand::Function(name) => call(name, &[]),
             Operand::Group(pipeline, path) => Ok(walk(&self.evaluate(pipeline)?, path)),
         }
     }
@@ -451,7 +451,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn call(name: &str, arguments: Vec<Value>) -> Result<Value> {
+fn call(name: &str, arguments: &[Value]) -> Result<Value> {
     let wrong = || TemplateError(format!("{name}: wrong arguments"));
     let text = |index: usize| arguments.get(index).map(shown).ok_or_else(wrong);
     Ok(match name {

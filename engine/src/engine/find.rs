@@ -1,5 +1,6 @@
 //! Finding containers, and putting right what a killed monitor left behind.
 
+use std::cmp::Reverse;
 use std::fs;
 
 use jiff::Timestamp;
@@ -34,7 +35,7 @@ impl Engine {
             containers
                 .extend(self.look(&id)?.filter(|container| container.record.purpose == Purpose::Service));
         }
-        containers.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        containers.sort_by_key(|container| Reverse(container.record.created));
         Ok(containers)
     }
 

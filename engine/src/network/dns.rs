@@ -296,7 +296,7 @@ impl Resolver {
     fn handle(&mut self, bytes: &[u8], from: Asker) {
         match message::read(bytes) {
             Incoming::Nothing => {}
-            Incoming::Malformed(answer) => self.send(answer, from),
+            Incoming::Malformed(answer) => self.send(&answer, from),
             Incoming::Foreign(question) => {
                 // Whether there is an outside is decided like that of any unknown name.
                 let found: Found<IpAddr> = self.names.addresses("", false, false);
@@ -392,7 +392,7 @@ impl Resolver {
             answer.metadata.truncation = true;
             return self.reply(&pending.question, answer, pending.from);
         }
-        self.send(message::with_id(bytes, pending.question.id()), pending.from);
+        self.send(&message::with_id(bytes, pending.question.id()), pending.from);
     }
 
     fn fail(&mut self, pending: &Pending) {
@@ -405,19 +405,19 @@ impl Resolver {
             Asker::Datagram(_) => question.datagram(answer),
             Asker::Client(_) => answer.to_vec().unwrap_or_default(),
         };
-        self.send(bytes, to);
+        self.send(&bytes, to);
     }
 
-    fn send(&mut self, bytes: Vec<u8>, to: Asker) {
+    fn send(&mut self, bytes: &[u8], to: Asker) {
         match to {
             Asker::Datagram(peer) => {
                 // A datagram that does not go out is like one that got lost: the client asks again.
-                let _ = self.udp.send_to(&bytes, peer);
+                let _ = self.udp.send_to(bytes, peer);
             }
             Asker::Client(key) => {
                 // One that has gone meanwhile wants no answer.
                 let Some(client) = self.clients.get_mut(&key) else { return };
-                if client.stream.send(&bytes).is_err() {
+                if client.stream.send(bytes).is_err() {
                     self.clients.remove(&key);
                 } else {
                     self.rewatch_client(key);

@@ -193,7 +193,7 @@ mod tests {
         );
         assert!(settle(&subnet("10.2.0.0/31")).is_err());
         let vpn = UsedRange { is_route: true, ..used("10.0.0.0/8") };
-        assert!(settle_subnet(&subnet("10.2.0.0/16"), &[vpn.clone()]).is_ok());
+        assert!(settle_subnet(&subnet("10.2.0.0/16"), std::slice::from_ref(&vpn)).is_ok());
         assert!(settle_subnet(&subnet("10.0.0.0/8"), &[vpn]).is_err());
     }
 

@@ -153,11 +153,12 @@ impl Connection {
         let raw = stdin.as_ref().map(RawMode::enter).transpose();
         let _raw = raw.map_err(failed)?;
         let mut flows = vec![
-            Flow::new(master.try_clone().map_err(failed)?, io.stdout, FlowKind::Output).map_err(failed)?,
+            Flow::new(master.try_clone().map_err(failed)?, io.stdout.as_ref(), FlowKind::Output)
+                .map_err(failed)?,
         ];
         if let Some(stdin) = stdin {
             let master = master.try_clone().map_err(failed)?;
-            let mut flow = Flow::new(stdin, Some(master), FlowKind::Input).map_err(failed)?;
+            let mut flow = Flow::new(stdin, Some(&master), FlowKind::Input).map_err(failed)?;
             flow.keys = Some(KeyWatch::new(&io.detach_keys));
             flows.push(flow);
         }
@@ -250,7 +251,7 @@ fn input(stream: Option<OwnedFd>, flows: &mut Vec<Flow>) -> io::Result<OwnedFd> 
     }
     let pipe = Pipe::new()?;
     never_block(&pipe.write)?;
-    flows.push(Flow::new(stream, Some(pipe.write), FlowKind::Input)?);
+    flows.push(Flow::new(stream, Some(&pipe.write), FlowKind::Input)?);
     Ok(pipe.read)
 }
 
@@ -261,7 +262,7 @@ fn output(stream: Option<OwnedFd>, flows: &mut Vec<Flow>) -> io::Result<OwnedFd>
     }
     let pipe = Pipe::new()?;
     never_block(&pipe.read)?;
-    flows.push(Flow::new(pipe.read, Some(stream), FlowKind::Output)?);
+    flows.push(Flow::new(pipe.read, Some(&stream), FlowKind::Output)?);
     Ok(pipe.write)
 }
 
@@ -278,8 +279,8 @@ fn is_harmless(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
 // === impl Flow ===
 
 impl Flow {
-    fn new(from: OwnedFd, to: Option<OwnedFd>, kind: FlowKind) -> io::Result<Self> {
-        let to = to.as_ref().map(Drain::new).transpose()?;
+    fn new(from: OwnedFd, to: Option<&OwnedFd>, kind: FlowKind) -> io::Result<Self> {
+        let to = to.map(Drain::new).transpose()?;
         Ok(Self { from: Some(from), to, keys: None, kind })
     }
 
