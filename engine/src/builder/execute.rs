@@ -1,6 +1,6 @@
 //! Runs a plan: stages start when those they need are done, several at once; the first failure stops the rest.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, OnceLock};
@@ -146,7 +146,11 @@ impl Build<'_> {
 
     /// The directories of these layers as overlayfs takes them, topmost first.
     pub(crate) fn lower(&self, diffs: &[DiffId]) -> Vec<PathBuf> {
-        diffs.iter().rev().map(|diff| self.layers.dir(diff)).collect()
+        let mut seen = BTreeSet::new();
+        // Two steps that change the same, or nothing, make the same layer. overlayfs refuses a directory twice
+        // (ELOOP), and what the lower one has, the upper one shows already.
+        let once = diffs.iter().rev().filter(|diff| seen.insert(*diff));
+        once.map(|diff| self.layers.dir(diff)).collect()
     }
 
     /// The files of a source, and its layers' chain if it is made of layers.
@@ -222,5 +226,8 @@ pub(crate) fn context_tree(directory: &Path, dockerfile: Option<&Path>) -> Resul
             .map_err(|error| super::BuildError::Ignore { path, message: error.to_string() })?,
         None => Ignore::default(),
     };
-    Ok(Tree { stack: Stack::of(vec![directory.to_owned()]), ignore, keeps_owners: false })
+    // What is mounted from here is mounted by a process with another working directory.
+    let directory = std::path::absolute(directory)
+        .map_err(|source| super::BuildError::Read { path: directory.to_owned(), source })?;
+    Ok(Tree { stack: Stack::of(vec![directory]), ignore, keeps_owners: false })
 }

@@ -249,7 +249,10 @@ impl StageRun<'_> {
         held: &mut Held,
     ) -> Result<(), Trouble> {
         let source = match (mount.kind, files) {
-            (MountKind::Tmpfs, _) => MountSource::Tmpfs { size: mount.size, mode: None, options: Vec::new() },
+            // Compilers run what they have just built there.
+            (MountKind::Tmpfs, _) => {
+                MountSource::Tmpfs { size: mount.size, mode: None, options: vec!["exec".to_owned()] }
+            }
             (MountKind::Secret, _) => return self.hold_secret(mount, target, held),
             (MountKind::Cache, files) => bind(self.cache_directory(mount, target, files, held)?),
             (MountKind::Bind, files) => {

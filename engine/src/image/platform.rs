@@ -17,6 +17,12 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// The architectures of Linux images, in Go's names.
+const ARCHITECTURES: [&str; 13] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le",
+    "riscv64", "s390x",
+];
+
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid platform {0:?}: os/arch or os/arch/variant is needed, as in linux/arm64")]
@@ -69,7 +75,15 @@ impl FromStr for Platform {
             [alone] if matches!(alone, "linux" | "windows" | "darwin") => {
                 Ok(Self { os: alone.to_owned(), ..Self::host() })
             }
-            [architecture] => Ok(Self::new("linux", architecture, None)),
+            [architecture] => {
+                let platform = Self::new("linux", architecture, None);
+                // A word alone may be a slip of the pen for anything.
+                if ARCHITECTURES.contains(&platform.architecture.as_str()) {
+                    Ok(platform)
+                } else {
+                    Err(wrong())
+                }
+            }
             [os, architecture] => Ok(Self::new(os, architecture, None)),
             [os, architecture, variant] => Ok(Self::new(os, architecture, Some(variant))),
             _ => Err(wrong()),
@@ -158,7 +172,7 @@ mod tests {
         ] {
             assert_eq!(platform(text).to_string(), wanted, "{text}");
         }
-        for text in ["", "linux/", "a/b/c/d", "linux/am d64"] {
+        for text in ["", "linux/", "a/b/c/d", "linux/am d64", "foo"] {
             assert!(text.parse::<Platform>().is_err(), "{text:?}");
         }
     }

@@ -149,3 +149,47 @@ fn a_copy_cannot_leave_the_context() {
     assert!(!outcome.stdout.contains("not for images"));
     assert!(!run(&world, &[]).stdout.contains("not for images"));
 }
+
+#[test]
+fn steps_that_change_the_same_stack_up() {
+    let world = World::new();
+    let dockerfile = "\
+FROM box
+RUN true
+RUN echo a > /file
+RUN rm /file
+RUN true
+RUN echo a > /file
+WORKDIR /tmp
+RUN cat /file > /seen
+CMD [\"cat\", \"/seen\"]
+";
+    build(&world, dockerfile, &[], &[]).succeeds();
+    run(&world, &[]).succeeds().prints("a\n");
+}
+
+#[test]
+fn a_context_named_from_here_can_be_mounted() {
+    let world = World::new();
+    let dockerfile =
+        "FROM box\nRUN --mount=type=bind,target=/context cp /context/a /b\nCMD [\"cat\", \"/b\"]\n";
+    let context = context(&world, dockerfile, &[("a", "mounted")]);
+    let here = std::env::current_dir().unwrap();
+    let relative = "../".repeat(here.components().count() - 1) + context.to_str().unwrap();
+    world.rengine(["build", "-t", "built", &relative]).succeeds();
+    run(&world, &[]).succeeds().prints("mounted");
+}
+
+#[test]
+fn programs_run_from_a_file_system_in_memory() {
+    let world = World::new();
+    let dockerfile =
+        "FROM box\nRUN --mount=type=tmpfs,target=/made cp /bin/busybox /made/echo && /made/echo ran\n";
+    build(&world, dockerfile, &[], &[]).succeeds();
+}
+
+#[test]
+fn a_platform_that_is_none_is_refused() {
+    let world = World::new();
+    build(&world, "FROM --platform=foo box\n", &[], &[]).fails().complains("Dockerfile:1").complains("foo");
+}
