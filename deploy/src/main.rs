@@ -26,8 +26,14 @@ fn main() -> ExitCode {
 }
 
 /// The program and its own command line, name first. Called by the name of one, the arguments are its; called by
-/// any other name, the first argument may be such a name.
+/// any other name, the first argument may be such a name. `rengine compose` is `rcompose`, as docker has it.
 fn chosen(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
+    if arguments.first().and_then(|name| named(name)) == Some(Program::Engine)
+        && arguments.get(1).is_some_and(|verb| verb == "compose")
+    {
+        arguments.remove(0);
+        return (Program::Compose, arguments);
+    }
     if let Some(program) = arguments.first().and_then(|name| named(name))
         && !(program == Program::Deploy && arguments.get(1).is_some_and(|name| named(name).is_some()))
     {
@@ -68,5 +74,6 @@ mod tests {
         assert_eq!(line("rdeploy rengine ps"), (Program::Engine, "rengine ps".into()));
         assert_eq!(line("./anything rcompose up"), (Program::Compose, "rcompose up".into()));
         assert_eq!(line("rengine rcompose"), (Program::Engine, "rengine rcompose".into()));
+        assert_eq!(line("docker compose up"), (Program::Compose, "compose up".into()));
     }
 }
