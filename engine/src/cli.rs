@@ -2,6 +2,7 @@
 
 mod build;
 mod container;
+mod copy;
 mod image;
 mod inspect;
 pub mod list;

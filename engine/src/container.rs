@@ -2,9 +2,11 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod changes;
 pub mod client;
 pub mod exec;
 mod failure;
+pub mod files;
 mod handshake;
 pub mod health;
 mod init;

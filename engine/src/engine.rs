@@ -1,6 +1,7 @@
 //! The engine: opens a root directory and is the one door other crates use.
 
 mod create;
+mod files;
 mod find;
 pub(crate) mod life;
 mod process;
@@ -25,6 +26,7 @@ use crate::store;
 use crate::volume::Volumes;
 
 pub use create::Created;
+pub use files::CommitOptions;
 pub use process::Process;
 
 /// An engine on one root directory. Cheap to make and to clone; it holds no lock and no process.
@@ -64,10 +66,10 @@ pub struct RemoveOptions {
     pub volumes: bool,
 }
 
-/// Becomes a container's monitor when this process was executed as one. Every program on this crate calls it first
+/// Becomes a container's monitor, or a process that works on its files, when this process was executed as one. Every program on this crate calls it first
 /// thing in `main`, before it makes a thread.
 pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
-    crate::container::monitor::enter_if_asked(life::discard)
+    crate::container::monitor::enter_if_asked(life::discard).or_else(crate::container::files::enter_if_asked)
 }
 
 // === impl Engine ===

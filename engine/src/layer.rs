@@ -4,6 +4,7 @@
 //! is what overlayfs wants of a lower directory: whiteouts are 0:0 character devices, opaque directories carry
 //! `trusted.overlay.opaque`. Beside it are `layer.json`, and the marks `synced` and `pinned`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -15,9 +16,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) mod members;
-mod pack;
+pub(crate) mod pack;
 pub(crate) mod stream;
-mod unpack;
+pub(crate) mod unpack;
 
 pub use stream::Compression;
 
@@ -231,6 +232,31 @@ impl Layers {
         let contents = pack::pack(&fs, &mut sink, Treatment::Adopt).map_err(packing("new"))?;
         let diff = Digest::from_sha256(&sink.0.finalize());
         Ok(self.publish(scratch, diff, contents, None)?.diff)
+    }
+
+    /// Makes a layer of what an overlay's upper directory holds now, and leaves the directory as it is. `without` are
+    /// paths that do not belong to the layer.
+    pub fn copy(&self, upper: &Path, without: &BTreeSet<Vec<u8>>) -> Result<DiffId, LayerError> {
+        let fs: OwnedFd = File::open(upper).map_err(failure("open", &upper.display().to_string()))?.into();
+        let (reader, writer) = io::pipe().map_err(LayerError::Stream)?;
+        let (packed, received) = thread::scope(|scope| {
+            let packer = scope.spawn(move || {
+                let mut writer = io::BufWriter::with_capacity(1 << 18, writer);
+                pack::pack_without(&fs, &mut writer, Treatment::Read, without)
+                    .and_then(|_| writer.flush().map_err(PackError::Write))
+            });
+            let received = self.receive(reader, &Announced { is_kept: true, ..Announced::default() });
+            let packed = packer
+                .join()
+                .unwrap_or_else(|_| Err(PackError::Write(io::Error::other("the packer panicked"))));
+            (packed, received)
+        });
+        match (packed, received) {
+            // Who gave up reading has the better reason.
+            (Err(PackError::Write(_)), Err(error)) | (Ok(()), Err(error)) => Err(error),
+            (Err(error), _) => Err(packing("new")(error)),
+            (Ok(()), Ok(record)) => Ok(record.diff),
+        }
     }
 
     /// Writes the layer's tar, whose digest is the diff id.

@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("image", &["layer", "store", "sys"]),
     // What is asked of a network is part of a container's specification.
     ("network", &["container::spec", "store", "sys"]),
-    ("container", &["image::config", "network", "store", "sys", "volume"]),
+    ("container", &["image::config", "layer", "network", "store", "sys", "volume"]),
     ("builder", &["container::spec", "container::stdio", "image", "layer", "store", "sys"]),
     ("engine", &["builder", "container", "image", "layer", "network", "store", "volume"]),
     ("cli", &["builder", "container", "engine", "image", "network", "store", "volume"]),

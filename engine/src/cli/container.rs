@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::Purpose;
+use crate::cli::copy::{self, CommitArgs, CopyArgs, ExportArgs};
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
@@ -63,6 +64,17 @@ pub(super) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Copy files between a container and the host
+    Cp(CopyArgs),
+    /// Show what a container changed of its image
+    Diff {
+        /// The container
+        container: String,
+    },
+    /// Write a container's root file system to an archive
+    Export(ExportArgs),
+    /// Make an image of a container
+    Commit(CommitArgs),
     /// Show a container's published ports
     Port {
         /// The container
@@ -275,6 +287,10 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Attach(args) => attach(engine, &args),
         Verb::Logs(args) => logs(engine, &args),
         Verb::Top { container, options } => top(engine, &container, &options),
+        Verb::Cp(args) => copy::copy(engine, &args),
+        Verb::Diff { container } => copy::diff(engine, &container),
+        Verb::Export(args) => copy::export(engine, &args),
+        Verb::Commit(args) => copy::commit(engine, args),
         Verb::Port { container, port } => port_of(engine, &container, port.as_deref()),
     }
 }

@@ -28,6 +28,7 @@ pub use crate::container::protocol::ExitNews;
 pub use crate::container::terminal::DetachKeys;
 pub use exec::ExecIo;
 pub use pump::{AttachEnd, AttachOptions};
+pub(crate) use spawn::program;
 pub use spawn::{connect, monitor_program, spawn_monitor};
 
 /// A conversation with the monitor of one container.

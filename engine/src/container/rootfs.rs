@@ -4,6 +4,7 @@
 mod cgroups;
 mod dev;
 mod mount;
+mod rest;
 mod target;
 
 use std::fs;
@@ -25,13 +26,15 @@ use crate::volume;
 use mount::PLAIN;
 
 pub(crate) use dev::Terminal;
+pub(crate) use rest::{enter_at_rest, without_mounts};
 pub(crate) use target::{Missing, find_or_make, open};
 
 /// A root file system being put together.
 #[derive(Debug)]
 pub(crate) struct Rootfs {
     root: OwnedFd,
-    proc: OwnedFd,
+    /// None in a container at rest.
+    proc: Option<OwnedFd>,
     devpts: Option<OwnedFd>,
     empty: Option<OwnedFd>,
 }
@@ -117,7 +120,12 @@ impl Rootfs {
         let at = target::real_directory(root.as_fd(), "proc").at("prepare", "/proc")?;
         let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
         mount::attach(&proc, &at).at("mount", "/proc")?;
-        Ok(Self { root, proc, devpts: None, empty: None })
+        Ok(Self { root, proc: Some(proc), devpts: None, empty: None })
+    }
+
+    /// A root that is no more than its layers.
+    fn at_rest(root: OwnedFd) -> Self {
+        Self { root, proc: None, devpts: None, empty: None }
     }
 
     /// The root, as a directory to look paths up in.
@@ -191,42 +199,9 @@ impl Rootfs {
                     content(stage, &format!("{STAGED}{index}"), file, *mode, owner)?
                 }
             };
-            self.attach_requested(wanted, tree.as_fd())?;
+            attach_requested(self.root(), wanted, tree.as_fd())?;
         }
         Ok(())
-    }
-
-    fn attach_requested(&self, wanted: &ResolvedMount, tree: BorrowedFd<'_>) -> Result<(), LaunchError> {
-        let target = wanted.target.display();
-        let is_directory = file_type(tree).at("inspect", &target)? == FileType::Directory;
-        let missing = if is_directory { Missing::Directory } else { Missing::File };
-        let place = target::find_or_make(self.root(), &wanted.target, missing)
-            .at("create the mount point", &target)?;
-        // Whoever could cover a part of /proc could redirect what is written there (CVE-2019-16884).
-        let system = rustix::fs::fstatfs(&place).at("inspect", &target)?;
-        if system.f_type == PROC_SUPER_MAGIC {
-            return Err(LaunchError::Invalid(format!("cannot mount over {target}: it is inside /proc")));
-        }
-        let place_is_directory = file_type(place.as_fd()).at("inspect", &target)? == FileType::Directory;
-        if place_is_directory != is_directory {
-            let (what, other) = if is_directory { ("directory", "a file") } else { ("file", "a directory") };
-            return Err(LaunchError::Invalid(format!(
-                "cannot mount a {what} at {target}: there is {other} in the image"
-            )));
-        }
-        if matches!(wanted.source, ResolvedSource::Bind { seed: true, .. }) && is_directory {
-            let open = |directory: BorrowedFd<'_>| {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                rustix::fs::openat(directory, ".", flags, Mode::empty()).at("open the volume at", &target)
-            };
-            volume::seed(open(place.as_fd())?.as_fd(), open(tree)?.as_fd())
-                .at("fill the volume at", &target)?;
-        }
-        if wanted.read_only {
-            let change = Change { set: RDONLY, recursive: true, ..Change::default() };
-            sys::mount::change(tree, change).at("make read-only", &target)?;
-        }
-        mount::attach(tree, &place).at("mount at", &target)
     }
 
     /// A terminal of the container's own devpts.
@@ -247,13 +222,14 @@ impl Rootfs {
 
     /// Writes kernel parameters through the /proc made here, never through a path the image could have changed.
     pub(crate) fn write_sysctls(&self, sysctls: &[(String, String)]) -> Result<(), LaunchError> {
+        let Some(proc) = &self.proc else { return Ok(()) };
         for (name, value) in sysctls {
             let path = format!("sys/{}", name.replace('.', "/"));
             let resolve = rustix::fs::ResolveFlags::BENEATH
                 | rustix::fs::ResolveFlags::NO_SYMLINKS
                 | rustix::fs::ResolveFlags::NO_XDEV;
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = rustix::fs::openat2(&self.proc, path, flags, Mode::empty(), resolve)
+            let file = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)
                 .at("set the kernel parameter", name)?;
             rustix::io::write(&file, value.as_bytes()).at("set the kernel parameter", name)?;
         }
@@ -334,6 +310,42 @@ impl RootfsPlan {
     fn has_mount(&self, target: &str) -> bool {
         self.mounts.iter().any(|mount| mount.target == Path::new(target))
     }
+}
+
+/// Puts a mount that was asked for in its place, making the place when it is missing.
+fn attach_requested(
+    root: BorrowedFd<'_>,
+    wanted: &ResolvedMount,
+    tree: BorrowedFd<'_>,
+) -> Result<(), LaunchError> {
+    let target = wanted.target.display();
+    let is_directory = file_type(tree).at("inspect", &target)? == FileType::Directory;
+    let missing = if is_directory { Missing::Directory } else { Missing::File };
+    let place = target::find_or_make(root, &wanted.target, missing).at("create the mount point", &target)?;
+    // Whoever could cover a part of /proc could redirect what is written there (CVE-2019-16884).
+    let system = rustix::fs::fstatfs(&place).at("inspect", &target)?;
+    if system.f_type == PROC_SUPER_MAGIC {
+        return Err(LaunchError::Invalid(format!("cannot mount over {target}: it is inside /proc")));
+    }
+    let place_is_directory = file_type(place.as_fd()).at("inspect", &target)? == FileType::Directory;
+    if place_is_directory != is_directory {
+        let (what, other) = if is_directory { ("directory", "a file") } else { ("file", "a directory") };
+        return Err(LaunchError::Invalid(format!(
+            "cannot mount a {what} at {target}: there is {other} in the image"
+        )));
+    }
+    if matches!(wanted.source, ResolvedSource::Bind { seed: true, .. }) && is_directory {
+        let open = |directory: BorrowedFd<'_>| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::openat(directory, ".", flags, Mode::empty()).at("open the volume at", &target)
+        };
+        volume::seed(open(place.as_fd())?.as_fd(), open(tree)?.as_fd()).at("fill the volume at", &target)?;
+    }
+    if wanted.read_only {
+        let change = Change { set: RDONLY, recursive: true, ..Change::default() };
+        sys::mount::change(tree, change).at("make read-only", &target)?;
+    }
+    mount::attach(tree, &place).at("mount at", &target)
 }
 
 fn tmpfs_attributes(exec: bool, suid: bool, dev: bool) -> MountAttrFlags {

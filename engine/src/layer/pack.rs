@@ -1,7 +1,7 @@
 //! A layer directory becomes a tar, always the same one: sorted, PAX records only where ustar cannot say it, times
 //! in whole seconds, no user names, hard links kept, whiteouts as OCI writes them (image-spec, layer.md).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -35,6 +35,8 @@ pub(crate) enum Treatment {
     Read,
     /// It was an overlay's upper directory: what only that overlay needed goes, and so do sockets.
     Adopt,
+    /// It is no layer but files as a program sees them: overlayfs' marks have no meaning.
+    Plain,
 }
 
 /// Writes the tar of a layer directory.
@@ -43,19 +45,35 @@ pub(crate) fn pack(
     writer: &mut dyn Write,
     treatment: Treatment,
 ) -> Result<Contents, PackError> {
-    let mut packer = Packer {
-        writer,
-        treatment,
-        links: HashMap::new(),
-        contents: Contents::default(),
-        written: 0,
-        buffer: vec![0; BUFFER],
-    };
+    pack_without(root, writer, treatment, &BTreeSet::new())
+}
+
+/// Writes the tar of a layer directory, but for these paths and what is below them.
+pub(crate) fn pack_without(
+    root: &OwnedFd,
+    writer: &mut dyn Write,
+    treatment: Treatment,
+    without: &BTreeSet<Vec<u8>>,
+) -> Result<Contents, PackError> {
+    let mut packer = Packer::new(writer, treatment, without);
     packer.own_attributes(root, b"")?;
     packer.children(root, b"")?;
-    packer.write(&[0; 2 * BLOCK])?;
-    packer.contents.tar_size = packer.written;
-    Ok(packer.contents)
+    packer.finish()
+}
+
+/// Writes the tar of the file or tree that has this name in a directory (`.` is the directory itself), as if it had
+/// another name.
+pub(crate) fn pack_tree(
+    parent: &OwnedFd,
+    name: &[u8],
+    shown: &[u8],
+    writer: &mut dyn Write,
+) -> Result<Contents, PackError> {
+    let nothing = BTreeSet::new();
+    let mut packer = Packer::new(writer, Treatment::Plain, &nothing);
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(step("look at", shown))?;
+    packer.member(parent, shown, name, &stat)?;
+    packer.finish()
 }
 
 /// Names and values.
@@ -64,6 +82,7 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 struct Packer<'a> {
     writer: &'a mut dyn Write,
     treatment: Treatment,
+    without: &'a BTreeSet<Vec<u8>>,
     /// Where a file with several names was written first, by inode.
     links: HashMap<u64, Vec<u8>>,
     contents: Contents,
@@ -79,14 +98,43 @@ const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 
 // === impl Packer ===
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    fn new(writer: &'a mut dyn Write, treatment: Treatment, without: &'a BTreeSet<Vec<u8>>) -> Self {
+        Self {
+            writer,
+            treatment,
+            without,
+            links: HashMap::new(),
+            contents: Contents::default(),
+            written: 0,
+            buffer: vec![0; BUFFER],
+        }
+    }
+
+    fn finish(mut self) -> Result<Contents, PackError> {
+        self.write(&[0; 2 * BLOCK])?;
+        self.contents.tar_size = self.written;
+        Ok(self.contents)
+    }
+
     fn children(&mut self, directory: &OwnedFd, path: &[u8]) -> Result<(), PackError> {
         let mut whiteouts = Vec::new();
         let mut others = Vec::new();
         for name in names(directory).map_err(step("list", path))? {
-            let stat = rustix::fs::statat(directory, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(step("look at", &join(path, &name)))?;
-            if is_whiteout(&stat) { whiteouts.push(name) } else { others.push((name, stat)) }
+            let shown = join(path, &name);
+            if self.without.contains(&shown) {
+                continue;
+            }
+            let stat = match rustix::fs::statat(directory, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
+                // Programs at work remove files.
+                Err(Errno::NOENT) if self.treatment == Treatment::Plain => continue,
+                other => other.map_err(step("look at", &shown))?,
+            };
+            if is_whiteout(&stat) && self.treatment != Treatment::Plain {
+                whiteouts.push(name)
+            } else {
+                others.push((name, stat))
+            }
         }
         // Before their siblings, as readers that apply members in order want them.
         for name in whiteouts {
@@ -103,7 +151,7 @@ impl Packer<'_> {
         if kind == FileType::Socket {
             // A tar has no sockets; one that stayed would make this machine's image differ from all others.
             return match self.treatment {
-                Treatment::Read => Ok(()),
+                Treatment::Read | Treatment::Plain => Ok(()),
                 Treatment::Adopt => rustix::fs::unlinkat(parent, name, AtFlags::empty())
                     .map_err(step("remove the socket", path)),
             };
@@ -151,14 +199,15 @@ impl Packer<'_> {
         let mut name_with_slash = path.to_vec();
         name_with_slash.push(b'/');
         self.header(header(stat, EntryType::Directory, 0), &name_with_slash, b"", stat, &xattrs)?;
-        if opaque {
+        if opaque && self.treatment != Treatment::Plain {
             self.marker(&join(path, OPAQUE_NAME))?;
         }
         self.children(&directory, path)
     }
 
     fn file(&mut self, parent: &OwnedFd, path: &[u8], name: &[u8], stat: &Stat) -> Result<(), PackError> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME;
+        // Without blocking, should a pipe have taken its place a moment ago.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
         let file = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(step("open", path))?;
         let (xattrs, _) = self.own_attributes(&file, path)?;
         let size = stat.st_size.cast_unsigned();
@@ -308,7 +357,7 @@ impl Packer<'_> {
 
     /// Takes overlayfs' own attributes from what cannot be opened: a link or a device.
     fn unopened_attributes(&self, parent: &OwnedFd, path: &[u8], name: &[u8]) -> Result<(), PackError> {
-        if self.treatment == Treatment::Read {
+        if self.treatment != Treatment::Adopt {
             return Ok(());
         }
         let fail = step("read the attributes of", path);

@@ -210,7 +210,6 @@ pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
 }
 
 /// Puts this thread into a mount namespace of its own.
-#[cfg(test)]
 pub(crate) fn new_mount_namespace() -> io::Result<()> {
     // SAFETY: mounts are no memory.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };

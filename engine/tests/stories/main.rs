@@ -3,6 +3,7 @@
 
 mod build;
 mod cgroup;
+mod copy;
 mod exec;
 mod fault;
 mod image;

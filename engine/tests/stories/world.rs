@@ -143,6 +143,12 @@ impl World {
         }
     }
 
+    /// Waits until a file is there in a container.
+    pub(crate) fn await_file(&self, container: &str, path: &str) {
+        let script = format!("until [ -e {path} ]; do usleep 10000; done");
+        self.rengine(["exec", container, "sh", "-c", &script]).succeeds();
+    }
+
     fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
         command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG").stdin(stdin);

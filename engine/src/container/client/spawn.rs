@@ -29,6 +29,11 @@ pub fn monitor_program(program: &Path) {
     let _ = PROGRAM.set(program.to_owned());
 }
 
+/// The executable that becomes a monitor: this one, unless another was named.
+pub(crate) fn program() -> &'static Path {
+    PROGRAM.get().map_or(Path::new("/proc/self/exe"), PathBuf::as_path)
+}
+
 /// Starts a monitor for a container that has none, or joins the one another command has just started. The container
 /// starts when [`Connection::started`] or [`Connection::subscribe`] is called.
 ///
@@ -137,8 +142,7 @@ fn launch(
     lock: &Lock,
     listener: &UnixListener,
 ) -> io::Result<()> {
-    let program = PROGRAM.get().map_or(Path::new("/proc/self/exe"), PathBuf::as_path);
-    let program = self_exec::read_only_program(program)?;
+    let program = self_exec::read_only_program(program())?;
     let descriptors = [connection.as_fd(), lock.file().as_fd(), listener.as_fd()];
     let numbers = descriptors.map(|descriptor| descriptor.as_raw_fd().to_string());
     let mut args: Vec<&OsStr> = vec![root.state().as_os_str(), OsStr::new(id.as_str())];

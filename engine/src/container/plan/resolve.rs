@@ -58,13 +58,7 @@ impl LaunchPlan {
         let privileged = spec.security.privileged;
         let bare = privileged || spec.security.unmask_system_paths;
         let directory = root.container(&record.id);
-        let mut mounts = network_files(root, record);
-        for mount in &spec.mounts {
-            mounts.retain(|known: &ResolvedMount| known.target != mount.target);
-            mounts.push(resolve_mount(root, mount)?);
-        }
-        // A deep target must come after the mount it lies in.
-        mounts.sort_by_key(|mount| mount.target.components().count());
+        let mounts = mounts(root, record)?;
         let rootfs = RootfsPlan {
             lower: record.lower.clone(),
             upper: directory.join("upper"),
@@ -91,6 +85,35 @@ impl LaunchPlan {
             device_rules,
         })
     }
+}
+
+impl RootfsPlan {
+    /// The plan of the root of a container at rest: layers and mounts.
+    ///
+    /// # Errors
+    /// When a volume is gone.
+    pub fn at_rest(root: &Root, record: &ContainerRecord) -> Result<Self, LaunchError> {
+        let directory = root.container(&record.id);
+        Ok(Self {
+            lower: record.lower.clone(),
+            upper: directory.join("upper"),
+            work: directory.join("work"),
+            read_only: record.spec.read_only,
+            mounts: mounts(root, record)?,
+            ..Self::default()
+        })
+    }
+}
+
+/// Everything mounted into a container, shallow targets first: a deep one must come after the mount it lies in.
+fn mounts(root: &Root, record: &ContainerRecord) -> Result<Vec<ResolvedMount>, LaunchError> {
+    let mut mounts = network_files(root, record);
+    for mount in &record.spec.mounts {
+        mounts.retain(|known: &ResolvedMount| known.target != mount.target);
+        mounts.push(resolve_mount(root, mount)?);
+    }
+    mounts.sort_by_key(|mount| mount.target.components().count());
+    Ok(mounts)
 }
 
 fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {

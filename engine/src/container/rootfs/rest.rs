@@ -1,0 +1,51 @@
+//! The root of a container at rest: its layers and what is bound into it, for whoever reads and writes its files.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use crate::container::failure::{AtStep, LaunchError};
+use crate::container::plan::{ResolvedSource, RootfsPlan};
+use crate::container::record::ContainerRecord;
+use crate::container::rootfs::{Rootfs, attach_requested, mount};
+use crate::paths::Root;
+
+/// Turns this process's root into the container's, in the mount namespace it is in, which must be its own. With
+/// `bare`, without what is bound into it. What exists only while the container runs is not there: kernel file
+/// systems, memory, secrets.
+pub(crate) fn enter_at_rest(root: &Root, record: &ContainerRecord, bare: bool) -> Result<(), LaunchError> {
+    let plan = RootfsPlan::at_rest(root, record)?;
+    // Before the host's tree goes private, as in a start: a shared source is cloned as it is.
+    let sources = if bare { Vec::new() } else { sources(&plan)? };
+    Rootfs::isolate()?;
+    let RootfsPlan { lower, upper, work, volatile, .. } = &plan;
+    let overlay = mount::Overlay { lower, upper, work, volatile: *volatile };
+    let top = overlay.mount().at("mount the layers at", upper.display())?;
+    for (wanted, tree) in plan.mounts.iter().zip(&sources) {
+        if let Some(tree) = tree {
+            attach_requested(top.as_fd(), wanted, tree.as_fd())?;
+        }
+    }
+    Rootfs::at_rest(top).pivot(&plan).map(drop)
+}
+
+/// What the plan binds. A source that is gone leaves its place empty, which a start would refuse.
+fn sources(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
+    let clone = |path: &Path, recursive| match mount::clone_path(path, recursive) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some).at("bind", path.display()),
+    };
+    let bound = plan.mounts.iter().map(|mount| match &mount.source {
+        ResolvedSource::Bind { path, recursive, .. } => clone(path, *recursive),
+        ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => Ok(None),
+    });
+    bound.collect()
+}
+
+/// The root as its layers alone show it, without anything that is mounted below it.
+pub(crate) fn without_mounts(top: &OwnedFd) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let alone = mount::clone_fd(top.as_fd(), false)?;
+    rustix::fs::openat(&alone, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
