@@ -33,24 +33,34 @@ mod digests;
 mod error;
 mod execute;
 mod expand;
+mod explain;
+mod export;
 mod fault;
 mod files;
+mod garbage;
 mod glob;
 mod graph;
 mod ignore;
 mod instruction;
+mod intake;
 mod lexer;
 mod lint;
 mod mount;
 mod owner;
 mod parser;
 pub mod progress;
+mod remote;
 mod report;
 mod run;
+mod ssh;
 mod stack;
 mod stage;
 
 pub use error::BuildError;
+pub use export::{write_directory, write_tar};
+pub use garbage::{Garbage, Kept, KeptKind};
+pub(crate) use garbage::{kept, remove};
+pub use intake::Intake;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]
@@ -79,8 +89,14 @@ pub struct BuildRequest {
     pub run: RunOptions,
     /// Secrets that `RUN --mount=type=secret` may ask for.
     pub secrets: Vec<Secret>,
+    /// Sockets of SSH agents that `RUN --mount=type=ssh` may ask for, by their ids; the usual one is `default`.
+    pub ssh: BTreeMap<String, PathBuf>,
     /// What becomes of names in `--chown` that the image does not know.
     pub unknown_owners: UnknownOwners,
+    /// Whether no file of a new layer is younger than SOURCE_DATE_EPOCH.
+    pub clamp_times: bool,
+    /// Whether it is told what has changed for each step that is not cached.
+    pub explain: bool,
 }
 
 /// Where a build's instructions come from.
@@ -284,6 +300,8 @@ pub struct Warning {
     pub message: String,
     /// The line, from 1.
     pub line: usize,
+    /// `Dockerfile:3` and the lines around, the one meant marked by `>>>`.
+    pub excerpt: String,
 }
 
 /// What people want to see after a failed build: the end of the output and the place in the Dockerfile.
@@ -304,10 +322,53 @@ pub fn build(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Image> {
+    let image = carry_out(root, runner, request, Purpose::Image, events)?;
+    image.ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the build ended without an image"))
+}
+
+/// Looks at a Dockerfile as a build would, and tells of every rule it does not keep. Nothing is run or written.
+pub fn check(
+    root: &Root,
+    runner: &dyn Runner,
+    request: &BuildRequest,
+    events: &mut dyn FnMut(BuildEvent),
+) -> crate::Result<()> {
+    carry_out(root, runner, request, Purpose::Check, events).map(drop)
+}
+
+/// The stages of a Dockerfile that can be built, and which one is when none is asked for.
+pub fn targets(request: &BuildRequest) -> crate::Result<Vec<(String, bool)>> {
+    let (text, _) = read_dockerfile(request)?;
+    let dockerfile = parser::parse(&text.text).map_err(|fault| BuildError::Dockerfile {
+        place: text.place(&fault),
+        message: fault.message.clone(),
+    })?;
+    let last = dockerfile.stages.len().saturating_sub(1);
+    let name =
+        |number: usize, stage: &instruction::Stage| stage.name.clone().unwrap_or_else(|| number.to_string());
+    Ok(dockerfile.stages.iter().enumerate().map(|(at, stage)| (name(at, stage), at == last)).collect())
+}
+
+/// What a Dockerfile is read for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To build an image.
+    Image,
+    /// To see what is wrong with it.
+    Check,
+}
+
+fn carry_out(
+    root: &Root,
+    runner: &dyn Runner,
+    request: &BuildRequest,
+    purpose: Purpose,
+    events: &mut dyn FnMut(BuildEvent),
+) -> crate::Result<Option<Image>> {
     let (text, file) = read_dockerfile(request)?;
     let (sender, receiver) = channel();
-    let reporter: Reporter<Message> = Reporter::to(sender.clone());
-    let dockerfile = parse_dockerfile(&text, &reporter, &receiver, events)?;
+    let reporter: Reporter<Message> = Reporter::to(sender.clone(), text.clone());
+    let dockerfile = parse_dockerfile(&text, request, &reporter, &receiver, events)?;
     let target = graph::target_of(&dockerfile, request.target.as_deref()).ok_or_else(|| {
         let known = dockerfile.stages.iter().filter_map(|stage| stage.name.clone()).collect();
         BuildError::Target { target: request.target.clone().unwrap_or_default(), known }
@@ -331,6 +392,9 @@ pub fn build(
         context,
         cache: Cache::at(root).map_err(store("open the build cache"))?,
         digests: Digests::open(digests_file(root, &request.context)),
+        place: format!("{} {}", request.context.display(), text.name),
+        is_check: purpose == Purpose::Check,
+        epoch: epoch(request),
         now: now(request),
         reporter,
         made: HashMap::new(),
@@ -348,9 +412,15 @@ pub fn build(
     })?;
     build.made = plan.stages.node_weights().map(|stage| (stage.number, OnceLock::new())).collect();
     let result = execute::run(&build, &plan, (sender, &receiver), events);
-    build.digests.save();
+    // What was unpacked for this build alone is never seen again.
+    if !request.context.starts_with(root.scratch()) {
+        build.digests.save();
+    }
     result.map_err(|broken| fail(&text, *broken, events))?;
-    let image = export(&build, plan.stages[plan.target].number);
+    if build.is_check {
+        return Ok(None);
+    }
+    let image = export(&build, plan.stages[plan.target].number).map(Some);
     while let Ok(Message::Event(event)) = receiver.try_recv() {
         events(event);
     }
@@ -374,19 +444,21 @@ fn read_dockerfile(request: &BuildRequest) -> Result<(Source, Option<PathBuf>), 
 
 fn parse_dockerfile(
     text: &Source,
+    request: &BuildRequest,
     reporter: &Reporter<Message>,
     receiver: &Receiver<Message>,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Dockerfile> {
     let work = reporter.start(format!("[internal] load build definition from {}", text.name));
     let parsed = parser::parse(&text.text);
-    match &parsed {
-        Ok(dockerfile) => {
-            work.done();
-            lint::check(dockerfile, reporter);
+    work.done();
+    let parsed = parsed.and_then(|mut dockerfile| {
+        if let Some(rules) = request.args.get("BUILDKIT_DOCKERFILE_CHECK") {
+            dockerfile.check = Some(rules.clone());
         }
-        Err(_) => work.done(),
-    }
+        lint::check(&dockerfile, reporter)?;
+        Ok(dockerfile)
+    });
     while let Ok(Message::Event(event)) = receiver.try_recv() {
         events(event);
     }
@@ -509,9 +581,14 @@ fn digests_file(root: &Root, context: &std::path::Path) -> PathBuf {
     root.build_cache().join("digests").join(crate::id::Digest::of(path.as_os_str().as_encoded_bytes()).hex())
 }
 
+/// SOURCE_DATE_EPOCH, in seconds.
+fn epoch(request: &BuildRequest) -> Option<i64> {
+    request.args.get("SOURCE_DATE_EPOCH")?.parse().ok()
+}
+
 /// The time of new files and layers: SOURCE_DATE_EPOCH, or now.
 fn now(request: &BuildRequest) -> Timespec {
-    if let Some(seconds) = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok()) {
+    if let Some(seconds) = epoch(request) {
         return Timespec { tv_sec: seconds, tv_nsec: 0 };
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -536,7 +613,10 @@ impl BuildRequest {
             platform: None,
             run: RunOptions::default(),
             secrets: Vec::new(),
+            ssh: BTreeMap::new(),
             unknown_owners: UnknownOwners::Fail,
+            clamp_times: false,
+            explain: false,
         }
     }
 }

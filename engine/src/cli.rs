@@ -1,6 +1,7 @@
 //! The command line of `rengine`: docker's verbs, flags and exit codes.
 
 mod build;
+mod cache;
 mod container;
 mod copy;
 mod image;
@@ -115,7 +116,9 @@ enum BuilderCommand {
     /// Build an image from a Dockerfile
     Build(Box<build::BuildArgs>),
     /// Remove what the builder keeps
-    Prune(build::PruneArgs),
+    Prune(cache::PruneArgs),
+    /// Show what the builder keeps
+    Du(cache::UsageArgs),
 }
 
 /// Docker's exit code for a failure of the engine rather than of the container.
@@ -199,8 +202,9 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::ImageGroup(ImageCommand::Inspect(args)) => inspect::images(engine, &args),
         Command::Network(verb) => network::run(engine, verb),
         Command::Volume(verb) => volume::run(engine, verb),
-        Command::Builder(BuilderCommand::Build(args)) => build::run(engine, *args),
-        Command::Builder(BuilderCommand::Prune(args)) => build::prune(engine, &args),
+        Command::Builder(BuilderCommand::Build(args)) => build::run(engine, &args),
+        Command::Builder(BuilderCommand::Prune(args)) => cache::prune(engine, &args),
+        Command::Builder(BuilderCommand::Du(args)) => cache::usage(engine, &args),
         Command::System(verb) => system::run(engine, &verb),
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),

@@ -10,13 +10,17 @@ mod archive;
 pub mod change;
 pub mod config;
 pub mod credentials;
+mod hosts;
+pub(crate) mod http;
 mod import;
 mod manifest;
 pub mod platform;
 mod record;
 pub mod reference;
 mod registry;
+mod remote;
 mod transfer;
+mod upload;
 
 pub use archive::ArchiveError;
 pub use config::ImageConfig;
@@ -25,6 +29,7 @@ pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::Reference;
 pub use registry::RegistryError;
+pub use remote::{FoundImage, RemoteManifest};
 
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::change::ChangeError;
@@ -370,6 +375,12 @@ impl Images {
         Ok(rows)
     }
 
+    /// The media type, digest and size of the image's manifest, as `save` writes it.
+    pub fn descriptor(&self, image: &Image) -> Result<(String, Digest, u64), ImageError> {
+        let (manifest, raw) = self.portable_manifest(image)?;
+        Ok((manifest.media_type, Digest::of(&raw), raw.len() as u64))
+    }
+
     /// What overlayfs stacks for this image, topmost first. Never empty.
     pub fn lower_dirs(&self, image: &Image) -> Vec<PathBuf> {
         let layers = self.layers();
@@ -482,6 +493,11 @@ impl Images {
 
     fn delete(&self, id: &ImageId) -> Result<(), ImageError> {
         ImageRecord::remove(&self.root, id).map_err(failure("remove", id.as_str()))
+    }
+
+    /// Removes layers and blobs that neither an image nor the build cache names.
+    pub(crate) fn collect_unnamed(&self) -> Result<(), ImageError> {
+        self.collect(true).map(drop)
     }
 
     /// Removes layers and blobs that no image names. While somebody makes an image nothing is removed: the next

@@ -12,7 +12,14 @@ use crate::store::{Durability, private_directory, read_json, write_json};
 
 /// Everything a layer depends on, in one digest.
 #[derive(Debug, Clone)]
-pub(crate) struct Key(Sha256);
+pub(crate) struct Key {
+    hash: Sha256,
+    /// The parts that people know by a name, to say which of them has changed.
+    parts: Parts,
+}
+
+/// What a step depended on: names for people, and something that changes with the value.
+pub(crate) type Parts = Vec<(String, String)>;
 
 /// The layer an instruction made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,31 +47,51 @@ const VERSION: u32 = 1;
 impl Key {
     /// A key of this kind of instruction.
     pub(crate) fn of(kind: &str) -> Self {
-        Self(Sha256::new()).with("version 1").with(kind)
+        Self { hash: Sha256::new(), parts: Vec::new() }.with("version 1").with(kind)
+    }
+
+    /// The key with a further part that has a name for people.
+    pub(crate) fn named(mut self, name: impl Into<String>, part: impl AsRef<[u8]>) -> Self {
+        self.parts.push((name.into(), Digest::of(part.as_ref()).short().to_owned()));
+        self.with(part)
+    }
+
+    /// The parts with names.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// The key with a further part. Parts never run into each other.
     pub(crate) fn with(mut self, part: impl AsRef<[u8]>) -> Self {
         let part = part.as_ref();
-        self.0.update((part.len() as u64).to_le_bytes());
-        self.0.update(part);
+        self.hash.update((part.len() as u64).to_le_bytes());
+        self.hash.update(part);
         self
     }
 
     /// The key with a list of parts, which is one part.
     pub(crate) fn with_all<T: AsRef<[u8]>>(self, parts: impl IntoIterator<Item = T>) -> Self {
-        let mut list = Sha256::new();
-        for part in parts {
-            list.update((part.as_ref().len() as u64).to_le_bytes());
-            list.update(part.as_ref());
-        }
-        self.with(list.finalize())
+        self.with(list(parts))
+    }
+
+    /// The key with a list of parts that has a name for people.
+    pub(crate) fn named_all<T: AsRef<[u8]>>(self, name: &str, parts: impl IntoIterator<Item = T>) -> Self {
+        self.named(name, list(parts))
     }
 
     /// The key's digest.
     pub(crate) fn digest(&self) -> Digest {
-        Digest::from_sha256(&self.0.clone().finalize())
+        Digest::from_sha256(&self.hash.clone().finalize())
     }
+}
+
+fn list<T: AsRef<[u8]>>(parts: impl IntoIterator<Item = T>) -> [u8; 32] {
+    let mut list = Sha256::new();
+    for part in parts {
+        list.update((part.as_ref().len() as u64).to_le_bytes());
+        list.update(part.as_ref());
+    }
+    list.finalize().into()
 }
 
 // === impl Cache ===
@@ -80,7 +107,13 @@ impl Cache {
     /// What was made under this key, as long as its layer is here.
     pub(crate) fn find(&self, key: &Key) -> Option<Record> {
         let record: Record = read_json(&self.path(key)).ok().flatten()?;
-        (record.version == VERSION && self.layers.contains(&record.diff)).then_some(record)
+        if record.version != VERSION || !self.layers.contains(&record.diff) {
+            return None;
+        }
+        // What is wanted is young. A time that cannot be set is no reason to build again.
+        let file = std::fs::File::options().write(true).open(self.path(key));
+        let _ = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        Some(record)
     }
 
     /// Remembers what was made under this key.
@@ -100,6 +133,22 @@ impl Cache {
         };
         write_json(&self.path(key), &record, Durability::Rename)
             .map_err(|error| crate::Error::failed("keep a build cache record", error))
+    }
+
+    /// What the step at this place depended on when it was last made.
+    pub(crate) fn last(&self, place: &str) -> Option<Parts> {
+        read_json(&self.last_path(place)).ok().flatten()
+    }
+
+    /// Remembers what the step at this place depended on.
+    pub(crate) fn remember(&self, place: &str, parts: &Parts) {
+        // It is only for explanations: a build does not fail for want of one.
+        let _ = private_directory(&self.directory.with_file_name("last"))
+            .and_then(|()| write_json(&self.last_path(place), parts, Durability::Rename));
+    }
+
+    fn last_path(&self, place: &str) -> PathBuf {
+        self.directory.with_file_name("last").join(Digest::of(place.as_bytes()).hex())
     }
 
     fn path(&self, key: &Key) -> PathBuf {

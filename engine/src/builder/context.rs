@@ -144,6 +144,27 @@ impl Tree {
         Ok(hash.finalize().into())
     }
 
+    /// Each copied file with the digest of its content, for people to see which one has changed.
+    pub(crate) fn parts(&self, selected: &[Selected], digests: &Digests) -> Vec<(String, String)> {
+        let mut files: Vec<(&Path, &Metadata)> = Vec::new();
+        let mut names = Vec::new();
+        for source in selected {
+            let name = source.name.as_ref().map(|name| lossy(name)).unwrap_or_default();
+            if source.entry.metadata.is_file() {
+                files.push((&source.entry.host, &source.entry.metadata));
+                names.push(name.clone());
+            }
+            for node in source.nodes.iter().filter(|node| node.entry.metadata.is_file()) {
+                files.push((&node.entry.host, &node.entry.metadata));
+                names.push(Path::new(&name).join(&node.path).display().to_string());
+            }
+        }
+        // A file that cannot be read any more is the copy's business.
+        let sums = digests.of(&files).unwrap_or_default();
+        let short = |sum: &Sum| sum.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        names.into_iter().zip(&sums).map(|(name, sum)| (name, short(sum))).collect()
+    }
+
     fn add(&self, hash: &mut Sha256, entry: &Entry, sums: &mut dyn Iterator<Item = Sum>) -> io::Result<()> {
         let metadata = &entry.metadata;
         let kind = metadata.file_type();

@@ -46,6 +46,12 @@ pub(crate) struct Build<'a> {
     pub(crate) cache: Cache,
     /// Digests of files seen before.
     pub(crate) digests: Digests,
+    /// Which context and Dockerfile this is, to compare with the last build of them.
+    pub(crate) place: String,
+    /// Whether nothing is made: the Dockerfile is only looked at.
+    pub(crate) is_check: bool,
+    /// SOURCE_DATE_EPOCH.
+    pub(crate) epoch: Option<i64>,
     /// What new files get as their time, and new layers as their date.
     pub(crate) now: Timespec,
     /// Where events go.

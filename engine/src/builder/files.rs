@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use super::UnknownOwners;
 use super::archive;
 use super::cache::Key;
 use super::context::{SelectError, Selected, Tree};
@@ -16,11 +15,15 @@ use super::instruction::{Copy, Step};
 use super::owner;
 use super::stack::Stack;
 use super::stage::{StageRun, fault};
+use super::{UnknownOwners, lint, remote};
+use crate::id::Digest;
 
 /// A COPY or ADD with every word expanded and every source looked up.
 struct Prepared {
     tree: Tree,
     sources: Vec<Selected>,
+    /// Which of the sources are unpacked if they are archives.
+    unpacks: Vec<bool>,
     texts: Vec<(String, String)>,
     destination: std::path::PathBuf,
     into: bool,
@@ -45,10 +48,10 @@ impl StageRun<'_> {
         };
         let key = prepared.key.clone();
         let entry = prepared.entry.clone();
-        let unpacks = copy.is_add && copy.unpack != Some(false);
-        let origin = self.layer(step, &key, work, |stage, upper, _| {
+        let details = || prepared.tree.parts(&prepared.sources, &self.build.digests);
+        let origin = self.layer(step, &key, work, &details, |stage, upper, _| {
             prepared
-                .write(upper, stage.build.now, unpacks)
+                .write(upper, stage.build.now)
                 .map_err(Trouble::io(format!("copy to {}", prepared.destination.display())))
         })?;
         self.add(origin, entry);
@@ -65,16 +68,21 @@ impl StageRun<'_> {
             texts.iter().map(|text| Ok(self.expand(step, text)?.text)).collect()
         };
         let sources = words(&copy.sources)?;
-        if let Some(address) = sources.iter().find(|source| copy.is_add && is_address(source)) {
-            let message = format!("ADD of an address is not supported: {address}");
-            return Err(Trouble::Step(crate::Error::new(crate::Kind::Unsupported, message)));
-        }
+        let checksum = self.checksum(step, copy, &sources)?;
         let exclude = words(&copy.exclude)?;
         let exclude = Ignore::from_patterns(exclude.iter().map(String::as_str))
             .map_err(|error| fault(step, format!("--exclude: {error}")))?;
         let mut selected = Vec::new();
+        let mut unpacks = Vec::new();
         for source in &sources {
+            if copy.is_add && (remote::is_http(source) || remote::is_git(source)) {
+                selected.extend(self.fetched(source, checksum.as_ref())?);
+                // A file from elsewhere stays what it is unless told otherwise.
+                unpacks.resize(selected.len(), copy.unpack == Some(true));
+                continue;
+            }
             selected.extend(tree.select(source, &exclude, copy.parents).map_err(|error| not_copied(&error))?);
+            unpacks.resize(selected.len(), copy.is_add && copy.unpack != Some(false));
         }
         let texts = self.heredocs(step, copy)?;
         let written = self.expand(step, &copy.destination)?.text;
@@ -90,26 +98,90 @@ impl StageRun<'_> {
         let mode = chmod.as_deref().map(Chmod::parse).transpose().map_err(|message| fault(step, message))?;
         let digest =
             tree.digest(&selected, &self.build.digests).map_err(Trouble::io("read the files to copy"))?;
-        let base = if copy.link { Key::of("link") } else { Key::of(verb).with_all(self.chain()) };
+        let base = if copy.link { self.times(Key::of("link")) } else { self.key(verb) };
         let key = base
-            .with(digest)
-            .with_all(texts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]))
-            .with(destination.as_os_str().as_encoded_bytes())
-            .with([u8::from(into), u8::from(copy.is_add), u8::from(copy.unpack == Some(false))])
-            .with(owner.map(|owner| format!("{}:{}", owner.uid, owner.gid)).unwrap_or_default())
-            .with(chmod.as_deref().unwrap_or_default());
+            .named("the files", digest)
+            .named_all(
+                "the here-documents",
+                texts.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]),
+            )
+            .named("the destination", destination.as_os_str().as_encoded_bytes())
+            .with([u8::from(into), u8::from(copy.is_add)])
+            .with(unpacks.iter().map(|unpacks| u8::from(*unpacks)).collect::<Vec<u8>>())
+            .named("--chown", owner.map(|owner| format!("{}:{}", owner.uid, owner.gid)).unwrap_or_default())
+            .named("--chmod", chmod.as_deref().unwrap_or_default());
         let mut entry = verb.to_owned();
         for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
             if let Some(value) = value {
                 entry.push_str(&format!(" --{flag}={value}"));
             }
         }
-        sources.iter().for_each(|source| entry.push_str(&format!(" {source}")));
+        sources.iter().for_each(|source| entry.push_str(&format!(" {}", remote::shown(source))));
         texts.iter().for_each(|(name, _)| entry.push_str(&format!(" <<{name}")));
         entry.push_str(&format!(" {written} # buildkit"));
         let changes =
             Changes { owner, chmod: mode, keep_owners: tree.keeps_owners, replace_directories: false };
-        Ok(Prepared { tree, sources: selected, texts, destination, into, lower, changes, key, entry })
+        let sources = selected;
+        Ok(Prepared { tree, sources, unpacks, texts, destination, into, lower, changes, key, entry })
+    }
+
+    /// What `--checksum` says the one file from elsewhere is.
+    fn checksum(&self, step: &Step, copy: &Copy, sources: &[String]) -> Result<Option<Digest>, Trouble> {
+        let Some(text) = &copy.checksum else { return Ok(None) };
+        let text = self.expand(step, text)?.text;
+        match sources {
+            [source] if remote::is_http(source) && !remote::is_git(source) => {}
+            [_] => return Err(fault(step, "--checksum is for an http or https address only")),
+            _ => return Err(fault(step, "--checksum is for one source only")),
+        }
+        let digest = text.parse().map_err(|error| fault(step, format!("--checksum={text}: {error}")))?;
+        Ok(Some(digest))
+    }
+
+    /// The file at an address, fetched.
+    fn fetched(&self, source: &str, checksum: Option<&Digest>) -> Result<Vec<Selected>, Trouble> {
+        if remote::is_git(source) {
+            return Err(remote::no_git(source).into());
+        }
+        let authorization = self.authorization(source)?;
+        let cache = self.build.root.build_cache();
+        let fetched = remote::fetch(&cache, source, checksum, authorization.as_deref())?;
+        let stack = Stack::of(vec![fetched.directory]);
+        let tree = Tree { stack, ignore: Ignore::default(), keeps_owners: false };
+        tree.select(&literal(&fetched.name), &Ignore::default(), false).map_err(|error| not_copied(&error))
+    }
+
+    /// What a server wants to see: the secrets HTTP_AUTH_HEADER_<host> and HTTP_AUTH_TOKEN_<host>, as BuildKit
+    /// names them.
+    fn authorization(&self, source: &str) -> Result<Option<String>, Trouble> {
+        let host = source.split('/').nth(2).unwrap_or_default();
+        let host = host.rsplit('@').next().unwrap_or(host);
+        for (start, scheme) in [("HTTP_AUTH_HEADER_", ""), ("HTTP_AUTH_TOKEN_", "Bearer ")] {
+            let id = format!("{start}{host}");
+            if let Some(value) = self.secret(&id)? {
+                return Ok(Some(format!("{scheme}{}", String::from_utf8_lossy(&value).trim())));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at a COPY without copying: its words, and whether what it names is there to be copied.
+    pub(super) fn check_copy(&self, step: &Step, copy: &Copy) -> Result<(), Trouble> {
+        let mut words = Vec::new();
+        for text in &copy.sources {
+            words.push(self.expand(step, text)?.text);
+        }
+        for text in copy.exclude.iter().chain([&copy.destination]).chain(&copy.chown).chain(&copy.chmod) {
+            self.expand(step, text)?;
+        }
+        let verb = if copy.is_add { "Add" } else { "Copy" };
+        for word in words.iter().filter(|word| copy.from.is_none() && !remote::is_http(word)) {
+            let result = self.build.context.select(word, &Ignore::default(), copy.parents);
+            if matches!(result, Err(SelectError::Ignored(_))) {
+                lint::ignored_file(&self.build.reporter, step.lines.0, verb, word);
+            }
+        }
+        Ok(())
     }
 
     /// The names and texts of here-documents, expanded unless they were quoted.
@@ -193,11 +265,11 @@ impl StageRun<'_> {
 
 impl Prepared {
     /// Writes the layer. Returns whether the files stayed as they were while they were copied.
-    fn write(&self, upper: &Path, now: rustix::fs::Timespec, unpacks: bool) -> io::Result<bool> {
+    fn write(&self, upper: &Path, now: rustix::fs::Timespec) -> io::Result<bool> {
         let mut writer = Writer::new(upper, &self.lower, self.changes.clone(), now)?;
-        for source in &self.sources {
+        for (source, unpacks) in self.sources.iter().zip(&self.unpacks) {
             let is_file = source.entry.metadata.is_file();
-            if unpacks
+            if *unpacks
                 && is_file
                 && !self.tree.keeps_owners
                 && let Some(archive) = archive::open(&source.entry.host)?
@@ -216,8 +288,10 @@ impl Prepared {
     }
 }
 
-fn is_address(source: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|scheme| source.starts_with(scheme))
+/// A path as a pattern that means nothing else.
+pub(super) fn literal(path: &str) -> String {
+    let escaped = |c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c]);
+    path.chars().flat_map(escaped).collect()
 }
 
 fn not_copied(error: &SelectError) -> Trouble {

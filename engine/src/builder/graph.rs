@@ -37,6 +37,8 @@ pub(crate) struct Planned {
     pub(crate) base: Source,
     /// The base as the Dockerfile has it, variables expanded.
     pub(crate) base_name: String,
+    /// Whether FROM names a platform of its own.
+    pub(crate) has_platform: bool,
     /// FROM's lines.
     pub(crate) lines: (usize, usize),
     /// The base's ONBUILD triggers and its own instructions.
@@ -147,9 +149,17 @@ impl Planner<'_> {
             None if self.dockerfile.stages.len() > 1 => format!("stage-{number}"),
             None => String::new(),
         };
-        let name = stage.name.clone();
-        let node =
-            self.stages.add_node(Planned { number, title, name, base, base_name, lines, steps, sources });
+        let node = self.stages.add_node(Planned {
+            number,
+            title,
+            name: stage.name.clone(),
+            base,
+            base_name,
+            has_platform: stage.platform.is_some(),
+            lines,
+            steps,
+            sources,
+        });
         for need in needed {
             self.stages.update_edge(need, node, ());
         }

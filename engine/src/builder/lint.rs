@@ -3,8 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::BuildEvent;
-use super::instruction::{CommandLine, Dockerfile, Instruction, Stage, Step};
+use super::execute::Build;
+use super::fault::Fault;
+use super::graph::Planned;
+use super::instruction::{CommandLine, Dockerfile, Instruction, Step};
 use super::report::Reporter;
+use crate::image::Platform;
+
+mod from;
 
 /// A rule that was not kept, as a value.
 type Finding = (&'static str, usize, String);
@@ -13,13 +19,50 @@ type Finding = (&'static str, usize, String);
 const SECRET_WORDS: [&str; 7] = ["apikey", "auth", "credential", "key", "password", "secret", "token"];
 
 /// Tells of everything in a Dockerfile that can be seen without building it.
-pub(crate) fn check<M: From<BuildEvent>>(dockerfile: &Dockerfile, reporter: &Reporter<M>) {
+///
+/// # Errors
+/// When the Dockerfile says that what is found is an error (`# check=error=true`).
+pub(crate) fn check<M: From<BuildEvent>>(
+    dockerfile: &Dockerfile,
+    reporter: &Reporter<M>,
+) -> Result<(), Fault> {
     let skipped = skipped(dockerfile.check.as_deref());
-    for (rule, line, message) in findings(dockerfile) {
-        if !skipped.contains("all") && !skipped.contains(&rule.to_ascii_lowercase()) {
-            reporter.warn(rule, line, message);
-        }
+    let mut found = findings(dockerfile);
+    found.retain(|(rule, _, _)| !skipped.contains("all") && !skipped.contains(&rule.to_ascii_lowercase()));
+    for (rule, line, message) in &found {
+        reporter.warn(rule, *line, message);
     }
+    let is_error = dockerfile
+        .check
+        .as_deref()
+        .is_some_and(|text| text.split(';').any(|part| part.trim().eq_ignore_ascii_case("error=true")));
+    match found.first() {
+        Some((_, line, _)) if is_error => {
+            let rules: BTreeSet<&str> = found.iter().map(|(rule, _, _)| *rule).collect();
+            let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+            Err(Fault::at(*line, format!("lint violation found for rules: {rules}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A base image for another machine than the one that is built for.
+pub(crate) fn base_platform(build: &Build<'_>, planned: &Planned, offered: &Platform) {
+    let wanted = build.request.platform.clone().unwrap_or_else(Platform::host);
+    if planned.has_platform || wanted.rank(offered).is_some() {
+        return;
+    }
+    let name = &planned.base_name;
+    let message = format!(
+        "Base image {name} was pulled with platform \"{offered}\", expected \"{wanted}\" for current build"
+    );
+    build.reporter.warn("InvalidBaseImagePlatform", planned.lines.0, message);
+}
+
+/// A source that .dockerignore leaves out.
+pub(crate) fn ignored_file<M: From<BuildEvent>>(reporter: &Reporter<M>, line: usize, verb: &str, path: &str) {
+    let message = format!("Attempting to {verb} file {path:?} that is excluded by .dockerignore");
+    reporter.warn("CopyIgnoredFile", line, message);
 }
 
 /// A variable that nobody set.
@@ -44,11 +87,18 @@ fn findings(dockerfile: &Dockerfile) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut names: BTreeSet<&str> = BTreeSet::new();
     dockerfile.globals.iter().for_each(|step| of_step(step, &mut found));
+    of_casing(dockerfile, &mut found);
     for stage in &dockerfile.stages {
-        of_from(stage, &mut names, &mut found);
+        from::words(stage, &mut names, &mut found);
+        from::variables(dockerfile, stage, &mut found);
+        from::platform(stage, &mut found);
+        let has_shell = stage.steps.iter().any(|step| matches!(step.instruction, Instruction::Shell(_)));
         let mut commands = [("CMD", 0), ("ENTRYPOINT", 0), ("HEALTHCHECK", 0)];
         for step in &stage.steps {
             of_step(step, &mut found);
+            if !has_shell {
+                shell_form(step, &mut found);
+            }
             let name = match step.instruction {
                 Instruction::Cmd(_) => "CMD",
                 Instruction::Entrypoint(_) => "ENTRYPOINT",
@@ -69,45 +119,13 @@ fn findings(dockerfile: &Dockerfile) -> Vec<Finding> {
     found
 }
 
-fn of_from<'a>(stage: &'a Stage, names: &mut BTreeSet<&'a str>, found: &mut Vec<Finding>) {
-    let line = stage.lines.0;
-    let words: Vec<&str> = stage.code.split_whitespace().filter(|word| !word.starts_with("--")).collect();
-    if let [from, _, keyword, name] = words[..] {
-        let is_lower = |word: &str| word.chars().all(char::is_lowercase);
-        if is_lower(from) != is_lower(keyword) {
-            let message = format!("'{keyword}' and '{from}' keywords' casing do not match");
-            found.push(("FromAsCasing", line, message));
-        }
-        if name.chars().any(char::is_uppercase) {
-            found.push(("StageNameCasing", line, format!("Stage name '{name}' should be lowercase")));
-        }
-    }
-    let Some(name) = stage.name.as_deref() else { return };
-    if matches!(name, "scratch" | "context") {
-        let message = format!("Stage name should not use the same name as reserved stage \"{name}\"");
-        found.push(("ReservedStageName", line, message));
-    }
-    if !names.insert(name) {
-        let message = format!("Duplicate stage name \"{name}\", stage names should be unique");
-        found.push(("DuplicateStageName", line, message));
-    }
-}
-
 fn of_step(step: &Step, found: &mut Vec<Finding>) {
     let line = step.lines.0;
     if step.has_gap {
         found.push(("NoEmptyContinuation", line, "Empty continuation line".to_owned()));
     }
-    let arguments_recommended = |name: &str| {
-        format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals")
-    };
     match &step.instruction {
-        Instruction::Cmd(CommandLine::Shell(_)) => {
-            found.push(("JSONArgsRecommended", line, arguments_recommended("CMD")));
-        }
-        Instruction::Entrypoint(CommandLine::Shell(_)) => {
-            found.push(("JSONArgsRecommended", line, arguments_recommended("ENTRYPOINT")));
-        }
+        Instruction::Expose(words) => words.iter().for_each(|word| exposed(word, line, found)),
         Instruction::Maintainer(_) => {
             let message = "Maintainer instruction is deprecated in favor of using label".to_owned();
             found.push(("MaintainerDeprecated", line, message));
@@ -119,6 +137,57 @@ fn of_step(step: &Step, found: &mut Vec<Finding>) {
         Instruction::Label(_, legacy) => legacy_form("LABEL", *legacy, line, found),
         Instruction::Arg(list) => list.iter().for_each(|(name, _)| secret_name("ARG", name, line, found)),
         _ => {}
+    }
+}
+
+/// A shell between the program and its signals; somebody who chose one knows.
+fn shell_form(step: &Step, found: &mut Vec<Finding>) {
+    let name = match &step.instruction {
+        Instruction::Cmd(CommandLine::Shell(_)) => "CMD",
+        Instruction::Entrypoint(CommandLine::Shell(_)) => "ENTRYPOINT",
+        _ => return,
+    };
+    let message =
+        format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
+    found.push(("JSONArgsRecommended", step.lines.0, message));
+}
+
+fn exposed(word: &str, line: usize, found: &mut Vec<Finding>) {
+    if word.contains('$') {
+        return;
+    }
+    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
+    if protocol.chars().any(char::is_uppercase) {
+        let message = format!("Defined protocol '{word}' in EXPOSE instruction should be lowercase");
+        found.push(("ExposeProtoCasing", line, message));
+    }
+    if ports.contains(':') {
+        let message = format!(
+            "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
+        );
+        found.push(("ExposeInvalidFormat", line, message));
+    }
+}
+
+/// Instructions are written in one case throughout.
+fn of_casing(dockerfile: &Dockerfile, found: &mut Vec<Finding>) {
+    let word = |code: &str| code.split_whitespace().next().unwrap_or_default().to_owned();
+    let mut words: Vec<(String, usize)> = Vec::new();
+    words.extend(dockerfile.globals.iter().map(|step| (word(&step.code), step.lines.0)));
+    for stage in &dockerfile.stages {
+        words.push((word(&stage.code), stage.lines.0));
+        words.extend(stage.steps.iter().map(|step| (word(&step.code), step.lines.0)));
+    }
+    let lower = words.iter().filter(|(word, _)| word.chars().all(char::is_lowercase)).count();
+    let upper = words.iter().filter(|(word, _)| word.chars().all(char::is_uppercase)).count();
+    let is_lower = lower > upper;
+    for (word, line) in &words {
+        let fits = word.chars().all(|c| if is_lower { c.is_lowercase() } else { c.is_uppercase() });
+        if !fits {
+            let case = if is_lower { "lowercase" } else { "uppercase" };
+            let message = format!("Command '{word}' should match the case of the command majority ({case})");
+            found.push(("ConsistentInstructionCasing", *line, message));
+        }
     }
 }
 
@@ -172,12 +241,20 @@ mod tests {
             ("FROM a AS B", ("StageNameCasing", 1)),
             ("FROM a AS b\nFROM a AS b", ("DuplicateStageName", 2)),
             ("FROM a AS scratch", ("ReservedStageName", 1)),
+            ("FROM a\nrun b\nRUN c", ("ConsistentInstructionCasing", 2)),
+            ("ARG V=1\nFROM a:$W", ("UndefinedArgInFrom", 2)),
+            ("ARG V\nFROM a:$V", ("InvalidDefaultArgInFrom", 2)),
+            ("FROM --platform=$TARGETPLATFORM a", ("RedundantTargetPlatform", 1)),
+            ("FROM --platform=linux/amd64 a", ("FromPlatformFlagConstDisallowed", 1)),
+            ("FROM a\nEXPOSE 53/UDP", ("ExposeProtoCasing", 2)),
+            ("FROM a\nEXPOSE 127.0.0.1:80:80", ("ExposeInvalidFormat", 2)),
             ("FROM a\nENV API_KEY=1", ("SecretsUsedInArgOrEnv", 2)),
             ("FROM a\nRUN a \\\n\n b", ("NoEmptyContinuation", 2)),
             ("FROM a\nCMD [\"a\"]\nCMD [\"b\"]", ("MultipleInstructionsDisallowed", 3)),
         ] {
-            assert_eq!(rules(text), [wanted], "{text}");
+            assert!(rules(text).contains(&wanted), "{text}");
         }
+        assert_eq!(rules("FROM --platform=linux/amd64 a AS of-amd64\nSHELL [\"x\"]\nCMD y"), []);
         assert_eq!(rules("FROM a AS b\nENV KEYBOARD=1 PUBLIC_KEY=x\nCMD [\"a\"]"), []);
     }
 

@@ -45,6 +45,8 @@ pub(crate) enum MountKind {
     Tmpfs,
     /// A secret.
     Secret,
+    /// The socket of an SSH agent.
+    Ssh,
 }
 
 /// What several builds at once do with a cache.
@@ -111,7 +113,7 @@ impl Mount {
                     "cache" => MountKind::Cache,
                     "tmpfs" => MountKind::Tmpfs,
                     "secret" => MountKind::Secret,
-                    "ssh" => return Err("mount type \"ssh\" is not supported".to_owned()),
+                    "ssh" => MountKind::Ssh,
                     other => return Err(format!("unsupported mount type {other:?}")),
                 }
             }
@@ -142,10 +144,11 @@ impl Mount {
 
     fn check(&self) -> Result<(), String> {
         let has_owner = self.mode.is_some() || self.uid.is_some() || self.gid.is_some();
-        if has_owner && !matches!(self.kind, MountKind::Cache | MountKind::Secret) {
-            return Err("mode, uid and gid are for cache and secret mounts only".to_owned());
+        let is_bare = matches!(self.kind, MountKind::Bind | MountKind::Tmpfs);
+        if has_owner && is_bare {
+            return Err("mode, uid and gid are for cache, secret and ssh mounts only".to_owned());
         }
-        if self.target.is_none() && self.kind != MountKind::Secret {
+        if self.target.is_none() && !matches!(self.kind, MountKind::Secret | MountKind::Ssh) {
             return Err("a mount needs a target".to_owned());
         }
         Ok(())
@@ -184,7 +187,7 @@ mod tests {
         for (text, wanted) in [
             ("type=what,target=/x", "unsupported mount type \"what\""),
             ("type=bind", "a mount needs a target"),
-            ("target=/x,uid=1", "mode, uid and gid are for cache and secret mounts only"),
+            ("target=/x,uid=1", "mode, uid and gid are for cache, secret and ssh mounts only"),
             ("target=/x,colour=red", "unexpected key \"colour\" in --mount"),
         ] {
             assert_eq!(parse(text, &same).unwrap_err(), wanted);

@@ -1,10 +1,15 @@
 //! A build's events as the plain text that people and logs know. Pure: it returns text, it prints none.
 
+pub mod json;
+mod tty;
+
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use super::{BuildEvent, Failure, Vertex};
+pub use tty::Tty;
+
+use super::{BuildEvent, Failure, Vertex, Warning};
 
 /// Turns events into lines: `#7 [build 2/4] RUN make`, `#7 0.512 cc -c a.c`, `#7 DONE 1.2s`.
 #[derive(Debug, Default)]
@@ -36,7 +41,8 @@ impl Plain {
             BuildEvent::Done { vertex, took } => self.end(*vertex, &format!("DONE {}", seconds(*took))),
             BuildEvent::Failed { vertex, message } => self.end(*vertex, &format!("ERROR: {message}")),
             BuildEvent::Warning(warning) => {
-                format!("WARN: {}: {} (line {})\n", warning.rule, warning.message, warning.line)
+                let Warning { rule, message, excerpt, .. } = warning;
+                format!("WARN: {rule}: {message}\n{excerpt}\n\n")
             }
             BuildEvent::Failure(failure) => explain(failure),
         }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
+use super::fault::Source;
 use super::{BuildEvent, Failure, Stream, Vertex, Warning};
 
 /// Where events go.
@@ -13,6 +14,8 @@ use super::{BuildEvent, Failure, Stream, Vertex, Warning};
 pub(crate) struct Reporter<M> {
     sender: Sender<M>,
     next: Arc<AtomicU32>,
+    /// The Dockerfile, to show what warnings mean.
+    source: Arc<Source>,
 }
 
 /// One vertex while it is worked on.
@@ -33,8 +36,8 @@ const TAIL: usize = 25;
 
 impl<M: From<BuildEvent>> Reporter<M> {
     /// A reporter whose vertices count from 1.
-    pub(crate) fn to(sender: Sender<M>) -> Self {
-        Self { sender, next: Arc::new(AtomicU32::new(1)) }
+    pub(crate) fn to(sender: Sender<M>, source: Source) -> Self {
+        Self { sender, next: Arc::new(AtomicU32::new(1)), source: Arc::new(source) }
     }
 
     /// Starts work on something.
@@ -43,7 +46,11 @@ impl<M: From<BuildEvent>> Reporter<M> {
         let name = name.into();
         self.send(BuildEvent::Started { vertex, name: name.clone() });
         Work {
-            reporter: Self { sender: self.sender.clone(), next: self.next.clone() },
+            reporter: Self {
+                sender: self.sender.clone(),
+                next: self.next.clone(),
+                source: self.source.clone(),
+            },
             vertex,
             name,
             started: Instant::now(),
@@ -54,7 +61,8 @@ impl<M: From<BuildEvent>> Reporter<M> {
 
     /// Tells of a rule that was not kept.
     pub(crate) fn warn(&self, rule: &'static str, line: usize, message: impl Into<String>) {
-        self.send(BuildEvent::Warning(Warning { rule, message: message.into(), line }));
+        let excerpt = self.source.excerpt(line, line);
+        self.send(BuildEvent::Warning(Warning { rule, message: message.into(), line, excerpt }));
     }
 
     /// Tells anything.

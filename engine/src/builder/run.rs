@@ -10,11 +10,13 @@ use super::context::{Selected, Tree};
 use super::copy::{Changes, Writer};
 use super::error::Trouble;
 use super::execute::{Broken, Message};
+use super::files::literal;
 use super::ignore::{Ignore, clean};
 use super::instruction::{CommandLine, Run, Step};
 use super::lexer::parse_heredoc;
 use super::mount::{self, Mount, MountKind, Sharing};
 use super::report::Work;
+use super::ssh;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault, with_shell};
 use super::{RunStep, SecretSource};
@@ -43,6 +45,7 @@ struct Held {
     env: Vec<String>,
     directories: Vec<tempfile::TempDir>,
     locks: Vec<Lock>,
+    doors: Vec<ssh::Door>,
 }
 
 /// Where the script of a here-document that starts with `#!` is shown.
@@ -69,8 +72,9 @@ impl StageRun<'_> {
             }
         };
         let entry = self.run_entry(&prepared.argv);
-        let origin =
-            self.layer(step, &key, work, |stage, upper, work| stage.run_step(&prepared, upper, work))?;
+        let origin = self.layer(step, &key, work, &Vec::new, |stage, upper, work| {
+            stage.run_step(&prepared, upper, work)
+        })?;
         self.add(origin, entry);
         Ok(())
     }
@@ -109,18 +113,19 @@ impl StageRun<'_> {
             .filter_map(|name| self.build.request.args.get(*name).map(|value| format!("{name}={value}")))
             .collect();
         let mut mounts = Vec::new();
-        for text in &run.mounts {
-            mounts.push(self.prepare_mount(step, text)?);
+        for (number, text) in run.mounts.iter().enumerate() {
+            mounts.push(self.prepare_mount(step, text, number)?);
         }
         Ok(Prepared { argv, env, proxies, network, is_privileged, mounts, script })
     }
 
-    fn prepare_mount(&self, step: &Step, text: &str) -> Result<PreparedMount, Trouble> {
+    fn prepare_mount(&self, step: &Step, text: &str, number: usize) -> Result<PreparedMount, Trouble> {
         let expand =
             |text: &str| self.expand(step, text).map(|it| it.text).map_err(|trouble| trouble.summary());
         let mount =
             mount::parse(text, &expand).map_err(|message| fault(step, format!("--mount: {message}")))?;
         let target = match (&mount.target, mount.kind) {
+            (None, MountKind::Ssh) => format!("/run/buildkit/ssh_agent.{number}"),
             (None, _) => format!("/run/secrets/{}", mount.secret_id().unwrap_or("secret")),
             (Some(target), _) if target.starts_with('/') => clean(target),
             (Some(target), _) => clean(&format!("{}/{target}", self.config.config.working_dir)),
@@ -139,24 +144,22 @@ impl StageRun<'_> {
         };
         let source = mount.source.clone().unwrap_or_else(|| "/".to_owned());
         // A path here is a path: wildcards mean themselves.
-        let literal: String = source
-            .chars()
-            .flat_map(|c| matches!(c, '*' | '?' | '[' | '\\').then_some('\\').into_iter().chain([c]))
-            .collect();
-        let selected =
-            tree.select(if literal == source { &source } else { &literal }, &Ignore::default(), false);
+        let selected = tree.select(&literal(&source), &Ignore::default(), false);
         let selected = selected.map_err(|error| Trouble::invalid(format!("--mount: {error}")))?;
         Ok((mount, target, Some((tree, selected))))
     }
 
     fn run_key(&self, run: &Run, prepared: &Prepared) -> Result<Key, Trouble> {
         let config = &self.config.config;
-        let mut key = Key::of("RUN")
-            .with_all(self.chain())
-            .with_all(&prepared.argv)
-            .with_all(&prepared.env)
-            .with(&config.working_dir)
-            .with(&config.user)
+        let mut key = self.key("RUN").named_all("the command", &prepared.argv);
+        for pair in &prepared.env {
+            let name = pair.split('=').next().unwrap_or_default();
+            key = key.named(format!("${name}"), pair);
+        }
+        key = key
+            .with((prepared.env.len() as u64).to_le_bytes())
+            .named("WORKDIR", &config.working_dir)
+            .named("USER", &config.user)
             .with(format!("{:?} {}", run.network, prepared.is_privileged))
             .with(format!("{}/{}", self.config.os, self.config.architecture))
             .with_all(prepared.script.iter().flat_map(|(name, text)| [name, text]));
@@ -167,13 +170,16 @@ impl StageRun<'_> {
                     let digest = tree
                         .digest(selected, &self.build.digests)
                         .map_err(Trouble::io("read the files to mount"))?;
-                    key = key.with(digest).with([u8::from(mount.read_only != Some(false))]);
+                    key = key
+                        .named(format!("the files mounted at {target}"), digest)
+                        .with([u8::from(mount.read_only != Some(false))]);
                 }
                 (MountKind::Secret, _) => {
                     key = key.with(mount.secret_id().unwrap_or_default());
                     key = key.with(mount.env.as_deref().unwrap_or_default());
                 }
                 (MountKind::Tmpfs, _) => key = key.with(format!("{:?}", mount.size)),
+                (MountKind::Ssh, _) => key = key.with(mount.id.as_deref().unwrap_or(ssh::DEFAULT)),
                 _ => {}
             }
         }
@@ -254,6 +260,7 @@ impl StageRun<'_> {
                 MountSource::Tmpfs { size: mount.size, mode: None, options: vec!["exec".to_owned()] }
             }
             (MountKind::Secret, _) => return self.hold_secret(mount, target, held),
+            (MountKind::Ssh, _) => return self.hold_agent(mount, target, held),
             (MountKind::Cache, files) => bind(self.cache_directory(mount, target, files, held)?),
             (MountKind::Bind, files) => {
                 let Some((tree, selected)) = files else { return Ok(()) };
@@ -353,19 +360,24 @@ impl StageRun<'_> {
         Ok(directory)
     }
 
-    fn hold_secret(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
-        let id = mount.secret_id().unwrap_or_default();
+    /// The value of a secret that was given to the build.
+    pub(super) fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Trouble> {
         let secret = self.build.request.secrets.iter().find(|secret| secret.id == id);
-        let value = match secret.map(|secret| &secret.source) {
+        match secret.map(|secret| &secret.source) {
             Some(SecretSource::File(path)) => {
-                Some(fs::read(path).map_err(Trouble::io(format!("read the secret {id}")))?)
+                let value = fs::read(path).map_err(Trouble::io(format!("read the secret {id}")))?;
+                Ok(Some(value))
             }
             Some(SecretSource::Variable(name)) => {
-                std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec)
+                Ok(std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec))
             }
-            None => None,
-        };
-        let Some(value) = value else {
+            None => Ok(None),
+        }
+    }
+
+    fn hold_secret(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
+        let id = mount.secret_id().unwrap_or_default();
+        let Some(value) = self.secret(id)? else {
             return if mount.required {
                 Err(Trouble::Step(crate::Error::not_found(format!("secret {id}: not found"))))
             } else {
@@ -395,6 +407,32 @@ impl StageRun<'_> {
             gid: mount.gid.unwrap_or(0),
         };
         held.mounts.push(MountSpec { target: target.into(), source, read_only: true });
+        Ok(())
+    }
+
+    /// Lets the command talk to an SSH agent of ours, through a socket that belongs to whoever it is for.
+    fn hold_agent(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
+        let id = mount.id.as_deref().unwrap_or(ssh::DEFAULT);
+        let Some(agent) = self.build.request.ssh.get(id) else {
+            return if mount.required {
+                let message = format!("no SSH agent {id:?} was given to the build");
+                let hint = format!("rengine build --ssh {id}, with SSH_AUTH_SOCK set, or --ssh {id}=SOCKET");
+                Err(Trouble::Step(crate::Error::not_found(message).with_hint(hint)))
+            } else {
+                Ok(())
+            };
+        };
+        let open = || {
+            private_directory(self.build.root.run())?;
+            ssh::Door::open(self.build.root.run(), agent, mount)
+        };
+        let door = open().map_err(Trouble::io(format!("offer the SSH agent {id}")))?;
+        if !held.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {
+            held.env.push(format!("SSH_AUTH_SOCK={target}"));
+        }
+        let source = bind(door.socket());
+        held.mounts.push(MountSpec { target: target.into(), source, read_only: false });
+        held.doors.push(door);
         Ok(())
     }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::cache::{Key, Record};
+use super::cache::{Key, Parts, Record};
 use super::error::Trouble;
 use super::execute::{Broken, Build, Message};
 use super::expand::{Expanded, Expander};
+use super::explain::BELOW;
 use super::fault::{Fault, nearest};
 use super::graph::{Planned, Source};
 use super::ignore::clean;
@@ -89,6 +90,7 @@ impl<'a> StageRun<'a> {
             Source::Scratch => scratch_config(build.request.platform.as_ref()),
             Source::Image(image) => {
                 is_pulled = true;
+                lint::base_platform(build, planned, &image.platform());
                 image.config.clone()
             }
             Source::Stage(number) => match build.result(*number) {
@@ -135,6 +137,10 @@ impl<'a> StageRun<'a> {
 
     fn dispatch(&mut self, step: &Step) -> Result<(), Box<Broken>> {
         match &step.instruction {
+            Instruction::Copy(copy) if self.build.is_check => {
+                self.check_copy(step, copy).map_err(|trouble| Broken::at(step, trouble, Failure::default()))
+            }
+            Instruction::Run(_) if self.build.is_check => Ok(()),
             Instruction::Copy(copy) => self.copy(step, copy),
             Instruction::Run(run) => self.run_command(step, run),
             Instruction::Workdir(path) => self.workdir(step, path),
@@ -274,23 +280,38 @@ impl<'a> StageRun<'a> {
         ));
         self.config.config.working_dir.clone_from(&path);
         let entry = format!("WORKDIR {path}");
-        if path == "/" {
+        if path == "/" || self.build.is_check {
             self.remember(entry, None);
             return Ok(());
         }
         let user = self.config.config.user.clone();
-        let key = Key::of("workdir").with_all(self.chain()).with(&path).with(&user);
+        let key = self.key("workdir").named("the path", &path).named("USER", &user);
         let work = self.work(&step.code);
-        self.layer(step, &key, work, |stage, upper, _| stage.make_workdir(upper, &path, &user))
+        self.layer(step, &key, work, &Vec::new, |stage, upper, _| stage.make_workdir(upper, &path, &user))
             .map(|origin| self.add(origin, entry))
     }
 
-    /// Finds the layer in the cache or has it made, and tells about either.
+    /// The beginning of a key: the layers below, and the time if it is part of what is made.
+    pub(super) fn key(&self, kind: &str) -> Key {
+        self.times(Key::of(kind)).named_all(BELOW, self.chain())
+    }
+
+    /// A key with the time if it is part of what is made.
+    pub(super) fn times(&self, key: Key) -> Key {
+        match self.build.epoch.filter(|_| self.build.request.clamp_times) {
+            Some(epoch) => key.named("SOURCE_DATE_EPOCH", epoch.to_string()),
+            None => key,
+        }
+    }
+
+    /// Finds the layer in the cache or has it made, and tells about either. `details` are further parts of what it
+    /// depends on, too many to look at unless it has to be made.
     pub(super) fn layer(
         &self,
         step: &Step,
         key: &Key,
         mut work: Work<Message>,
+        details: &dyn Fn() -> Parts,
         make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
     ) -> Result<Origin, Box<Broken>> {
         if self.build.uses_cache(self.planned.name.as_deref())
@@ -299,6 +320,7 @@ impl<'a> StageRun<'a> {
             work.cached();
             return Ok(Origin::Cache(record));
         }
+        self.explain(step, key, &work, details);
         match self.make_layer(step, key, &mut work, make) {
             Ok(origin) => {
                 work.done();
@@ -322,6 +344,9 @@ impl<'a> StageRun<'a> {
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
         let is_steady = make(self, &upper, work)?;
+        if let Some(epoch) = self.build.epoch.filter(|_| self.build.request.clamp_times) {
+            clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;
+        }
         let diff = self.build.layers.adopt(&upper)?;
         let created = self.build.date();
         // A layer of files that changed while they were copied is right for this build, but not for another.
@@ -334,6 +359,8 @@ impl<'a> StageRun<'a> {
     /// Adds a layer and its line of history.
     pub(super) fn add(&mut self, origin: Origin, entry: String) {
         let (diff, created) = match origin {
+            // A date that was asked for holds for all of the image.
+            Origin::Cache(record) if self.build.epoch.is_some() => (record.diff, self.build.date()),
             Origin::Cache(record) => (record.diff, record.created),
             Origin::New { diff, created } => (diff, created),
         };
@@ -433,6 +460,31 @@ impl<'a> StageRun<'a> {
         let base = if text.starts_with('/') { "" } else { &self.config.config.working_dir };
         (PathBuf::from(clean(&format!("{base}/{text}"))), into)
     }
+}
+
+/// Makes no file of a layer younger than this.
+fn clamp(directory: &Path, epoch: i64) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if std::fs::symlink_metadata(&path)?.is_dir() {
+            clamp(&path, epoch)?;
+        } else {
+            clamp_one(&path, epoch)?;
+        }
+    }
+    // After what is in it: a directory's time need not be set twice.
+    clamp_one(directory, epoch)
+}
+
+fn clamp_one(path: &Path, epoch: i64) -> std::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+    let metadata = std::fs::symlink_metadata(path)?;
+    if std::os::unix::fs::MetadataExt::mtime(&metadata) < epoch {
+        return Ok(());
+    }
+    let time = Timespec { tv_sec: epoch, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    Ok(utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
 /// The configuration of a stage that starts from nothing.

@@ -1,21 +1,22 @@
 //! `build` and its flags.
 
-use std::io::Read;
+mod request;
+mod show;
+mod target;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
-use crate::builder::progress::Plain;
-use crate::builder::{
-    BuildEvent, BuildRequest, CacheUse, DockerfileSource, NamedContext, RunOptions, Secret, SecretSource,
-};
+use crate::builder::{BuildEvent, BuildRequest, Warning};
 use crate::cli::output;
-use crate::cli::run::{pairs, parse_ulimit};
-use crate::container::spec::{NetworkAttachment, NetworkMode};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::{Platform, Reference};
+use crate::image::{Image, Platform, Reference};
 use crate::quantity::ByteSize;
+use show::Show;
+use target::Target;
 
 /// The flags of `build`.
 #[derive(Debug, Args)]
@@ -29,7 +30,7 @@ pub(super) struct BuildArgs {
     /// Build argument; without a value it is taken from the environment
     #[arg(long, value_name = "KEY[=VALUE]")]
     build_arg: Vec<String>,
-    /// Further context: name=directory or name=docker-image://image
+    /// Further context: name=DIR, docker-image://IMAGE, oci-layout://DIR or an address
     #[arg(long, value_name = "NAME=CONTEXT")]
     build_context: Vec<String>,
     /// Stop at this stage
@@ -38,8 +39,8 @@ pub(super) struct BuildArgs {
     /// Use no cached layer
     #[arg(long)]
     no_cache: bool,
-    /// Use no cached layer of this stage
-    #[arg(long, value_name = "STAGE")]
+    /// Use no cached layer of these stages
+    #[arg(long, value_name = "STAGE", value_delimiter = ',')]
     no_cache_filter: Vec<String>,
     /// Ask the registry for newer base images
     #[arg(long)]
@@ -48,8 +49,17 @@ pub(super) struct BuildArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
     /// Platform to build for
+    #[arg(long, value_delimiter = ',')]
+    platform: Vec<Platform>,
+    /// What becomes of the image: DIR, or type=local|tar|oci|docker|image|registry|cacheonly,dest=…
+    #[arg(short, long, value_name = "OUTPUT")]
+    output: Vec<String>,
+    /// Push the image: --output type=registry
     #[arg(long)]
-    platform: Option<Platform>,
+    push: bool,
+    /// Same files, same image: times from SOURCE_DATE_EPOCH, or 1970 without it
+    #[arg(long)]
+    reproducible: bool,
     /// Network of RUN: default, none, host or a network
     #[arg(long)]
     network: Option<String>,
@@ -59,190 +69,232 @@ pub(super) struct BuildArgs {
     /// Size of /dev/shm for RUN
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
-    /// Resource limit for RUN: `name=soft[:hard]`
+    /// Resource limit for RUN: name=soft[:hard]
     #[arg(long)]
     ulimit: Vec<String>,
+    /// Memory limit for RUN
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<ByteSize>,
+    /// Share of the processors for RUN
+    #[arg(long)]
+    cpu_shares: Option<u64>,
+    /// Microseconds of the period of --cpu-quota
+    #[arg(long)]
+    cpu_period: Option<u64>,
+    /// Microseconds of processor time per period for RUN
+    #[arg(long, allow_negative_numbers = true)]
+    cpu_quota: Option<i64>,
+    /// Processors for RUN
+    #[arg(long)]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes for RUN
+    #[arg(long)]
+    cpuset_mems: Option<String>,
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long)]
     secret: Vec<String>,
+    /// SSH agent for RUN --mount=type=ssh: default, or id=SOCKET
+    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    ssh: Vec<String>,
     /// Entitlement: network.host or security.insecure
     #[arg(long)]
     allow: Vec<String>,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
+    /// Write digests, names and warnings to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
     /// Print the image's id alone
     #[arg(short, long)]
     quiet: bool,
-    /// auto, plain or quiet
-    #[arg(long, default_value = "auto")]
+    /// auto, plain, tty, quiet or rawjson
+    #[arg(long, default_value = "auto", env = "BUILDKIT_PROGRESS")]
     progress: String,
+    /// Only check the Dockerfile: --call check
+    #[arg(long)]
+    check: bool,
+    /// build, check, or targets
+    #[arg(long, default_value = "build")]
+    call: String,
+    /// Say of each step that is not cached what has changed
+    #[arg(long)]
+    explain: bool,
+    /// Not supported unless false
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    provenance: Option<String>,
+    /// Not supported unless false
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    sbom: Option<String>,
+    /// Not supported
+    #[arg(long, hide = true)]
+    attest: Vec<String>,
+    /// Not supported
+    #[arg(long, hide = true)]
+    squash: bool,
+    /// Ignored with a word about it
+    #[arg(long, hide = true)]
+    cache_from: Vec<String>,
+    /// Ignored with a word about it
+    #[arg(long, hide = true)]
+    cache_to: Vec<String>,
     /// Accepted for docker's sake: the image is always kept here
     #[arg(long, hide = true)]
     load: bool,
-    /// Accepted for docker's sake: nothing is left of a step in any case
+    /// Accepted for docker's sake: nothing is transferred
     #[arg(long, hide = true)]
-    rm: bool,
+    compress: bool,
+    /// Accepted for docker's sake: nothing is left of a step in any case
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: Option<bool>,
     /// Accepted for docker's sake: nothing is left of a step in any case
     #[arg(long, hide = true)]
     force_rm: bool,
-    /// Directory that COPY and ADD read, or - for a Dockerfile on standard input
+    /// Directory that COPY and ADD read, an archive's address, or - for an archive or a Dockerfile on standard input
     context: String,
 }
 
-/// The flags of `builder prune`.
-#[derive(Debug, Args)]
-pub(super) struct PruneArgs {
-    /// All of the cache
-    #[arg(short, long)]
-    all: bool,
-    /// Do not ask
-    #[arg(short, long)]
-    force: bool,
+/// Builds an image, or looks at its Dockerfile.
+pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
+    let prepared = request::prepare(engine, args)?;
+    match if args.check { "check" } else { &args.call } {
+        "build" => build(engine, args, &prepared.request),
+        "check" | "lint" => check(engine, &prepared.request),
+        "targets" => targets(&prepared.request),
+        other => Err(Error::invalid(format!("invalid call {other:?}")).with_hint("build, check and targets")),
+    }
 }
 
-/// Builds an image.
-pub(super) fn run(engine: &Engine, args: BuildArgs) -> Result<u8> {
-    let quiet = args.quiet || args.progress == "quiet";
-    let iidfile = args.iidfile.clone();
-    let request = request(args)?;
-    let mut plain = Plain::default();
-    let image = engine.build(&request, &mut |event: BuildEvent| {
-        let text = plain.text(&event);
-        if !quiet && !text.is_empty() {
-            output::raw_error(text.as_bytes());
-        } else if let (true, BuildEvent::Failure(_)) = (quiet, &event) {
-            output::raw_error(text.as_bytes());
-        }
-    })?;
-    if let Some(file) = iidfile {
-        std::fs::write(&file, image.id.as_str())
-            .map_err(|error| Error::failed(format!("write the id to {}", file.display()), error))?;
+fn build(engine: &Engine, args: &BuildArgs, request: &BuildRequest) -> Result<u8> {
+    let mut targets = args.output.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>>>()?;
+    if args.push {
+        targets.push(Target::Image { names: Vec::new(), push: true });
     }
-    if quiet {
+    let pushes = |target: &Target| matches!(target, Target::Image { names, push: true } if names.is_empty());
+    if args.tag.is_empty() && targets.iter().any(pushes) {
+        return Err(Error::invalid("what is pushed needs a name").with_hint("-t NAME"));
+    }
+    // An image that only files are wanted of is not kept, unless it was here before.
+    let is_kept = targets.is_empty() || targets.iter().any(|target| matches!(target, Target::Image { .. }));
+    let before: Vec<_> = if is_kept { Vec::new() } else { ids(engine)? };
+    let mut show = Show::of(if args.quiet { "quiet" } else { &args.progress })?;
+    let mut warnings = Vec::new();
+    let built = engine.build(request, &mut |event: BuildEvent| {
+        show.event(&event);
+        if let BuildEvent::Warning(warning) = event {
+            warnings.push(warning);
+        }
+    });
+    show.finish(built.is_ok());
+    let image = built?;
+    let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    for target in &targets {
+        target.write(engine, &image, &request.tags, epoch)?;
+    }
+    report(engine, args, &image, &warnings)?;
+    if !is_kept && image.references.is_empty() && !before.contains(&image.id) {
+        engine.remove_image(image.id.as_str(), false)?;
+    }
+    if args.quiet && !targets.iter().any(Target::takes_stdout) {
         output::line(image.id.as_str());
     }
     Ok(0)
 }
 
-fn request(args: BuildArgs) -> Result<BuildRequest> {
-    let stdin = || {
-        let mut text = String::new();
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| Error::failed("read the Dockerfile from standard input", error))?;
-        Ok::<_, Error>(DockerfileSource::Inline(text))
-    };
-    let empty_context = args.context == "-";
-    let context = if empty_context { PathBuf::from("/var/empty") } else { PathBuf::from(&args.context) };
-    if !empty_context && !context.is_dir() {
-        return Err(Error::invalid(format!("the build context {} is not a directory", context.display()))
-            .with_hint("the last argument is the directory that COPY reads, often a dot"));
-    }
-    let dockerfile = match args.file.as_deref() {
-        None if empty_context => stdin()?,
-        Some("-") => stdin()?,
-        None => DockerfileSource::Default,
-        Some(file) => DockerfileSource::File(file.into()),
-    };
-    let mut request = BuildRequest::of(context);
-    request.dockerfile = dockerfile;
-    request.tags = args.tag;
-    request.target = args.target;
-    request.labels = pairs(args.label);
-    request.args = args.build_arg.into_iter().filter_map(build_argument).collect();
-    request.contexts = args.build_context.iter().map(|text| named_context(text)).collect::<Result<_>>()?;
-    request.cache = match (args.no_cache, args.no_cache_filter) {
-        (true, _) => CacheUse::None,
-        (false, stages) if stages.is_empty() => CacheUse::All,
-        (false, stages) => CacheUse::NotIn(stages),
-    };
-    request.pull = args.pull;
-    request.platform = args.platform;
-    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
-    request.run = RunOptions {
-        network: network(args.network.as_deref())?,
-        allow_host_network: args.allow.iter().any(|allowed| allowed == "network.host"),
-        allow_insecure: args.allow.iter().any(|allowed| allowed == "security.insecure"),
-        extra_hosts: args
-            .add_host
-            .iter()
-            .map(|text| {
-                text.split_once(['=', ':'])
-                    .map(|(name, address)| (name.to_owned(), address.to_owned()))
-                    .ok_or_else(|| Error::invalid(format!("invalid host {text:?}: name:address is needed")))
-            })
-            .collect::<Result<_>>()?,
-        shm_size: args.shm_size,
-        ulimits: args.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_>>()?,
-        ..RunOptions::default()
-    };
-    Ok(request)
+fn ids(engine: &Engine) -> Result<Vec<crate::id::ImageId>> {
+    Ok(engine.images().list()?.into_iter().map(|image| image.id).collect())
 }
 
-/// `KEY=VALUE`, or `KEY` with the value it has here; a variable that is not set here is no argument.
-fn build_argument(text: String) -> Option<(String, String)> {
-    match text.split_once('=') {
-        Some((key, value)) => Some((key.to_owned(), value.to_owned())),
-        None => std::env::var(&text).ok().map(|value| (text, value)),
+/// The files that tell other programs what was built.
+fn report(engine: &Engine, args: &BuildArgs, image: &Image, warnings: &[Warning]) -> Result<()> {
+    if let Some(file) = &args.iidfile {
+        write(file, image.id.as_str())?;
     }
-}
-
-fn named_context(text: &str) -> Result<(String, NamedContext)> {
-    let (name, source) = text
-        .split_once('=')
-        .ok_or_else(|| Error::invalid(format!("invalid build context {text:?}: name=directory is needed")))?;
-    let context = match source.strip_prefix("docker-image://") {
-        Some(image) => NamedContext::Image(
-            image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?,
-        ),
-        None if Path::new(source).is_dir() => NamedContext::Directory(source.into()),
-        None => return Err(Error::invalid(format!("the build context {source:?} is not a directory"))),
-    };
-    Ok((name.to_owned(), context))
-}
-
-fn secret(text: &str) -> Result<Secret> {
-    let wrong = || {
-        Error::invalid(format!("invalid secret {text:?}"))
-            .with_hint("write id=NAME,src=FILE or id=NAME,env=VARIABLE")
-    };
-    let (mut id, mut source) = (None, None);
-    for field in text.split(',') {
-        match field.split_once('=').ok_or_else(wrong)? {
-            ("id", value) => id = Some(value.to_owned()),
-            ("src" | "source", value) => source = Some(SecretSource::File(value.into())),
-            ("env", value) => source = Some(SecretSource::Variable(value.to_owned())),
-            ("type", _) => {}
-            _ => return Err(wrong()),
-        }
-    }
-    let id = id.ok_or_else(wrong)?;
-    let source = source.unwrap_or_else(|| match std::env::var_os(&id) {
-        Some(_) => SecretSource::Variable(id.clone()),
-        None => SecretSource::File(id.clone().into()),
+    let Some(file) = &args.metadata_file else { return Ok(()) };
+    let (media_type, digest, size) = engine.images().descriptor(image)?;
+    let names: Vec<String> = args.tag.iter().map(Reference::canonical).collect();
+    let warnings: Vec<_> = warnings
+        .iter()
+        .map(|warning| json!({ "rule": warning.rule, "message": warning.message, "line": warning.line }))
+        .collect();
+    let mut data = json!({
+        "containerimage.config.digest": image.id.as_str(),
+        "containerimage.descriptor": { "mediaType": media_type, "digest": digest.as_str(), "size": size },
+        "containerimage.digest": digest.as_str(),
+        "image.name": names.join(","),
     });
-    Ok(Secret { id, source })
-}
-
-fn network(text: Option<&str>) -> Result<NetworkMode> {
-    Ok(match text {
-        None | Some("default" | "bridge") => NetworkMode::Bridge(Vec::new()),
-        Some("host") => NetworkMode::Host,
-        Some("none") => NetworkMode::None,
-        Some(name) => {
-            let name = name.parse().map_err(|error| Error::invalid("--network").with_source(error))?;
-            NetworkMode::Bridge(vec![NetworkAttachment::to(&name)])
-        }
-    })
-}
-
-/// Removes what the builder keeps.
-pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
-    if !args.force && !output::confirm("This will remove the build cache. Continue?") {
-        return Ok(0);
+    if !warnings.is_empty() {
+        data["buildx.build.warnings"] = warnings.into();
     }
-    let bytes = engine.prune_build_cache(args.all)?;
-    output::line(&format!("Total:\t{}", ByteSize(bytes)));
+    write(file, &format!("{data:#}\n"))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).map_err(|error| Error::failed(format!("write {}", file.display()), error))
+}
+
+/// Says which rules the Dockerfile does not keep; 1 if there are any.
+fn check(engine: &Engine, request: &BuildRequest) -> Result<u8> {
+    let mut count = 0;
+    engine.check_dockerfile(request, &mut |event| match event {
+        BuildEvent::Warning(warning) => {
+            count += 1;
+            output::line(&format!(
+                "WARNING: {} - https://docs.docker.com/go/dockerfile/rule/{}/\n{}\n{}\n",
+                warning.rule,
+                dashed(warning.rule),
+                warning.message,
+                warning.excerpt
+            ));
+        }
+        BuildEvent::Failure(failure) => {
+            output::raw_error(crate::builder::progress::explain(&failure).as_bytes());
+        }
+        _ => {}
+    })?;
+    match count {
+        0 => output::line("Check complete, no warnings found."),
+        1 => output::line("Check complete, 1 warning has been found!"),
+        more => output::line(&format!("Check complete, {more} warnings have been found!")),
+    }
+    Ok(u8::from(count > 0))
+}
+
+/// `FromAsCasing` as `from-as-casing`.
+fn dashed(rule: &str) -> String {
+    let mut text = String::new();
+    let letters: Vec<char> = rule.chars().collect();
+    for (at, c) in letters.iter().enumerate() {
+        let begins = c.is_uppercase()
+            && at > 0
+            && (letters[at - 1].is_lowercase()
+                || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
+        if begins {
+            text.push('-');
+        }
+        text.extend(c.to_lowercase());
+    }
+    text
+}
+
+fn targets(request: &BuildRequest) -> Result<u8> {
+    let rows: Vec<_> = crate::builder::targets(request)?
+        .into_iter()
+        .map(|(name, is_default)| {
+            json!({ "Target": if is_default { format!("{name} (default)") } else { name } })
+        })
+        .collect();
+    output::rows(None, &[("TARGET", "Target")], &rows)?;
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_has_the_name_its_page_has() {
+        assert_eq!(dashed("JSONArgsRecommended"), "json-args-recommended");
+        assert_eq!(dashed("FromAsCasing"), "from-as-casing");
+    }
 }

@@ -179,7 +179,7 @@ const COLUMNS: [(&str, &str); 5] = [
 /// Carries a verb out.
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
-        Verb::Build(args) => return build::run(engine, *args),
+        Verb::Build(args) => return build::run(engine, &args),
         Verb::Pull { quiet, platform, reference } => {
             let options = PullOptions { platform, ..PullOptions::default() };
             pull_with_progress(engine, &reference, &options, quiet)?;

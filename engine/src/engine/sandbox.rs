@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use jiff::Timestamp;
 
-use crate::builder::{self, BuildEvent, BuildRequest, RunStep, Runner, Stream};
+use crate::builder::{self, BuildEvent, BuildRequest, Garbage, Kept, RunStep, Runner, Stream};
 use crate::container::client;
 use crate::container::merge::DEFAULT_PATH;
 use crate::container::record::{ContainerRecord, Purpose};
@@ -32,14 +32,30 @@ impl Engine {
         builder::build(self.root(), &Sandbox(self), request, events)
     }
 
-    /// Removes the build cache. Returns the bytes won.
-    pub fn prune_build_cache(&self, all: bool) -> Result<u64> {
-        let _ = all;
-        let cache = self.root().build_cache();
-        let before = store::tree_size(&self.root().layers());
-        store::remove_tree(&cache).map_err(|error| Error::failed("remove the build cache", error))?;
-        self.prune_images(false)?;
-        Ok(before.saturating_sub(store::tree_size(&self.root().layers())))
+    /// Tells of every rule that a Dockerfile does not keep, without building it.
+    ///
+    /// # Errors
+    /// When the Dockerfile is wrong or a base image cannot be had.
+    pub fn check_dockerfile(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<()> {
+        builder::check(self.root(), &Sandbox(self), request, events)
+    }
+
+    /// Everything the builder keeps, what was wanted longest ago first.
+    ///
+    /// # Errors
+    /// When its directories cannot be read.
+    pub fn build_cache(&self) -> Result<Vec<Kept>> {
+        builder::kept(self.root())
+    }
+
+    /// Removes what the builder keeps. Returns what went; the images stay.
+    ///
+    /// # Errors
+    /// When somebody builds at the moment, or a file cannot be removed.
+    pub fn prune_build_cache(&self, garbage: &Garbage) -> Result<Vec<Kept>> {
+        let removed = builder::remove(self.root(), garbage)?;
+        self.images().collect_unnamed()?;
+        Ok(removed)
     }
 }
 

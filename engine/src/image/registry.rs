@@ -4,25 +4,21 @@
 //! along a redirect to another host. Everything fetched is verified by its digest by whoever uses it.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::StreamExt;
-use reqwest::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RANGE, RETRY_AFTER,
-};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::id::Digest;
 use crate::image::credentials::Credentials;
+use crate::image::hosts::{Hosts, HostsError};
+use crate::image::http;
 use crate::image::manifest::{ACCEPTED, MOST_JSON};
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 
@@ -30,15 +26,15 @@ use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 pub(crate) struct Repository {
     client: Client,
     /// Without a limit on silence: a registry has nothing to say while it is sent a blob.
-    uploader: Client,
-    host: String,
-    base: Url,
-    name: String,
+    pub(super) uploader: Client,
+    pub(super) host: String,
+    pub(super) base: Url,
+    pub(super) name: String,
     /// `pull` or `pull,push`.
     actions: &'static str,
     credentials: Option<Credentials>,
     /// What requests carry; renewed when the registry asks.
-    authorization: Mutex<Option<Authorization>>,
+    pub(super) authorization: Mutex<Option<Authorization>>,
 }
 
 /// A manifest or an index as it came.
@@ -114,6 +110,9 @@ pub enum RegistryError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// What the operator says of registries cannot be read.
+    #[error(transparent)]
+    Hosts(#[from] HostsError),
     /// No client could be made.
     #[error("set up the connection to {host}")]
     Client {
@@ -125,7 +124,7 @@ pub enum RegistryError {
 }
 
 #[derive(Clone)]
-enum Authorization {
+pub(super) enum Authorization {
     Basic { username: String, password: String },
     Bearer { token: String, until: Option<Instant> },
 }
@@ -138,7 +137,7 @@ struct Challenge {
 }
 
 /// How often a request that failed for a passing reason is made in all.
-const ATTEMPTS: u32 = 5;
+pub(super) const ATTEMPTS: u32 = 5;
 
 /// The wait after the first failure; each further one doubles it.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -151,9 +150,6 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// How long a token without a term holds (distribution-spec token authentication, `expires_in`).
 const SHORTEST_TERM: Duration = Duration::from_secs(60);
-
-/// Bytes a body is sent in at once.
-const PIECE: usize = 256 << 10;
 
 /// Whether a registry takes these credentials.
 pub(crate) fn check(registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
@@ -193,7 +189,9 @@ impl Repository {
         credentials: Option<Credentials>,
         insecure: &[String],
     ) -> Result<Self, RegistryError> {
-        let may_be_plain = is_loopback(registry) || insecure.iter().any(|host| host == registry);
+        let is_insecure = || Hosts::read().map(|hosts| hosts.is_insecure(registry));
+        let may_be_plain =
+            is_loopback(registry) || insecure.iter().any(|host| host == registry) || is_insecure()?;
         let builder = || {
             let builder = client(registry, may_be_plain);
             builder.map_err(|source| RegistryError::Client { host: registry.to_owned(), source })
@@ -220,6 +218,21 @@ impl Repository {
         if may_be_plain && !repository.answers().await {
             repository.base = url("http")?;
         }
+        Ok(repository)
+    }
+
+    /// The same repository at a mirror of its registry.
+    pub(crate) async fn mirror(
+        reference: &Reference,
+        mirror: &Url,
+        credentials: Option<Credentials>,
+    ) -> Result<Self, RegistryError> {
+        let host = authority(mirror);
+        let plain = if mirror.scheme() == "http" { vec![host.clone()] } else { Vec::new() };
+        let mut repository =
+            Self::connect(&host, reference.repository(), "pull", credentials, &plain).await?;
+        repository.base = mirror.clone();
+        repository.base.set_path(&format!("{}/v2/", mirror.path().trim_end_matches('/')));
         Ok(repository)
     }
 
@@ -293,76 +306,6 @@ impl Repository {
         }
     }
 
-    /// Sends a blob, or lets the registry take it from another repository of its own. `tell` learns the bytes sent.
-    pub(crate) async fn upload(
-        &self,
-        digest: &Digest,
-        size: u64,
-        path: &Path,
-        from: Option<&str>,
-        tell: impl Fn(u64) + Clone + Send + Sync + 'static,
-    ) -> Result<(), RegistryError> {
-        let mut attempt = 1;
-        loop {
-            let result = self.upload_once(digest, size, path, from, tell.clone()).await;
-            match result {
-                Err(error) if error.is_passing() && attempt < ATTEMPTS => {
-                    tokio::time::sleep(wait(attempt, None)).await;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn upload_once(
-        &self,
-        digest: &Digest,
-        size: u64,
-        path: &Path,
-        from: Option<&str>,
-        tell: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Result<(), RegistryError> {
-        let mut start = self.url("blobs/uploads/")?;
-        if let Some(from) = from {
-            start.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
-        }
-        let request = |client: &Client| client.post(start.clone()).header(CONTENT_LENGTH, 0);
-        let response = self.send("an upload", request).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(());
-        }
-        let response = self.expect(response, "an upload", &[StatusCode::ACCEPTED]).await?;
-        let location = header(response.headers(), LOCATION.as_str())
-            .and_then(|location| response.url().join(&location).ok())
-            .ok_or_else(|| self.protocol("does not say where to send a blob"))?;
-        let mut target = location;
-        target.query_pairs_mut().append_pair("digest", digest.as_str());
-        let file = File::open(path).map_err(|error| RegistryError::Client {
-            host: self.host.clone(),
-            source: format!("{}: {error}", path.display()).into(),
-        })?;
-        let mut request = self
-            .uploader
-            .put(target.clone())
-            .header(CONTENT_TYPE, "application/octet-stream")
-            .header(CONTENT_LENGTH, size)
-            .body(body(file, tell));
-        // Where the registry keeps its blobs elsewhere, the address itself is the permission.
-        if same_host(&target, &self.base)
-            && let Some(authorization) = self.authorization.lock().await.as_ref()
-        {
-            request = authorization.put(request);
-        }
-        let response = request.send().await.map_err(|source| self.connection(source))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            // The token ran out on the way; the next attempt gets another.
-            *self.authorization.lock().await = None;
-            return Err(self.unexpected(response, "a blob's end").await.passing());
-        }
-        self.expect(response, "a blob's end", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
-    }
-
     /// Sends a manifest under a tag or its digest.
     pub(crate) async fn put_manifest(
         &self,
@@ -404,7 +347,7 @@ impl Repository {
     }
 
     /// Makes a request, with credentials once they are asked for, again when the failure may pass.
-    async fn send(
+    pub(super) async fn send(
         &self,
         step: &'static str,
         request: impl Fn(&Client) -> RequestBuilder,
@@ -432,7 +375,7 @@ impl Repository {
                 continue;
             }
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
-            let asked = retry_after(response.headers());
+            let asked = http::retry_after(response.headers());
             if passes && attempt < ATTEMPTS && asked.is_none_or(|wait| wait <= LONGEST_WAIT) {
                 tokio::time::sleep(wait(attempt, asked)).await;
                 attempt += 1;
@@ -445,7 +388,7 @@ impl Repository {
         }
     }
 
-    async fn expect(
+    pub(super) async fn expect(
         &self,
         response: Response,
         step: &'static str,
@@ -458,7 +401,7 @@ impl Repository {
         }
     }
 
-    async fn unexpected(&self, response: Response, step: &'static str) -> RegistryError {
+    pub(super) async fn unexpected(&self, response: Response, step: &'static str) -> RegistryError {
         let (host, name) = (self.host.clone(), self.name.clone());
         let status = response.status();
         let url = response.url().path().trim_start_matches("/v2/").to_owned();
@@ -472,7 +415,7 @@ impl Repository {
     }
 
     /// Reads a body that may not be large.
-    async fn small_body(&self, mut response: Response) -> Result<Vec<u8>, RegistryError> {
+    pub(super) async fn small_body(&self, mut response: Response) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|source| self.connection(source))? {
             bytes.extend_from_slice(&chunk);
@@ -483,7 +426,7 @@ impl Repository {
         Ok(bytes)
     }
 
-    fn url(&self, path: &str) -> Result<Url, RegistryError> {
+    pub(super) fn url(&self, path: &str) -> Result<Url, RegistryError> {
         self.base
             .join(&format!("{}/{path}", self.name))
             .map_err(|error| RegistryError::Client { host: self.host.clone(), source: error.into() })
@@ -494,7 +437,7 @@ impl Repository {
         self.client.get(self.base.clone()).send().await.is_ok()
     }
 
-    async fn authorization(&self) -> Option<Authorization> {
+    pub(super) async fn authorization(&self) -> Option<Authorization> {
         let mut authorization = self.authorization.lock().await;
         if authorization.as_ref().is_some_and(Authorization::has_run_out) {
             *authorization = None;
@@ -589,7 +532,7 @@ impl Repository {
 // === impl Authorization ===
 
 impl Authorization {
-    fn put(&self, request: RequestBuilder) -> RequestBuilder {
+    pub(super) fn put(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
             Self::Basic { username, password } => {
                 let encoded = STANDARD.encode(format!("{username}:{password}"));
@@ -620,7 +563,7 @@ impl RegistryError {
     }
 
     /// The same refusal as one that a new token may lift.
-    fn passing(self) -> Self {
+    pub(super) fn passing(self) -> Self {
         match self {
             Self::Denied { host, message, .. } => {
                 Self::Unexpected { host, step: "a blob's end", status: 401, message }
@@ -657,16 +600,7 @@ fn client(
     registry: &str,
     without_verification: bool,
 ) -> Result<reqwest::ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // Somebody else in this process may have installed it first.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    let mut builder = Client::builder()
-        .user_agent(concat!("rengine/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(15))
-        .http2_adaptive_window(true)
-        .tls_danger_accept_invalid_certs(without_verification);
+    let mut builder = http::client().tls_danger_accept_invalid_certs(without_verification);
     let mut roots = Vec::new();
     for directory in ["/etc/docker/certs.d", "/etc/containers/certs.d"] {
         let Ok(entries) = std::fs::read_dir(Path::new(directory).join(registry)) else { continue };
@@ -688,32 +622,13 @@ fn client(
     Ok(builder)
 }
 
-/// A file as a body, read as it is sent.
-fn body(file: File, tell: impl Fn(u64) + Send + Sync + 'static) -> reqwest::Body {
-    let pieces = futures_util::stream::unfold((file, 0u64), move |(mut file, sent)| {
-        let mut piece = vec![0; PIECE];
-        let next = match file.read(&mut piece) {
-            Ok(0) => None,
-            Ok(length) => {
-                piece.truncate(length);
-                let sent = sent + length as u64;
-                tell(sent);
-                Some((Ok(piece), (file, sent)))
-            }
-            Err(error) => Some((Err(error), (file, sent))),
-        };
-        std::future::ready(next)
-    });
-    reqwest::Body::wrap_stream(pieces.boxed())
-}
-
 fn may_pass(error: &reqwest::Error) -> bool {
     // Nobody there, a name that is not one, or a certificate nobody trusts: that will not pass in a second.
     !error.is_connect() && (error.is_timeout() || error.is_request() || error.is_body())
 }
 
 /// Doubling waits with some jitter, so that several clients do not come back at once.
-fn wait(attempt: u32, asked: Option<Duration>) -> Duration {
+pub(super) fn wait(attempt: u32, asked: Option<Duration>) -> Duration {
     let mut byte = [0u8; 1];
     // Without randomness there is no jitter, which is no harm.
     let _ = rustix::rand::getrandom(&mut byte, rustix::rand::GetRandomFlags::empty());
@@ -721,18 +636,20 @@ fn wait(attempt: u32, asked: Option<Duration>) -> Duration {
     asked.unwrap_or(usual) + usual * u32::from(byte[0]) / 512
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    header(headers, RETRY_AFTER.as_str())?.parse().ok().map(Duration::from_secs)
-}
-
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-fn same_host(one: &Url, other: &Url) -> bool {
+pub(super) fn same_host(one: &Url, other: &Url) -> bool {
     one.host_str() == other.host_str()
         && one.port_or_known_default() == other.port_or_known_default()
         && (one.scheme() == other.scheme())
+}
+
+/// `host` or `host:port`, as registries are named.
+pub(super) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 fn is_loopback(host: &str) -> bool {

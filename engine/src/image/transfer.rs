@@ -9,11 +9,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
+use reqwest::Url;
 
 use crate::id::{DiffId, Digest};
 use crate::image::credentials::{self, Credentials};
+use crate::image::hosts::Hosts;
 use crate::image::manifest::{Descriptor, Document, Manifest, OCI_CONFIG};
-use crate::image::registry::{RegistryError, Repository, runtime};
+use crate::image::reference::DEFAULT_REGISTRY;
+use crate::image::registry::{RegistryError, Repository, authority, runtime};
+use crate::image::upload::Blob;
 use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
     PushOptions, Pushed, Reference, Step,
@@ -72,19 +76,43 @@ impl Images {
         credentials: Option<Credentials>,
         progress: Tell<'_>,
     ) -> Result<Pulled, ImageError> {
+        for mirror in mirrors(reference)? {
+            let credentials = credentials::find(&authority(&mirror), reference.repository())?;
+            let found = match Repository::mirror(reference, &mirror, credentials).await {
+                Ok(repository) => self.fetch_from(&repository, reference, options, progress).await,
+                Err(error) => Err(error.into()),
+            };
+            match found {
+                // A mirror that has it not, or is not there, is no reason to do without.
+                Err(ImageError::Registry(error)) => {
+                    tracing::info!(%mirror, %error, "the mirror does not help")
+                }
+                other => return other,
+            }
+        }
         let repository = Repository::open(reference, "pull", credentials, &options.insecure).await?;
-        if let Some(pulled) = self.already_here(reference, options, &repository).await? {
+        self.fetch_from(&repository, reference, options, progress).await
+    }
+
+    async fn fetch_from(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: Tell<'_>,
+    ) -> Result<Pulled, ImageError> {
+        if let Some(pulled) = self.already_here(reference, options, repository).await? {
             return Ok(pulled);
         }
         let top = repository.manifest(reference.wanted()).await?;
         let digest = top.digest.clone();
-        let (manifest, raw) = choose(&repository, top, options.platform.as_ref()).await?;
+        let (manifest, raw) = choose(repository, top, options.platform.as_ref()).await?;
         manifest.refuse_foreign_layers()?;
         let raw_config = repository.small_blob(&manifest.config.digest).await?;
         let wanted = plan(&raw_config, &manifest, options.platform.as_ref())?;
         let layers = self.layers();
         futures_util::stream::iter(wanted)
-            .map(|wanted| fetch_layer(&layers, &repository, wanted, progress))
+            .map(|wanted| fetch_layer(&layers, repository, wanted, progress))
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
@@ -173,7 +201,8 @@ impl Images {
             let _ = sent.send(bytes);
         };
         let path = self.content().path(&blob.digest);
-        let upload = repository.upload(&blob.digest, blob.size, &path, source, count);
+        let sent = Blob { digest: &blob.digest, size: blob.size, path: &path };
+        let upload = repository.upload(&sent, source, count);
         tokio::pin!(upload);
         let mut tick = tokio::time::interval(REPORT_EVERY);
         loop {
@@ -235,6 +264,20 @@ impl Images {
         let raw = serde_json::to_vec(&manifest).map_err(ManifestError::Json)?;
         Ok((manifest, raw))
     }
+}
+
+/// The mirrors that are asked for an image before its registry.
+fn mirrors(reference: &Reference) -> Result<Vec<Url>, ImageError> {
+    if reference.registry() != DEFAULT_REGISTRY {
+        return Ok(Vec::new());
+    }
+    let hosts = Hosts::read().map_err(RegistryError::from)?;
+    let address = |mirror: &String| {
+        let full = if mirror.contains("://") { mirror.clone() } else { format!("https://{mirror}") };
+        Url::parse(&full)
+            .map_err(|error| RegistryError::Client { host: mirror.clone(), source: error.into() })
+    };
+    Ok(hosts.mirrors().iter().map(address).collect::<Result<_, _>>()?)
 }
 
 /// How often bytes sent are told about.

@@ -3,6 +3,7 @@
 
 mod build;
 mod cgroup;
+mod context;
 mod copy;
 mod exec;
 mod fault;
@@ -10,6 +11,7 @@ mod image;
 mod limits;
 mod logs;
 mod network;
+mod output;
 mod run;
 mod security;
 mod uml;

@@ -1,0 +1,105 @@
+//! Contexts that are not directories yet: a Dockerfile or an archive on standard input, or at an address.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::copy::{Changes, Writer};
+use super::stack::Stack;
+use super::{DockerfileSource, archive, remote};
+use crate::error::{Error, Result};
+use crate::paths::Root;
+use crate::store::private_directory;
+
+/// A context as the builder reads it.
+#[derive(Debug)]
+pub struct Intake {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The Dockerfile, if there is nothing else to the context.
+    pub dockerfile: DockerfileSource,
+    /// What ends with the build.
+    _held: Option<tempfile::TempDir>,
+}
+
+// === impl Intake ===
+
+impl Intake {
+    /// The context that a word of the command line names: a directory, `-`, or an address.
+    ///
+    /// # Errors
+    /// When there is no such directory, the address cannot be fetched, or it is a git repository.
+    pub fn take(root: &Root, source: &str, stdin: &mut dyn Read) -> Result<Self> {
+        if source == "-" {
+            let room = room(root)?;
+            let file = room.path().join("input");
+            let mut copy = || File::create(&file).and_then(|mut file| io::copy(stdin, &mut file));
+            copy().map_err(|error| Error::failed("read the context from standard input", error))?;
+            return Self::of_file(room, &file, "standard input");
+        }
+        let directory = Path::new(source);
+        if directory.is_dir() {
+            let (directory, dockerfile) = (directory.to_owned(), DockerfileSource::Default);
+            return Ok(Self { directory, dockerfile, _held: None });
+        }
+        if remote::is_git(source) {
+            return Err(remote::no_git(source));
+        }
+        if remote::is_http(source) {
+            let cache = root.build_cache();
+            let fetched = remote::fetch(&cache, source, None, None)?;
+            let file = fetched.directory.join(&fetched.name);
+            return Self::of_file(room(root)?, &file, &remote::shown(source));
+        }
+        let is_file = directory.is_file();
+        let hint = if is_file {
+            format!("an archive is read from standard input: `rengine build - < {source}`")
+        } else {
+            "the last argument is the directory that COPY reads, often a dot".to_owned()
+        };
+        let what = if is_file { "is not a directory" } else { "does not exist" };
+        Err(Error::invalid(format!("the build context {source:?} {what}")).with_hint(hint))
+    }
+
+    /// Without any file: only the Dockerfile counts.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn empty(root: &Root) -> Result<Self> {
+        let room = room(root)?;
+        let directory = make(room.path())?;
+        Ok(Self { directory, dockerfile: DockerfileSource::Default, _held: Some(room) })
+    }
+
+    fn of_file(room: tempfile::TempDir, file: &Path, shown: &str) -> Result<Self> {
+        let failed = |error: io::Error| Error::failed(format!("unpack the context from {shown}"), error);
+        let directory = make(room.path())?;
+        let Some(packed) = archive::open(file).map_err(failed)? else {
+            let text = std::fs::read(file).map_err(failed)?;
+            let dockerfile = DockerfileSource::Inline(String::from_utf8_lossy(&text).into_owned());
+            return Ok(Self { directory, dockerfile, _held: Some(room) });
+        };
+        let unpack = || -> io::Result<()> {
+            let changes = Changes { keep_owners: true, replace_directories: true, ..Changes::default() };
+            let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: 0 };
+            let mut writer = Writer::new(&directory, &Stack::of(Vec::new()), changes, now)?;
+            archive::unpack(packed, &mut writer, Path::new("/"), None)?;
+            writer.finish().map(drop)
+        };
+        unpack().map_err(failed)?;
+        Ok(Self { directory, dockerfile: DockerfileSource::Default, _held: Some(room) })
+    }
+}
+
+fn room(root: &Root) -> Result<tempfile::TempDir> {
+    let failed = |error| Error::failed("make room for the build context", error);
+    private_directory(&root.scratch()).map_err(failed)?;
+    tempfile::Builder::new().prefix("context-").tempdir_in(root.scratch()).map_err(failed)
+}
+
+fn make(room: &Path) -> Result<PathBuf> {
+    let directory = room.join("files");
+    let made = std::fs::create_dir(&directory);
+    made.map_err(|error| Error::failed("make room for the build context", error))?;
+    Ok(directory)
+}

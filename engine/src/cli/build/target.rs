@@ -1,0 +1,172 @@
+//! `--output`: what becomes of a built image.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::builder::{write_directory, write_tar};
+use crate::cli::output;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::image::{Image, PushOptions, Reference};
+
+/// What becomes of a built image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    /// It is kept here; pushed too if so said.
+    Image { names: Vec<Reference>, push: bool },
+    /// Its files go into a directory.
+    Directory(PathBuf),
+    /// Its files go into a tar.
+    Tar(Sink),
+    /// It goes into an archive that is an OCI layout and docker's format at once.
+    Archive(Sink),
+    /// Only the cache keeps something of it.
+    Cache,
+}
+
+/// A file, or standard output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Sink {
+    File(PathBuf),
+    Stdout,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Reads `type=local,dest=DIR`, or a directory or `-` alone.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        if !text.contains('=') {
+            return Ok(if text == "-" { Self::Tar(Sink::Stdout) } else { Self::Directory(text.into()) });
+        }
+        let wrong = |problem: String| {
+            Error::invalid(format!("invalid output {text:?}: {problem}"))
+                .with_hint("write type=local|tar|oci|docker|image|registry|cacheonly,dest=PATH,name=NAME")
+        };
+        let (mut kind, mut dest, mut names, mut push) = (None, None, Vec::new(), false);
+        for field in text.split(',') {
+            let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+            match key {
+                "type" => kind = Some(value),
+                "dest" => dest = Some(value),
+                "name" => {
+                    names.push(value.parse().map_err(|error| wrong(format!("name {value:?}: {error}")))?);
+                }
+                "push" => push = value == "true",
+                "compression" if value == "gzip" => {}
+                "tar" if value == "true" => {}
+                _ => return Err(wrong(format!("{key}={value} is not supported"))),
+            }
+        }
+        let sink = || match dest {
+            None | Some("-") => Sink::Stdout,
+            Some(path) => Sink::File(path.into()),
+        };
+        match kind {
+            Some("local") => {
+                dest.map(|dest| Self::Directory(dest.into())).ok_or_else(|| wrong("dest is needed".into()))
+            }
+            Some("tar") => Ok(Self::Tar(sink())),
+            Some("docker") if dest.is_none() => Ok(Self::Image { names, push }),
+            Some("oci" | "docker") => Ok(Self::Archive(sink())),
+            Some("image") => Ok(Self::Image { names, push }),
+            Some("registry") => Ok(Self::Image { names, push: true }),
+            Some("cacheonly") => Ok(Self::Cache),
+            Some(other) => Err(wrong(format!("there is no type {other:?}"))),
+            None => Err(wrong("type is needed".into())),
+        }
+    }
+
+    /// Whether standard output belongs to what is written.
+    pub(super) fn takes_stdout(&self) -> bool {
+        matches!(self, Self::Tar(Sink::Stdout) | Self::Archive(Sink::Stdout))
+    }
+
+    /// Writes a built image to where it goes.
+    pub(super) fn write(
+        &self,
+        engine: &Engine,
+        image: &Image,
+        tags: &[Reference],
+        epoch: Option<i64>,
+    ) -> Result<()> {
+        match self {
+            Self::Cache => Ok(()),
+            Self::Directory(directory) => write_directory(engine.root(), image, directory, epoch),
+            Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), image, writer, epoch)),
+            Self::Archive(sink) => {
+                let mut names: Vec<String> = tags.iter().map(ToString::to_string).collect();
+                if names.is_empty() {
+                    names.push(image.id.to_string());
+                }
+                sink.write(|writer| Ok(engine.images().save(&names, writer)?))
+            }
+            Self::Image { names, push } => {
+                for name in names {
+                    engine.images().tag(image.id.as_str(), name)?;
+                }
+                if *push {
+                    for name in tags.iter().chain(names) {
+                        output::note(&format!("pushing {name}"));
+                        engine.images().push(name, &PushOptions::default(), &|_| {})?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+// === impl Sink ===
+
+impl Sink {
+    fn write(&self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                if rustix::termios::isatty(&stdout) {
+                    return Err(Error::invalid("an archive is not written to a terminal")
+                        .with_hint("give dest=FILE or redirect standard output"));
+                }
+                fill(&mut stdout)?;
+                stdout.flush().map_err(|error| Error::failed("write the archive", error))
+            }
+            Self::File(path) => whole(path, fill),
+        }
+    }
+}
+
+/// Writes a file that is there whole or not at all.
+fn whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    let failed = |error: io::Error| Error::failed(format!("write {}", path.display()), error);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let partial = tempfile::Builder::new().prefix(".rengine-").tempfile_in(directory).map_err(failed)?;
+    let mut file = File::options().write(true).open(partial.path()).map_err(failed)?;
+    fill(&mut file)?;
+    let (file, partial) = partial.keep().map_err(|error| failed(error.error))?;
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.set_permissions(mode)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&partial)))
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_read_in_both_forms() {
+        let parse = |text: &str| Target::parse(text).unwrap();
+        assert_eq!(parse("out"), Target::Directory("out".into()));
+        assert_eq!(parse("-"), Target::Tar(Sink::Stdout));
+        assert_eq!(parse("type=tar,dest=a.tar"), Target::Tar(Sink::File("a.tar".into())));
+        assert_eq!(parse("type=oci"), Target::Archive(Sink::Stdout));
+        let pushed = Target::Image { names: vec!["a".parse().unwrap()], push: true };
+        assert_eq!(parse("type=image,name=a,push=true"), pushed);
+        for wrong in ["type=what", "dest=x", "type=local", "type=image,compression=estargz"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What registries tell about their images without giving them: manifests, tags, names.
+
+use reqwest::StatusCode;
+use reqwest::header::LINK;
+use serde::Deserialize;
+
+use crate::id::Digest;
+use crate::image::credentials;
+use crate::image::reference::DEFAULT_REGISTRY;
+use crate::image::registry::{RegistryError, Repository, header, runtime};
+use crate::image::{ImageError, Images, Reference, http};
+
+/// A manifest or an index at a registry.
+#[derive(Debug, Clone)]
+pub struct RemoteManifest {
+    /// Its bytes, as they came.
+    pub bytes: Vec<u8>,
+    /// What the registry says it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// One image that `search` found.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FoundImage {
+    /// Its name.
+    pub name: String,
+    /// What its owner says of it.
+    #[serde(default)]
+    pub description: String,
+    /// How many people like it.
+    #[serde(default, rename = "star_count")]
+    pub stars: u64,
+    /// Whether Docker looks after it.
+    #[serde(default, rename = "is_official")]
+    pub official: bool,
+}
+
+/// Pages of a list that are read at most.
+const MOST_PAGES: usize = 1000;
+
+// === impl Images ===
+
+impl Images {
+    /// Fetches a manifest or an index and nothing of what it lists.
+    pub fn remote_manifest(&self, reference: &Reference) -> Result<RemoteManifest, ImageError> {
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        Ok(runtime(reference.registry())?.block_on(async {
+            let repository = Repository::open(reference, "pull", credentials, &[]).await?;
+            let fetched = repository.manifest(reference.wanted()).await?;
+            let media_type = fetched.media_type.unwrap_or_default();
+            Ok::<_, RegistryError>(RemoteManifest {
+                bytes: fetched.bytes,
+                media_type,
+                digest: fetched.digest,
+            })
+        })?)
+    }
+
+    /// The tags of a repository at its registry.
+    pub fn remote_tags(&self, reference: &Reference) -> Result<Vec<String>, ImageError> {
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        Ok(runtime(reference.registry())?.block_on(async {
+            let repository = Repository::open(reference, "pull", credentials, &[]).await?;
+            repository.list("tags/list", "tags").await
+        })?)
+    }
+
+    /// Images whose names or descriptions have a word: at Docker Hub, or by name at the registry before a slash.
+    pub fn search(&self, term: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {
+        let registry = term.split_once('/').filter(|(host, _)| {
+            host.contains(['.', ':']) || *host == "localhost" || host.chars().any(char::is_uppercase)
+        });
+        match registry {
+            Some((host, word)) => catalog(host, word, limit),
+            None => hub(term, limit),
+        }
+    }
+}
+
+fn catalog(host: &str, word: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {
+    let credentials = credentials::find(host, "")?;
+    let names = runtime(host)?.block_on(async {
+        let reference: Reference =
+            format!("{host}/catalog").parse().map_err(|_| RegistryError::NotFound(host.to_owned()))?;
+        let mut repository = Repository::open(&reference, "pull", credentials, &[]).await?;
+        repository.name = String::new();
+        repository.list("_catalog", "repositories").await
+    })?;
+    let found = names.into_iter().filter(|name| name.contains(word)).take(limit as usize);
+    let image = |name| FoundImage { name, description: String::new(), stars: 0, official: false };
+    Ok(found.map(|name| image(format!("{host}/{name}"))).collect())
+}
+
+fn hub(term: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        results: Vec<FoundImage>,
+    }
+    let host = DEFAULT_REGISTRY;
+    let broken = |source: reqwest::Error| RegistryError::Unreachable { host: host.to_owned(), source };
+    let answer = runtime(host)?.block_on(async {
+        let client = http::client().build().map_err(broken)?;
+        let query = [("q", term.to_owned()), ("n", limit.to_string())];
+        let response = client.get("https://index.docker.io/v1/search").query(&query).send().await;
+        let response = response.and_then(reqwest::Response::error_for_status).map_err(broken)?;
+        response.json::<Answer>().await.map_err(broken)
+    })?;
+    Ok(answer.results)
+}
+
+// === impl Repository ===
+
+impl Repository {
+    /// A list that comes in pages, each naming the next (RFC 8288, `Link`).
+    async fn list(&self, path: &str, key: &str) -> Result<Vec<String>, RegistryError> {
+        let mut url = if self.name.is_empty() { self.base.join(path).ok() } else { Some(self.url(path)?) };
+        let mut items = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let Some(page) = url.take() else { break };
+            let response = self.send("a list", |client| client.get(page.clone())).await?;
+            let response = self.expect(response, "a list", &[StatusCode::OK]).await?;
+            url = header(response.headers(), LINK.as_str())
+                .and_then(|link| next(&link).and_then(|next| page.join(next).ok()));
+            let body: serde_json::Value = serde_json::from_slice(&self.small_body(response).await?)
+                .map_err(|_| self.protocol("sent a list that is not JSON"))?;
+            let page = body.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
+            items.extend(page.filter_map(|item| item.as_str().map(str::to_owned)));
+        }
+        Ok(items)
+    }
+}
+
+/// The address in `<…>; rel="next"`.
+fn next(link: &str) -> Option<&str> {
+    let (address, rest) = link.strip_prefix('<')?.split_once('>')?;
+    rest.contains("next").then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_names_the_next_one() {
+        assert_eq!(next("</v2/a/tags/list?last=b&n=2>; rel=\"next\""), Some("/v2/a/tags/list?last=b&n=2"));
+        assert_eq!(next("<x>; rel=\"prev\""), None);
+        assert_eq!(next("x"), None);
+    }
+}
