@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod container;
 mod copy;
+mod events;
 mod image;
 mod inspect;
 pub mod list;
@@ -12,8 +13,10 @@ mod network;
 pub mod output;
 pub mod publish;
 pub mod run;
+mod stats;
 mod system;
 pub mod template;
+mod update;
 mod volume;
 
 use std::ffi::OsString;
@@ -75,6 +78,8 @@ enum Command {
     Version(system::VersionArgs),
     /// Show facts of the engine and the machine
     Info(system::InfoArgs),
+    /// Tell what happens, as it happens
+    Events(events::EventsArgs),
     /// Write a completion script for a shell
     Completion {
         /// The shell
@@ -208,6 +213,7 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::System(verb) => system::run(engine, &verb),
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),
+        Command::Events(args) => events::events(engine, &args),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "rengine", &mut script);

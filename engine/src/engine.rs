@@ -7,6 +7,8 @@ pub(crate) mod life;
 mod process;
 mod sandbox;
 mod unused;
+mod update;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +30,8 @@ use crate::volume::Volumes;
 pub use create::Created;
 pub use files::CommitOptions;
 pub use process::Process;
+pub use update::UpdateOptions;
+pub use usage::Usage;
 
 /// An engine on one root directory. Cheap to make and to clone; it holds no lock and no process.
 #[derive(Debug, Clone)]

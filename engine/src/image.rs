@@ -31,6 +31,7 @@ pub use reference::Reference;
 pub use registry::RegistryError;
 pub use remote::{FoundImage, RemoteManifest};
 
+use crate::event::{Event, EventKind, Journal};
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::change::ChangeError;
 use crate::image::manifest::MOST_JSON;
@@ -285,7 +286,14 @@ impl Images {
         let mut names = self.names()?;
         let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
         names.set(reference, &found.id);
-        names.write(&self.root).map_err(failure("name", name))
+        names.write(&self.root).map_err(failure("name", name))?;
+        self.announce("tag", &found.id, &reference.to_string());
+        Ok(())
+    }
+
+    /// Tells everybody who listens to events.
+    pub(crate) fn announce(&self, action: &str, id: &ImageId, name: &str) {
+        Journal::of(&self.root).append(&Event::now(EventKind::Image, action, id.as_str(), [("name", name)]));
     }
 
     /// Removes a name, and with the last one the image and the layers nobody else names. `in_use` are the images
@@ -307,6 +315,7 @@ impl Images {
         }
         for reference in &going {
             names.remove(reference);
+            self.announce("untag", &found.id, &reference.to_string());
         }
         if !going.is_empty() {
             names.write(&self.root).map_err(failure("untag", name))?;
@@ -492,7 +501,9 @@ impl Images {
     }
 
     fn delete(&self, id: &ImageId) -> Result<(), ImageError> {
-        ImageRecord::remove(&self.root, id).map_err(failure("remove", id.as_str()))
+        ImageRecord::remove(&self.root, id).map_err(failure("remove", id.as_str()))?;
+        self.announce("delete", id, id.as_str());
+        Ok(())
     }
 
     /// Removes layers and blobs that neither an image nor the build cache names.

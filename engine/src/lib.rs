@@ -5,6 +5,7 @@ pub mod cli;
 pub mod container;
 pub mod engine;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod image;
 pub mod layer;

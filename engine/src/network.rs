@@ -32,7 +32,8 @@ use self::attachment::names_in;
 use self::firewall::{Table, Zone};
 use self::link::{Bridge, UsedRange};
 use crate::error::{Error, Kind};
-use crate::id::{Digest, NetworkId, NetworkName};
+use crate::event::{Event, EventKind, Journal};
+use crate::id::{ContainerId, Digest, NetworkId, NetworkName};
 use crate::paths::{MACHINE_LOCK, Root};
 use crate::store::{self, Durability, Lock};
 
@@ -179,7 +180,26 @@ impl Networks {
         if is_builtin(spec.name.as_str()) {
             return Err(NetworkError::Conflict(format!("the network {} exists already", spec.name)));
         }
-        self.make(NetworkId::random(), spec)
+        let network = self.make(NetworkId::random(), spec)?;
+        self.announce(&network, "create");
+        Ok(network)
+    }
+
+    /// Tells everybody who listens to events that a container came to a network, or left it.
+    pub(crate) fn announce_endpoint(&self, endpoint: &Endpoint, container: &ContainerId, action: &str) {
+        let details = [
+            ("container", container.as_str()),
+            ("name", endpoint.network_name.as_str()),
+            ("type", DEFAULT_NETWORK),
+        ];
+        let event = Event::now(EventKind::Network, action, endpoint.network.as_str(), details);
+        Journal::of(&self.root).append(&event);
+    }
+
+    fn announce(&self, network: &Network, action: &str) {
+        let details = [("name", network.spec.name.to_string()), ("type", network.spec.driver.clone())];
+        let event = Event::now(EventKind::Network, action, network.id.as_str(), details);
+        Journal::of(&self.root).append(&event);
     }
 
     /// Removes a network that nobody is attached to.
@@ -208,7 +228,9 @@ impl Networks {
         let directory = self.root.network_run(id);
         store::remove_tree(&directory).map_err(|source| file_error("remove", &directory, source))?;
         let record = self.root.network(id);
-        store::remove_file(&record).map_err(|source| file_error("remove", &record, source))
+        store::remove_file(&record).map_err(|source| file_error("remove", &record, source))?;
+        self.announce(&network, "destroy");
+        Ok(())
     }
 
     /// Every network by name, `bridge`, `host` and `none` included.

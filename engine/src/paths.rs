@@ -88,6 +88,11 @@ impl Root {
         self.container_run(id).join("lock")
     }
 
+    /// The journal of events.
+    pub fn events(&self) -> PathBuf {
+        self.run.join("events")
+    }
+
     /// The content store, an OCI image layout.
     pub fn content(&self) -> PathBuf {
         self.state.join("content")

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind};
+use crate::event::{Event, EventKind, Journal};
 use crate::id::VolumeName;
 use crate::paths::Root;
 use crate::store::{self, Durability, Lock};
@@ -135,6 +136,7 @@ impl Volumes {
             name: name.clone(),
         };
         store::write_json(&record(&directory), &volume, Durability::Sync).map_err(io("record"))?;
+        self.announce(&volume.name, "create");
         Ok(volume)
     }
 
@@ -183,7 +185,15 @@ impl Volumes {
         let directory = self.root.volume(name);
         // Without its record it is gone; what a crash leaves of the content is swept by the next removal.
         store::remove_file(&record(&directory)).map_err(io("remove the record of"))?;
-        store::remove_tree(&directory).map_err(io("remove"))
+        store::remove_tree(&directory).map_err(io("remove"))?;
+        self.announce(name, "destroy");
+        Ok(())
+    }
+
+    /// Tells everybody who listens to events.
+    fn announce(&self, name: &VolumeName, action: &str) {
+        let event = Event::now(EventKind::Volume, action, name.as_str(), [("driver", "local")]);
+        Journal::of(&self.root).append(&event);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const SHARED: [&str; 5] = ["error", "id", "paths", "quantity", "signal"];
 
 /// Each room and what it may use besides the shared values.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("error", &[]),
     ("id", &[]),
     ("paths", &[]),
@@ -16,15 +16,16 @@ const ROOMS: [(&str, &[&str]); 15] = [
     ("signal", &[]),
     ("store", &[]),
     ("sys", &[]),
-    ("volume", &["store"]),
+    ("event", &["store"]),
+    ("volume", &["event", "store"]),
     ("layer", &["store", "sys"]),
-    ("image", &["layer", "store", "sys"]),
+    ("image", &["event", "layer", "store", "sys"]),
     // What is asked of a network is part of a container's specification.
-    ("network", &["container::spec", "store", "sys"]),
-    ("container", &["image::config", "layer", "network", "store", "sys", "volume"]),
+    ("network", &["container::spec", "event", "store", "sys"]),
+    ("container", &["event", "image::config", "layer", "network", "store", "sys", "volume"]),
     ("builder", &["container::spec", "container::stdio", "image", "layer", "store", "sys"]),
-    ("engine", &["builder", "container", "image", "layer", "network", "store", "volume"]),
-    ("cli", &["builder", "container", "engine", "image", "network", "store", "volume"]),
+    ("engine", &["builder", "container", "event", "image", "layer", "network", "store", "volume"]),
+    ("cli", &["builder", "container", "engine", "event", "image", "network", "store", "volume"]),
 ];
 
 #[test]

@@ -9,6 +9,8 @@ use crate::cli::copy::{self, CommitArgs, CopyArgs, ExportArgs};
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
+use crate::cli::stats::{self, StatsArgs};
+use crate::cli::update::{self, UpdateArgs};
 use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
@@ -64,6 +66,10 @@ pub(super) enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Show what containers use
+    Stats(StatsArgs),
+    /// Change the limits and the restart policy of containers
+    Update(UpdateArgs),
     /// Copy files between a container and the host
     Cp(CopyArgs),
     /// Show what a container changed of its image
@@ -287,6 +293,8 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Attach(args) => attach(engine, &args),
         Verb::Logs(args) => logs(engine, &args),
         Verb::Top { container, options } => top(engine, &container, &options),
+        Verb::Stats(args) => stats::stats(engine, &args),
+        Verb::Update(args) => update::update(engine, args),
         Verb::Cp(args) => copy::copy(engine, &args),
         Verb::Diff { container } => copy::diff(engine, &container),
         Verb::Export(args) => copy::export(engine, &args),

@@ -32,6 +32,24 @@ pub fn raw_error(bytes: &[u8]) {
     let _ = io::stderr().write_all(bytes);
 }
 
+/// Writes one line of data now; whether anybody still reads.
+pub fn flushed_line(text: &str) -> bool {
+    let mut stdout = io::stdout();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_ok()
+}
+
+/// Writes a text in the place of the last one on a terminal, and after it elsewhere; whether anybody still reads.
+pub fn redraw(text: &str) -> bool {
+    let mut stdout = io::stdout();
+    let drawn = if rustix::termios::isatty(&stdout) {
+        // Home, then each line to its end, then whatever was below.
+        format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))
+    } else {
+        text.to_owned()
+    };
+    stdout.write_all(drawn.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+}
+
 /// Writes one line for the person, not the data.
 pub fn note(text: &str) {
     eprintln!("{text}");
@@ -76,6 +94,12 @@ fn pretty(value: &Value) -> String {
 /// Writes rows as `--format` asks: a table of these columns when `None` or `table`, an object a row for `json`,
 /// else a template a row. `table {{…}}` is a table of the template's columns.
 pub fn rows(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value]) -> Result<()> {
+    raw(rows_text(format, columns, rows)?.as_bytes());
+    Ok(())
+}
+
+/// What [`rows`] writes.
+pub fn rows_text(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value]) -> Result<String> {
     let invalid = |error: super::template::TemplateError| Error::invalid(error.to_string());
     match format {
         None | Some("table") => {
@@ -83,9 +107,9 @@ pub fn rows(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value]) -> R
             for row in rows {
                 table.row(columns.iter().map(|(_, field)| cell(row, field)));
             }
-            table.print();
+            Ok(table.text())
         }
-        Some("json") => rows.iter().for_each(|row| line(&row.to_string())),
+        Some("json") => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
         Some(text) => {
             let (table, text) = text.strip_prefix("table ").map_or((false, text), |rest| (true, rest));
             let text = text.replace("\\t", "\t").replace("\\n", "\n");
@@ -99,13 +123,12 @@ pub fn rows(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value]) -> R
                 let head = template.columns().into_iter().map(|name| head_of(&name, columns));
                 let mut table = Table::new(head);
                 rendered.iter().for_each(|text| table.row(text.split('\t').map(str::to_owned)));
-                table.print();
+                Ok(table.text())
             } else {
-                rendered.iter().for_each(|text| line(text));
+                Ok(rendered.iter().map(|text| format!("{text}\n")).collect())
             }
         }
     }
-    Ok(())
 }
 
 /// Writes objects as `inspect` does: an indented array, or a template's text an object.

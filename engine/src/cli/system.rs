@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
 use crate::engine::{Engine, RemoveOptions};
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub(super) enum Verb {
     Df,
     /// Show facts of the engine and the machine
     Info(InfoArgs),
+    /// Tell what happens, as it happens
+    Events(EventsArgs),
     /// Find what crashes left behind, and remove it
     Check,
     /// Start the containers whose restart policy asks for it, as after a reboot
@@ -57,6 +60,7 @@ pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
     match verb {
         Verb::Df => disk_usage(engine),
         Verb::Info(args) => info(engine, args),
+        Verb::Events(args) => events::events(engine, args),
         Verb::Check => check(engine),
         Verb::Boot => boot(engine),
         Verb::Prune { all, volumes, force } => prune(engine, *all, *volumes, *force),

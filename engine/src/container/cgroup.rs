@@ -263,9 +263,13 @@ impl Cgroup {
         stats
     }
 
-    /// Changes the limits that are `Some`, leaving the others as they are.
-    pub fn update(&self, resources: &Resources) -> Result<Vec<Warning>, CgroupError> {
+    /// Changes the limits that are `Some`, leaving the others as they are. Processes move into a node that only these
+    /// limits need.
+    pub fn update(&mut self, resources: &Resources) -> Result<Vec<Warning>, CgroupError> {
         let mut warnings = Vec::new();
+        let missing = wanted_controllers(resources, self.unified.is_some());
+        let processes = self.processes()?;
+        self.v1.extend(host()?, &missing, &processes)?;
         self.v1.limit(resources, v1::Moment::Running, &mut warnings)?;
         if let Some(unified) = &self.unified {
             unified.limit(resources, &mut warnings)?;

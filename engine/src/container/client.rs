@@ -262,12 +262,16 @@ impl Connection {
         self.send(&Request::Resize(size.rows, size.columns))
     }
 
-    /// Tells the monitor that the container's record was rewritten.
+    /// Tells the monitor that the container's record was rewritten. Returns what does not hold on this kernel.
     ///
     /// # Errors
     /// When the new limits cannot be set.
-    pub fn reload(&mut self) -> Result<()> {
-        self.ask(&Request::Reload)
+    pub fn reload(&mut self) -> Result<Vec<String>> {
+        self.send(&Request::Reload)?;
+        self.expect("answer", |reply| match reply {
+            Reply::Reloaded { warnings } => Some(std::mem::take(warnings)),
+            _ => None,
+        })
     }
 
     /// Asks for the last exit without waiting for it; [`Self::has_ended`] tells when it came.

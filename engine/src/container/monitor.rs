@@ -226,6 +226,11 @@ impl Monitor {
         self.give_up_on_stalled(now);
     }
 
+    /// Tells everybody who listens to events.
+    fn announce(&self, action: &str, details: &[(&str, String)]) {
+        self.record.announce(&self.root, action, details);
+    }
+
     fn is_paused(&self) -> bool {
         matches!(&self.state, State::Running(running) if running.paused)
     }

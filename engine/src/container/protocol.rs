@@ -82,6 +82,11 @@ pub(crate) enum Reply {
     },
     /// The request was done.
     Done,
+    /// The record was read again, and its limits hold but for these.
+    Reloaded {
+        /// What this kernel cannot do.
+        warnings: Vec<String>,
+    },
     /// The request was refused.
     Refused(Refusal),
     /// The container ended.

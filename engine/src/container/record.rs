@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::spec::ContainerSpec;
 use crate::container::state::State;
+use crate::event::{Event, EventKind, Journal};
 use crate::id::{ContainerId, ContainerName, ImageId};
 use crate::paths::Root;
 use crate::store::{self, Durability};
@@ -67,6 +68,18 @@ impl ContainerRecord {
     /// Writes the record; its directory must exist.
     pub fn write(&self, root: &Root) -> io::Result<()> {
         store::write_json(&root.container(&self.id).join("config.json"), self, Durability::Sync)
+    }
+
+    /// Tells everybody who listens that something happened to the container, with what else there is to say of it.
+    pub fn announce(&self, root: &Root, action: &str, details: &[(&str, String)]) {
+        // The steps of a build are nobody's containers.
+        if self.purpose == Purpose::Build {
+            return;
+        }
+        let own = [("image", self.spec.image.clone()), ("name", self.name.to_string())];
+        let labels = self.spec.labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
+        let all = labels.chain(own).chain(details.iter().map(|(key, value)| (*key, value.clone())));
+        Journal::of(root).append(&Event::now(EventKind::Container, action, self.id.as_str(), all));
     }
 
     /// The hostname inside: as asked, else the short id.

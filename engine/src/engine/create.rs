@@ -7,6 +7,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use crate::container::client;
 use crate::container::merge::merge;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::{
@@ -99,6 +100,7 @@ impl Engine {
             purpose: Purpose::Service,
         };
         self.write_container(&record).inspect_err(|_| self.remove_anonymous(&volumes))?;
+        record.announce(self.root(), "create", &[]);
         Ok(Created { id: record.id, name: record.name, warnings: Vec::new() })
     }
 
@@ -146,7 +148,7 @@ impl Engine {
     pub fn rename(&self, id: &ContainerId, name: &ContainerName) -> Result<()> {
         let failed = |error| Error::failed(format!("rename container {} to {name}", id.short()), error);
         let names = self.root().container_names();
-        let _one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
+        let one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
         let mut record = ContainerRecord::read(self.root(), id)
             .map_err(failed)?
             .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))?;
@@ -165,7 +167,14 @@ impl Engine {
         let link = names.join(name.as_str());
         store::remove_file(&link).and_then(|()| symlink(id.as_str(), &link)).map_err(failed)?;
         record.write(self.root()).map_err(failed)?;
-        store::remove_file(&names.join(old.as_str())).map_err(failed)
+        store::remove_file(&names.join(old.as_str())).map_err(failed)?;
+        drop(one_at_a_time);
+        if let Some(mut monitor) = client::connect(self.root(), id)? {
+            // It only has to know what to call the container; one that ends meanwhile need not.
+            let _ = monitor.reload();
+        }
+        record.announce(self.root(), "rename", &[("oldName", format!("/{old}"))]);
+        Ok(())
     }
 
     /// Takes over the mounts of other containers; the container's own mounts win at the same path.

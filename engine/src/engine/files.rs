@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::container::changes::{self, Change};
 use crate::container::client;
 use crate::container::files::{Files, Owner, PathStat};
+use crate::container::record::ContainerRecord;
 use crate::container::spec::{Grace, HealthCheck, MountSource};
 use crate::container::state::State;
 use crate::engine::{Container, Engine};
@@ -53,7 +54,8 @@ impl Engine {
         shown: &OsStr,
         take: &mut dyn FnMut(&mut dyn Read) -> Result<()>,
     ) -> Result<()> {
-        self.with_files(id, |files| files.read(path, shown, take))
+        self.with_files(id, |files| files.read(path, shown, take))?;
+        self.announce(id, "archive-path", &[("path", path.display().to_string())])
     }
 
     /// Unpacks a tar into a directory of a container.
@@ -67,7 +69,8 @@ impl Engine {
         owner: Owner,
         give: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
     ) -> Result<()> {
-        self.with_files(id, |files| files.write(directory, owner, give))
+        self.with_files(id, |files| files.write(directory, owner, give))?;
+        self.announce(id, "extract-to-dir", &[("path", directory.display().to_string())])
     }
 
     /// Hands out the tar of a container's root file system, without what is mounted into it.
@@ -75,7 +78,8 @@ impl Engine {
     /// # Errors
     /// When it cannot be read.
     pub fn export(&self, id: &ContainerId, take: &mut dyn FnMut(&mut dyn Read) -> Result<()>) -> Result<()> {
-        self.with_files(id, |files| files.export(take))
+        self.with_files(id, |files| files.export(take))?;
+        self.announce(id, "export", &[])
     }
 
     /// What a container changed of its image.
@@ -129,7 +133,21 @@ impl Engine {
             comment: options.message.clone(),
             empty_layer: false,
         });
-        Ok(images.commit(&config, options.reference.as_slice())?)
+        let image = images.commit(&config, options.reference.as_slice())?;
+        let named = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();
+        let comment = options.message.clone().unwrap_or_default();
+        let details = [("comment", comment), ("imageID", image.id.to_string()), ("imageRef", named)];
+        container.record.announce(self.root(), "commit", &details);
+        Ok(image)
+    }
+
+    /// Tells everybody who listens to events; a container that is gone by now has nothing to be told of.
+    fn announce(&self, id: &ContainerId, action: &str, details: &[(&str, String)]) -> Result<()> {
+        let failed = |error| Error::failed(format!("read the record of container {}", id.short()), error);
+        if let Some(record) = ContainerRecord::read(self.root(), id).map_err(failed)? {
+            record.announce(self.root(), action, details);
+        }
+        Ok(())
     }
 
     /// Works on a container's files: inside of it while it runs, and with its monitor kept from starting while it

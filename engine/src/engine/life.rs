@@ -65,7 +65,9 @@ impl Engine {
         self.stop(id, options)?;
         // The old monitor still gives back what the container held; the lock says when it is done.
         drop(self.monitor_lock(id)?);
-        self.start(id)
+        self.start(id)?;
+        self.container(id.as_str())?.record.announce(self.root(), "restart", &[]);
+        Ok(())
     }
 
     /// Sends a signal to a container's first process.
@@ -234,6 +236,7 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
         remove_anonymous_volumes(engine, record)?;
     }
     store::remove_tree(&root.container(&record.id)).map_err(failed)?;
+    record.announce(root, "destroy", &[]);
     store::remove_tree(&root.container_run(&record.id)).map_err(failed)
 }
 

@@ -34,6 +34,8 @@ impl Images {
             comment: Some("Imported from -".to_owned()),
             ..Default::default()
         }];
-        self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())
+        let image = self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())?;
+        self.announce("import", &image.id, &tag.map(ToString::to_string).unwrap_or_default());
+        Ok(image)
     }
 }

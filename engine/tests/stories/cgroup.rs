@@ -103,7 +103,7 @@ fn a_process_that_eats_too_much_is_killed_and_that_is_known() {
 fn limits_change_in_both_directions_while_it_runs() {
     let real = Real::new();
     let memory = |mib: u64| Resources { memory: Some(ByteSize(mib << 20)), ..Resources::default() };
-    let (cgroup, _) = real.create(&memory(64), &Devices::All);
+    let (mut cgroup, _) = real.create(&memory(64), &Devices::All);
     for mib in [256, 32, 128] {
         cgroup.update(&memory(mib)).unwrap();
         assert_eq!(cgroup.stats().memory_limit, Some(mib << 20));

@@ -143,6 +143,29 @@ impl World {
         }
     }
 
+    /// Starts `rengine` for what it writes as long as it runs.
+    pub(crate) fn follow<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Running {
+        self.spawn(args)
+    }
+
+    /// Renames a container to and fro until dropped: something that happens, for those who wait to hear of it.
+    pub(crate) fn nudge(&self, container: &str) -> Nudge {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (root, seen, name) = (self.root.clone(), stop.clone(), container.to_owned());
+        let thread = std::thread::spawn(move || {
+            let other = format!("{name}-again");
+            for (from, to) in [(&name, &other), (&other, &name)].into_iter().cycle() {
+                if from == &name && seen.load(Ordering::SeqCst) {
+                    return;
+                }
+                let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
+                command.args(["rename", from, to]).env("RENGINE_ROOT", root.state());
+                Running::start(&mut command).ends().succeeds();
+            }
+        });
+        Nudge { stop, thread: Some(thread) }
+    }
+
     /// Waits until a file is there in a container.
     pub(crate) fn await_file(&self, container: &str, path: &str) {
         let script = format!("until [ -e {path} ]; do usleep 10000; done");
@@ -179,6 +202,21 @@ impl Drop for World {
     }
 }
 
+/// Something that happens again and again until it is dropped.
+pub(crate) struct Nudge {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Nudge {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
 // === impl Running ===
 
 impl Running {
@@ -187,6 +225,11 @@ impl Running {
         let text = format!("{command:?}");
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect(&text);
         Self { command: text, child }
+    }
+
+    /// Its standard output.
+    pub(crate) fn output(&mut self) -> std::process::ChildStdout {
+        self.child.stdout.take().unwrap()
     }
 
     /// The host's number for it.

@@ -69,6 +69,32 @@ impl Nodes {
         Ok(nodes)
     }
 
+    /// Makes the nodes of further controllers beside those that are there, and moves the processes into them.
+    pub(super) fn extend(
+        &mut self,
+        layout: &Layout,
+        wanted: &[Controller],
+        processes: &[Pid],
+    ) -> Result<(), CgroupError> {
+        let place = self.0.iter().find_map(|node| {
+            let below = |mount: &super::detect::V1Mount| node.path.strip_prefix(&mount.path).ok();
+            layout.v1_mounts().iter().find_map(below).map(Path::to_owned)
+        });
+        let missing: Vec<Controller> =
+            wanted.iter().copied().filter(|controller| !self.has(*controller)).collect();
+        let Some(place) = place else { return Ok(()) };
+        let further = Self::create(layout, &place, &missing)?;
+        for pid in processes {
+            match further.place(*pid) {
+                // One that has ended meanwhile needs no place.
+                Err(CgroupError::Place { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other?,
+            }
+        }
+        self.0.extend(further.0);
+        Ok(())
+    }
+
     pub(super) fn open(layout: &Layout, place: &Path) -> Self {
         let mounts = layout.v1_mounts().iter();
         let nodes =

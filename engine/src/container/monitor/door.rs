@@ -177,6 +177,7 @@ impl Monitor {
                 if let Some(client) = self.client(number) {
                     client.attached = None;
                 }
+                self.announce("detach", &[]);
             }
             Request::Stop { signal, grace } => self.asked_to_stop(number, signal, grace),
             Request::Kill(signal) => self.asked_to_kill(number, signal),
@@ -197,6 +198,7 @@ impl Monitor {
     fn asked_to_start(&mut self, number: u64, attach: Option<Streams>) {
         if let (Some(client), Some(streams)) = (self.client(number), attach) {
             client.attached = Some(streams);
+            self.announce("attach", &[]);
         }
         let outcome = match &self.phase {
             Phase::Idle => self.start_first(),
@@ -215,6 +217,7 @@ impl Monitor {
         if let Some(client) = self.client(number) {
             client.attached = Some(streams);
             client.tell(&Reply::Done);
+            self.announce("attach", &[]);
         }
     }
 
@@ -240,6 +243,7 @@ impl Monitor {
                 // A signal that cannot be sent will not end it: it is killed at once.
                 let deadline = if sent.is_err() { Some(Instant::now()) } else { deadline };
                 self.stopping = Some(Stopping { deadline });
+                self.announce("kill", &[("signal", signal.number().to_string())]);
                 self.thaw();
             }
             Phase::Waiting(_) => self.give_up_restarting(),
@@ -258,6 +262,7 @@ impl Monitor {
             let error = Error::failed(format!("send {signal} to container {}", self.record.name), error);
             return self.refuse(number, &error);
         }
+        self.announce("kill", &[("signal", signal.number().to_string())]);
         if signal == Signal::KILL || signal == stop_signal {
             self.stopping.get_or_insert(Stopping { deadline: None });
         }
@@ -281,7 +286,10 @@ impl Monitor {
             Err(error) => Err(Error::conflict(format!("container {}: {error}", self.record.name))),
         };
         match outcome {
-            Ok(()) => self.tell(number, &Reply::Done),
+            Ok(()) => {
+                self.announce(if pause { "pause" } else { "unpause" }, &[]);
+                self.tell(number, &Reply::Done);
+            }
             Err(error) => self.refuse(number, &error),
         }
     }
@@ -325,21 +333,22 @@ impl Monitor {
     fn asked_to_reload(&mut self, number: u64) {
         let outcome = self.reload();
         match outcome {
-            Ok(()) => self.tell(number, &Reply::Done),
+            Ok(warnings) => self.tell(number, &Reply::Reloaded { warnings }),
             Err(error) => self.refuse(number, &error),
         }
     }
 
-    fn reload(&mut self) -> Result<(), Error> {
+    fn reload(&mut self) -> Result<Vec<String>, Error> {
         let failed = |error: io::Error| Error::failed("read the container's record", error);
         if let Some(record) = ContainerRecord::read(&self.root, &self.id).map_err(failed)? {
             self.record = record;
         }
         self.backoff.set_policy(self.record.spec.restart);
-        if let Phase::Running(run) = &self.phase {
-            run.cgroup().update(&self.record.spec.resources)?;
-        }
-        Ok(())
+        let warnings = match &mut self.phase {
+            Phase::Running(run) => run.update_limits(&self.record.spec.resources)?,
+            _ => Vec::new(),
+        };
+        Ok(warnings.iter().map(ToString::to_string).collect())
     }
 
     pub(super) fn not_running(&self) -> Error {

@@ -146,6 +146,7 @@ impl Monitor {
         }
         if verdict == Verdict::Changed {
             self.announce_health(status);
+            self.announce(&format!("health_status: {status}"), &[]);
         }
     }
 

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustix::event::PollFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 
-use crate::container::cgroup::Cgroup;
+use crate::container::cgroup::{Cgroup, CgroupError, Warning};
 use crate::container::exec::{self, ExecSpec};
 use crate::container::health::Checkup;
 use crate::container::launch::{self, Child, Stdio};
@@ -19,8 +19,11 @@ use crate::container::plan::{ProcessPlan, TerminalSize};
 use crate::container::protocol::{ExitNews, Reply};
 use crate::container::ready::Ready;
 use crate::container::restart::{self, Verdict};
+use crate::container::spec::{MountSource, Resources};
 use crate::container::state::{Event, Exited, State};
 use crate::error::Error;
+use crate::event::{Event as Told, EventKind, Journal};
+use crate::id::ContainerId;
 use crate::network::Resolver;
 use crate::signal::Signal;
 use crate::store;
@@ -42,6 +45,8 @@ pub(super) struct Run {
 pub(super) struct Exec {
     child: Child,
     client: u64,
+    /// What events call it.
+    id: String,
 }
 
 // === impl Run ===
@@ -74,6 +79,11 @@ impl Run {
 
     pub(super) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
+    }
+
+    /// Sets other limits; what does not hold on this kernel.
+    pub(super) fn update_limits(&mut self, resources: &Resources) -> Result<Vec<Warning>, CgroupError> {
+        self.cgroup.update(resources)
     }
 
     /// Everything of it that is waited for. When somebody who is attached is far behind, its output has to wait.
@@ -160,6 +170,7 @@ impl Monitor {
         }
         self.drain_output(&mut outputs);
         let oom_killed = cgroup.oom_killed();
+        let endpoints = self.networks.endpoints(&self.id).unwrap_or_default();
         self.release_network();
         // Nodes that cannot be removed now are swept later.
         let _ = cgroup.remove();
@@ -167,6 +178,18 @@ impl Monitor {
         let run = restart::Run { code, lasted: started.elapsed(), by_hand };
         let verdict = self.backoff.ended(run);
         let exit = self.exit(code, oom_killed, by_hand);
+        if oom_killed {
+            self.announce("oom", &[]);
+        }
+        let lasted = started.elapsed().as_secs().to_string();
+        self.announce("die", &[("execDuration", lasted), ("exitCode", code.to_string())]);
+        for endpoint in &endpoints {
+            self.networks.announce_endpoint(endpoint, &self.id, "disconnect");
+        }
+        self.announce_mounts("unmount");
+        if by_hand {
+            self.announce("stop", &[]);
+        }
         let again = verdict != Verdict::Stay;
         if let Ok(state) = self.state.clone().on(Event::Ended { exit: exit.clone(), again }) {
             self.state = state;
@@ -178,6 +201,21 @@ impl Monitor {
                 self.announce_exit(ExitNews { code, oom_killed, again: true });
             }
             Verdict::Stay => self.over(&exit),
+        }
+    }
+
+    /// Tells of the volumes that came or went with this run.
+    pub(super) fn announce_mounts(&self, action: &str) {
+        let journal = Journal::of(&self.root);
+        for mount in &self.record.spec.mounts {
+            let MountSource::Volume { name: Some(name), .. } = &mount.source else { continue };
+            let mut details = vec![("container", self.id.to_string()), ("driver", "local".to_owned())];
+            if action == "mount" {
+                details.push(("destination", mount.target.display().to_string()));
+                details.push(("propagation", String::new()));
+                details.push(("read/write", (!mount.read_only).to_string()));
+            }
+            journal.append(&Told::now(EventKind::Volume, action, name.as_str(), details));
         }
     }
 
@@ -278,7 +316,12 @@ impl Monitor {
             None => return Err(Error::invalid("an exec without a terminal needs three descriptors")),
         };
         let child = exec::exec(run.pidfd(), &process, &run.cgroup, stdio)?;
-        Ok(Exec { child, client: number })
+        let id = ContainerId::random().as_str().to_owned();
+        let command = spec.argv.join(" ");
+        for step in ["exec_create", "exec_start"] {
+            self.announce(&format!("{step}: {command}"), &[("execID", id.clone())]);
+        }
+        Ok(Exec { child, client: number, id })
     }
 
     pub(super) fn exec_ended(&mut self, pid: i32) {
@@ -290,6 +333,7 @@ impl Monitor {
 
     fn tell_exec_end(&mut self, exec: &Exec) {
         let code = reap(exec.pidfd());
+        self.announce("exec_die", &[("execID", exec.id.clone()), ("exitCode", code.to_string())]);
         self.tell(exec.client, &Reply::ExecExited { code });
     }
 }
