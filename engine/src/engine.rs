@@ -1,5 +1,6 @@
 //! The engine: opens a root directory and is the one door other crates use.
 
+mod check;
 mod create;
 mod files;
 mod find;
@@ -27,6 +28,7 @@ use crate::signal::Signal;
 use crate::store;
 use crate::volume::Volumes;
 
+pub use check::Findings;
 pub use create::Created;
 pub use files::CommitOptions;
 pub use process::Process;

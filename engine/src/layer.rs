@@ -289,7 +289,7 @@ impl Layers {
     pub(crate) fn claim(&self, diff: &DiffId) -> Result<Claim, LayerError> {
         let fail = failure("claim", diff.as_str());
         crate::store::private_directory(&self.root.scratch()).map_err(&fail)?;
-        let path = self.root.scratch().join(format!("claim-{}", diff.hex()));
+        let path = self.root.scratch().join(format!("{}{}", scratch::CLAIM, diff.hex()));
         let lock = Lock::exclusive(&path).map_err(&fail)?;
         Ok(Claim { path, _lock: lock })
     }
@@ -329,6 +329,17 @@ impl Layers {
                 .filter_map(|entry| format!("sha256:{}", entry.ok()?.file_name().to_str()?).parse().ok())
                 .collect()),
         }
+    }
+
+    /// Removes directories that are no whole layer, which no crash of ours leaves but somebody else's deletion may.
+    /// Only with the collector's lock.
+    pub(crate) fn sweep(&self) -> Result<Vec<DiffId>, LayerError> {
+        let half = |diff: &DiffId| !self.root.layer(diff).join(RECORD).exists();
+        let half: Vec<DiffId> = self.list()?.into_iter().filter(half).collect();
+        for diff in &half {
+            self.remove(diff)?;
+        }
+        Ok(half)
     }
 
     /// Removes a layer: out of sight at once, then its files. Only with the collector's lock.

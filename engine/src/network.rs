@@ -7,6 +7,7 @@ mod conntrack;
 pub mod dns;
 pub mod endpoint;
 mod firewall;
+mod heal;
 mod ipam;
 pub mod link;
 mod nft;

@@ -63,6 +63,12 @@ impl Root {
         self.containers().join(id.as_str())
     }
 
+    /// The lock that whoever makes a container shares until its record is written. With it held exclusively,
+    /// what has no record is what a crash left.
+    pub fn making_lock(&self) -> PathBuf {
+        self.containers().join(".making")
+    }
+
     /// The claimed container names: a symbolic link a name, whose target is the id.
     pub fn container_names(&self) -> PathBuf {
         self.state.join("names")

@@ -54,6 +54,37 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     Ok(())
 }
 
+/// Removes the temporary files in a directory whose writers were killed. Returns how many there were.
+pub fn sweep_temporary(directory: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        entries => entries?,
+    };
+    let mut swept = 0;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let writer = name.to_str().and_then(writer_of);
+        if writer.is_some_and(|writer| !is_alive(writer)) {
+            remove_file(&entry.path())?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Whether a process can still do something: one that waits to be reaped (proc(5), state Z) cannot.
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// The process that gave a temporary file its name.
+fn writer_of(name: &str) -> Option<u32> {
+    let mut parts = name.strip_prefix('.')?.strip_suffix(".tmp")?.rsplitn(3, '.');
+    parts.next()?.parse::<u64>().ok()?;
+    parts.next()?.parse().ok()
+}
+
 /// Reads a record; `None` when there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
@@ -152,6 +183,20 @@ mod tests {
         write_json(&path, &[3], Durability::Sync).unwrap();
         assert_eq!(read_json::<Vec<u32>>(&path).unwrap(), Some(vec![3]));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_temporary_file_goes_with_its_writer() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = format!(".record.json.{}.0.tmp", std::process::id());
+        // The largest number a process can have is 4194304 (proc(5), pid_max).
+        for name in [own.as_str(), ".record.json.4194305.7.tmp", "record.json", ".lock", ".x.tmp"] {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        assert_eq!(sweep_temporary(directory.path()).unwrap(), 1);
+        assert_eq!(sweep_temporary(&directory.path().join("nosuch")).unwrap(), 0);
+        assert!(directory.path().join(own).exists());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 
     #[test]

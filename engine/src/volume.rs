@@ -195,6 +195,38 @@ impl Volumes {
         let event = Event::now(EventKind::Volume, action, name.as_str(), [("driver", "local")]);
         Journal::of(&self.root).append(&event);
     }
+
+    /// Removes what no volume is left of, and the empty anonymous volumes that nobody uses: whoever asked for one
+    /// was killed before its container was made. Returns their names. The caller holds off the making of containers.
+    pub(crate) fn sweep(&self, is_used: &dyn Fn(&VolumeName) -> bool) -> Result<Vec<String>, VolumeError> {
+        let io = |step| move |source| VolumeError::Io { step, name: "all".to_owned(), source };
+        let directory = self.root.volumes();
+        if !directory.exists() {
+            return Ok(Vec::new());
+        }
+        let _one_at_a_time =
+            Lock::exclusive(&directory.join(".lock")).map_err(io("lock the directory of"))?;
+        let mut swept = Vec::new();
+        for entry in fs::read_dir(&directory).map_err(io("list the directory of"))?.flatten() {
+            let Some(name) = entry.file_name().to_str().and_then(|name| name.parse::<VolumeName>().ok())
+            else {
+                continue;
+            };
+            let unwanted = match self.find(&name)? {
+                None => true,
+                Some(volume) => volume.anonymous && !is_used(&name) && is_empty(&volume.mountpoint),
+            };
+            if unwanted {
+                self.remove(&name)?;
+                swept.push(name.to_string());
+            }
+        }
+        Ok(swept)
+    }
+}
+
+fn is_empty(directory: &Path) -> bool {
+    fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// The directory that `type=none,o=bind,device=…` shows, or `None` for a plain volume.
@@ -266,6 +298,24 @@ mod tests {
         volumes.remove(&first.name).unwrap();
         assert!(!first.mountpoint.exists());
         assert_eq!(volumes.get("data").unwrap_err().to_string(), "no such volume: data");
+    }
+
+    #[test]
+    fn what_nobody_can_miss_is_swept() {
+        let (_directory, volumes) = volumes();
+        let anonymous = || volumes.create(VolumeSpec::default()).unwrap();
+        let (unused, used, full) = (anonymous(), anonymous(), anonymous());
+        let named = volumes.create(named("named")).unwrap();
+        fs::write(full.mountpoint.join("file"), "kept").unwrap();
+        let half = volumes.root.volume(&"half".parse().unwrap());
+        fs::create_dir_all(half.join("_data")).unwrap();
+        let mut swept = volumes.sweep(&|name| *name == used.name).unwrap();
+        swept.sort();
+        let mut expected = [unused.name.to_string(), "half".to_owned()];
+        expected.sort();
+        assert_eq!(swept, expected);
+        assert_eq!(volumes.list().unwrap().len(), 3);
+        assert!(named.mountpoint.exists() && !half.exists());
     }
 
     #[test]

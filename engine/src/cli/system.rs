@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
-use crate::engine::{Engine, RemoveOptions};
+use crate::engine::{Engine, Findings, RemoveOptions};
 use crate::error::Result;
 use crate::quantity::ByteSize;
 use crate::store;
@@ -156,12 +156,13 @@ fn disk_usage(engine: &Engine) -> Result<u8> {
 }
 
 fn check(engine: &Engine) -> Result<u8> {
-    let repaired = engine.check()?;
-    if repaired.is_empty() {
+    let findings = engine.check()?;
+    if findings == Findings::default() {
         output::line("nothing was left behind");
     }
-    repaired.iter().for_each(|finding| output::line(finding));
-    Ok(0)
+    findings.repaired.iter().for_each(|finding| output::line(finding));
+    findings.damaged.iter().for_each(|finding| output::warning(finding));
+    Ok(u8::from(!findings.damaged.is_empty()))
 }
 
 fn boot(engine: &Engine) -> Result<u8> {

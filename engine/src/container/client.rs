@@ -29,7 +29,7 @@ pub use crate::container::terminal::DetachKeys;
 pub use exec::ExecIo;
 pub use pump::{AttachEnd, AttachOptions};
 pub(crate) use spawn::program;
-pub use spawn::{connect, monitor_program, spawn_monitor};
+pub use spawn::{connect, kill_monitor, monitor_program, spawn_monitor};
 
 /// A conversation with the monitor of one container.
 #[derive(Debug)]
@@ -223,7 +223,19 @@ impl Connection {
     /// # Errors
     /// When its monitor was killed.
     pub fn stop(&mut self, signal: Option<Signal>, grace: Option<Grace>) -> Result<()> {
-        match self.ask(&Request::Stop { signal, grace }) {
+        self.end(&Request::Stop { signal, grace, shutdown: false })
+    }
+
+    /// The same because the machine goes down: what wants to run comes back with it.
+    ///
+    /// # Errors
+    /// When its monitor was killed.
+    pub fn shut_down(&mut self, grace: Option<Grace>) -> Result<()> {
+        self.end(&Request::Stop { signal: None, grace, shutdown: true })
+    }
+
+    fn end(&mut self, request: &Request) -> Result<()> {
+        match self.ask(request) {
             // A monitor that ended meanwhile has written down that the container has, too.
             Err(error) if self.exit_on_record().is_none() => Err(error),
             _ => Ok(()),
@@ -298,6 +310,13 @@ impl Connection {
     /// Readable when there is something to hear.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.wire.socket()
+    }
+
+    /// Whether the monitor answers within this time. One that ends meanwhile does so in its own way.
+    pub(crate) fn answers(&mut self, limit: Duration) -> Result<bool> {
+        self.send(&Request::Ping)?;
+        // A monitor from before there were pings refuses, which is an answer too.
+        self.next_reply(Some(Instant::now() + limit)).map(|reply| reply.is_some())
     }
 
     fn wait(&mut self, last: bool) -> Result<ExitNews> {

@@ -69,11 +69,13 @@ enum Phase {
     Over(Option<ExitNews>),
 }
 
-/// A person asked for the end.
+/// Somebody asked for the end.
 #[derive(Debug, Clone, Copy)]
 struct Stopping {
     /// When it is killed; never when `None`.
     deadline: Option<Instant>,
+    /// Whether a person did, rather than the machine going down.
+    by_hand: bool,
 }
 
 /// What the monitor waits for.
@@ -218,8 +220,10 @@ impl Monitor {
         if matches!(self.phase, Phase::Waiting(at) if at <= now) {
             self.start_again();
         }
-        if self.stopping.and_then(|stopping| stopping.deadline).is_some_and(|deadline| deadline <= now) {
-            self.stopping = Some(Stopping { deadline: None });
+        if let Some(stopping) = &mut self.stopping
+            && stopping.deadline.is_some_and(|deadline| deadline <= now)
+        {
+            stopping.deadline = None;
             self.kill_all();
         }
         self.keep_probing(now);

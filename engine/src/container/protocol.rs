@@ -43,6 +43,9 @@ pub(crate) enum Request {
         signal: Option<Signal>,
         /// How long it may take; as the container says when `None`.
         grace: Option<Grace>,
+        /// Whether the machine goes down, rather than a person wanting it stopped.
+        #[serde(default)]
+        shutdown: bool,
     },
     /// Send its first process a signal.
     Kill(Signal),
@@ -68,6 +71,8 @@ pub(crate) enum Request {
     WatchHealth,
     /// The record was rewritten: obey its restart policy and limits from now on.
     Reload,
+    /// Say that you are there.
+    Ping,
 }
 
 /// What a monitor says.
@@ -445,7 +450,7 @@ mod tests {
     #[test]
     fn frames_arrive_whole_and_in_order() {
         let (mut here, mut there) = pair();
-        here.send(&Request::Stop { signal: Some(Signal::TERM), grace: None }).unwrap();
+        here.send(&Request::Stop { signal: Some(Signal::TERM), grace: None, shutdown: false }).unwrap();
         here.send_input(b"abc");
         here.send_input(b"");
         here.flush().unwrap();
@@ -453,7 +458,7 @@ mod tests {
         let Frame::Message(bytes) = &arrived[0] else { panic!("no message") };
         assert_eq!(
             Frame::parse::<Request>(bytes).unwrap(),
-            Request::Stop { signal: Some(Signal::TERM), grace: None }
+            Request::Stop { signal: Some(Signal::TERM), grace: None, shutdown: false }
         );
         assert_eq!(arrived[1..], [Frame::Input(b"abc".to_vec()), Frame::Input(Vec::new())]);
     }

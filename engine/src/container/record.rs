@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::container::spec::ContainerSpec;
+use crate::container::spec::{ContainerSpec, MountSource};
 use crate::container::state::State;
 use crate::event::{Event, EventKind, Journal};
-use crate::id::{ContainerId, ContainerName, ImageId};
+use crate::id::{ContainerId, ContainerName, ImageId, VolumeName};
 use crate::paths::Root;
 use crate::store::{self, Durability};
 
@@ -80,6 +80,19 @@ impl ContainerRecord {
         let labels = self.spec.labels.iter().map(|(key, value)| (key.as_str(), value.clone()));
         let all = labels.chain(own).chain(details.iter().map(|(key, value)| (*key, value.clone())));
         Journal::of(root).append(&Event::now(EventKind::Container, action, self.id.as_str(), all));
+    }
+
+    /// Removes the record; without it there is no container.
+    pub(crate) fn remove(root: &Root, id: &ContainerId) -> io::Result<()> {
+        store::remove_file(&root.container(id).join("config.json"))
+    }
+
+    /// The volumes it mounts.
+    pub fn volumes(&self) -> impl Iterator<Item = VolumeName> + '_ {
+        self.spec.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => name.clone(),
+            _ => None,
+        })
     }
 
     /// The hostname inside: as asked, else the short id.

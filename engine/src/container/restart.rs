@@ -19,8 +19,8 @@ pub struct Run {
     pub code: i32,
     /// How long it lasted.
     pub lasted: Duration,
-    /// Whether a person ended it.
-    pub by_hand: bool,
+    /// Whether somebody stopped it.
+    pub stopped: bool,
 }
 
 /// What becomes of an ended container.
@@ -57,7 +57,7 @@ impl Backoff {
             RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
             RestartPolicy::OnFailure(limit) => run.code != 0 && (limit == 0 || self.restarts < limit),
         };
-        if run.by_hand || !wanted {
+        if run.stopped || !wanted {
             return Verdict::Stay;
         }
         let fresh = self.delay.is_zero() || run.lasted >= LONG_ENOUGH;
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     fn run(code: i32, seconds: u64) -> Run {
-        Run { code, lasted: Duration::from_secs(seconds), by_hand: false }
+        Run { code, lasted: Duration::from_secs(seconds), stopped: false }
     }
 
     fn again(millis: u64) -> Verdict {
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn each_policy_decides_as_docker_says() {
         use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
-        for (policy, code, by_hand, expected) in [
+        for (policy, code, stopped, expected) in [
             (No, 1, false, Verdict::Stay),
             (Always, 0, false, again(100)),
             (Always, 0, true, Verdict::Stay),
@@ -93,8 +93,8 @@ mod tests {
             (OnFailure(2), 137, false, again(100)),
             (OnFailure(2), 137, true, Verdict::Stay),
         ] {
-            let verdict = Backoff::new(policy).ended(Run { code, lasted: Duration::ZERO, by_hand });
-            assert_eq!(verdict, expected, "{policy} after {code}, by hand: {by_hand}");
+            let verdict = Backoff::new(policy).ended(Run { code, lasted: Duration::ZERO, stopped });
+            assert_eq!(verdict, expected, "{policy} after {code}, stopped: {stopped}");
         }
     }
 

@@ -87,6 +87,8 @@ impl Engine {
         validate(&spec)?;
         self.check_networks(&spec.network)?;
         make_bind_sources(&spec)?;
+        let _making = Lock::shared(&self.root().making_lock())
+            .map_err(|error| Error::failed("lock the directory of containers", error))?;
         let volumes = self.make_volumes(&mut spec)?;
         let record = ContainerRecord {
             version: ContainerRecord::VERSION,

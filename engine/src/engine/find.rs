@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::container::cgroup::Cgroup;
 use crate::container::client;
 use crate::container::record::{ContainerRecord, Purpose};
-use crate::container::spec::{MountSource, RestartPolicy};
 use crate::container::state::{Event, Exited, State};
+use crate::engine::check::{damage, ids_in};
+use crate::engine::life::returns;
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName, VolumeName};
@@ -28,12 +29,16 @@ impl Engine {
         self.look(&id)?.ok_or_else(|| no_such(name))
     }
 
-    /// All containers, newest first. Those that lost their monitor are put right on the way.
+    /// All containers, newest first. Those that lost their monitor are put right on the way, and those whose
+    /// records cannot be read are left out: [`Engine::damaged`] has them.
     pub fn containers(&self) -> Result<Vec<Container>> {
         let mut containers = Vec::new();
         for id in self.ids()? {
-            containers
-                .extend(self.look(&id)?.filter(|container| container.record.purpose == Purpose::Service));
+            let container = match self.look(&id) {
+                Err(_) if self.is_damaged(&id) => None,
+                container => container?,
+            };
+            containers.extend(container.filter(|container| container.record.purpose == Purpose::Service));
         }
         containers.sort_by_key(|container| Reverse(container.record.created));
         Ok(containers)
@@ -41,11 +46,7 @@ impl Engine {
 
     /// The names of the containers that mount this volume.
     pub fn volume_users(&self, volume: &VolumeName) -> Result<Vec<ContainerName>> {
-        let mounts = |container: &Container| {
-            container.record.spec.mounts.iter().any(
-                |mount| matches!(&mount.source, MountSource::Volume { name: Some(name), .. } if name == volume),
-            )
-        };
+        let mounts = |container: &Container| container.record.volumes().any(|name| name == *volume);
         Ok(self.containers()?.into_iter().filter(mounts).map(|container| container.record.name).collect())
     }
 
@@ -75,14 +76,27 @@ impl Engine {
     pub(super) fn claimed(&self, name: &ContainerName) -> Option<ContainerId> {
         let target = fs::read_link(self.root().container_names().join(name.as_str())).ok()?;
         let id: ContainerId = target.to_str()?.parse().ok()?;
-        self.root().container(&id).join("config.json").exists().then_some(id)
+        self.has_record(&id).then_some(id)
     }
 
-    fn ids(&self) -> Result<Vec<ContainerId>> {
-        let directory = self.root().containers();
-        let entries = fs::read_dir(&directory)
-            .map_err(|error| Error::failed(format!("list {}", directory.display()), error))?;
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+    /// What is to be said of the containers whose records cannot be read.
+    pub fn damaged(&self) -> Result<Vec<String>> {
+        let damaged = self.ids()?.into_iter().filter(|id| self.is_damaged(id));
+        Ok(damaged.filter_map(|id| Some(damage(&id, &self.look(&id).err()?))).collect())
+    }
+
+    /// Whether the record or the state of a container cannot be read.
+    pub(super) fn is_damaged(&self, id: &ContainerId) -> bool {
+        ContainerRecord::read(self.root(), id).is_err() || State::read(self.root(), id).is_err()
+    }
+
+    pub(super) fn ids(&self) -> Result<Vec<ContainerId>> {
+        ids_in(&self.root().containers())
+    }
+
+    /// Whether there is a record, readable or not.
+    pub(super) fn has_record(&self, id: &ContainerId) -> bool {
+        self.root().container(id).join("config.json").exists()
     }
 
     /// One look at a container; `None` when it went away meanwhile.
@@ -92,6 +106,9 @@ impl Engine {
         let mut state = self.read_state(id)?;
         if matches!(state, State::Running(_) | State::Restarting(_)) {
             state = self.recover(&record, state)?;
+            if !self.has_record(id) {
+                return Ok(None);
+            }
         }
         let (endpoints, ports) = match state {
             State::Running(_) => (self.networks().endpoints(id)?, self.networks().published(id)?),
@@ -113,12 +130,16 @@ impl Engine {
     fn recover(&self, record: &ContainerRecord, seen: State) -> Result<State> {
         let id = &record.id;
         let Some(lock) = self.try_monitor_lock(id)? else { return Ok(seen) };
-        // Its monitor may have ended in order between the two looks.
+        // Its monitor may have ended in order between the two looks, or somebody has removed it.
+        if !self.has_record(id) {
+            self.forget_run(id)?;
+            return Ok(State::Removing);
+        }
         let state = self.read_state(id)?;
         if !matches!(state, State::Running(_) | State::Restarting(_)) {
             return Ok(state);
         }
-        self.release(record)?;
+        self.release(id)?;
         let (started, restarts) = match &state {
             State::Running(running) => (Some(running.started), running.restarts),
             State::Restarting(last) => (last.started, last.restarts),
@@ -142,23 +163,28 @@ impl Engine {
         drop(lock);
         if record.spec.auto_remove {
             self.remove(id, &super::RemoveOptions { force: false, volumes: true })?;
-        } else if record.spec.restart != RestartPolicy::No {
-            client::spawn_monitor(self.root(), id)?.started()?;
+        } else if returns(&ended, record.spec.restart) {
+            // Why it could not be started is in its state; whoever only looks at containers is not to fail for it.
+            let _ = client::spawn_monitor(self.root(), id).and_then(|mut monitor| monitor.started());
             return self.read_state(id);
         }
         Ok(ended)
     }
 
     /// Gives back everything of the kernel's that a container without a monitor may still hold.
-    pub(super) fn release(&self, record: &ContainerRecord) -> Result<()> {
-        let id = &record.id;
+    pub(super) fn release(&self, id: &ContainerId) -> Result<()> {
         Cgroup::open(self.root(), id)
             .and_then(|cgroup| cgroup.kill().and_then(|()| cgroup.remove()))
-            .map_err(|error| {
-                Error::failed(format!("end what is left of container {}", record.name), error)
-            })?;
+            .map_err(|error| Error::failed(format!("end what is left of container {}", id.short()), error))?;
         self.networks().release(id)?;
         Ok(())
+    }
+
+    /// Removes the run directory of a container that is gone, which looking for its monitor has made again.
+    pub(super) fn forget_run(&self, id: &ContainerId) -> Result<()> {
+        store::remove_tree(&self.root().container_run(id)).map_err(|error| {
+            Error::failed(format!("remove the run directory of container {}", id.short()), error)
+        })
     }
 
     /// The monitor's lock, if no monitor lives.

@@ -5,10 +5,10 @@ use std::io;
 use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
-use crate::container::record::ContainerRecord;
+use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::{MountSource, RestartPolicy};
 use crate::container::state::{Event, State};
-use crate::engine::{Engine, RemoveOptions, StopOptions};
+use crate::engine::{Container, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName};
 use crate::paths::Root;
@@ -53,7 +53,11 @@ impl Engine {
     pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
         match self.container(id.as_str())?.state {
             State::Running(_) | State::Restarting(_) => match client::connect(self.root(), id)? {
-                Some(mut connection) => connection.stop(options.signal, options.grace),
+                Some(mut connection) => connection.stop(options.signal, options.grace).or_else(|error| {
+                    // A monitor that was killed meanwhile took the container with it, which is what was wanted.
+                    let alive = self.container(id.as_str())?.state.is_running();
+                    if alive { Err(error) } else { Ok(()) }
+                }),
                 None => Ok(()),
             },
             _ => Ok(()),
@@ -136,7 +140,10 @@ impl Engine {
     /// # Errors
     /// When it runs and `force` is not set.
     pub fn remove(&self, id: &ContainerId, options: &RemoveOptions) -> Result<()> {
-        let container = self.container(id.as_str())?;
+        let container = match self.container(id.as_str()) {
+            Err(_) if options.force && self.is_damaged(id) => return self.remove_damaged(id),
+            container => container?,
+        };
         if matches!(container.state, State::Running(_) | State::Restarting(_)) {
             if !options.force {
                 return Err(Error::conflict(format!(
@@ -146,40 +153,76 @@ impl Engine {
                 ))
                 .with_hint("stop it first, or remove it with -f"));
             }
-            if let Some(mut connection) = client::connect(self.root(), id)? {
-                connection.stop(Some(Signal::KILL), None)?;
+            let killed = client::connect(self.root(), id).and_then(|connection| match connection {
+                Some(mut connection) => connection.stop(Some(Signal::KILL), None),
+                None => Ok(()),
+            });
+            if killed.is_err() {
+                // A monitor that does not answer, or not any more, is not asked again: its container ends with it.
+                client::kill_monitor(self.root(), id)?;
             }
         }
         let _no_monitor = self.monitor_lock(id)?;
+        if !self.has_record(id) {
+            // Another command was faster.
+            return self.forget_run(id);
+        }
         remove_files(self, &container.record, options.volumes)
     }
 
-    /// Starts the containers whose policy asks for it, as after a reboot: `always`, and `unless-stopped` ones that
-    /// nobody stopped.
+    /// Removes a container whose record or state makes no sense, with whatever is left of it.
+    fn remove_damaged(&self, id: &ContainerId) -> Result<()> {
+        let failed = |error: io::Error| Error::failed(format!("remove container {}", id.short()), error);
+        client::kill_monitor(self.root(), id)?;
+        let _no_monitor = self.monitor_lock(id)?;
+        self.release(id)?;
+        let names = self.root().container_names();
+        for entry in std::fs::read_dir(&names).map_err(failed)?.flatten() {
+            if std::fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == id.as_str()) {
+                store::remove_file(&entry.path()).map_err(failed)?;
+            }
+        }
+        remove_directories(self.root(), id).map_err(failed)
+    }
+
+    /// Starts the containers whose policy asks for it after a reboot: `always`, even when somebody had stopped them;
+    /// `unless-stopped` when nobody had; `on-failure` when they had failed, as the end of the machine is. One that was
+    /// never started is not started now.
     pub fn boot(&self) -> Result<Vec<(ContainerName, Result<()>)>> {
         let mut started = Vec::new();
-        for container in self.containers()? {
-            let wanted = match (&container.state, container.record.spec.restart) {
-                (State::Exited(_), RestartPolicy::Always) => true,
-                (State::Exited(exit), RestartPolicy::UnlessStopped) => !exit.stopped_by_hand,
-                (State::Exited(exit), RestartPolicy::OnFailure(_)) => exit.code != 0 && !exit.stopped_by_hand,
-                _ => false,
-            };
-            if wanted {
-                started.push((container.name().clone(), self.start(container.id())));
+        for id in self.ids()? {
+            let Ok(Some(record)) = ContainerRecord::read(self.root(), &id) else { continue };
+            let Ok(before) = self.read_state(&id) else { continue };
+            if record.purpose == Purpose::Service && returns(&before, record.spec.restart) {
+                // One that ran until the end is started by whoever looks at it first, which is this.
+                let result = self.container(id.as_str()).and_then(|container| match container.state {
+                    State::Running(_) | State::Restarting(_) => Ok(()),
+                    _ => self.start(&id),
+                });
+                started.push((record.name, result));
             }
         }
         Ok(started)
     }
 
-    /// Stops every container and removes every trace of this root from the kernel. Files stay.
+    /// Stops every container and removes every trace of this root from the kernel, as before the machine goes down.
+    /// Files stay, and so does what [`Engine::boot`] has to start again.
     pub fn down(&self) -> Result<()> {
-        for container in self.containers()? {
-            if matches!(container.state, State::Running(_) | State::Restarting(_)) {
-                self.stop(container.id(), &StopOptions::default())?;
-            }
-        }
-        for container in self.containers()? {
+        let running =
+            |container: &Container| matches!(container.state, State::Running(_) | State::Restarting(_));
+        let containers = self.containers()?;
+        // All of them at once: each may take as long as its grace.
+        std::thread::scope(|scope| {
+            let stopping: Vec<_> = containers
+                .iter()
+                .filter(|container| running(container))
+                .map(|container| scope.spawn(|| self.shut_down(container.id())))
+                .collect();
+            stopping.into_iter().try_for_each(|stopping| {
+                stopping.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "stop a container")))
+            })
+        })?;
+        for container in &containers {
             drop(self.monitor_lock(container.id())?);
         }
         self.networks().teardown()?;
@@ -187,6 +230,15 @@ impl Engine {
             .map_err(|error| Error::failed("remove the cgroups", error))?;
         store::remove_tree(self.root().run())
             .map_err(|error| Error::failed("remove the run directory", error))
+    }
+
+    fn shut_down(&self, id: &ContainerId) -> Result<()> {
+        match client::connect(self.root(), id) {
+            Ok(Some(mut connection)) => connection.shut_down(None),
+            Ok(None) => Ok(()),
+            // What does not answer must not keep the machine from going down.
+            Err(_) => client::kill_monitor(self.root(), id),
+        }
     }
 
     /// A connection to the monitor of a container that runs.
@@ -214,13 +266,25 @@ impl Engine {
     }
 }
 
+/// Whether a container is started after a reboot, or after its monitor was killed.
+pub(super) fn returns(state: &State, policy: RestartPolicy) -> bool {
+    match (state, policy) {
+        (State::Created | State::Removing, _) | (_, RestartPolicy::No) => false,
+        (_, RestartPolicy::Always) | (State::Running(_) | State::Restarting(_), _) => true,
+        (State::Exited(exit), RestartPolicy::UnlessStopped) => !exit.stopped_by_hand,
+        (State::Exited(exit), RestartPolicy::OnFailure(limit)) => {
+            exit.code != 0 && (limit == 0 || exit.restarts < limit)
+        }
+    }
+}
+
 /// What a monitor does with a container that removes itself.
 pub(super) fn discard(root: &Root, record: &ContainerRecord) -> Result<()> {
     remove_files(&Engine::open(Some(root.state()))?, record, true)
 }
 
 /// Removes everything a container has on the disk. Called with its monitor's lock held; what a crash interrupts
-/// here goes on with the next removal, because the record goes last but one and the name with it.
+/// here goes on with the next removal while there is a record, and with the next check after that.
 pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
     let root = engine.root();
     let failed = |error: io::Error| Error::failed(format!("remove container {}", record.name), error);
@@ -228,16 +292,23 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
     if let Ok(removing) = state.on(Event::Remove) {
         removing.write(root, &record.id).map_err(failed)?;
     }
-    engine.release(record)?;
+    engine.release(&record.id)?;
     if engine.claimed(&record.name).as_ref() == Some(&record.id) {
         store::remove_file(&root.container_names().join(record.name.as_str())).map_err(failed)?;
     }
     if volumes {
         remove_anonymous_volumes(engine, record)?;
     }
-    store::remove_tree(&root.container(&record.id)).map_err(failed)?;
+    remove_directories(root, &record.id).map_err(failed)?;
     record.announce(root, "destroy", &[]);
-    store::remove_tree(&root.container_run(&record.id)).map_err(failed)
+    Ok(())
+}
+
+/// Removes the directories of a container. Its record goes first: with it, what is left would be a container.
+pub(super) fn remove_directories(root: &Root, id: &ContainerId) -> io::Result<()> {
+    ContainerRecord::remove(root, id)?;
+    store::remove_tree(&root.container(id))?;
+    store::remove_tree(&root.container_run(id))
 }
 
 /// Removes the anonymous volumes of a container that no other container took over.

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::container::cgroup::Cgroup;
 use crate::container::state::State;
-use crate::engine::{Engine, RemoveOptions};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::id::{ContainerId, NetworkName};
+use crate::id::NetworkName;
 use crate::image::{Removed, User, Users};
 
 impl Engine {
@@ -57,37 +56,6 @@ impl Engine {
     /// the bytes won.
     pub fn prune_images(&self, all: bool) -> Result<(Vec<Removed>, u64)> {
         Ok(self.images().prune(all, &self.images_in_use()?)?)
-    }
-
-    /// Finds what crashes left behind, removes it, and says what it was.
-    pub fn check(&self) -> Result<Vec<String>> {
-        let mut repaired = Vec::new();
-        let mut live: Vec<ContainerId> = Vec::new();
-        for container in self.containers()? {
-            match container.state {
-                State::Running(_) | State::Restarting(_) => live.push(container.record.id),
-                State::Removing => {
-                    self.remove(container.id(), &RemoveOptions { force: true, volumes: false })?;
-                    repaired.push(format!("finished the removal of container {}", container.name()));
-                }
-                _ => {}
-            }
-        }
-        for id in self.networks().sweep(&live)? {
-            repaired.push(format!("gave back the addresses and ports of container {}", id.short()));
-        }
-        let groups = Cgroup::list(self.root()).map_err(|error| Error::failed("list the cgroups", error))?;
-        for id in groups.into_iter().filter(|id| !live.contains(id)) {
-            let failed =
-                |error| Error::failed(format!("remove the cgroup of container {}", id.short()), error);
-            // A container that is starting right now holds its lock and is left alone.
-            if let Some(_lock) = self.try_monitor_lock(&id)? {
-                let cgroup = Cgroup::open(self.root(), &id).map_err(failed)?;
-                cgroup.kill().and_then(|()| cgroup.remove()).map_err(failed)?;
-                repaired.push(format!("removed the cgroup of container {}", id.short()));
-            }
-        }
-        Ok(repaired)
     }
 
     fn images_in_use(&self) -> Result<Users> {

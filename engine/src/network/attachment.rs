@@ -94,29 +94,13 @@ impl Networks {
         Ok(())
     }
 
-    /// Releases every container that is not among the live ones. Returns what was released.
+    /// Takes back everything of a container that a crash left, down to addresses that were claimed and never given.
     ///
     /// # Errors
-    /// When a record cannot be read or removed.
-    pub fn sweep(&self, live: &[ContainerId]) -> Result<Vec<ContainerId>, NetworkError> {
-        let mut left: Vec<ContainerId> =
-            names_in(&self.root.port_runs())?.into_iter().filter_map(|name| name.parse().ok()).collect();
-        for network in self.live_networks()? {
-            let directory = self.root.network_run(&network);
-            for name in names_in(&directory)? {
-                let owner =
-                    if name.parse::<IpAddr>().is_ok() { claimant(&directory.join(&name)) } else { name };
-                left.extend(owner.parse::<ContainerId>().ok());
-            }
-        }
-        left.sort();
-        left.dedup();
-        left.retain(|container| !live.contains(container));
-        for container in &left {
-            self.release(container)?;
-            self.drop_stray_claims(container)?;
-        }
-        Ok(left)
+    /// When a record cannot be removed.
+    pub fn sweep(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        self.release(container)?;
+        self.drop_stray_claims(container)
     }
 
     fn attach_all(
@@ -234,7 +218,7 @@ impl Networks {
     }
 
     /// The networks that have a run directory.
-    fn live_networks(&self) -> Result<Vec<NetworkId>, NetworkError> {
+    pub(crate) fn live_networks(&self) -> Result<Vec<NetworkId>, NetworkError> {
         Ok(names_in(&self.root.network_runs())?.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 }
@@ -339,7 +323,7 @@ fn drop_claim(directory: &Path, address: IpAddr, container: &ContainerId) -> Res
 }
 
 /// Who claimed an address; nobody has the empty name.
-fn claimant(path: &Path) -> String {
+pub(crate) fn claimant(path: &Path) -> String {
     fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
 }
 

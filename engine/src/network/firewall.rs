@@ -184,6 +184,14 @@ impl<'a> Table<'a> {
         Ok(forwards)
     }
 
+    /// The bridges it knows.
+    pub(crate) fn bridges(&self) -> Result<Vec<String>, NetworkError> {
+        let elements = nft::elements(self.name, BRIDGES.name).map_err(|refusal| self.refused(&refusal))?;
+        let name =
+            |element: &Element| String::from_utf8_lossy(&element.key).trim_end_matches('\0').to_owned();
+        Ok(elements.iter().map(name).collect())
+    }
+
     /// Takes the table away; one that is not there is fine.
     pub(crate) fn delete(&self) -> Result<(), NetworkError> {
         let mut transaction = Transaction::new();

@@ -187,6 +187,15 @@ pub(crate) fn exists(name: &str) -> Result<bool, NetworkError> {
     }
 }
 
+/// The names of all links of this host.
+pub(crate) fn names() -> Result<Vec<String>, NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
+    let mut batch = Batch::new();
+    batch.message("list links", GET_LINK, DUMP, &[0; LINK_HEADER]);
+    let links = socket.ask(batch).map_err(|refusal| refused(&refusal))?;
+    Ok(links.iter().filter_map(named_index).map(|(name, _)| name).collect())
+}
+
 /// Removes a link; one that is not there is fine.
 pub(crate) fn remove(name: &str) -> Result<(), NetworkError> {
     let socket = Socket::route().map_err(|source| failed("open netlink for", name, source))?;

@@ -80,25 +80,30 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what makers that no longer live have left behind.
-pub(crate) fn sweep(root: &Root) -> io::Result<()> {
+/// Removes what makers that no longer live have left behind, and claims that nobody holds. Returns how many.
+pub(crate) fn sweep(root: &Root) -> io::Result<usize> {
     let entries = match fs::read_dir(root.scratch()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other?,
     };
+    let mut swept = 0;
     for entry in entries {
         let path = entry?.path();
-        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with(PREFIX) && !name.starts_with(CLAIM) {
             continue;
         }
         let Ok(held) = File::open(&path) else { continue };
         if rustix::fs::flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
             remove(&path)?;
+            swept += 1;
         }
     }
-    Ok(())
+    Ok(swept)
 }
 
+/// What the lock files of claims are named with: a claim on something that is about to be made.
+pub(crate) const CLAIM: &str = "claim-";
 const PREFIX: &str = "making-";
 
 fn fresh_path(root: &Root) -> io::Result<PathBuf> {

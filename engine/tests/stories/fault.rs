@@ -2,17 +2,9 @@
 
 use std::fs;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::world::{World, free_port};
-
-/// The monitor of a container: the parent of its first process.
-fn monitor(world: &World, container: &str) -> Pid {
-    let pid = world.inspect(container, "{{.State.Pid}}");
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
-    Pid::from_raw(parent.trim().parse().unwrap()).unwrap()
-}
 
 #[test]
 fn a_container_whose_monitor_was_killed_is_found_dead() {
@@ -23,7 +15,7 @@ fn a_container_whose_monitor_was_killed_is_found_dead() {
         "echo kept > /data/file; echo ready; sleep 1000",
     );
     world.await_log("it", "ready");
-    kill_process(monitor(&world, "it"), Signal::KILL).unwrap();
+    world.kill_monitor("it");
     world.rengine(["wait", "it"]).succeeds().prints("137\n");
     assert_eq!(world.inspect("it", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
     // Its address, its port and its volume are free.
@@ -37,7 +29,7 @@ fn a_restart_policy_holds_when_the_monitor_was_killed() {
     let world = World::new();
     world.background("--network none --name it --restart always", "echo up; sleep 1000");
     world.await_log("it", "up");
-    kill_process(monitor(&world, "it"), Signal::KILL).unwrap();
+    world.kill_monitor("it");
     // Whatever command comes next puts it right.
     world.rengine(["ps", "-a"]).succeeds();
     world.await_log("it", "up\nup");

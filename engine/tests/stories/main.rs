@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod fault;
 mod image;
+mod kill;
 mod limits;
 mod logs;
 mod network;

@@ -172,6 +172,51 @@ impl World {
         self.rengine(["exec", container, "sh", "-c", &script]).succeeds();
     }
 
+    /// The monitor of a container that runs: the parent of its first process.
+    pub(crate) fn monitor(&self, container: &str) -> Pid {
+        let pid = self.inspect(container, "{{.State.Pid}}");
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+        Pid::from_raw(parent.trim().parse().unwrap()).unwrap()
+    }
+
+    /// Kills the monitor of a container, and waits until it is dead.
+    pub(crate) fn kill_monitor(&self, container: &str) {
+        let monitor = pidfd_open(self.monitor(container), PidfdFlags::empty()).unwrap();
+        pidfd_send_signal(&monitor, Signal::KILL).unwrap();
+        assert!(wait_readable(&monitor, PATIENCE), "the monitor does not die");
+    }
+
+    /// Waits until no monitor of this world is alive.
+    pub(crate) fn await_monitors_end(&self) {
+        for monitor in processes_with(self.root.state()) {
+            assert!(wait_readable(&monitor, Duration::from_secs(10)), "a monitor is left");
+        }
+    }
+
+    /// Waits until nothing is plugged into any bridge of this world: the kernel takes links away a moment after
+    /// the last process of their network namespace has ended, and tells nobody.
+    pub(crate) fn await_bridges_empty(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let plugged = self.plugged();
+            if plugged.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "links are left: {plugged:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The links that are plugged into the bridges of this world.
+    pub(crate) fn plugged(&self) -> Vec<String> {
+        let links = fs::read_dir("/sys/class/net").unwrap().flatten();
+        let bridges =
+            links.filter(|link| link.file_name().to_str().unwrap().starts_with(self.root.short_tag()));
+        let ports = bridges.filter_map(|bridge| fs::read_dir(bridge.path().join("brif")).ok());
+        ports.flatten().flatten().map(|port| port.file_name().into_string().unwrap()).collect()
+    }
+
     fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
         command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG").stdin(stdin);
@@ -296,6 +341,11 @@ impl Outcome {
     #[track_caller]
     pub(crate) fn succeeds(self) -> Self {
         self.exits(0)
+    }
+
+    /// Whether it ended with code 0.
+    pub(crate) fn is_success(&self) -> bool {
+        self.status.success()
     }
 
     /// It must have ended with another code than 0.

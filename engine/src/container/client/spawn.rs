@@ -6,17 +6,25 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::container::client::Connection;
 use crate::container::monitor::ARGV0;
-use crate::error::{Error, Result};
+use crate::container::ready::Ready;
+use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::store::{self, Lock};
 use crate::sys::self_exec;
 
+/// Long enough for a monitor that has nothing else to do, on a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// Long enough for one that is starting its container.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Guards the moments in which a monitor's lock and its socket do not agree.
 const TURN: &str = "turn";
 
@@ -59,20 +67,102 @@ pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
 /// The monitor of a container; `None` when none lives. One that is about to end is waited for.
 ///
 /// # Errors
-/// When the system refuses a step.
+/// When it does not answer, or the system refuses a step.
 pub fn connect(root: &Root, id: &ContainerId) -> Result<Option<Connection>> {
     let failed = |error| Error::failed(format!("reach the monitor of container {}", id.short()), error);
-    let socket = match dial(root, id) {
+    let mut found = match dial(root, id) {
         Ok(socket) => Some(socket),
         Err(error) if !is_absent(&error) => return Err(failed(error)),
         Err(_) if !root.container_run(id).exists() => None,
         Err(_) => dial_in_turn(root, id).map_err(failed)?,
     };
-    Ok(socket.map(|socket| {
+    while let Some(socket) = found {
         let mut connection = Connection::new(root, id, socket);
         connection.asked_to_start = true;
-        connection
-    }))
+        match is_answered(&mut connection) {
+            Ok(true) => return Ok(Some(connection)),
+            Ok(false) => return Err(silent(root, id)),
+            // It closed its door on us: it is ending.
+            Err(_) if connection.ended => found = dial_in_turn(root, id).map_err(failed)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Kills the monitor of a container, and with it the container, whatever the two of them are doing. Returns when it
+/// is gone; none at all is fine.
+///
+/// # Errors
+/// When the system refuses a step.
+pub fn kill_monitor(root: &Root, id: &ContainerId) -> Result<()> {
+    let failed = |error: rustix::io::Errno| {
+        Error::failed(format!("kill the monitor of container {}", id.short()), error)
+    };
+    let Some(monitor) = find_monitor(root, id) else { return Ok(()) };
+    match pidfd_send_signal(&monitor, Signal::KILL) {
+        Err(error) if error != rustix::io::Errno::SRCH => return Err(failed(error)),
+        _ => {}
+    }
+    let mut ready = Ready::new();
+    ready.add((), monitor.as_fd(), PollFlags::IN);
+    ready.wait(None).map(|_| ()).map_err(|error| {
+        Error::failed(format!("wait for the end of the monitor of container {}", id.short()), error)
+    })
+}
+
+/// A monitor does nothing that takes long, so one that is silent for a second and stands still will stay so.
+fn is_answered(connection: &mut Connection) -> Result<bool> {
+    if connection.answers(AT_ONCE)? {
+        return Ok(true);
+    }
+    let stands_still = find_monitor_pid(&connection.root, &connection.id).is_some_and(is_stopped);
+    if stands_still { Ok(false) } else { connection.answers(PATIENCE) }
+}
+
+fn silent(root: &Root, id: &ContainerId) -> Error {
+    let pid = find_monitor_pid(root, id);
+    let process = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    let why = if pid.is_some_and(is_stopped) { "stands still" } else { "does not answer" };
+    let hint = match pid {
+        Some(pid) if is_stopped(pid) => {
+            format!(
+                "let it go on with: kill -CONT {pid}, or remove the container with: rengine rm -f {}",
+                id.short()
+            )
+        }
+        _ => format!("try again, or remove the container with: rengine rm -f {}", id.short()),
+    };
+    Error::new(Kind::Failed, format!("the monitor of container {}{process} {why}", id.short()))
+        .with_hint(hint)
+}
+
+fn find_monitor(root: &Root, id: &ContainerId) -> Option<OwnedFd> {
+    let pid = Pid::from_raw(find_monitor_pid(root, id)?)?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // The number may have been given to another process meanwhile.
+    is_monitor(pid.as_raw_pid(), root, id).then_some(pidfd)
+}
+
+/// The monitor among all processes, by its arguments: what listens on its socket was opened by another process, and
+/// whoever stands still cannot be asked.
+fn find_monitor_pid(root: &Root, id: &ContainerId) -> Option<i32> {
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let mut numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.find(|pid| is_monitor(*pid, root, id))
+}
+
+fn is_monitor(pid: i32, root: &Root, id: &ContainerId) -> bool {
+    let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let expected = [ARGV0.as_bytes(), root.state().as_os_str().as_encoded_bytes(), id.as_str().as_bytes()];
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    expected.iter().all(|expected| arguments.next() == Some(expected))
+}
+
+/// Whether a process was stopped by a signal or a tracer (proc(5), state T or t).
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
 /// Who may become the monitor.

@@ -179,7 +179,10 @@ impl Monitor {
                 }
                 self.announce("detach", &[]);
             }
-            Request::Stop { signal, grace } => self.asked_to_stop(number, signal, grace),
+            Request::Stop { signal, grace, shutdown } => {
+                self.asked_to_stop(number, signal, grace, shutdown);
+            }
+            Request::Ping => self.tell(number, &Reply::Done),
             Request::Kill(signal) => self.asked_to_kill(number, signal),
             Request::Exec { spec, size } => self.asked_to_exec(number, &spec, size),
             Request::Resize(rows, columns) => self.resize(TerminalSize { rows, columns }),
@@ -221,16 +224,16 @@ impl Monitor {
         }
     }
 
-    fn asked_to_stop(&mut self, number: u64, signal: Option<Signal>, grace: Option<Grace>) {
+    fn asked_to_stop(&mut self, number: u64, signal: Option<Signal>, grace: Option<Grace>, shutdown: bool) {
         if let Some(client) = self.client(number) {
             client.stops += 1;
         }
         let signal = signal.or(self.record.spec.stop_signal).unwrap_or(Signal::TERM);
         let grace = grace.or(self.record.spec.stop_timeout);
-        self.stop(signal, grace.unwrap_or(Grace::Limited(Span(GRACE))));
+        self.stop(signal, grace.unwrap_or(Grace::Limited(Span(GRACE))), !shutdown);
     }
 
-    fn stop(&mut self, signal: Signal, grace: Grace) {
+    fn stop(&mut self, signal: Signal, grace: Grace, by_hand: bool) {
         match &self.phase {
             Phase::Running(run) => {
                 let sent = run.signal(signal);
@@ -242,11 +245,12 @@ impl Monitor {
                 let deadline = [limit, earlier].into_iter().flatten().min();
                 // A signal that cannot be sent will not end it: it is killed at once.
                 let deadline = if sent.is_err() { Some(Instant::now()) } else { deadline };
-                self.stopping = Some(Stopping { deadline });
+                let by_hand = by_hand || self.stopping.is_some_and(|stopping| stopping.by_hand);
+                self.stopping = Some(Stopping { deadline, by_hand });
                 self.announce("kill", &[("signal", signal.number().to_string())]);
                 self.thaw();
             }
-            Phase::Waiting(_) => self.give_up_restarting(),
+            Phase::Waiting(_) => self.give_up_restarting(by_hand),
             Phase::Idle => self.phase = Phase::Over(None),
             Phase::Over(_) => {}
         }
@@ -264,7 +268,7 @@ impl Monitor {
         }
         self.announce("kill", &[("signal", signal.number().to_string())]);
         if signal == Signal::KILL || signal == stop_signal {
-            self.stopping.get_or_insert(Stopping { deadline: None });
+            self.stopping.get_or_insert(Stopping { deadline: None, by_hand: true });
         }
         if signal == Signal::KILL {
             self.thaw();

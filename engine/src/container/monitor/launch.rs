@@ -81,7 +81,7 @@ impl Monitor {
     }
 
     fn start_failed_again(&mut self, error: &Error) {
-        let run = restart::Run { code: exit_code(error), lasted: Duration::ZERO, by_hand: false };
+        let run = restart::Run { code: exit_code(error), lasted: Duration::ZERO, stopped: false };
         match self.backoff.ended(run) {
             Verdict::Again(delay) => {
                 self.start_failed(error, true);

@@ -174,8 +174,9 @@ impl Monitor {
         self.release_network();
         // Nodes that cannot be removed now are swept later.
         let _ = cgroup.remove();
-        let by_hand = self.stopping.take().is_some();
-        let run = restart::Run { code, lasted: started.elapsed(), by_hand };
+        let stopping = self.stopping.take();
+        let by_hand = stopping.is_some_and(|stopping| stopping.by_hand);
+        let run = restart::Run { code, lasted: started.elapsed(), stopped: stopping.is_some() };
         let verdict = self.backoff.ended(run);
         let exit = self.exit(code, oom_killed, by_hand);
         if oom_killed {
@@ -235,10 +236,10 @@ impl Monitor {
         }
     }
 
-    /// A person stopped it while it waited for its next start.
-    pub(super) fn give_up_restarting(&mut self) {
+    /// Somebody stopped it while it waited for its next start.
+    pub(super) fn give_up_restarting(&mut self, by_hand: bool) {
         let State::Restarting(last) = &self.state else { return };
-        let exit = Exited { stopped_by_hand: true, ..last.clone() };
+        let exit = Exited { stopped_by_hand: by_hand, ..last.clone() };
         self.state = State::Exited(exit.clone());
         self.over(&exit);
     }
