@@ -117,6 +117,17 @@ row() { # row WHAT OURS PEER GOAL
 			what, ours / 1000, tail / 1000, peer / 1000, peer / ours, goal, (peer / ours >= goal ? "reached" : "MISSED") }'
 }
 
+# several NUMBER COMMAND...: the command that many times at once, with {} for each one's number
+several() {
+	local count=$1 pids=() number
+	shift
+	for number in $(seq "$count"); do
+		"${@//\{\}/$number}" &
+		pids+=($!)
+	done
+	for pid in "${pids[@]}"; do wait "$pid"; done
+}
+
 box
 start_docker
 bundle
@@ -133,7 +144,23 @@ for round in $(seq "$rounds"); do
 	measure docker-bridge docker run --rm box true
 	measure rengine-none "$rengine" run --rm --network none box true
 	measure docker-none docker run --rm --network none box true
+	measure rengine-port "$rengine" run --rm -p 127.0.0.1:18999:80 box true
+	measure docker-port docker run --rm -p 127.0.0.1:18999:80 box true
 	measure runc "$(command -v runc)" --root "$work/runc" run --bundle "$work/bundle" "peers-$round"
+done
+"$rengine" run -d --name lasting box sleep 1000 >/dev/null
+docker run -d --name lasting box sleep 1000 >/dev/null
+for _ in $(seq "$rounds"); do
+	measure rengine-exec "$rengine" exec lasting true
+	measure docker-exec docker exec lasting true
+done
+for _ in 1 2 3; do
+	measure rengine-many several 20 "$rengine" run -d --init --name many-{} box sleep 1000
+	measure rengine-stop "$rengine" stop $(seq -f many-%g 20)
+	measure rengine-remove "$rengine" rm $(seq -f many-%g 20)
+	measure docker-many several 20 docker run -d --init --name many-{} box sleep 1000
+	measure docker-stop docker stop $(seq -f many-%g 20)
+	measure docker-remove docker rm $(seq -f many-%g 20)
 done
 for _ in $(seq $(((rounds + 3) / 4))); do
 	measure rcompose-up "$rcompose" -f "$work/compose.yaml" up -d
@@ -145,8 +172,13 @@ for _ in $(seq $(((rounds + 3) / 4))); do
 done
 
 row "run --rm, bridge, against docker" rengine-bridge docker-bridge 10
+row "run --rm, bridge, a published port" rengine-port docker-port 10
 row "run --rm, no network, against docker" rengine-none docker-none 10
 row "run --rm, no network, against runc" rengine-none runc 1
+row "exec" rengine-exec docker-exec 10
+row "20 run -d at once" rengine-many docker-many 10
+row "stop of 20 that obey" rengine-stop docker-stop 1
+row "rm of 20" rengine-remove docker-remove 1
 row "up -d of 10 services" rcompose-up compose-up 8
 row "up -d again, nothing to do" rcompose-noop compose-noop 1
 row "down of 10 services" rcompose-down compose-down 1
