@@ -4,6 +4,7 @@ mod build;
 mod cache;
 mod container;
 mod copy;
+mod disk;
 mod events;
 mod image;
 mod inspect;
@@ -16,6 +17,7 @@ pub mod run;
 mod stats;
 mod system;
 pub mod template;
+mod top;
 mod update;
 mod volume;
 

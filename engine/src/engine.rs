@@ -2,6 +2,7 @@
 
 mod check;
 mod create;
+mod disk;
 mod files;
 mod find;
 pub(crate) mod life;
@@ -30,6 +31,7 @@ use crate::volume::Volumes;
 
 pub use check::Findings;
 pub use create::Created;
+pub use disk::{ContainerUsage, DiskUsage, ImageUsage, VolumeUsage};
 pub use files::CommitOptions;
 pub use process::Process;
 pub use update::UpdateOptions;

@@ -10,6 +10,7 @@ use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
 use crate::cli::stats::{self, StatsArgs};
+use crate::cli::top;
 use crate::cli::update::{self, UpdateArgs};
 use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
@@ -247,6 +248,9 @@ pub(super) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+    /// Only those that match: until=24h, label=key, label!=key
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 }
 
 // === impl Verb ===
@@ -292,7 +296,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Rename { container, name } => engine.rename(&engine.find_id(&container)?, &name).map(|()| 0),
         Verb::Attach(args) => attach(engine, &args),
         Verb::Logs(args) => logs(engine, &args),
-        Verb::Top { container, options } => top(engine, &container, &options),
+        Verb::Top { container, options } => top::top(engine, &container, &options),
         Verb::Stats(args) => stats::stats(engine, &args),
         Verb::Update(args) => update::update(engine, args),
         Verb::Cp(args) => copy::copy(engine, &args),
@@ -523,28 +527,6 @@ fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn top(engine: &Engine, container: &str, options: &[String]) -> Result<u8> {
-    if !options.is_empty() {
-        output::warning("options of ps are not used: the columns are always those of ps -ef");
-    }
-    let processes = engine.top(&engine.find_id(container)?)?;
-    let mut table = output::Table::new(["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
-    for process in processes {
-        table.row([
-            process.user,
-            process.pid.to_string(),
-            process.parent.to_string(),
-            "0".to_owned(),
-            process.started,
-            process.terminal,
-            process.time,
-            process.command,
-        ]);
-    }
-    table.print();
-    Ok(0)
-}
-
 fn port_of(engine: &Engine, name: &str, wanted: Option<&str>) -> Result<u8> {
     let container = engine.container(name)?;
     let wanted = wanted.map(|text| if text.contains('/') { text.to_owned() } else { format!("{text}/tcp") });
@@ -568,13 +550,14 @@ fn port_of(engine: &Engine, name: &str, wanted: Option<&str>) -> Result<u8> {
 
 /// Removes all containers that do not run.
 pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+    let filters = list::Filters::of_pruning(&args.filter)?;
     if !args.force && !output::confirm("This will remove all stopped containers. Continue?") {
         return Ok(0);
     }
     let mut removed: Vec<ContainerId> = Vec::new();
     let mut bytes = 0;
     for container in engine.containers()? {
-        if matches!(container.state.word(), "created" | "exited") {
+        if matches!(container.state.word(), "created" | "exited") && filters.match_all(&container) {
             bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
             engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
             removed.push(container.record.id);

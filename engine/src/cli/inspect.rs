@@ -26,8 +26,8 @@ pub(super) struct InspectArgs {
     /// container, image, network or volume
     #[arg(long = "type")]
     kind: Option<String>,
-    /// Sizes too
-    #[arg(short, long, hide = true)]
+    /// Sizes of containers too
+    #[arg(short, long)]
     size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
@@ -53,7 +53,7 @@ pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     }
     each(args, |name| {
         let lookups: [&dyn Fn() -> Result<Value>; 4] = [
-            &|| engine.container(name).map(|found| container_json(engine, &found)),
+            &|| engine.container(name).map(|found| with_size(engine, args, &found)),
             &|| engine.images().get(name).map(|found| image_json(engine, &found)).map_err(Error::from),
             &|| {
                 engine
@@ -76,7 +76,7 @@ pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
 
 /// Shows containers.
 pub(super) fn containers(engine: &Engine, args: &InspectArgs) -> Result<u8> {
-    each(args, |name| engine.container(name).map(|found| container_json(engine, &found)))
+    each(args, |name| engine.container(name).map(|found| with_size(engine, args, &found)))
 }
 
 /// Shows images.
@@ -108,6 +108,18 @@ fn each(args: &InspectArgs, find: impl Fn(&str) -> Result<Value>) -> Result<u8> 
     Ok(u8::from(!failures.is_empty()))
 }
 
+/// A container with what it takes on the disk, when that was asked for.
+fn with_size(engine: &Engine, args: &InspectArgs, container: &Container) -> Value {
+    let mut value = container_json(engine, container);
+    if args.size {
+        let own = engine.writable_size(container);
+        let image = engine.images().get(container.image().as_str()).map_or(0, |image| image.size);
+        value["SizeRw"] = own.into();
+        value["SizeRootFs"] = (own + image).into();
+    }
+    value
+}
+
 /// A container in docker's shape.
 pub(super) fn container_json(engine: &Engine, container: &Container) -> Value {
     let record = &container.record;
@@ -134,6 +146,10 @@ pub(super) fn container_json(engine: &Engine, container: &Container) -> Value {
         "RestartCount": restarts,
         "Driver": "overlay",
         "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": Value::Null,
         "HostConfig": host_config_json(container),
         "GraphDriver": {
             "Name": "overlay",
@@ -227,9 +243,12 @@ fn config_json(container: &Container) -> Value {
         "Volumes": volumes,
         "WorkingDir": process.working_dir,
         "Entrypoint": process.entrypoint,
+        "OnBuild": Value::Null,
         "Labels": spec.labels,
-        "ExposedPorts": exposed,
     });
+    if !exposed.is_empty() {
+        config["ExposedPorts"] = exposed.into();
+    }
     if let Some(signal) = spec.stop_signal {
         config["StopSignal"] = signal.to_string().into();
     }
@@ -344,7 +363,8 @@ fn bind_text(mount: &MountSpec) -> Option<String> {
 }
 
 fn mount_json(engine: &Engine, mount: &MountSpec) -> Value {
-    let mode = if mount.read_only { "ro" } else { "rw" };
+    // As it was asked for, and nothing was where it can be written.
+    let mode = if mount.read_only { "ro" } else { "" };
     let common = |kind: &str, source: String| {
         json!({
             "Type": kind,
@@ -425,10 +445,26 @@ fn network_settings_json(container: &Container) -> Value {
     }
     let first = container.endpoints.first().map_or_else(|| json!({}), endpoint_json);
     let field = |name: &str| first.get(name).cloned().unwrap_or_else(|| "".into());
+    let number = |name: &str| first.get(name).cloned().unwrap_or_else(|| 0.into());
     json!({
+        "Bridge": "",
+        "SandboxID": if container.state.is_running() { container.id().as_str() } else { "" },
+        "SandboxKey": match &container.state {
+            State::Running(running) => format!("/proc/{}/ns/net", running.pid),
+            _ => String::new(),
+        },
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": Value::Null,
+        "SecondaryIPv6Addresses": Value::Null,
+        "EndpointID": field("EndpointID"),
+        "GlobalIPv6Address": field("GlobalIPv6Address"),
+        "GlobalIPv6PrefixLen": number("GlobalIPv6PrefixLen"),
+        "IPv6Gateway": field("IPv6Gateway"),
         "Ports": ports,
         "IPAddress": field("IPAddress"),
-        "IPPrefixLen": first.get("IPPrefixLen").cloned().unwrap_or_else(|| 0.into()),
+        "IPPrefixLen": number("IPPrefixLen"),
         "Gateway": field("Gateway"),
         "MacAddress": field("MacAddress"),
         "Networks": networks,

@@ -1,20 +1,22 @@
 //! `ps`: containers as rows.
 
+mod filter;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::output;
-use crate::container::spec::{ContainerPort, MountSource};
+use crate::container::spec::{ContainerPort, MountSource, MountSpec};
 use crate::container::state::{HealthStatus, State};
 use crate::engine::{Container, Engine};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::network::ports::PublishedPort;
 use crate::quantity::ByteSize;
-use crate::store;
+
+pub(super) use filter::Filters;
 
 /// The flags of `ps`.
 #[derive(Debug, Args)]
@@ -28,7 +30,7 @@ pub struct PsArgs {
     /// Print values whole
     #[arg(long)]
     no_trunc: bool,
-    /// Only those that match: name, id, label, status, ancestor, volume, network, health, exited, publish
+    /// Only those that match: ancestor, before, exited, expose, health, id, label, name, network, publish, since, status, volume
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table, json, or a template
@@ -57,7 +59,7 @@ const COLUMNS: [(&str, &str); 7] = [
 
 /// Lists containers.
 pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8> {
-    let filters = Filters::parse(&args.filter)?;
+    let filters = Filters::of_listing(engine, &args.filter)?;
     let last = args.last.or(args.latest.then_some(1));
     let everything = args.all || last.is_some() || filters.names_a_state();
     let containers: Vec<Container> = engine
@@ -87,8 +89,7 @@ fn row(engine: &Engine, container: &Container, args: &PsArgs) -> Value {
     let command = record.argv.join(" ");
     let shown = if args.no_trunc { command } else { truncated(&command, 20) };
     let id = if args.no_trunc { container.id().as_str() } else { container.id().short() };
-    let size =
-        args.size.then(|| ByteSize(store::tree_size(&container.directory(engine.root()).join("upper"))));
+    let size = args.size.then(|| size_text(engine, container));
     let labels: Vec<String> =
         record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mounts: Vec<String> = record
@@ -101,21 +102,33 @@ fn row(engine: &Engine, container: &Container, args: &PsArgs) -> Value {
             _ => None,
         })
         .collect();
+    let is_volume = |mount: &&MountSpec| matches!(mount.source, MountSource::Volume { .. });
+    let local_volumes = record.spec.mounts.iter().filter(is_volume).count();
     json!({
         "Command": format!("{shown:?}"),
-        "CreatedAt": record.created.to_string(),
+        "CreatedAt": record.created.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
         "ID": id,
         "Image": record.spec.image,
         "Labels": labels.join(","),
+        "LocalVolumes": local_volumes.to_string(),
         "Mounts": mounts.join(","),
         "Names": container.name().as_str(),
         "Networks": record.spec.network.names().join(","),
         "Ports": ports_text(container),
         "RunningFor": format!("{} ago", ago(record.created)),
-        "Size": size.map_or_else(|| "0B".to_owned(), |size| size.to_string()),
+        "Size": size.unwrap_or_else(|| "0B".to_owned()),
         "State": container.state.word(),
         "Status": status_text(&container.state),
+        // What `{{.Label "key"}}` looks into.
+        output::METHODS: { "Label": record.spec.labels },
     })
+}
+
+/// What a container wrote, and all it sees: `12B (virtual 1.98MB)`.
+fn size_text(engine: &Engine, container: &Container) -> String {
+    let own = engine.writable_size(container);
+    let image = engine.images().get(container.image().as_str()).map_or(0, |image| image.size);
+    format!("{} (virtual {})", ByteSize(own), ByteSize(own + image))
 }
 
 fn truncated(text: &str, length: usize) -> String {
@@ -183,77 +196,6 @@ pub fn ports_text(container: &Container) -> String {
 /// `0.0.0.0:8080` or `[::]:8080`.
 pub fn host_side(port: &PublishedPort) -> String {
     std::net::SocketAddr::new(port.host_ip, port.host_port).to_string()
-}
-
-/// What `--filter` asks for: all keys must match, any value of a key may.
-struct Filters(BTreeMap<String, Vec<String>>);
-
-impl Filters {
-    const KEYS: [&str; 11] = [
-        "name", "id", "label", "status", "ancestor", "volume", "network", "health", "exited", "publish",
-        "expose",
-    ];
-
-    fn parse(texts: &[String]) -> Result<Self> {
-        let mut filters: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for text in texts {
-            let (key, value) = text
-                .split_once('=')
-                .ok_or_else(|| Error::invalid(format!("invalid filter {text:?}: key=value is needed")))?;
-            if !Self::KEYS.contains(&key) {
-                return Err(Error::invalid(format!("invalid filter '{key}'"))
-                    .with_hint(format!("known filters are {}", Self::KEYS.join(", "))));
-            }
-            filters.entry(key.to_owned()).or_default().push(value.to_owned());
-        }
-        Ok(Self(filters))
-    }
-
-    fn names_a_state(&self) -> bool {
-        self.0.contains_key("status") || self.0.contains_key("exited")
-    }
-
-    fn match_all(&self, container: &Container) -> bool {
-        self.0.iter().all(|(key, values)| match key.as_str() {
-            // Labels must all be there; of any other key one value is enough.
-            "label" => values.iter().all(|value| matches(container, key, value)),
-            _ => values.iter().any(|value| matches(container, key, value)),
-        })
-    }
-}
-
-fn matches(container: &Container, key: &str, value: &str) -> bool {
-    let spec = &container.record.spec;
-    let named = |port: &ContainerPort| port.to_string() == value || port.port.to_string() == value;
-    match key {
-        "name" => {
-            container.name().as_str().contains(value.trim_start_matches(['/', '^']).trim_end_matches('$'))
-        }
-        "id" => container.id().as_str().starts_with(value),
-        "label" => match value.split_once('=') {
-            Some((key, wanted)) => spec.labels.get(key).is_some_and(|value| value == wanted),
-            None => spec.labels.contains_key(value),
-        },
-        "status" => container.state.word() == value,
-        "ancestor" => {
-            spec.image == value || container.image().hex().starts_with(value.trim_start_matches("sha256:"))
-        }
-        "volume" => spec.mounts.iter().any(|mount| match &mount.source {
-            MountSource::Volume { name: Some(name), .. } if name.as_str() == value => true,
-            _ => mount.target == Path::new(value),
-        }),
-        "network" => spec.network.names().iter().any(|name| name == value),
-        "health" => match &container.state {
-            State::Running(running) => {
-                running.health.as_ref().map_or("none".to_owned(), |health| health.status.to_string()) == value
-            }
-            _ => value == "none",
-        },
-        "exited" => matches!(&container.state, State::Exited(exit) if exit.code.to_string() == value),
-        "publish" => container.ports.iter().any(|port| named(&port.container)),
-        "expose" => spec.expose.iter().any(named),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
+/// The field of a row that only templates see: what Go's types have as methods, each a map of argument and value.
+pub const METHODS: &str = "methods";
+
 /// Writes one line of data.
 pub fn line(text: &str) {
     // A reader that went away is success (`rengine ps | head -1`); nothing else can be done about it here.
@@ -109,7 +112,16 @@ pub fn rows_text(format: Option<&str>, columns: &[(&str, &str)], rows: &[Value])
             }
             Ok(table.text())
         }
-        Some("json") => Ok(rows.iter().map(|row| format!("{row}\n")).collect()),
+        Some("json" | "{{json .}}" | "{{ json . }}") => {
+            let plain = |row: &Value| {
+                let mut row = row.clone();
+                if let Some(fields) = row.as_object_mut() {
+                    fields.shift_remove(METHODS);
+                }
+                row
+            };
+            Ok(rows.iter().map(|row| format!("{}\n", plain(row))).collect())
+        }
         Some(text) => {
             let (table, text) = text.strip_prefix("table ").map_or((false, text), |rest| (true, rest));
             let text = text.replace("\\t", "\t").replace("\\n", "\n");

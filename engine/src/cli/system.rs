@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::disk::{self, DiskArgs};
 use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
 use crate::engine::{Engine, Findings, RemoveOptions};
@@ -14,7 +15,7 @@ use crate::store;
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Show what takes space
-    Df,
+    Df(DiskArgs),
     /// Show facts of the engine and the machine
     Info(InfoArgs),
     /// Tell what happens, as it happens
@@ -58,7 +59,7 @@ pub(super) struct InfoArgs {
 /// Carries a verb out.
 pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
     match verb {
-        Verb::Df => disk_usage(engine),
+        Verb::Df(args) => disk::usage(engine, args),
         Verb::Info(args) => info(engine, args),
         Verb::Events(args) => events::events(engine, args),
         Verb::Check => check(engine),
@@ -125,33 +126,6 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
         Some("json") => output::line(&facts.to_string()),
         format => output::inspected(format, &[facts])?,
     }
-    Ok(0)
-}
-
-fn disk_usage(engine: &Engine) -> Result<u8> {
-    let containers = engine.containers()?;
-    let images = engine.images().list()?;
-    let volumes = engine.volumes().list()?;
-    let used: std::collections::BTreeSet<_> = containers.iter().map(|container| container.image()).collect();
-    let mut table = output::Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE"]);
-    let mut row = |kind: &str, total: usize, active: usize, bytes: u64| {
-        table.row([kind.to_owned(), total.to_string(), active.to_string(), ByteSize(bytes).to_string()]);
-    };
-    row(
-        "Images",
-        images.len(),
-        used.len(),
-        store::tree_size(&engine.root().layers()) + store::tree_size(&engine.root().content()),
-    );
-    let running = containers.iter().filter(|container| container.state.is_running()).count();
-    row("Containers", containers.len(), running, store::tree_size(&engine.root().containers()));
-    let mut active = 0;
-    for volume in &volumes {
-        active += usize::from(!engine.volume_users(&volume.name)?.is_empty());
-    }
-    row("Local Volumes", volumes.len(), active, store::tree_size(&engine.root().volumes()));
-    row("Build Cache", 0, 0, store::tree_size(&engine.root().build_cache()));
-    table.print();
     Ok(0)
 }
 

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::cli::output::METHODS;
+
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Template(Vec<Node>);
@@ -380,6 +382,15 @@ impl Scope<'_> {
             piped = Some(match first {
                 Operand::Function(name) => call(name, &arguments)?,
                 other if arguments.is_empty() => self.operand(other)?,
+                // A method of the value at hand: `.Label "key"`.
+                Operand::Field(path) if arguments.len() == 1 && path.len() == 1 => {
+                    let key = arguments.first().map(shown).unwrap_or_default();
+                    let methods = walk(&self.dot, &[METHODS.to_owned(), path[0].clone()]);
+                    if !methods.is_object() {
+                        return Err(TemplateError(format!("{} is no method", path[0])));
+                    }
+                    methods.get(&key).cloned().unwrap_or_else(|| "".into())
+                }
                 _ => return Err(TemplateError("only a function takes arguments".to_owned())),
             });
         }

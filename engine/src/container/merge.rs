@@ -29,6 +29,13 @@ pub struct Merged {
 /// When neither names a program, or the image carries a value that makes no sense.
 pub fn merge(mut spec: ContainerSpec, image: &RunConfig) -> Result<Merged> {
     let argv = merge_argv(&spec, image)?;
+    // Kept as merged, so that what is shown of the container does not hang on an image that may go.
+    if spec.process.entrypoint.is_none() {
+        if spec.process.command.as_ref().is_none_or(Vec::is_empty) {
+            spec.process.command.clone_from(&image.cmd);
+        }
+        spec.process.entrypoint.clone_from(&image.entrypoint);
+    }
     merge_environment(&mut spec, image);
     spec.process.user.get_or_insert_with(|| image.user.clone());
     let working_dir = if image.working_dir.is_empty() { "/" } else { &image.working_dir };

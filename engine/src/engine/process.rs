@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 use crate::id::ContainerId;
 
 /// A process of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Process {
     /// Its user: a name of the host where it has one, else the number.
     pub user: String,
+    /// Its user's number.
+    pub uid: String,
     /// As the host numbers it.
     pub pid: i32,
     /// Its parent, as the host numbers it.
@@ -27,6 +29,24 @@ pub struct Process {
     pub time: String,
     /// Its command line.
     pub command: String,
+    /// Its program's name.
+    pub name: String,
+    /// ps(1)'s letter for what it does: `S`, `R`, `Z`.
+    pub state: String,
+    /// How nice it is to others.
+    pub nice: i64,
+    /// Its threads.
+    pub threads: i64,
+    /// Seconds since it was started.
+    pub elapsed: u64,
+    /// Bytes of its address space.
+    pub virtual_memory: u64,
+    /// Bytes of it that are in memory.
+    pub resident_memory: u64,
+    /// Processor time it used of the time since it was started.
+    pub cpu_percent: f64,
+    /// Its part of the machine's memory.
+    pub memory_percent: f64,
 }
 
 impl Engine {
@@ -67,16 +87,37 @@ fn look(pid: i32) -> Option<Process> {
     let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
     let name = head.split_once('(').map_or("", |(_, name)| name);
     let ticks = rustix::param::clock_ticks_per_second() as i64;
-    let seconds = (field(14)? + field(15)?) / ticks.max(1);
+    let ticks = ticks.max(1);
+    let seconds = (field(14)? + field(15)?) / ticks;
+    let elapsed = u64::try_from(uptime()? - field(22)? / ticks).unwrap_or(0);
+    let page = rustix::param::page_size() as u64;
+    let resident_memory = field(24)?.unsigned_abs() * page;
+    let share = |part: f64, whole: f64| if whole > 0.0 { part / whole * 100.0 } else { 0.0 };
     Some(Process {
-        user: user_name(&uid).unwrap_or(uid),
+        user: user_name(&uid).unwrap_or_else(|| uid.clone()),
+        uid,
+        name: name.to_owned(),
+        state: (*fields.first()?).to_owned(),
+        nice: field(19)?,
+        threads: field(20)?,
+        elapsed,
+        virtual_memory: field(23)?.unsigned_abs(),
+        resident_memory,
+        cpu_percent: share(seconds as f64, elapsed as f64),
+        memory_percent: share(resident_memory as f64, super::usage::machine_memory() as f64),
         pid,
         parent: i32::try_from(field(4)?).ok()?,
-        started: started(field(22)? / ticks.max(1)).unwrap_or_default(),
+        started: started(field(22)? / ticks).unwrap_or_default(),
         terminal: terminal(field(7)?),
         time: format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
         command: if command.is_empty() { format!("[{name}]") } else { command },
     })
+}
+
+/// Seconds since the machine was started.
+fn uptime() -> Option<i64> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    text.split(['.', ' ']).next()?.parse().ok()
 }
 
 fn user_name(uid: &str) -> Option<String> {

@@ -11,6 +11,7 @@ mod fault;
 mod image;
 mod kill;
 mod limits;
+mod list;
 mod logs;
 mod network;
 mod output;
