@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::cli::Purpose;
-use crate::cli::copy::{self, CommitArgs, CopyArgs, ExportArgs};
+use crate::cli::changes::{self, CommitArgs, ExportArgs};
+use crate::cli::copy::{self, CopyArgs};
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
@@ -300,9 +301,9 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Stats(args) => stats::stats(engine, &args),
         Verb::Update(args) => update::update(engine, args),
         Verb::Cp(args) => copy::copy(engine, &args),
-        Verb::Diff { container } => copy::diff(engine, &container),
-        Verb::Export(args) => copy::export(engine, &args),
-        Verb::Commit(args) => copy::commit(engine, args),
+        Verb::Diff { container } => changes::diff(engine, &container),
+        Verb::Export(args) => changes::export(engine, &args),
+        Verb::Commit(args) => changes::commit(engine, args),
         Verb::Port { container, port } => port_of(engine, &container, port.as_deref()),
     }
 }
@@ -376,7 +377,11 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
     }
     let tty = create_args.tty;
     if tty && stdin && !detach {
-        require_terminal()?;
+        // Docker finds this out before it asks its engine for anything, and ends with 1.
+        if let Err(error) = require_terminal() {
+            output::failure(&error);
+            return Ok(1);
+        }
     }
     let created = create(engine, create_args)?;
     let undo = |error: Error| {

@@ -1,7 +1,7 @@
-//! `cp`, `diff`, `export` and `commit`: what a container has in its files.
+//! `cp`: files between a container and the host.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -10,17 +10,15 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 
 use crate::cli::output;
-use crate::container::changes::ChangeKind;
 use crate::container::files::{Owner, PathKind, extract_host, pack_host};
-use crate::engine::{CommitOptions, Engine};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::image::Reference;
 
 /// The flags of `cp`.
 #[derive(Debug, Args)]
 pub(super) struct CopyArgs {
-    /// Keep owners and groups
+    /// Keep owners and groups when copying to the host; into a container they are always kept, by number
     #[arg(short, long)]
     archive: bool,
     /// Copy what a symbolic link at the source points to
@@ -33,40 +31,6 @@ pub(super) struct CopyArgs {
     source: OsString,
     /// CONTAINER:PATH, a path, or - for a tar on standard output
     destination: OsString,
-}
-
-/// The flags of `export`.
-#[derive(Debug, Args)]
-pub(super) struct ExportArgs {
-    /// Write to this file instead of standard output
-    #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
-    /// The container
-    container: String,
-}
-
-/// The flags of `commit`.
-#[derive(Debug, Args)]
-pub(super) struct CommitArgs {
-    /// Who made it: Name <mail@example.com>
-    #[arg(short, long)]
-    author: Option<String>,
-    /// Instruction applied to the image: CMD ["sh"]
-    #[arg(short, long)]
-    change: Vec<String>,
-    /// Say why
-    #[arg(short, long)]
-    message: Option<String>,
-    /// Let the container stand still meanwhile
-    #[arg(short, long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    pause: bool,
-    /// Do not let the container stand still
-    #[arg(long, conflicts_with = "pause")]
-    no_pause: bool,
-    /// The container
-    container: String,
-    /// The image's name
-    reference: Option<Reference>,
 }
 
 /// One end of a copy.
@@ -182,7 +146,8 @@ fn copy_in(
     from: End,
     path: PathBuf,
 ) -> Result<u8> {
-    let owner = if args.archive { Owner::Archived } else { Owner::Ours };
+    // Docker says that they become root's without -a, and keeps them all the same; programs rely on that.
+    let owner = Owner::Archived;
     let destination = container_destination(engine, id, absolute(&path))?;
     let End::Host(source) = from else {
         if destination.existing != Some(true) {
@@ -282,63 +247,14 @@ fn container_destination(engine: &Engine, id: &ContainerId, path: PathBuf) -> Re
     Err(Error::invalid(format!("too many symbolic links at {}", real.display())))
 }
 
-/// Shows what a container changed of its image.
-pub(super) fn diff(engine: &Engine, container: &str) -> Result<u8> {
-    for change in engine.changes(&engine.find_id(container)?)? {
-        let letter = match change.kind {
-            ChangeKind::Changed => 'C',
-            ChangeKind::Added => 'A',
-            ChangeKind::Deleted => 'D',
-        };
-        output::line(&format!("{letter} {}", change.path.display()));
-    }
-    Ok(0)
-}
-
-/// Writes a container's root file system to an archive.
-pub(super) fn export(engine: &Engine, args: &ExportArgs) -> Result<u8> {
-    let id = engine.find_id(&args.container)?;
-    let failed = |error: io::Error| Error::failed("write the archive", error);
-    let Some(path) = &args.output else {
-        let mut stdout = io::stdout().lock();
-        if rustix::termios::isatty(&stdout) {
-            return Err(Error::invalid("an archive is not written to a terminal")
-                .with_hint("use -o FILE or redirect standard output"));
-        }
-        return engine.export(&id, &mut |tar| pour(tar, &mut stdout).map_err(failed)).map(|()| 0);
-    };
-    // Half an archive under the asked name would be taken for a whole one.
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial)
-        .map_err(|error| Error::failed(format!("make {}", partial.display()), error))?;
-    let written = engine.export(&id, &mut |tar| pour(tar, &mut file).map_err(failed)).and_then(|()| {
-        fs::rename(&partial, path).map_err(|error| Error::failed(format!("make {}", path.display()), error))
-    });
-    written.inspect_err(|_| drop(fs::remove_file(&partial)))?;
-    Ok(0)
-}
-
-/// Makes an image of a container.
-pub(super) fn commit(engine: &Engine, args: CommitArgs) -> Result<u8> {
-    let options = CommitOptions {
-        message: args.message,
-        author: args.author,
-        changes: args.change,
-        pause: args.pause && !args.no_pause,
-        reference: args.reference,
-    };
-    let image = engine.commit(&engine.find_id(&args.container)?, &options)?;
-    output::line(image.id.as_str());
-    Ok(0)
-}
-
 fn tell(args: &CopyArgs, bytes: u64, to: &str) {
     if !args.quiet && rustix::termios::isatty(io::stdout()) {
         output::note(&format!("Successfully copied {} to {to}", crate::quantity::ByteSize(bytes)));
     }
 }
 
-fn pour(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
+/// Passes an archive on.
+pub(super) fn pour(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
     io::copy(from, to)?;
     to.flush()
 }

@@ -13,6 +13,7 @@ use crate::container::spec::{
 use crate::container::state::{Health, State};
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
+use crate::id::{ContainerId, Digest, NetworkId};
 use crate::image::Image;
 use crate::network::{Endpoint, Network};
 use crate::volume::Volume;
@@ -160,7 +161,7 @@ pub(super) fn container_json(engine: &Engine, container: &Container) -> Value {
             },
         },
         "Mounts": spec.mounts.iter().map(|mount| mount_json(engine, mount)).collect::<Vec<_>>(),
-        "Config": config_json(container),
+        "Config": config_json(engine, container),
         "NetworkSettings": network_settings_json(container),
     })
 }
@@ -217,14 +218,21 @@ fn health_json(health: &Health) -> Value {
     json!({ "Status": health.status.to_string(), "FailingStreak": health.failing_streak, "Log": log })
 }
 
-fn config_json(container: &Container) -> Value {
+fn config_json(engine: &Engine, container: &Container) -> Value {
     let spec = &container.record.spec;
     let process = &spec.process;
     let exposed: Map<String, Value> = spec.expose.iter().map(|port| (port.to_string(), json!({}))).collect();
+    // A volume with a name of a person's is listed with the host's part, as in docker.
+    let is_anonymous = |mount: &&MountSpec| match &mount.source {
+        MountSource::Volume { name: Some(name), .. } => {
+            engine.volumes().get(name.as_str()).is_ok_and(|volume| volume.anonymous)
+        }
+        _ => false,
+    };
     let volumes: Map<String, Value> = spec
         .mounts
         .iter()
-        .filter(|mount| matches!(mount.source, MountSource::Volume { .. }))
+        .filter(is_anonymous)
         .map(|mount| (mount.target.display().to_string(), json!({})))
         .collect();
     let mut config = json!({
@@ -240,7 +248,7 @@ fn config_json(container: &Container) -> Value {
         "Env": process.env,
         "Cmd": process.command,
         "Image": spec.image,
-        "Volumes": volumes,
+        "Volumes": if volumes.is_empty() { Value::Null } else { volumes.into() },
         "WorkingDir": process.working_dir,
         "Entrypoint": process.entrypoint,
         "OnBuild": Value::Null,
@@ -264,7 +272,12 @@ fn config_json(container: &Container) -> Value {
 fn healthcheck_json(check: &HealthCheck) -> Value {
     let test = check.test.as_ref().map_or_else(
         || vec!["NONE".to_owned()],
-        |words| std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+        |words| match words.as_slice() {
+            [shell, flag, line] if shell == "/bin/sh" && flag == "-c" => {
+                vec!["CMD-SHELL".to_owned(), line.clone()]
+            }
+            words => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+        },
     );
     json!({
         "Test": test,
@@ -436,14 +449,15 @@ fn network_settings_json(container: &Container) -> Value {
     }
     let mut networks = Map::new();
     for endpoint in &container.endpoints {
-        networks.insert(endpoint.network_name.to_string(), endpoint_json(endpoint));
+        networks.insert(endpoint.network_name.to_string(), endpoint_json(container.id(), endpoint));
     }
     if networks.is_empty() {
         for name in container.record.spec.network.names() {
             networks.insert(name, json!({ "IPAddress": "", "Gateway": "", "MacAddress": "" }));
         }
     }
-    let first = container.endpoints.first().map_or_else(|| json!({}), endpoint_json);
+    let first =
+        container.endpoints.first().map_or_else(|| json!({}), |first| endpoint_json(container.id(), first));
     let field = |name: &str| first.get(name).cloned().unwrap_or_else(|| "".into());
     let number = |name: &str| first.get(name).cloned().unwrap_or_else(|| 0.into());
     json!({
@@ -471,11 +485,20 @@ fn network_settings_json(container: &Container) -> Value {
     })
 }
 
-fn endpoint_json(endpoint: &Endpoint) -> Value {
+/// The identity of a container's end on a network: made of both, so that it is the same wherever it is shown.
+fn endpoint_id(container: &ContainerId, network: &NetworkId) -> String {
+    Digest::of(format!("{container} {network}").as_bytes()).hex().to_owned()
+}
+
+fn endpoint_json(container: &ContainerId, endpoint: &Endpoint) -> Value {
     let v4 = endpoint.addresses.iter().find(|entry| entry.address.is_ipv4());
     let v6 = endpoint.addresses.iter().find(|entry| entry.address.is_ipv6());
     let text = |ip: Option<std::net::IpAddr>| ip.map_or_else(String::new, |ip| ip.to_string());
     json!({
+        "IPAMConfig": Value::Null,
+        "Links": Value::Null,
+        "DriverOpts": Value::Null,
+        "EndpointID": endpoint_id(container, &endpoint.network),
         "NetworkID": endpoint.network.as_str(),
         "Aliases": endpoint.aliases,
         "IPAddress": text(v4.map(|entry| entry.address)),
@@ -544,7 +567,7 @@ fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
             member.party.container.to_string(),
             json!({
                 "Name": member.party.name.as_str(),
-                "EndpointID": "",
+                "EndpointID": endpoint_id(&member.party.container, &network.id),
                 "MacAddress": member.mac_address,
                 "IPv4Address": address(true),
                 "IPv6Address": address(false),

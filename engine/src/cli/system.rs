@@ -81,13 +81,18 @@ pub(super) fn version(args: &VersionArgs) -> Result<u8> {
     let facts = json!({ "Client": server.clone(), "Server": server });
     match args.format.as_deref() {
         None => {
-            output::line(&format!("rengine version {}", env!("CARGO_PKG_VERSION")));
+            let text = |name: &str| facts["Server"][name].as_str().unwrap_or_default().to_owned();
+            let platform = format!("{}/{}", text("Os"), text("Arch"));
+            // One program is both; docker's two parts are where scripts look for them.
             output::line(&format!(
-                "OS/Arch: {}/{}",
-                facts["Server"]["Os"].as_str().unwrap_or_default(),
-                facts["Server"]["Arch"].as_str().unwrap_or_default()
+                "Client: rengine\n Version:    {}\n OS/Arch:    {platform}\n",
+                text("Version")
             ));
-            output::line(&format!("Kernel: {kernel}"));
+            output::line(&format!(
+                "Server: rengine\n Engine:\n  Version:   {}\n  OS/Arch:   {platform}",
+                text("Version")
+            ));
+            output::line(&format!("  Kernel:    {kernel}"));
         }
         Some("json") => output::line(&facts.to_string()),
         format => output::inspected(format, &[facts])?,
@@ -116,11 +121,24 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
     });
     match args.format.as_deref() {
         None => {
-            for (key, value) in facts.as_object().into_iter().flatten() {
-                output::line(&format!(
-                    "{key}: {}",
-                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-                ));
+            let text =
+                |name: &str| facts[name].as_str().map_or_else(|| facts[name].to_string(), str::to_owned);
+            output::line("Server:");
+            for (label, name) in [
+                (" Containers", "Containers"),
+                ("  Running", "ContainersRunning"),
+                ("  Paused", "ContainersPaused"),
+                ("  Stopped", "ContainersStopped"),
+                (" Images", "Images"),
+                (" Server Version", "ServerVersion"),
+                (" Storage Driver", "Driver"),
+                (" Kernel Version", "KernelVersion"),
+                (" Architecture", "Architecture"),
+                (" CPUs", "NCPU"),
+                (" Name", "Name"),
+                (" Root Dir", "DockerRootDir"),
+            ] {
+                output::line(&format!("{label}: {}", text(name)));
             }
         }
         Some("json") => output::line(&facts.to_string()),

@@ -118,7 +118,15 @@ impl Images {
         let buffered = BufReader::with_capacity(1 << 18, reader);
         let (_, tar) = stream::decompress(buffered).map_err(unreadable)?;
         files.read_tar(BufReader::with_capacity(1 << 18, tar))?;
-        self.load_files(&files)
+        let loaded = self.load_files(&files)?;
+        for Loaded { image, reference } in &loaded {
+            self.announce(
+                "load",
+                &image.id,
+                &reference.as_ref().map(ToString::to_string).unwrap_or_default(),
+            );
+        }
+        Ok(loaded)
     }
 
     /// Reads an OCI layout, or an unpacked archive of docker, from a directory.

@@ -53,7 +53,10 @@ impl Images {
     ) -> Result<Pulled, ImageError> {
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
-        runtime(reference.registry())?.block_on(self.fetch(reference, options, credentials, progress))
+        let pulled =
+            runtime(reference.registry())?.block_on(self.fetch(reference, options, credentials, progress))?;
+        self.announce("pull", &pulled.image.id, &reference.to_string());
+        Ok(pulled)
     }
 
     /// Sends the image with this name to the name's registry.
@@ -66,7 +69,15 @@ impl Images {
         let image = self.get(&reference.canonical())?;
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
-        runtime(reference.registry())?.block_on(self.send(&image, reference, options, credentials, progress))
+        let pushed = runtime(reference.registry())?.block_on(self.send(
+            &image,
+            reference,
+            options,
+            credentials,
+            progress,
+        ))?;
+        self.announce("push", &image.id, &reference.to_string());
+        Ok(pushed)
     }
 
     async fn fetch(

@@ -66,8 +66,8 @@ fn an_archive_streams_both_ways() {
     world.feed(["cp", "-a", "-", "it:/tmp"], &archive).succeeds();
     let stat = world.rengine(["exec", "it", "stat", "-c", "%a %u %g", "/tmp/deep/file"]);
     stat.succeeds().prints("640 1000 50\n");
-    world.feed(["cp", "-", "it:/tmp"], &archive).succeeds();
-    world.rengine(["exec", "it", "stat", "-c", "%u %g", "/tmp/deep/file"]).succeeds().prints("0 0\n");
+    world.feed(["cp", "-", "it:/var"], &archive).succeeds();
+    world.rengine(["exec", "it", "stat", "-c", "%u %g", "/var/deep/file"]).succeeds().prints("1000 50\n");
     world.feed(["cp", "-", "it:/nosuch"], &archive).exits(1).complains("must be a directory");
     let tar = world.rengine(["cp", "it:/tmp/deep", "-"]).succeeds().stdout;
     assert!(tar.starts_with("deep/\0") && tar.contains("abc"), "{tar:?}");
@@ -85,6 +85,9 @@ fn owners_are_kept_when_asked_and_no_link_leads_out() {
     let back = world.path("back");
     world.rengine(["cp", "-a", "it:/kept", back.to_str().unwrap()]).succeeds();
     assert_eq!((fs::metadata(&back).unwrap().uid(), fs::metadata(&back).unwrap().gid()), (1000, 50));
+
+    world.rengine(["cp", "it:/kept", world.path("ours").to_str().unwrap()]).succeeds();
+    assert_eq!(fs::metadata(world.path("ours")).unwrap().uid(), rustix::process::getuid().as_raw());
 
     // The host's path means nothing inside, whatever links the container makes.
     let target = file.to_str().unwrap();

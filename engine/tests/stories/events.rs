@@ -35,7 +35,7 @@ fn a_life_is_told_in_its_order() {
     world.rengine(["network", "rm", "front"]).succeeds();
     let format = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
     world.rengine(format).succeeds().prints(
-        "image import\nnetwork create\nvolume create\ncontainer create\nvolume mount\nnetwork connect\ncontainer start\n\
+        "image import\nnetwork create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n\
          container exec_create: true\ncontainer exec_start: true\ncontainer exec_die\ncontainer pause\ncontainer unpause\n\
          container rename\ncontainer kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer stop\n\
          container destroy\nvolume destroy\nnetwork destroy\n",
@@ -77,4 +77,25 @@ fn what_comes_later_is_told_at_once() {
         }
     }
     assert!(next().contains(r#""Action":"destroy""#));
+}
+
+#[test]
+fn images_are_told_of_too() {
+    let world = World::new();
+    let archive = world.path("box.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), BOX]).succeeds();
+    world.rengine(["tag", BOX, "other:1"]).succeeds();
+    world.rengine(["rmi", BOX, "other:1"]).succeeds();
+    world.rengine(["load", "-i", archive.to_str().unwrap()]).succeeds();
+    let format = "{{.Action}} {{.Actor.Attributes.name}}";
+    let told =
+        world.rengine(["events", "--since", "1h", "--until", "0s", "-f", "type=image", "--format", format]);
+    let told = told.succeeds().stdout;
+    let id = world.inspect(BOX, "{{.Id}}");
+    assert_eq!(
+        told,
+        format!(
+            "import box:latest\ntag other:1\nuntag box:latest\nuntag other:1\ndelete {id}\nload box:latest\n"
+        )
+    );
 }

@@ -45,6 +45,9 @@ fn work(args: &[OsString]) -> Result<Answer> {
     let id: ContainerId = id.to_str().and_then(|text| text.parse().ok()).ok_or_else(strange)?;
     let (task, running): (Task, Option<i32>) =
         serde_json::from_slice(task.as_bytes()).map_err(|error| strange().with_source(error))?;
+    // Whoever started this process holds the lock that keeps the container at rest: it must not be outlived.
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .map_err(|error| failed("follow the parent", error))?;
     // What is inside must not read this process's memory, whatever namespaces it shares with the host.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| failed("hide from the container", error))?;

@@ -203,10 +203,10 @@ impl Monitor {
             .on(Event::Started { pid, at, health })
             .map_err(|error| Error::conflict(error.to_string()))?;
         self.record_state();
-        self.announce_mounts("mount");
         for endpoint in &endpoints {
             self.networks.announce_endpoint(endpoint, &self.id, "connect");
         }
+        self.announce_mounts("mount");
         self.announce("start", &[]);
         self.stopping = None;
         self.phase = Phase::Running(Box::new(Run::new(
