@@ -62,6 +62,17 @@ impl fmt::Display for ByteSize {
 }
 
 impl ByteSize {
+    /// Four significant digits in powers of 1000, as `system df` prints sizes: `1.984MB`.
+    pub fn precise(self) -> impl fmt::Display {
+        struct Precise(u64);
+        impl fmt::Display for Precise {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write_scaled(f, self.0 as f64, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"], 4)
+            }
+        }
+        Precise(self.0)
+    }
+
     /// Four significant digits in powers of 1024, as `stats` prints memory: `1.235MiB`.
     pub fn binary(self) -> impl fmt::Display {
         struct Binary(u64);
@@ -198,6 +209,7 @@ mod tests {
         }
         assert_eq!(ByteSize(174_000_000).to_string(), "174MB");
         assert_eq!(ByteSize(1_240).to_string(), "1.24kB");
+        assert_eq!(ByteSize(1_984_321).precise().to_string(), "1.984MB");
         assert_eq!(ByteSize(0).to_string(), "0B");
         assert_eq!(ByteSize(1024 * 1024 * 3 / 2).binary().to_string(), "1.5MiB");
     }

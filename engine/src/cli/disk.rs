@@ -87,8 +87,8 @@ impl Kind {
             if self.size > 0 { format!(" ({}%)", self.idle * 100 / self.size) } else { String::new() };
         json!({
             "Active": self.active.to_string(),
-            "Reclaimable": format!("{}{share}", ByteSize(self.idle)),
-            "Size": ByteSize(self.size).to_string(),
+            "Reclaimable": format!("{}{share}", ByteSize(self.idle).precise()),
+            "Size": ByteSize(self.size).precise().to_string(),
             "TotalCount": self.total.to_string(),
             "Type": self.name,
         })

@@ -170,7 +170,21 @@ fn head_of(field: &str, columns: &[(&str, &str)]) -> String {
     columns
         .iter()
         .find(|(_, known)| *known == field)
-        .map_or_else(|| field.to_uppercase(), |(head, _)| (*head).to_owned())
+        .map_or_else(|| spaced(field), |(head, _)| (*head).to_owned())
+}
+
+/// The words of a field's name: `CreatedAt` is `CREATED AT`.
+fn spaced(field: &str) -> String {
+    let mut head = String::new();
+    let mut before = ' ';
+    for c in field.chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            head.push(' ');
+        }
+        head.extend(c.to_uppercase());
+        before = c;
+    }
+    head
 }
 
 // === impl Table ===
@@ -223,6 +237,7 @@ mod tests {
         let mut table = Table::new(["NAME", "STATE"]);
         table.row(["a-long-name".to_owned(), "up".to_owned()]);
         table.row(["b".to_owned(), String::new()]);
+        assert_eq!(["CreatedAt", "ID", "Names"].map(spaced), ["CREATED AT", "ID", "NAMES"]);
         assert_eq!(table.text(), "NAME          STATE\na-long-name   up\nb\n");
     }
 }

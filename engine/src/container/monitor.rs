@@ -29,6 +29,7 @@ use crate::container::state::State;
 use crate::id::ContainerId;
 use crate::network::Networks;
 use crate::paths::Root;
+use crate::signal::Signal;
 use crate::sys::self_exec::inherited;
 use door::Client;
 use run::{Exec, Run};
@@ -224,6 +225,7 @@ impl Monitor {
             && stopping.deadline.is_some_and(|deadline| deadline <= now)
         {
             stopping.deadline = None;
+            self.announce("kill", &[("signal", Signal::KILL.number().to_string())]);
             self.kill_all();
         }
         self.keep_probing(now);

@@ -37,7 +37,7 @@ fn a_life_is_told_in_its_order() {
     world.rengine(format).succeeds().prints(
         "image import\nnetwork create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n\
          container exec_create: true\ncontainer exec_start: true\ncontainer exec_die\ncontainer pause\ncontainer unpause\n\
-         container rename\ncontainer kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer stop\n\
+         container rename\ncontainer kill\ncontainer kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer stop\n\
          container destroy\nvolume destroy\nnetwork destroy\n",
     );
     let filtered = |filters: &[&str]| {

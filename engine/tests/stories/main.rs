@@ -18,6 +18,7 @@ mod output;
 mod run;
 mod security;
 mod stats;
+mod terminal;
 mod uml;
 mod volume;
 mod world;

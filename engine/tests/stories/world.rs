@@ -217,10 +217,15 @@ impl World {
         ports.flatten().flatten().map(|port| port.file_name().into_string().unwrap()).collect()
     }
 
-    fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
+    /// A command of `rengine` that is not started yet.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
-        command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG").stdin(stdin);
-        Running::start(&mut command)
+        command.args(args).env("RENGINE_ROOT", self.root.state()).env_remove("RENGINE_LOG");
+        command
+    }
+
+    fn spawn_with<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>, stdin: Stdio) -> Running {
+        Running::start(self.command(args).stdin(stdin))
     }
 }
 

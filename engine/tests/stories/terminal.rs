@@ -1,0 +1,105 @@
+//! A terminal through which a person works in a container: leaves it, comes back, and ends it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use crate::world::{BOX, World};
+
+/// A program at a terminal of the test's own; killed when dropped.
+struct Screen {
+    master: File,
+    child: Child,
+    seen: String,
+}
+
+/// After this long something that should be shown counts as missing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Screen {
+    fn of(mut command: Command) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let copy = || slave.try_clone().unwrap();
+        let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        Self { master: master.into(), child, seen: String::new() }
+    }
+
+    fn types(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until this is shown, behind what was waited for before.
+    fn shows(&mut self, text: &str) {
+        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        loop {
+            if let Some(at) = self.seen.find(text) {
+                self.seen.drain(..at + text.len());
+                return;
+            }
+            let ready = poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&timeout)).unwrap();
+            assert_eq!(ready, 1, "{text:?} is not shown: {}", self.seen);
+            let mut piece = [0; 4096];
+            let length = self.master.read(&mut piece).unwrap_or(0);
+            assert_ne!(length, 0, "the terminal closed without {text:?}: {}", self.seen);
+            self.seen.push_str(&String::from_utf8_lossy(&piece[..length]));
+        }
+    }
+
+    fn ends(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_person_leaves_with_the_detach_keys_and_comes_back() {
+    let world = World::new();
+    let run = ["run", "-it", "--network", "none", "--name", "it", BOX, "sh"];
+    let mut screen = Screen::of(world.command(run));
+    screen.types("tty; echo one-$((1 + 1))\n");
+    screen.shows("/dev/pts/0");
+    screen.shows("one-2");
+    // Control-p, control-q.
+    screen.types("\x10\x11");
+    assert_eq!(screen.ends(), Some(0));
+    assert_eq!(world.inspect("it", "{{.State.Running}}"), "true");
+
+    let mut screen = Screen::of(world.command(["attach", "--detach-keys", "ctrl-a,d", "it"]));
+    screen.types("echo two-$((1 + 1))\n");
+    screen.shows("two-2");
+    screen.types("\x01d");
+    assert_eq!(screen.ends(), Some(0));
+
+    let mut screen = Screen::of(world.command(["attach", "it"]));
+    screen.types("exit 3\n");
+    assert_eq!(screen.ends(), Some(3));
+    let mut screen = Screen::of(world.command(["start", "-ai", "it"]));
+    screen.types("echo three-$((1 + 1)); exit 4\n");
+    screen.shows("three-2");
+    assert_eq!(screen.ends(), Some(4));
+}
+
+#[test]
+fn usage_is_drawn_again_in_its_place() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    let mut screen = Screen::of(world.command(["stats", "it"]));
+    for _ in 0..2 {
+        screen.shows("\x1b[HCONTAINER ID");
+        screen.shows("it");
+    }
+}
