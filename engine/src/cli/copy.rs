@@ -76,11 +76,11 @@ pub(super) fn copy(engine: &Engine, args: &CopyArgs) -> Result<u8> {
         }
         (End::Container(name, path), to) => {
             let id = engine.find_id(&name)?;
-            copy_out(engine, args, &id, &name, path, to)
+            copy_out(engine, args, &id, &name, &path, to)
         }
         (from, End::Container(name, path)) => {
             let id = engine.find_id(&name)?;
-            copy_in(engine, args, &id, &name, from, path)
+            copy_in(engine, args, &id, &name, from, &path)
         }
         _ => Err(Error::invalid("must specify at least one container source")
             .with_hint("write a path of a container as CONTAINER:PATH")),
@@ -92,13 +92,13 @@ fn copy_out(
     args: &CopyArgs,
     id: &ContainerId,
     name: &str,
-    path: PathBuf,
+    path: &Path,
     to: End,
 ) -> Result<u8> {
     let missing = |path: &Path| {
         Error::not_found(format!("could not find the file {} in container {name}", path.display()))
     };
-    let mut real = absolute(&path);
+    let mut real = absolute(path);
     let mut stat = engine.stat_path(id, &real)?.ok_or_else(|| missing(&real))?;
     let typed = real.clone();
     let mut links = 0;
@@ -144,11 +144,11 @@ fn copy_in(
     id: &ContainerId,
     name: &str,
     from: End,
-    path: PathBuf,
+    path: &Path,
 ) -> Result<u8> {
     // Docker says that they become root's without -a, and keeps them all the same; programs rely on that.
     let owner = Owner::Archived;
-    let destination = container_destination(engine, id, absolute(&path))?;
+    let destination = container_destination(engine, id, absolute(path))?;
     let End::Host(source) = from else {
         if destination.existing != Some(true) {
             return Err(Error::invalid(format!(

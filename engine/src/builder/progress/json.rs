@@ -13,14 +13,14 @@ pub fn line(event: &BuildEvent) -> Option<String> {
     let now = Timestamp::now().to_string();
     let value = match event {
         BuildEvent::Started { vertex, name } => {
-            vertex_line(json!({ "digest": id(*vertex), "name": name, "started": now }))
+            vertex_line(&json!({ "digest": id(*vertex), "name": name, "started": now }))
         }
         BuildEvent::Cached(vertex) => {
-            vertex_line(json!({ "digest": id(*vertex), "started": now, "completed": now, "cached": true }))
+            vertex_line(&json!({ "digest": id(*vertex), "started": now, "completed": now, "cached": true }))
         }
-        BuildEvent::Done { vertex, .. } => vertex_line(json!({ "digest": id(*vertex), "completed": now })),
+        BuildEvent::Done { vertex, .. } => vertex_line(&json!({ "digest": id(*vertex), "completed": now })),
         BuildEvent::Failed { vertex, message } => {
-            vertex_line(json!({ "digest": id(*vertex), "completed": now, "error": message }))
+            vertex_line(&json!({ "digest": id(*vertex), "completed": now, "error": message }))
         }
         BuildEvent::Output { vertex, stream, bytes } => {
             let stream = if *stream == Stream::Stderr { 2 } else { 1 };
@@ -46,7 +46,7 @@ fn id(vertex: Vertex) -> String {
     Digest::of(vertex.0.to_string().as_bytes()).to_string()
 }
 
-fn vertex_line(vertex: Value) -> Value {
+fn vertex_line(vertex: &Value) -> Value {
     json!({ "vertexes": [vertex] })
 }
 
