@@ -95,7 +95,7 @@ fn join(
         program::use_terminal(&terminal.slave)?;
     }
     program::start_session(matches!(stdio, Stdio::Terminal))?;
-    program::settle(process, &identity, root.as_fd(), &mut warn)?;
+    program::settle(process, &identity, root.as_fd(), false, &mut warn)?;
     program::announce(channel)?;
     Ok(program)
 }

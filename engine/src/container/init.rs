@@ -189,7 +189,7 @@ impl Newborn<'_> {
         if !self.plan.init {
             program::start_session(self.terminal.is_some())?;
         }
-        program::settle(process, &identity, root.as_fd(), &mut |text| self.channel.warn(text))?;
+        program::settle(process, &identity, root.as_fd(), true, &mut |text| self.channel.warn(text))?;
         if self.plan.init { self.become_init(&program) } else { self.execute(&program) }
     }
 

@@ -115,16 +115,24 @@ fn words(texts: &[String]) -> Result<Vec<CString>, LaunchError> {
     texts.iter().map(word).collect()
 }
 
-/// Enters the working directory, which is made when missing, and checks that it is inside the root: a leaked
-/// descriptor of the host must not become the working directory (CVE-2024-21626).
-pub(crate) fn enter_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result<(), LaunchError> {
+/// Enters the working directory and checks that it is inside the root: a leaked descriptor of the host must not
+/// become the working directory (CVE-2024-21626). The first process of a container has a missing one made.
+pub(crate) fn enter_working_directory(
+    root: BorrowedFd<'_>,
+    cwd: &Path,
+    is_first: bool,
+) -> Result<(), LaunchError> {
     let shown = cwd.display();
     if !cwd.is_absolute() {
         return Err(LaunchError::Invalid(format!("the working directory {shown} is not an absolute path")));
     }
-    let directory = rootfs::find_or_make(root, cwd, Missing::Directory).at("create", &shown)?;
-    rustix::process::fchdir(&directory).at("enter", &shown)?;
-    let here = rustix::process::getcwd(Vec::new()).at("enter", &shown)?;
+    let directory = if is_first {
+        rootfs::find_or_make(root, cwd, Missing::Directory).at("make the working directory", &shown)?
+    } else {
+        rootfs::find(root, cwd).at("enter the working directory", &shown)?
+    };
+    rustix::process::fchdir(&directory).at("enter the working directory", &shown)?;
+    let here = rustix::process::getcwd(Vec::new()).at("enter the working directory", &shown)?;
     if here.as_bytes().first() == Some(&b'/') {
         Ok(())
     } else {
@@ -215,13 +223,14 @@ pub(crate) fn settle(
     process: &ProcessPlan,
     identity: &Identity,
     root: BorrowedFd<'_>,
+    is_first: bool,
     warn: &mut dyn FnMut(String),
 ) -> Result<(), LaunchError> {
     // A kernel without keys has none to protect.
     let _ = sys::process::new_session_keyring();
     privileges::limit(&process.limits, warn)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    enter_working_directory(root, &process.cwd)?;
+    enter_working_directory(root, &process.cwd, is_first)?;
     give_streams_away(identity);
     privileges::give_up(process, identity)
 }

@@ -27,7 +27,7 @@ use mount::PLAIN;
 
 pub(crate) use dev::Terminal;
 pub(crate) use rest::{enter_at_rest, without_mounts};
-pub(crate) use target::{Missing, find_or_make, open};
+pub(crate) use target::{Missing, find, find_or_make, open};
 
 /// A root file system being put together.
 #[derive(Debug)]

@@ -26,6 +26,8 @@ fn its_exit_code_is_its_own_and_127_and_126_mean_what_they_do() {
     world.rengine(["exec", "it", "sh", "-c", "exit 5"]).exits(5);
     world.rengine(["exec", "it", "nosuch"]).exits(127);
     world.rengine(["exec", "it", "/etc/passwd"]).exits(126);
+    world.rengine(["exec", "-w", "/nosuch", "it", "true"]).exits(1).complains("working directory /nosuch");
+    world.rengine(["exec", "it", "sh", "-c", "[ ! -e /nosuch ]"]).succeeds();
     assert_eq!(world.inspect("it", "{{.State.Running}}"), "true");
 }
 
