@@ -36,9 +36,7 @@ pub fn request(
     service: &Service,
     flags: &BuildFlags,
 ) -> Result<BuildRequest> {
-    let wrong = |key: &str, problem: String| {
-        Error::invalid(format!("service {}: build.{key}: {problem}", service.name))
-    };
+    let wrong = |key: &str, problem: String| Error::invalid(format!("build.{key}: {problem}"));
     let build = service
         .build
         .as_ref()

@@ -21,9 +21,20 @@ use self::failure::CliError;
 use self::session::Session;
 use crate::output::{self, ProgressMode};
 
+const EXAMPLES: &str = "\
+Examples:
+  rcompose up -d --wait          everything up, and back when it is healthy
+  rcompose plan                  what up would do, and why
+  rcompose logs -f web           the output of one service
+  rcompose run --rm web sh       a shell in a container of its own
+  rcompose down -v               everything gone, its data too
+
+`rcompose COMMAND --help` tells more of a command.";
+
 /// Define and run multi-container applications
 #[derive(Debug, Parser)]
-#[command(name = "rcompose", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "rcompose", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -151,7 +162,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => {
             // Help and version are data and success; anything else is the user's mistake.
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            let is_mistake = error.use_stderr()
+                && error.kind() != clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+            return if is_mistake { ExitCode::FAILURE } else { ExitCode::SUCCESS };
         }
     };
     trace(cli.globals.debug);

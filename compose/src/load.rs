@@ -282,7 +282,9 @@ fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOp
             Some(service) => active.extend(service.profiles.iter().cloned()),
             None => {
                 let mut diagnostic = Diagnostic::error(format!("no such service: {name}"));
-                diagnostic.help = schema::suggestion(name, project.services.keys().map(String::as_str));
+                let known: Vec<&str> = project.services.keys().map(String::as_str).collect();
+                diagnostic.help = schema::suggestion(name, known.iter().copied())
+                    .or_else(|| Some(format!("the services are {}", known.join(", "))));
                 session.errors.push(diagnostic);
             }
         }

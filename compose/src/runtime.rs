@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use engine::container::exec::ExecSpec;
 use engine::container::spec::{ContainerSpec, Seccomp};
-use engine::container::state::State;
+use engine::container::state::{Probe, State};
 use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
@@ -72,10 +72,12 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(service) = &self.service {
-            write!(f, "service {service}: ")?;
-        }
         let text = engine::error::chain(&self.error);
+        let service = self.service.as_ref().map(|service| format!("service {service}"));
+        if let Some(service) = service.filter(|service| !text.starts_with(service) && self.object != *service)
+        {
+            write!(f, "{service}: ")?;
+        }
         if !text.contains(&self.object) {
             write!(f, "{}: ", self.object)?;
         }
@@ -510,8 +512,12 @@ impl Runtime {
     fn unhealthy(&self, id: &ContainerId, name: &str, error: Error) -> Error {
         let state = self.engine.container(id.as_str()).map(|container| container.state);
         match state {
-            Ok(State::Running(_)) => {
-                Error::conflict(format!("container {name} is unhealthy")).with_source(error)
+            Ok(State::Running(running)) => {
+                let last = running.health.as_ref().and_then(|health| health.log.last());
+                let said =
+                    last.map(|probe| format!(": its last check {}", outcome(probe))).unwrap_or_default();
+                Error::conflict(format!("container {name} is unhealthy{said}"))
+                    .with_hint(format!("`rengine logs {name}` shows what it said"))
             }
             Ok(State::Exited(exited) | State::Restarting(exited)) => {
                 Error::conflict(format!("container {name} ended with code {}", exited.code))
@@ -544,6 +550,18 @@ fn environment(variables: &BTreeMap<String, Option<String>>) -> Vec<String> {
     set.into_iter().collect()
 }
 
+/// What a probe came to, with the last line it wrote.
+fn outcome(probe: &Probe) -> String {
+    let verdict = match probe.exit_code {
+        -1 => "took too long".to_owned(),
+        code => format!("ended with code {code}"),
+    };
+    match probe.output.trim_end().lines().last() {
+        Some(line) => format!("{verdict}: {line}"),
+        None => verdict,
+    }
+}
+
 fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Err(error) if error.kind() == Kind::NotFound => Ok(()),
@@ -573,4 +591,30 @@ fn subject(operation: &Operation) -> (Option<String>, String) {
     let object = operation.object();
     let (kind, name) = object.split_once(' ').unwrap_or(("", &object));
     (service, format!("{} {name}", kind.to_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_its_service_and_its_object_once() {
+        let said = |object: &str, message: &str| {
+            let service = Some("web".to_owned());
+            Failure { service, object: object.to_owned(), error: Error::conflict(message) }.to_string()
+        };
+        assert_eq!(said("image shop-web", "no space"), "service web: image shop-web: no space");
+        assert_eq!(
+            said("container shop-web-1", "container shop-web-1 ended"),
+            "service web: container shop-web-1 ended"
+        );
+        assert_eq!(
+            said("service web", "container shop-web-1 ended"),
+            "service web: container shop-web-1 ended"
+        );
+        assert_eq!(
+            said("container c", "service web: ports: \"x\""),
+            "container c: service web: ports: \"x\""
+        );
+    }
 }
