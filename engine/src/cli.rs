@@ -26,20 +26,34 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 
+/// Where the help lists what every verb takes.
+const EVERYWHERE: &str = "Options of every verb";
+
+const EXAMPLES: &str = "\
+Examples:
+  rengine run --rm -it debian bash
+  rengine run -d --name web -p 8080:80 nginx
+  rengine logs -f web
+  rengine build -t shop/web .
+
+`rengine VERB --help` tells more of a verb.";
+
 /// A container engine without a daemon
 #[derive(Debug, Parser)]
-#[command(name = "rengine", version, disable_help_subcommand = true, max_term_width = 110)]
+#[command(name = "rengine", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(max_term_width = 110, after_help = EXAMPLES)]
 struct Cli {
-    /// Directory that holds everything the engine keeps
-    #[arg(long, global = true, env = "RENGINE_ROOT", value_name = "DIR")]
+    /// Directory that holds everything the engine keeps; /var/lib/rengine when none is given
+    #[arg(long, global = true, env = "RENGINE_ROOT", value_name = "DIR", help_heading = EVERYWHERE)]
     root: Option<PathBuf>,
     /// Say what is being done, on standard error
-    #[arg(short = 'D', long, global = true)]
+    #[arg(short = 'D', long, global = true, help_heading = EVERYWHERE)]
     debug: bool,
     #[command(subcommand)]
     command: Command,
@@ -58,7 +72,7 @@ enum Command {
     /// Remove images
     Rmi(image::RemoveArgs),
     /// Show everything known of containers, images, networks or volumes
-    Inspect(inspect::InspectArgs),
+    Inspect(inspect::AnyArgs),
     /// Containers
     #[command(name = "container", subcommand)]
     ContainerGroup(ContainerCommand),
@@ -105,7 +119,7 @@ enum ContainerCommand {
     #[command(visible_aliases = ["ps", "list"])]
     Ls(list::PsArgs),
     /// Show everything known of containers
-    Inspect(inspect::InspectArgs),
+    Inspect(inspect::ContainersArgs),
     /// Remove all containers that do not run
     Prune(container::PruneArgs),
 }
@@ -188,8 +202,24 @@ fn failure_code(error: &Error, purpose: Purpose) -> u8 {
 fn usage(error: &clap::Error) -> ExitCode {
     // Help and version are data and success; anything else is the user's mistake.
     let _ = error.print();
-    let asked_for = !error.use_stderr();
-    if asked_for { ExitCode::SUCCESS } else { ExitCode::from(ENGINE_FAILED) }
+    ExitCode::from(usage_code(error))
+}
+
+/// Docker's exit code for a command line that cannot be understood: a wrong flag is a failure of the engine, a
+/// wrong verb and a missing or superfluous argument are not.
+fn usage_code(error: &clap::Error) -> u8 {
+    let about = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.as_str(),
+        _ => "",
+    };
+    match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => 0,
+        ErrorKind::InvalidSubcommand | ErrorKind::MissingSubcommand | ErrorKind::MissingRequiredArgument => 1,
+        _ if about.starts_with('-') => ENGINE_FAILED,
+        _ => 1,
+    }
 }
 
 fn trace(debug: bool) {
@@ -248,6 +278,23 @@ mod tests {
     #[test]
     fn the_tree_of_commands_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_has_dockers_exit_codes() {
+        let code = |line: &str| {
+            let error = Cli::command().try_get_matches_from(line.split(' ')).unwrap_err();
+            usage_code(&error)
+        };
+        assert_eq!(code("rengine run --help"), 0);
+        assert_eq!(code("rengine"), 0);
+        assert_eq!(code("rengine rnu"), 1);
+        assert_eq!(code("rengine pull"), 1);
+        assert_eq!(code("rengine pull NOT-LOWER-CASE"), 1);
+        assert_eq!(code("rengine ps superfluous"), 1);
+        assert_eq!(code("rengine ps --nope"), 125);
+        assert_eq!(code("rengine run --memory 1x debian"), 125);
+        assert_eq!(code("rengine logs --since"), 125);
     }
 
     #[test]

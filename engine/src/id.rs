@@ -144,7 +144,13 @@ text_identity!(
     "sha256: and 64 lower-case hexadecimal digits are needed"
 );
 text_identity!(ContainerName, "container name", is_name, NAME_RULE);
-text_identity!(NetworkName, "network name", is_name, NAME_RULE);
+text_identity!(
+    NetworkName,
+    "network name",
+    // Docker's networks, unlike its containers and volumes, may have names of one letter.
+    |text| is_name(text) || text.len() == 1 && text.as_bytes()[0].is_ascii_alphanumeric(),
+    "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+);
 text_identity!(VolumeName, "volume name", is_name, NAME_RULE);
 
 // === impl ContainerId ===
@@ -228,6 +234,15 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert!(digest.hex().parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_network_may_have_a_name_of_one_letter() {
+        assert!("n".parse::<NetworkName>().is_ok());
+        assert!("n".parse::<VolumeName>().is_err());
+        for wrong in ["", ".", "/", "-"] {
+            assert!(wrong.parse::<NetworkName>().is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -105,6 +105,9 @@ impl From<BuildError> for Error {
                 Some(format!("the stages are {}", known.join(", ")))
             }
             BuildError::Step { source, .. } => source.hint().map(str::to_owned),
+            BuildError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Some("-f names a Dockerfile that is elsewhere than in the build context".to_owned())
+            }
             _ => None,
         };
         let mut wrapped = Error::new(kind, error.to_string());

@@ -300,5 +300,10 @@ fn not_copied(error: &SelectError) -> Trouble {
         SelectError::Pattern(..) => crate::Kind::Invalid,
         SelectError::Io(..) => crate::Kind::Failed,
     };
-    Trouble::Step(crate::Error::new(kind, error.to_string()))
+    let failure = crate::Error::new(kind, error.to_string());
+    Trouble::Step(match error {
+        SelectError::Missing(_) => failure
+            .with_hint("paths are those of the build context; what lies outside of it cannot be copied"),
+        _ => failure,
+    })
 }

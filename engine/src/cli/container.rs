@@ -359,7 +359,7 @@ fn fetch(
         .map(str::parse)
         .transpose()
         .map_err(|error| Error::invalid("--platform").with_source(error))?;
-    output::note(&format!("Unable to find image '{image}' locally"));
+    output::note(&format!("Unable to find image '{reference}' locally"));
     super::image::pull_with_progress(
         engine,
         &reference,

@@ -24,24 +24,39 @@ pub(super) struct InspectArgs {
     /// json, or a template
     #[arg(short, long)]
     format: Option<String>,
-    /// container, image, network or volume
-    #[arg(long = "type")]
-    kind: Option<String>,
-    /// Sizes of containers too
-    #[arg(short, long)]
-    size: bool,
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
+}
+
+/// The flags of the `inspect` of containers.
+#[derive(Debug, Args)]
+pub(super) struct ContainersArgs {
+    /// Sizes too: what the container wrote, and all that it sees
+    #[arg(short, long)]
+    size: bool,
+    #[command(flatten)]
+    common: InspectArgs,
+}
+
+/// The flags of the `inspect` that looks everywhere.
+#[derive(Debug, Args)]
+pub(super) struct AnyArgs {
+    /// container, image, network or volume
+    #[arg(long = "type")]
+    kind: Option<String>,
+    #[command(flatten)]
+    containers: ContainersArgs,
 }
 
 /// The time of something that did not happen, as Go writes it.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 /// Shows whatever has the name: a container, else an image, a network or a volume.
-pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
-    match args.kind.as_deref() {
-        Some("container") => return containers(engine, args),
+pub(super) fn any(engine: &Engine, args: &AnyArgs) -> Result<u8> {
+    let AnyArgs { kind, containers: ContainersArgs { size, common: args } } = args;
+    match kind.as_deref() {
+        Some("container") => return shown_containers(engine, args, *size),
         Some("image") => return images(engine, args),
         Some("network") => return networks(engine, args),
         Some("volume") => return volumes(engine, args),
@@ -54,7 +69,7 @@ pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
     }
     each(args, |name| {
         let lookups: [&dyn Fn() -> Result<Value>; 4] = [
-            &|| engine.container(name).map(|found| with_size(engine, args, &found)),
+            &|| engine.container(name).map(|found| with_size(engine, &found, *size)),
             &|| engine.images().get(name).map(|found| image_json(engine, &found)).map_err(Error::from),
             &|| {
                 engine
@@ -76,8 +91,12 @@ pub(super) fn any(engine: &Engine, args: &InspectArgs) -> Result<u8> {
 }
 
 /// Shows containers.
-pub(super) fn containers(engine: &Engine, args: &InspectArgs) -> Result<u8> {
-    each(args, |name| engine.container(name).map(|found| with_size(engine, args, &found)))
+pub(super) fn containers(engine: &Engine, args: &ContainersArgs) -> Result<u8> {
+    shown_containers(engine, &args.common, args.size)
+}
+
+fn shown_containers(engine: &Engine, args: &InspectArgs, size: bool) -> Result<u8> {
+    each(args, |name| engine.container(name).map(|found| with_size(engine, &found, size)))
 }
 
 /// Shows images.
@@ -110,9 +129,9 @@ fn each(args: &InspectArgs, find: impl Fn(&str) -> Result<Value>) -> Result<u8> 
 }
 
 /// A container with what it takes on the disk, when that was asked for.
-fn with_size(engine: &Engine, args: &InspectArgs, container: &Container) -> Value {
+fn with_size(engine: &Engine, container: &Container, size: bool) -> Value {
     let mut value = container_json(engine, container);
-    if args.size {
+    if size {
         let own = engine.writable_size(container);
         let image = engine.images().get(container.image().as_str()).map_or(0, |image| image.size);
         value["SizeRw"] = own.into();

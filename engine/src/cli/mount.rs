@@ -30,7 +30,10 @@ pub fn parse_volume(text: &str, directory: &Path) -> Result<MountSpec> {
             // Labels of SELinux and Docker Desktop's consistency have no meaning on this kernel.
             "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
             "nocopy" => no_copy = true,
-            other => propagation = parse_propagation(other).ok_or_else(|| wrong("unknown option"))?,
+            other => {
+                propagation =
+                    parse_propagation(other).ok_or_else(|| wrong(&format!("unknown option {other:?}")))?
+            }
         }
     }
     let source = match source {

@@ -34,7 +34,7 @@ pub fn parse_publish(text: &str) -> Result<Vec<PortBinding>> {
     let (first, last) = host.split_once('-').unwrap_or((host, host));
     let (first, last): (u16, u16) = match (first.parse(), last.parse()) {
         (Ok(first), Ok(last)) if first > 0 && first <= last => (first, last),
-        _ => return Err(wrong("the host's port")),
+        _ => return Err(wrong("the host's port is no number from 1 to 65535, nor a range of them")),
     };
     match containers.as_slice() {
         [container] => {

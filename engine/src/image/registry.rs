@@ -61,12 +61,12 @@ pub enum RegistryError {
         message: String,
     },
     /// Nobody answers there.
-    #[error("reach the registry {host}")]
+    #[error("reach the registry {host}: {reason}")]
     Unreachable {
         /// The registry.
         host: String,
         /// Why not.
-        source: reqwest::Error,
+        reason: String,
     },
     /// The connection broke.
     #[error("talk to the registry {host}")]
@@ -330,7 +330,7 @@ impl Repository {
     pub(crate) fn connection(&self, source: reqwest::Error) -> RegistryError {
         let host = self.host.clone();
         if source.is_connect() {
-            RegistryError::Unreachable { host, source }
+            RegistryError::unreachable(host, &source)
         } else {
             RegistryError::Connection { host, source }
         }
@@ -553,6 +553,21 @@ impl Authorization {
 // === impl RegistryError ===
 
 impl RegistryError {
+    /// No connection to this host, for the innermost reason: those around it name layers of the client.
+    pub(crate) fn unreachable(host: String, error: &reqwest::Error) -> Self {
+        let mut reason = String::new();
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+        while let Some(cause) = next {
+            reason = cause.to_string();
+            if reason == "dns error" {
+                reason = "its name is not known to the name servers".to_owned();
+                break;
+            }
+            next = cause.source();
+        }
+        Self::Unreachable { host, reason }
+    }
+
     /// Whether the same request may do better later.
     pub(crate) fn is_passing(&self) -> bool {
         match self {
@@ -586,6 +601,9 @@ impl From<RegistryError> for crate::Error {
             }
             RegistryError::TooMany { .. } => crate::Error::failed(message, error)
                 .with_hint("wait, or `rengine login`: registries allow more to people they know"),
+            RegistryError::Unreachable { .. } => crate::Error::new(crate::Kind::Failed, message).with_hint(
+                "a name without a host is looked for at docker.io; `rengine images` shows what is here",
+            ),
             _ => crate::Error::failed(message, error),
         }
     }

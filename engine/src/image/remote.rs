@@ -99,7 +99,7 @@ fn hub(term: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {
         results: Vec<FoundImage>,
     }
     let host = DEFAULT_REGISTRY;
-    let broken = |source: reqwest::Error| RegistryError::Unreachable { host: host.to_owned(), source };
+    let broken = |source: reqwest::Error| RegistryError::unreachable(host.to_owned(), &source);
     let answer = runtime(host)?.block_on(async {
         let client = http::client().build().map_err(broken)?;
         let query = [("q", term.to_owned()), ("n", limit.to_string())];
