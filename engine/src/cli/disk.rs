@@ -83,8 +83,8 @@ fn kinds(usage: &DiskUsage) -> [Kind; 4] {
 
 impl Kind {
     fn row(&self) -> Value {
-        let share =
-            if self.size > 0 { format!(" ({}%)", self.idle * 100 / self.size) } else { String::new() };
+        let share = (self.idle * 100).checked_div(self.size);
+        let share = share.map(|percent| format!(" ({percent}%)")).unwrap_or_default();
         json!({
             "Active": self.active.to_string(),
             "Reclaimable": format!("{}{share}", ByteSize(self.idle).precise()),
@@ -110,7 +110,7 @@ fn verbose(usage: &DiskUsage, format: Option<&str>) -> Result<u8> {
         output::rows(Some(format), &[], &[all])?;
         return Ok(0);
     }
-    let sections: [(&str, &[(&str, &str)], &[Value]); 4] = [
+    let sections: [(&str, Columns, &[Value]); 4] = [
         ("Images space usage:", &IMAGES, &images),
         ("Containers space usage:", &CONTAINERS, &containers),
         ("Local Volumes space usage:", &VOLUMES, &volumes),
@@ -125,6 +125,9 @@ fn verbose(usage: &DiskUsage, format: Option<&str>) -> Result<u8> {
     }
     Ok(0)
 }
+
+/// Headings, and the fields below them.
+type Columns = &'static [(&'static str, &'static str)];
 
 const IMAGES: [(&str, &str); 8] = [
     ("REPOSITORY", "Repository"),
