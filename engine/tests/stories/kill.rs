@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -145,8 +144,9 @@ impl Interrupted<'_> {
         }
     }
 
+    #[expect(clippy::print_stderr, reason = "a failure is looked for at the last point that was told")]
     fn at(&self, point: &str, interrupt: impl FnOnce()) {
-        writeln!(std::io::stderr(), "{} killed: {point}", self.command.join(" ")).unwrap();
+        eprintln!("{} killed: {point}", self.command.join(" "));
         (self.prepare)(&self.world);
         interrupt();
         self.world.rengine(["system", "check"]).succeeds();
