@@ -7,6 +7,7 @@ mod container;
 mod copy;
 mod disk;
 mod events;
+mod filter;
 mod image;
 mod inspect;
 pub mod list;

@@ -1,5 +1,6 @@
 //! The engine: opens a root directory and is the one door other crates use.
 
+mod attach;
 mod check;
 mod create;
 mod disk;

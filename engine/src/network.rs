@@ -8,9 +8,11 @@ pub mod dns;
 pub mod endpoint;
 mod firewall;
 mod heal;
+mod inside;
 mod ipam;
 pub mod link;
 mod nft;
+mod options;
 pub mod ports;
 pub mod resolv;
 
@@ -25,13 +27,15 @@ use serde::{Deserialize, Serialize};
 pub use self::cidr::Cidr;
 pub use self::dns::{DnsSockets, Resolver, open_dns_sockets};
 pub use self::endpoint::{Endpoint, EndpointAddress, Party};
-pub use self::link::{InsideLink, configure_inside, plug};
+pub use self::inside::{forget_link, visit};
+pub use self::link::{InsideLink, configure_inside, inside_links, plug};
 pub use self::ports::PublishedPort;
 pub use self::resolv::{render_hostname, render_hosts, render_resolv_conf};
 
 use self::attachment::names_in;
 use self::firewall::{Table, Zone};
 use self::link::{Bridge, UsedRange};
+use self::options::{Driver, DriverOptions};
 use crate::error::{Error, Kind};
 use crate::event::{Event, EventKind, Journal};
 use crate::id::{ContainerId, Digest, NetworkId, NetworkName};
@@ -59,7 +63,7 @@ pub struct Networks {
 pub struct NetworkSpec {
     /// Its name.
     pub name: NetworkName,
-    /// `bridge`; no other driver makes networks.
+    /// `bridge` or `macvlan`.
     pub driver: String,
     /// Whether it has no way out and no way in.
     pub internal: bool,
@@ -69,8 +73,9 @@ pub struct NetworkSpec {
     pub subnets: Vec<Subnet>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
-    /// Driver options under docker's names: `com.docker.network.driver.mtu`, `…bridge.enable_icc`,
-    /// `…bridge.enable_ip_masquerade`, `…bridge.name`.
+    /// Driver options under docker's names: `com.docker.network.driver.mtu`,
+    /// `com.docker.network.container_iface_prefix`; of a bridge `com.docker.network.bridge.name`, `…enable_icc`,
+    /// `…enable_ip_masquerade` and `…host_binding_ipv4`; of macvlan `parent` and `macvlan_mode`.
     pub options: BTreeMap<String, String>,
 }
 
@@ -99,7 +104,7 @@ pub struct Network {
     pub created: Timestamp,
     /// What was asked for, with every subnet and gateway decided.
     pub spec: NetworkSpec,
-    /// The name of its bridge on the host; empty for `host` and `none`.
+    /// The name of its bridge on the host, or of the link of the host that it is on; empty for `host` and `none`.
     pub bridge: String,
 }
 
@@ -209,7 +214,8 @@ impl Networks {
     /// When containers are attached, which it names, or the network is one of the three built-in ones.
     pub fn remove(&self, id: &NetworkId) -> Result<(), NetworkError> {
         let _lock = self.lock()?;
-        let network = self.known(id)?.ok_or_else(|| NetworkError::NotFound(id.to_string()))?;
+        let network = self.list()?.into_iter().find(|network| network.id == *id);
+        let network = network.ok_or_else(|| NetworkError::NotFound(id.to_string()))?;
         let name = &network.spec.name;
         if is_builtin(name.as_str()) {
             return Err(NetworkError::Conflict(format!(
@@ -303,7 +309,10 @@ impl Networks {
         let networks = self.recorded()?;
         if !networks.is_empty() {
             let _lock = self.lock()?;
-            networks.iter().try_for_each(|network| link::remove(&network.bridge))?;
+            networks
+                .iter()
+                .filter(|network| network.has_bridge())
+                .try_for_each(|network| link::remove(&network.bridge))?;
             Table::named(self.root.tag()).delete()?;
         }
         Ok(())
@@ -324,7 +333,8 @@ impl Networks {
     }
 
     fn make(&self, id: NetworkId, mut spec: NetworkSpec) -> Result<Network, NetworkError> {
-        check_driver(&spec)?;
+        let options = DriverOptions::parse(&spec.driver, &spec.options)?;
+        check_subnets(&spec.subnets)?;
         // Two roots must not choose the same subnet, so the machine's lock comes before the root's.
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
@@ -332,9 +342,12 @@ impl Networks {
         if others.iter().any(|other| other.spec.name == spec.name) {
             return Err(NetworkError::Conflict(format!("the network {} exists already", spec.name)));
         }
-        spec.subnets = settle_subnets(&id, &spec, &others)?;
+        spec.subnets = settle_subnets(&id, &spec, options.driver, &others)?;
         spec.ipv6 = spec.subnets.iter().any(|subnet| !subnet.cidr.is_ipv4());
-        let bridge = self.bridge_name(&id, &spec)?;
+        let bridge = match &options.parent {
+            Some(parent) => existing_link(parent)?,
+            None => self.bridge_name(&id, options.bridge_name)?,
+        };
         let network = Network { id, created: Timestamp::now(), spec, bridge };
         self.write_record(&network)?;
         if let Err(error) = self.bring_up(&network) {
@@ -348,6 +361,9 @@ impl Networks {
 
     /// Makes the kernel know a network. The firewall comes first, so that a bridge is never without it.
     fn bring_up(&self, network: &Network) -> Result<(), NetworkError> {
+        if !network.has_bridge() {
+            return existing_link(&network.bridge).map(|_| ());
+        }
         let exists = link::exists(&network.bridge)?;
         let table = Table::named(self.root.tag());
         if !table.is_current()? {
@@ -362,18 +378,24 @@ impl Networks {
         link::ensure_bridge(&Bridge {
             name: &network.bridge,
             gateways: network.gateways(),
-            mtu: network.mtu(),
+            mtu: network.driver_options().mtu,
         })?;
         Ok(())
     }
 
     /// Makes the firewall table from the records: it is not there yet, or somebody flushed it.
     fn make_table(&self) -> Result<(), NetworkError> {
-        let zones: Vec<Zone> = self.recorded()?.iter().map(Network::zone).collect();
+        let networks = self.recorded()?;
+        let bridged = networks.iter().filter(|network| network.has_bridge());
+        let zones: Vec<Zone> = bridged.map(Network::zone).collect();
         Table::named(self.root.tag()).make(&zones, &self.recorded_forwards()?)
     }
 
     fn take_down(&self, network: &Network) -> Result<(), NetworkError> {
+        // Links on a parent go with their containers; the parent is none of ours.
+        if !network.has_bridge() {
+            return Ok(());
+        }
         link::remove(&network.bridge)?;
         let table = Table::named(self.root.tag());
         if table.is_current()? { table.remove_zone(&network.zone()) } else { Ok(()) }
@@ -415,22 +437,11 @@ impl Networks {
         Some(Network { id, created: Timestamp::UNIX_EPOCH, spec, bridge: String::new() })
     }
 
-    /// At most 15 bytes (`IFNAMSIZ`), of which the root's tag comes first.
-    fn bridge_name(&self, id: &NetworkId, spec: &NetworkSpec) -> Result<String, NetworkError> {
-        let name = match spec.options.get("com.docker.network.bridge.name") {
-            Some(name) => name.clone(),
-            None => {
-                format!("{}b{}", self.root.short_tag(), id.as_str()).chars().take(INTERFACE_NAME).collect()
-            }
-        };
-        let fits = !name.is_empty()
-            && name.len() <= INTERFACE_NAME
-            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
-            && name != "."
-            && name != "..";
-        if !fits {
-            return Err(NetworkError::Invalid(format!("invalid name of a bridge {name:?}")));
-        }
+    /// At most 15 bytes (`IFNAMSIZ`), of which the root's tag comes first unless a name was asked for.
+    fn bridge_name(&self, id: &NetworkId, asked: Option<String>) -> Result<String, NetworkError> {
+        let name = asked.unwrap_or_else(|| {
+            format!("{}b{}", self.root.short_tag(), id.as_str()).chars().take(INTERFACE_NAME).collect()
+        });
         if link::exists(&name)? {
             return Err(NetworkError::Conflict(format!("a link with the name {name} exists already")));
         }
@@ -454,16 +465,22 @@ impl Networks {
 
 impl Network {
     /// Whether containers are attached to it by a link, as against `host` and `none`.
-    pub fn is_bridge(&self) -> bool {
-        self.spec.driver == DEFAULT_NETWORK
+    pub fn can_be_joined(&self) -> bool {
+        DriverOptions::parse(&self.spec.driver, &self.spec.options).is_ok()
     }
 
-    fn is_isolated(&self) -> bool {
-        self.spec.options.get("com.docker.network.bridge.enable_icc").is_some_and(|value| value == "false")
+    /// Whether it is one of the three that always exist.
+    pub fn is_builtin(&self) -> bool {
+        is_builtin(self.spec.name.as_str())
     }
 
-    fn mtu(&self) -> Option<u32> {
-        self.spec.options.get("com.docker.network.driver.mtu").and_then(|value| value.parse().ok())
+    /// What its driver was told. A record can only hold what was understood when it was made.
+    fn driver_options(&self) -> DriverOptions {
+        DriverOptions::parse(&self.spec.driver, &self.spec.options).unwrap_or_default()
+    }
+
+    fn has_bridge(&self) -> bool {
+        self.driver_options().driver == Driver::Bridge
     }
 
     fn gateways(&self) -> Vec<EndpointAddress> {
@@ -478,16 +495,12 @@ impl Network {
     }
 
     fn zone(&self) -> Zone {
-        let own_addresses = self
-            .spec
-            .options
-            .get("com.docker.network.bridge.enable_ip_masquerade")
-            .is_some_and(|value| value == "false");
-        let hides = !self.spec.internal && !own_addresses;
+        let options = self.driver_options();
+        let hides = !self.spec.internal && options.masqueraded;
         Zone {
             bridge: self.bridge.clone(),
             internal: self.spec.internal,
-            isolated: self.is_isolated(),
+            isolated: options.isolated,
             masqueraded: self.spec.subnets.iter().filter(|_| hides).map(|subnet| subnet.cidr).collect(),
         }
     }
@@ -497,12 +510,9 @@ fn is_builtin(name: &str) -> bool {
     BUILTIN.iter().any(|(builtin, _)| *builtin == name)
 }
 
-fn check_driver(spec: &NetworkSpec) -> Result<(), NetworkError> {
-    if spec.driver != DEFAULT_NETWORK {
-        return Err(NetworkError::Unsupported(format!("the network driver {:?}", spec.driver)));
-    }
+fn check_subnets(subnets: &[Subnet]) -> Result<(), NetworkError> {
     for family in [true, false] {
-        if spec.subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == family).count() > 1 {
+        if subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == family).count() > 1 {
             return Err(NetworkError::Unsupported(
                 "more than one subnet of a family in a network".to_owned(),
             ));
@@ -511,9 +521,17 @@ fn check_driver(spec: &NetworkSpec) -> Result<(), NetworkError> {
     Ok(())
 }
 
+fn existing_link(name: &str) -> Result<String, NetworkError> {
+    if link::exists(name)? {
+        return Ok(name.to_owned());
+    }
+    Err(NetworkError::Invalid(format!("the host has no link {name} for a network to be on")))
+}
+
 fn settle_subnets(
     id: &NetworkId,
     spec: &NetworkSpec,
+    driver: Driver,
     others: &[Network],
 ) -> Result<Vec<Subnet>, NetworkError> {
     let mut used: Vec<UsedRange> = others
@@ -527,13 +545,18 @@ fn settle_subnets(
             })
         })
         .collect();
+    // Whoever is on a link of the host may have addresses of that link's network; those are no conflict.
+    let mut everything = used.clone();
     // The networks come first: they are the better name for what is also a link and a route.
-    used.extend(link::used_ranges()?);
+    everything.extend(link::used_ranges()?);
+    if driver == Driver::Bridge {
+        used.clone_from(&everything);
+    }
     let asked = |ipv4: bool| spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv4() == ipv4);
     let whole = |cidr| Subnet { cidr, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
     let mut subnets = vec![match asked(true) {
         Some(subnet) => subnet.clone(),
-        None => whole(ipam::choose_subnet(&used)?),
+        None => whole(ipam::choose_subnet(&everything)?),
     }];
     match asked(false) {
         Some(subnet) => subnets.push(subnet.clone()),

@@ -519,6 +519,7 @@ fn endpoint_json(container: &ContainerId, endpoint: &Endpoint) -> Value {
         "DriverOpts": Value::Null,
         "EndpointID": endpoint_id(container, &endpoint.network),
         "NetworkID": endpoint.network.as_str(),
+        "GwPriority": endpoint.gateway_priority,
         "Aliases": endpoint.aliases,
         "IPAddress": text(v4.map(|entry| entry.address)),
         "IPPrefixLen": v4.map_or(0, |entry| entry.prefix),
@@ -570,6 +571,9 @@ fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
             if let Some(range) = &subnet.ip_range {
                 block["IPRange"] = range.to_string().into();
             }
+            if !subnet.aux_addresses.is_empty() {
+                block["AuxiliaryAddresses"] = json!(subnet.aux_addresses);
+            }
             block
         })
         .collect();
@@ -599,11 +603,14 @@ fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
         "Created": network.created.to_string(),
         "Scope": "local",
         "Driver": spec.driver,
+        "EnableIPv4": true,
         "EnableIPv6": spec.ipv6,
         "IPAM": { "Driver": "default", "Options": {}, "Config": config },
         "Internal": spec.internal,
         "Attachable": false,
         "Ingress": false,
+        "ConfigFrom": { "Network": "" },
+        "ConfigOnly": false,
         "Containers": containers,
         "Options": spec.options,
         "Labels": spec.labels,

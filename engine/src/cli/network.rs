@@ -6,19 +6,33 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::cli::filter::{self, Filters};
 use crate::cli::inspect::{self, InspectArgs};
 use crate::cli::output;
 use crate::cli::run::pairs;
+use crate::container::spec::NetworkAttachment;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::NetworkName;
-use crate::network::{Cidr, NetworkSpec, Subnet};
+use crate::network::{Cidr, Network, NetworkSpec, Subnet};
 
 /// A verb on networks.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a network
     Create(CreateArgs),
+    /// Attach a container, running or not, to one more network
+    Connect(ConnectArgs),
+    /// Detach a container from a network
+    Disconnect {
+        /// Also a container of which nothing else is left
+        #[arg(short, long)]
+        force: bool,
+        /// The network's name or id
+        network: String,
+        /// The container's name or id
+        container: String,
+    },
     /// List networks
     #[command(visible_alias = "list")]
     Ls(LsArgs),
@@ -39,13 +53,16 @@ pub(super) enum Verb {
         /// Do not ask
         #[arg(short, long)]
         force: bool,
+        /// Only those that match: label, label!, until
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
     },
 }
 
 /// The flags of `network create`.
 #[derive(Debug, Args)]
 pub(super) struct CreateArgs {
-    /// bridge
+    /// bridge or macvlan
     #[arg(short, long, default_value = "bridge")]
     driver: String,
     /// Addresses as a block: 10.1.0.0/16
@@ -75,8 +92,32 @@ pub(super) struct CreateArgs {
     /// Accepted for docker's sake: every network can be attached to
     #[arg(long, hide = true)]
     attachable: bool,
+    /// Accepted for docker's sake: default is the only one
+    #[arg(long, hide = true, default_value = "default")]
+    ipam_driver: String,
     /// The network's name
     name: NetworkName,
+}
+
+/// The flags of `network connect`.
+#[derive(Debug, Args)]
+pub(super) struct ConnectArgs {
+    /// Further name on the network
+    #[arg(long, value_name = "NAME")]
+    alias: Vec<String>,
+    /// IPv4 address on the network
+    #[arg(long)]
+    ip: Option<IpAddr>,
+    /// IPv6 address on the network
+    #[arg(long)]
+    ip6: Option<IpAddr>,
+    /// The network with the highest one gives the default route
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    gw_priority: i32,
+    /// The network's name or id
+    network: String,
+    /// The container's name or id
+    container: String,
 }
 
 /// The flags of `network ls`.
@@ -88,7 +129,7 @@ pub(super) struct LsArgs {
     /// Print ids whole
     #[arg(long)]
     no_trunc: bool,
-    /// Only those that match: name, id, driver, label
+    /// Only those that match: name, id, driver, label, type, scope, dangling
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table, json, or a template
@@ -103,6 +144,11 @@ const COLUMNS: [(&str, &str); 4] =
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Create(args) => create(engine, args),
+        Verb::Connect(args) => connect(engine, args),
+        Verb::Disconnect { force, network, container } => {
+            engine.disconnect(&network, &container, force)?;
+            Ok(0)
+        }
         Verb::Ls(args) => list(engine, &args),
         Verb::Inspect(args) => inspect::networks(engine, &args),
         Verb::Rm { names, force } => {
@@ -110,7 +156,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             for name in &names {
                 match engine.remove_network(name) {
                     Ok(()) => output::line(name),
-                    Err(error) if force && error.kind() == crate::error::Kind::NotFound => {}
+                    Err(error) if force && error.kind() == Kind::NotFound => {}
                     Err(error) => {
                         output::failure(&error);
                         code = 1;
@@ -119,11 +165,14 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             }
             Ok(code)
         }
-        Verb::Prune { force } => prune(engine, force),
+        Verb::Prune { force, filter } => prune(engine, force, &filter),
     }
 }
 
 fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
+    if args.ipam_driver != "default" {
+        return Err(Error::new(Kind::Unsupported, format!("no IPAM driver {:?}", args.ipam_driver)));
+    }
     let aux_addresses: BTreeMap<String, IpAddr> = args
         .aux_address
         .iter()
@@ -150,6 +199,14 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
                 .collect(),
         });
     }
+    if let Some((name, address)) = aux_addresses
+        .iter()
+        .find(|(_, address)| subnets.iter().all(|subnet| !subnet.cidr.contains(**address)))
+    {
+        return Err(Error::invalid(format!(
+            "the auxiliary address {address} of {name} lies in no --subnet of the network"
+        )));
+    }
     if subnets.is_empty() && (!args.gateway.is_empty() || !args.ip_range.is_empty()) {
         return Err(Error::invalid("--gateway and --ip-range need a --subnet"));
     }
@@ -166,23 +223,30 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
     Ok(0)
 }
 
+fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
+    let container = engine.container(&args.container)?;
+    let attachment = NetworkAttachment {
+        network: args.network,
+        aliases: args.alias,
+        addresses: args.ip.into_iter().chain(args.ip6).collect(),
+        mac_address: None,
+        gateway_priority: args.gw_priority,
+    };
+    engine.connect(container.id(), &attachment)?;
+    Ok(0)
+}
+
 fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
-    let rows: Vec<Value> = engine
-        .networks()
-        .list()?
+    let filters =
+        Filters::parse(&args.filter, &["name", "id", "driver", "label", "type", "scope", "dangling"])?;
+    let mut networks = Vec::new();
+    for network in engine.networks().list()? {
+        if filters.match_all(|key, value| matches(engine, &network, key, value))? {
+            networks.push(network);
+        }
+    }
+    let rows: Vec<Value> = networks
         .into_iter()
-        .filter(|network| {
-            args.filter.iter().all(|filter| match filter.split_once('=') {
-                Some(("name", value)) => network.spec.name.as_str().contains(value),
-                Some(("id", value)) => network.id.as_str().starts_with(value),
-                Some(("driver", value)) => network.spec.driver == value,
-                Some(("label", value)) => match value.split_once('=') {
-                    Some((key, wanted)) => network.spec.labels.get(key).is_some_and(|value| value == wanted),
-                    None => network.spec.labels.contains_key(value),
-                },
-                _ => false,
-            })
-        })
         .map(|network| {
             json!({
                 "ID": if args.no_trunc { network.id.as_str() } else { network.id.short() },
@@ -204,14 +268,49 @@ fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn prune(engine: &Engine, force: bool) -> Result<u8> {
+fn matches(engine: &Engine, network: &Network, key: &str, value: &str) -> Result<bool> {
+    let spec = &network.spec;
+    Ok(match key {
+        "name" => spec.name.as_str().contains(value),
+        "id" => network.id.as_str().starts_with(value),
+        "driver" => spec.driver == value,
+        "scope" => value == "local",
+        "label" => filter::has_label(&spec.labels, value),
+        "type" => match value {
+            "builtin" => network.is_builtin(),
+            "custom" => !network.is_builtin(),
+            _ => return Err(Error::invalid(format!("invalid filter 'type={value}': builtin or custom"))),
+        },
+        "dangling" => {
+            let unused = !network.is_builtin() && engine.networks().members(&network.id)?.is_empty();
+            unused == filter::truth(key, value)?
+        }
+        _ => false,
+    })
+}
+
+fn prune(engine: &Engine, force: bool, filters: &[String]) -> Result<u8> {
+    let filters = Filters::parse(filters, &["label", "label!", "until"])?;
+    if let Some(until) = filters.last("until") {
+        filter::is_before(jiff::Timestamp::now(), until)?;
+    }
     if !force && !output::confirm("This will remove all networks not used by a container. Continue?") {
         return Ok(0);
     }
-    let removed = engine.prune_networks()?;
+    let wanted = |network: &Network| {
+        let matched = filters.match_all(|key, value| match key {
+            "label" => Ok(filter::has_label(&network.spec.labels, value)),
+            "label!" => Ok(!filter::has_label(&network.spec.labels, value)),
+            _ => filter::is_before(network.created, value),
+        });
+        // What was asked was understood above.
+        matched.unwrap_or(false)
+    };
+    let removed = engine.prune_networks(&wanted)?;
     if !removed.is_empty() {
         output::line("Deleted Networks:");
         removed.iter().for_each(|name| output::line(name.as_str()));
+        output::line("");
     }
     Ok(0)
 }

@@ -21,8 +21,6 @@ pub fn parse_publish(text: &str) -> Result<Vec<PortBinding>> {
             None => (None, rest),
         },
     };
-    // An address that means every one is published as if none were given.
-    let host_ip = host_ip.filter(|ip| !(ip.is_ipv4() && ip.is_unspecified()));
     let containers = expand_exposed(&format!("{container}/{protocol}"))
         .map_err(|error| wrong("the container's port").with_source(error))?;
     if host.is_empty() {
@@ -90,7 +88,7 @@ mod tests {
             ("127.0.0.1:8080:80/udp", "127.0.0.1:8080-8080->80/udp"),
             ("127.0.0.1::80", "127.0.0.1:?->80/tcp"),
             ("[::1]:8080:80", "::1:8080-8080->80/tcp"),
-            ("0.0.0.0:8080:80", "*:8080-8080->80/tcp"),
+            ("0.0.0.0:8080:80", "0.0.0.0:8080-8080->80/tcp"),
             ("8000-8001:80-81", "*:8000-8000->80/tcp *:8001-8001->81/tcp"),
             ("8000-8009:80", "*:8000-8009->80/tcp"),
         ] {

@@ -187,7 +187,7 @@ fn prune(engine: &Engine, all: bool, volumes: bool, force: bool) -> Result<u8> {
             output::line(&format!("Deleted: container {}", container.name()));
         }
     }
-    for network in engine.prune_networks()? {
+    for network in engine.prune_networks(&|_| true)? {
         output::line(&format!("Deleted: network {network}"));
     }
     if volumes {

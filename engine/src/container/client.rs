@@ -16,7 +16,7 @@ use rustix::event::PollFlags;
 use crate::container::plan::TerminalSize;
 use crate::container::protocol::{Arrival, Frame, Reply, Request, Wire};
 use crate::container::ready::Ready;
-use crate::container::spec::Grace;
+use crate::container::spec::{Grace, NetworkAttachment};
 use crate::container::state::{HealthStatus, State};
 use crate::container::stdio::{Stream, Streams};
 use crate::error::{Error, Kind, Result};
@@ -284,6 +284,22 @@ impl Connection {
             Reply::Reloaded { warnings } => Some(std::mem::take(warnings)),
             _ => None,
         })
+    }
+
+    /// Attaches the container to one more network.
+    ///
+    /// # Errors
+    /// When it is attached already, or the network does not have what is asked for. It is as before then.
+    pub fn connect_network(&mut self, attachment: NetworkAttachment) -> Result<()> {
+        self.ask(&Request::Connect(attachment))
+    }
+
+    /// Detaches the container from a network.
+    ///
+    /// # Errors
+    /// When it is not attached.
+    pub fn disconnect_network(&mut self, network: &str) -> Result<()> {
+        self.ask(&Request::Disconnect(network.to_owned()))
     }
 
     /// Asks for the last exit without waiting for it; [`Self::has_ended`] tells when it came.

@@ -5,6 +5,7 @@
 
 mod door;
 mod launch;
+mod network;
 mod output;
 mod probe;
 mod run;
@@ -32,6 +33,7 @@ use crate::paths::Root;
 use crate::signal::Signal;
 use crate::sys::self_exec::inherited;
 use door::Client;
+pub(crate) use network::refused;
 use run::{Exec, Run};
 
 /// How a monitor knows that it is one.

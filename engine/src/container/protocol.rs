@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::container::exec::ExecSpec;
-use crate::container::spec::Grace;
+use crate::container::spec::{Grace, NetworkAttachment};
 use crate::container::state::HealthStatus;
 use crate::container::stdio::{Stream, Streams};
 use crate::error::{Error, Kind};
@@ -73,6 +73,10 @@ pub(crate) enum Request {
     Reload,
     /// Say that you are there.
     Ping,
+    /// Attach it to one more network, and put that on record.
+    Connect(NetworkAttachment),
+    /// Detach it from this network, and put that on record.
+    Disconnect(String),
 }
 
 /// What a monitor says.

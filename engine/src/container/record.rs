@@ -13,7 +13,8 @@ use crate::id::{ContainerId, ContainerName, ImageId, VolumeName};
 use crate::paths::Root;
 use crate::store::{self, Durability};
 
-/// A container as `config.json` keeps it: written at creation, rewritten by `rename` and `update` alone.
+/// A container as `config.json` keeps it: written at creation, rewritten by `rename`, `update`, `network connect` and
+/// `network disconnect` alone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ContainerRecord {
     /// The format, 1.

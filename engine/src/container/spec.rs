@@ -480,6 +480,71 @@ impl NetworkMode {
     }
 }
 
+impl NetworkMode {
+    /// The same with one more network; `is_same` tells whether a name or id means that network.
+    ///
+    /// # Errors
+    /// When it is attached to it already, or lives in somebody else's network.
+    pub(crate) fn with(
+        &self,
+        attachment: &NetworkAttachment,
+        is_same: impl Fn(&str) -> bool,
+    ) -> Result<Self, AttachError> {
+        let mut attachments = self.attachments()?;
+        if attachments.iter().any(|known| is_same(&known.network)) {
+            return Err(AttachError::Attached);
+        }
+        attachments.push(attachment.clone());
+        Ok(Self::Bridge(attachments))
+    }
+
+    /// The same without a network; loopback alone is what is left without any.
+    ///
+    /// # Errors
+    /// When it is not attached to it, or lives in somebody else's network.
+    pub(crate) fn without(&self, is_same: impl Fn(&str) -> bool) -> Result<Self, AttachError> {
+        let mut attachments = self.attachments()?;
+        let before = attachments.len();
+        attachments.retain(|known| !is_same(&known.network));
+        match attachments.len() {
+            left if left == before => Err(AttachError::NotAttached),
+            0 => Ok(Self::None),
+            _ => Ok(Self::Bridge(attachments)),
+        }
+    }
+
+    /// Every attachment, the default one included.
+    fn attachments(&self) -> Result<Vec<NetworkAttachment>, AttachError> {
+        match self {
+            Self::Bridge(attachments) if attachments.is_empty() => Ok(vec![NetworkAttachment {
+                network: "bridge".to_owned(),
+                aliases: Vec::new(),
+                addresses: Vec::new(),
+                mac_address: None,
+                gateway_priority: 0,
+            }]),
+            Self::Bridge(attachments) => Ok(attachments.clone()),
+            Self::None => Ok(Vec::new()),
+            Self::Host => Err(AttachError::Shared("the host")),
+            Self::Container(_) => Err(AttachError::Shared("another container")),
+        }
+    }
+}
+
+/// Why a container's networks cannot be changed as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AttachError {
+    /// It has that network.
+    #[error("it is attached already")]
+    Attached,
+    /// It does not have that network.
+    #[error("it is not attached")]
+    NotAttached,
+    /// Its network is not its own.
+    #[error("it lives in the network of {0}")]
+    Shared(&'static str),
+}
+
 impl NetworkAttachment {
     /// An attachment to this network and nothing more.
     pub fn to(network: &NetworkName) -> Self {

@@ -170,6 +170,8 @@ impl Engine {
         store::remove_file(&link).and_then(|()| symlink(id.as_str(), &link)).map_err(failed)?;
         record.write(self.root()).map_err(failed)?;
         store::remove_file(&names.join(old.as_str())).map_err(failed)?;
+        // A running one answers to the new name from now on.
+        self.networks().rename(id, name)?;
         drop(one_at_a_time);
         if let Some(mut monitor) = client::connect(self.root(), id)? {
             // It only has to know what to call the container; one that ends meanwhile need not.
@@ -204,7 +206,7 @@ impl Engine {
         match mode {
             NetworkMode::Bridge(attachments) => {
                 for attachment in attachments {
-                    self.networks().find(&attachment.network)?;
+                    self.networks().check(attachment)?;
                 }
                 Ok(())
             }

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::NetworkName;
 use crate::image::{Removed, User, Users};
+use crate::network::Network;
 
 impl Engine {
     /// Removes a network.
@@ -18,12 +19,14 @@ impl Engine {
         Ok(self.networks().remove(&network.id)?)
     }
 
-    /// Removes the networks that no container, running or not, is attached to.
-    pub fn prune_networks(&self) -> Result<Vec<NetworkName>> {
+    /// Removes the networks that are wanted to go and that no container, running or not, is attached to.
+    pub fn prune_networks(&self, wanted: &dyn Fn(&Network) -> bool) -> Result<Vec<NetworkName>> {
         let used: BTreeSet<String> =
             self.containers()?.iter().flat_map(|container| container.record.spec.network.names()).collect();
-        let keep = |network: &crate::network::Network| {
-            used.contains(network.spec.name.as_str()) || used.contains(network.id.as_str())
+        let keep = |network: &Network| {
+            !wanted(network)
+                || used.contains(network.spec.name.as_str())
+                || used.contains(network.id.as_str())
         };
         let removed = self.networks().prune(&keep)?;
         Ok(removed.into_iter().map(|network| network.spec.name).collect())

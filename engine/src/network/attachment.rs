@@ -34,7 +34,7 @@ impl Networks {
         for network in self.live_networks()? {
             endpoints.extend(self.endpoint(&network, container)?);
         }
-        endpoints.sort_by(|one, other| one.interface.cmp(&other.interface));
+        endpoints.sort_by_key(Endpoint::number);
         Ok(endpoints)
     }
 
@@ -62,6 +62,75 @@ impl Networks {
             let _ = self.release(&party.container);
         }
         attached
+    }
+
+    /// The network of an attachment, which makes sense as far as that can be told before it is tried.
+    ///
+    /// # Errors
+    /// When the network does not exist or nobody can be attached to it, or does not have what the attachment wants.
+    pub fn check(&self, attachment: &NetworkAttachment) -> Result<Network, NetworkError> {
+        let network = self.find(&attachment.network)?;
+        let name = &network.spec.name;
+        if !network.can_be_joined() {
+            return Err(NetworkError::Invalid(format!("the network {name} cannot be combined with others")));
+        }
+        // As with docker, names are resolved on every network but this one.
+        if name.as_str() == DEFAULT_NETWORK && !attachment.aliases.is_empty() {
+            return Err(NetworkError::Invalid(format!(
+                "the network {name} knows no names, so a container can have no alias there: use a network that was \
+                 made with `rengine network create`"
+            )));
+        }
+        if let Some(text) = attachment.mac_address.as_deref().filter(|text| link::parse_mac(text).is_none()) {
+            return Err(NetworkError::Invalid(format!("invalid hardware address {text:?}")));
+        }
+        // The subnets of the default network are not known before its first use.
+        if !network.spec.subnets.is_empty() {
+            check_addresses(&network, &attachment.addresses)?;
+        }
+        Ok(network)
+    }
+
+    /// Attaches a container that is attached elsewhere already, or nowhere.
+    ///
+    /// # Errors
+    /// Like [`Networks::attach`], and when it is attached to this network already.
+    pub fn connect(&self, party: &Party, attachment: &NetworkAttachment) -> Result<Endpoint, NetworkError> {
+        let mut network = self.check(attachment)?;
+        if network.spec.subnets.is_empty() {
+            network = self.ensure_default()?;
+        }
+        let _lock = self.lock()?;
+        // Somebody may have removed it since it was found.
+        if !self.root.network(&network.id).exists() {
+            return Err(NetworkError::NotFound(attachment.network.clone()));
+        }
+        if self.endpoint(&network.id, &party.container)?.is_some() {
+            let name = &network.spec.name;
+            return Err(NetworkError::Conflict(format!(
+                "container {} is attached to the network {name} already",
+                party.name
+            )));
+        }
+        let others = self.endpoints(&party.container)?;
+        let is_free = |number: &u32| others.iter().all(|other| other.number() != *number);
+        let number = (0..).find(is_free).unwrap_or(0);
+        self.bring_up(&network)?;
+        let endpoint = self.attach_one(party, &network, attachment, number);
+        if endpoint.is_err() {
+            // The first failure is the one to tell; a claim that stays is swept later.
+            let _ = self.detach(&network.id, &party.container);
+        }
+        endpoint
+    }
+
+    /// Takes back what a container had of one network: addresses and names. Doing it twice is fine.
+    ///
+    /// # Errors
+    /// When a record cannot be removed.
+    pub fn disconnect(&self, network: &NetworkId, container: &ContainerId) -> Result<(), NetworkError> {
+        let _lock = self.lock()?;
+        self.detach(network, container)
     }
 
     /// Gives an attached container another name.
@@ -110,13 +179,7 @@ impl Networks {
     ) -> Result<Vec<Endpoint>, NetworkError> {
         let mut networks = Vec::new();
         for attachment in attachments {
-            let network = self.find(&attachment.network)?;
-            if !network.is_bridge() {
-                return Err(NetworkError::Invalid(format!(
-                    "the network {} cannot be combined with others",
-                    network.spec.name
-                )));
-            }
+            let network = self.check(attachment)?;
             if networks.iter().any(|other: &Network| other.id == network.id) {
                 let name = network.spec.name;
                 return Err(NetworkError::Invalid(format!("the network {name} is named twice")));
@@ -131,6 +194,7 @@ impl Networks {
                 return Err(NetworkError::NotFound(attachment.network.clone()));
             }
             self.bring_up(network)?;
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
             endpoints.push(self.attach_one(party, network, attachment, number)?);
         }
         Ok(endpoints)
@@ -141,7 +205,7 @@ impl Networks {
         party: &Party,
         network: &Network,
         attachment: &NetworkAttachment,
-        number: usize,
+        number: u32,
     ) -> Result<Endpoint, NetworkError> {
         let directory = self.root.network_run(&network.id);
         store::private_directory(&directory).map_err(|source| file_error("make", &directory, source))?;
@@ -155,21 +219,24 @@ impl Networks {
                 .ok_or_else(|| NetworkError::Invalid(format!("invalid hardware address {text:?}")))?,
             None => addresses.first().map_or([2, 0, 0, 0, 0, 1], |entry| link::mac_for(entry.address)),
         };
+        let options = network.driver_options();
         let endpoint = Endpoint {
             version: VERSION,
             network: network.id.clone(),
             network_name: network.spec.name.clone(),
             party: party.clone(),
             aliases: attachment.aliases.clone(),
-            interface: format!("eth{number}"),
+            interface: format!("{}{number}", options.interface_prefix),
             mac_address: link::render_mac(mac),
             addresses,
             gateway_priority: attachment.gateway_priority,
             internal: network.spec.internal,
-            isolated: network.is_isolated(),
+            isolated: options.isolated,
             resolves: network.spec.name.as_str() != DEFAULT_NETWORK,
             bridge: network.bridge.clone(),
-            mtu: network.mtu(),
+            driver: options.driver,
+            host_binding: options.host_binding,
+            mtu: options.mtu,
         };
         self.write_endpoint(&endpoint)?;
         Ok(endpoint)
@@ -240,31 +307,31 @@ fn keeps_to(before: &Endpoint, attachment: &NetworkAttachment) -> bool {
     attachment.addresses.iter().all(|wanted| before.addresses.iter().any(|entry| entry.address == *wanted))
 }
 
+fn check_addresses(network: &Network, wanted: &[IpAddr]) -> Result<(), NetworkError> {
+    for address in wanted {
+        let subnet = network.spec.subnets.iter().find(|subnet| subnet.cidr.contains(*address));
+        let name = &network.spec.name;
+        let stray = || {
+            NetworkError::Invalid(format!("the address {address} lies in no subnet of the network {name}"))
+        };
+        ipam::check_address(subnet.ok_or_else(stray)?, *address)?;
+    }
+    Ok(())
+}
+
 fn claim_addresses(
     directory: &Path,
     party: &Party,
     network: &Network,
     attachment: &NetworkAttachment,
 ) -> Result<Vec<EndpointAddress>, NetworkError> {
-    let subnets = &network.spec.subnets;
+    check_addresses(network, &attachment.addresses)?;
     let name = &network.spec.name;
-    if let Some(stray) = attachment
-        .addresses
-        .iter()
-        .find(|wanted| !subnets.iter().any(|subnet| subnet.cidr.contains(**wanted)))
-    {
-        return Err(NetworkError::Invalid(format!(
-            "the address {stray} lies in no subnet of the network {name}"
-        )));
-    }
     let mut addresses = Vec::new();
-    for subnet in subnets {
+    for subnet in &network.spec.subnets {
         let wanted = attachment.addresses.iter().find(|wanted| subnet.cidr.contains(**wanted));
         let address = match wanted {
-            Some(wanted) => {
-                ipam::check_address(subnet, *wanted)?;
-                *wanted
-            }
+            Some(wanted) => *wanted,
             None => next_address(directory, subnet).ok_or_else(|| {
                 NetworkError::Conflict(format!(
                     "no address is left in the subnet {} of the network {name}",

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, NetworkId, NetworkName};
+use crate::network::options::Driver;
 
 /// Who is attached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +46,14 @@ pub struct Endpoint {
     pub isolated: bool,
     /// Whether names are resolved on this network: every network but the default one.
     pub resolves: bool,
-    /// The bridge on the host.
+    /// The bridge on the host, or the link of the host that it is on.
     pub bridge: String,
+    /// What makes the link.
+    #[serde(default)]
+    pub(crate) driver: Driver,
+    /// Where its ports are published when they name no address of the host; everywhere when `None`.
+    #[serde(default)]
+    pub(crate) host_binding: Option<IpAddr>,
     /// Bytes a frame may carry; the kernel's default when `None`.
     pub mtu: Option<u32>,
 }
@@ -73,6 +80,21 @@ impl Endpoint {
     /// Its IPv6 address.
     pub fn ipv6(&self) -> Option<IpAddr> {
         self.addresses.iter().map(|entry| entry.address).find(IpAddr::is_ipv6)
+    }
+
+    /// Whether the host can lead packets to it: neither an internal network nor a link beside the host's lets it.
+    pub fn is_reached_by_host(&self) -> bool {
+        !self.internal && self.driver == Driver::Bridge
+    }
+
+    /// The number behind the name of its link: attachments are in its order.
+    pub(crate) fn number(&self) -> u32 {
+        let digits = self.interface.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        digits
+            .rsplit(|letter: char| !letter.is_ascii_digit())
+            .next()
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Every name it answers to in this network.

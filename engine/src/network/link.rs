@@ -13,6 +13,7 @@ use crate::id::hex;
 use crate::network::NetworkError;
 use crate::network::cidr::Cidr;
 use crate::network::endpoint::{Endpoint, EndpointAddress};
+use crate::network::options::{Driver, MacvlanMode};
 use crate::sys::netlink::{Answer, Attributes, Batch, CREATE, DUMP, EXCL, Refusal, Socket, u32_at};
 
 /// What is left to do for one link inside the container's network namespace. It travels from the host's side to
@@ -60,6 +61,7 @@ const GET_ROUTE: u16 = 26;
 const LINK_ADDRESS: u16 = 1;
 const LINK_NAME: u16 = 3;
 const LINK_MTU: u16 = 4;
+const LINK_LINK: u16 = 5;
 const LINK_MASTER: u16 = 10;
 const LINK_INFO: u16 = 18;
 const LINK_NAMESPACE_PID: u16 = 19;
@@ -71,6 +73,7 @@ const INFO_PORT_DATA: u16 = 5;
 const PORT_HAIRPIN: u16 = 4;
 const PORT_ISOLATED: u16 = 33;
 const VETH_PEER: u16 = 1;
+const MACVLAN_MODE: u16 = 1;
 const INET6_GENERATE: u16 = 8;
 const GENERATE_NOTHING: u8 = 1;
 const ADDRESS_ADDRESS: u16 = 1;
@@ -98,7 +101,7 @@ const PLACE_PREFIX: u8 = 4;
 const NAME_DRAWS: usize = 8;
 
 /// Plugs one veth per endpoint: one end into the bridge, the other one straight into the network namespace of
-/// this process, in one netlink batch each.
+/// this process, in one netlink batch each. A macvlan has no end on the host: it is made inside, on its parent.
 ///
 /// # Errors
 /// When a bridge or the process is gone, or the kernel refuses.
@@ -109,8 +112,11 @@ pub fn plug(endpoints: &[Endpoint], pid: Pid) -> Result<Vec<InsideLink>, Network
     let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
     for endpoint in endpoints {
         let bridge = index(&socket, &endpoint.bridge)
-            .map_err(|source| failed("find the bridge", &endpoint.bridge, source))?;
-        plug_one(&socket, endpoint, bridge, pid)?;
+            .map_err(|source| failed("find the link", &endpoint.bridge, source))?;
+        match endpoint.driver {
+            Driver::Bridge => plug_one(&socket, endpoint, bridge, pid)?,
+            Driver::Macvlan(mode) => put_on(&socket, endpoint, bridge, mode, pid)?,
+        }
     }
     Ok(inside_links(endpoints))
 }
@@ -127,14 +133,10 @@ pub fn configure_inside(links: &[InsideLink]) -> Result<(), NetworkError> {
     for link in links {
         ask_for_link(&mut batch, &link.interface);
     }
-    let answers = socket.ask(batch).map_err(|refusal| refused(&refusal))?;
-    let indices: BTreeMap<String, u32> = answers.iter().filter_map(named_index).collect();
-
+    let indices = indices(&socket, batch)?;
     let mut batch = Batch::new();
     for link in links {
-        let index = *indices.get(&link.interface).ok_or_else(|| {
-            failed("find the link", &link.interface, io::Error::from(io::ErrorKind::NotFound))
-        })?;
+        let index = index_of(link, &indices)?;
         if link.addresses.iter().all(|entry| entry.address.is_ipv4()) {
             generate_no_addresses(&mut batch, index, None);
         }
@@ -144,6 +146,28 @@ pub fn configure_inside(links: &[InsideLink]) -> Result<(), NetworkError> {
         batch
             .message(format!("bring up {}", link.interface), NEW_LINK, 0, &link_header(index, UP))
             .acknowledged();
+        for gateway in &link.default_routes {
+            add_default_route(&mut batch, index, *gateway);
+        }
+    }
+    socket.run(batch).map_err(|refusal| refused(&refusal))
+}
+
+/// Leads the default routes of the calling thread's network namespace over these links, which are configured already.
+pub(crate) fn route_over(links: &[InsideLink]) -> Result<(), NetworkError> {
+    let ways_out: Vec<&InsideLink> = links.iter().filter(|link| !link.default_routes.is_empty()).collect();
+    if ways_out.is_empty() {
+        return Ok(());
+    }
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "routes", source))?;
+    let mut batch = Batch::new();
+    for link in &ways_out {
+        ask_for_link(&mut batch, &link.interface);
+    }
+    let indices = indices(&socket, batch)?;
+    let mut batch = Batch::new();
+    for link in ways_out {
+        let index = index_of(link, &indices)?;
         for gateway in &link.default_routes {
             add_default_route(&mut batch, index, *gateway);
         }
@@ -236,7 +260,9 @@ pub(crate) fn used_ranges() -> Result<Vec<UsedRange>, NetworkError> {
     Ok(used)
 }
 
-fn inside_links(endpoints: &[Endpoint]) -> Vec<InsideLink> {
+/// What is to be configured inside for these attachments, which are all that the container has: among them is found
+/// which one leads outside.
+pub fn inside_links(endpoints: &[Endpoint]) -> Vec<InsideLink> {
     let way_out = |ipv4: bool| {
         endpoints
             .iter()
@@ -292,6 +318,40 @@ fn plug_one(socket: &Socket, endpoint: &Endpoint, bridge: u32, pid: Pid) -> Resu
             Err(refusal) if refusal.errno == Errno::EXIST && draws < NAME_DRAWS => draws += 1,
             Err(refusal) => return Err(failed("plug the link", &endpoint.interface, refusal.into())),
         }
+    }
+}
+
+/// Makes a macvlan in the network namespace of this process, on a link of the host.
+fn put_on(
+    socket: &Socket,
+    endpoint: &Endpoint,
+    parent: u32,
+    mode: MacvlanMode,
+    pid: Pid,
+) -> Result<(), NetworkError> {
+    let mac = parse_mac(&endpoint.mac_address).ok_or_else(|| {
+        NetworkError::Invalid(format!("invalid hardware address {:?}", endpoint.mac_address))
+    })?;
+    let mut batch = Batch::new();
+    let step = format!("put {} on {}", endpoint.interface, endpoint.bridge);
+    batch.message(step, NEW_LINK, CREATE | EXCL, &link_header(0, 0)).acknowledged();
+    batch.u32(LINK_LINK, parent);
+    describe_peer(&mut batch, endpoint, &mac, pid);
+    batch.nest(LINK_INFO, |info| {
+        info.text(INFO_KIND, "macvlan").nest(INFO_DATA, |data| {
+            data.u32(MACVLAN_MODE, macvlan_mode(mode));
+        });
+    });
+    socket.run(batch).map_err(|refusal| refused(&refusal))
+}
+
+/// `enum macvlan_mode` of linux/if_link.h.
+fn macvlan_mode(mode: MacvlanMode) -> u32 {
+    match mode {
+        MacvlanMode::Private => 1,
+        MacvlanMode::Vepa => 2,
+        MacvlanMode::Bridge => 4,
+        MacvlanMode::Passthru => 8,
     }
 }
 
@@ -382,6 +442,16 @@ fn add_default_route(batch: &mut Batch, index: u32, gateway: IpAddr) {
     let header = [family, 0, 0, 0, ROUTE_TABLE_MAIN, ROUTE_BY_ADMINISTRATOR, 0, ROUTE_UNICAST, 0, 0, 0, 0];
     batch.message(format!("route by way of {gateway}"), NEW_ROUTE, CREATE | 0x100, &header).acknowledged();
     batch.attribute(ROUTE_GATEWAY, &bytes).u32(ROUTE_LINK, index);
+}
+
+fn indices(socket: &Socket, questions: Batch) -> Result<BTreeMap<String, u32>, NetworkError> {
+    let answers = socket.ask(questions).map_err(|refusal| refused(&refusal))?;
+    Ok(answers.iter().filter_map(named_index).collect())
+}
+
+fn index_of(link: &InsideLink, indices: &BTreeMap<String, u32>) -> Result<u32, NetworkError> {
+    let missing = || failed("find the link", &link.interface, io::Error::from(io::ErrorKind::NotFound));
+    indices.get(&link.interface).copied().ok_or_else(missing)
 }
 
 fn ask_for_link(batch: &mut Batch, name: &str) {

@@ -51,6 +51,8 @@ struct Record {
 struct Reach {
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
+    /// The address of the host that its network publishes on by default.
+    host_binding: Option<IpAddr>,
 }
 
 /// A port that is to be published, before a port of the host is chosen for it.
@@ -58,6 +60,8 @@ struct Reach {
 struct Wish {
     hosts: Vec<(IpAddr, IpAddr)>,
     candidates: Candidates,
+    /// The port of the host that it had before.
+    earlier: Option<u16>,
     container: ContainerPort,
 }
 
@@ -94,10 +98,12 @@ const COMMON_EPHEMERAL_PORTS: (u16, u16) = (32768, 60999);
 const LISTENING: &str = "0A";
 
 impl Networks {
-    /// Publishes ports of an attached container, all or none, in one transaction. Replaces what it had published.
+    /// Publishes ports of an attached container, all or none, in one transaction. Replaces what it had published; a
+    /// port of the host that may be any one stays the same then.
     ///
     /// A binding without an address is published on every address of the host, in the families the container has an
-    /// address of. A container without a network that has a way in publishes nothing, as with docker.
+    /// address of, unless its network says where. A container without a network that has a way in publishes nothing,
+    /// as with docker.
     ///
     /// # Errors
     /// When a port is taken, naming by whom.
@@ -107,15 +113,20 @@ impl Networks {
         bindings: &[PortBinding],
         endpoints: &[Endpoint],
     ) -> Result<Vec<PublishedPort>, NetworkError> {
-        let Some(first) = endpoints.first() else { return Ok(Vec::new()) };
         let reach = Reach::of(endpoints);
-        let wishes = wishes(bindings, reach)?;
+        let mut wishes = wishes(bindings, reach)?;
         if wishes.is_empty() && !self.root.port_run(container).exists() {
             return Ok(Vec::new());
         }
-        let owner = format!("{} {}", container.short(), first.party.name);
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
+        let Some(first) = endpoints.first() else {
+            self.withdraw(container)?;
+            return Ok(Vec::new());
+        };
+        let owner = format!("{} {}", container.short(), first.party.name);
+        let before = self.read_ports(container)?.unwrap_or_default();
+        wishes.iter_mut().for_each(|wish| wish.remember(&before.ports));
         self.ensure_table()?;
         let taken = firewall::all_forwards()?;
         let (own, others): (Vec<_>, Vec<_>) = taken
@@ -277,14 +288,17 @@ impl Reach {
         let best = |address: fn(&Endpoint) -> Option<IpAddr>| {
             endpoints
                 .iter()
-                .filter(|endpoint| !endpoint.internal)
-                .filter_map(|endpoint| Some((endpoint.gateway_priority, address(endpoint)?)))
+                .filter(|endpoint| endpoint.is_reached_by_host() && address(endpoint).is_some())
                 // The first one of those with the highest priority, like the default route.
                 .rev()
-                .max_by_key(|(priority, _)| *priority)
-                .map(|(_, address)| address)
+                .max_by_key(|endpoint| endpoint.gateway_priority)
         };
-        Self { ipv4: best(Endpoint::ipv4), ipv6: best(Endpoint::ipv6) }
+        let (ipv4, ipv6) = (best(Endpoint::ipv4), best(Endpoint::ipv6));
+        Self {
+            ipv4: ipv4.and_then(Endpoint::ipv4),
+            ipv6: ipv6.and_then(Endpoint::ipv6),
+            host_binding: ipv4.and_then(|endpoint| endpoint.host_binding),
+        }
     }
 
     fn address(self, ipv4: bool) -> Option<IpAddr> {
@@ -299,7 +313,8 @@ fn wishes(bindings: &[PortBinding], reach: Reach) -> Result<Vec<Wish>, NetworkEr
     let mut seen = HashSet::new();
     for binding in bindings.iter().filter(|binding| seen.insert(*binding)) {
         let every: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let asked = binding.host_ip.map_or_else(|| every.to_vec(), |address| vec![address]);
+        let asked =
+            binding.host_ip.or(reach.host_binding).map_or_else(|| every.to_vec(), |address| vec![address]);
         let hosts: Vec<(IpAddr, IpAddr)> =
             asked.into_iter().filter_map(|host| Some((host, reach.address(host.is_ipv4())?))).collect();
         if hosts.is_empty() {
@@ -319,15 +334,25 @@ fn wishes(bindings: &[PortBinding], reach: Reach) -> Result<Vec<Wish>, NetworkEr
                 Candidates::Any(first, last)
             }
         };
-        wishes.push(Wish { hosts, candidates, container: binding.container });
+        wishes.push(Wish { hosts, candidates, earlier: None, container: binding.container });
     }
     Ok(wishes)
 }
 
 impl Wish {
+    /// Takes note of the port that it had before, if it may have that one again.
+    fn remember(&mut self, before: &[PublishedPort]) {
+        let had = before.iter().find(|port| {
+            port.container == self.container
+                && self.candidates.include(port.host_port)
+                && self.hosts.iter().any(|(host, _)| *host == port.host_ip)
+        });
+        self.earlier = had.map(|port| port.host_port);
+    }
+
     fn choose(&self, claims: &Claims<'_>) -> Result<Vec<PublishedPort>, NetworkError> {
         let mut first_conflict = None;
-        for port in self.candidates.ports() {
+        for port in self.earlier.into_iter().chain(self.candidates.ports()) {
             let conflict = self.hosts.iter().find_map(|(host, _)| {
                 self.holder(*host, port, claims).transpose().map(|holder| (*host, holder))
             });
@@ -386,6 +411,11 @@ impl Wish {
 }
 
 impl Candidates {
+    fn include(self, port: u16) -> bool {
+        let (Self::Asked(first, last) | Self::Any(first, last)) = self;
+        (first..=last).contains(&port)
+    }
+
     fn ports(self) -> Box<dyn Iterator<Item = u16>> {
         match self {
             Self::Asked(first, last) => Box::new(first..=last),
@@ -527,7 +557,7 @@ mod tests {
     }
 
     fn only_v4() -> Reach {
-        Reach { ipv4: Some("172.18.0.2".parse().unwrap()), ipv6: None }
+        Reach { ipv4: Some("172.18.0.2".parse().unwrap()), ipv6: None, host_binding: None }
     }
 
     #[test]
@@ -544,7 +574,7 @@ mod tests {
             hosts(binding(Some("::1"), None), only_v4()).unwrap_err(),
             "port 80/tcp cannot be published on ::1: the container has no address of that family"
         );
-        assert_eq!(hosts(binding(None, None), Reach { ipv4: None, ipv6: None }), Ok(0));
+        assert_eq!(hosts(binding(None, None), Reach { ipv4: None, ..only_v4() }), Ok(0));
     }
 
     #[test]

@@ -144,6 +144,8 @@ mod tests {
             isolated: false,
             resolves,
             bridge: String::new(),
+            driver: crate::network::options::Driver::Bridge,
+            host_binding: None,
             mtu: None,
         }
     }

@@ -12,18 +12,18 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::world::{BOX, World, free_port};
 
 /// A program that answers every connection with its host name.
-const SERVE: &str = "hostname > /tmp/name; nc -ll -p 80 -e cat /tmp/name & ";
+pub(crate) const SERVE: &str = "hostname > /tmp/name; nc -ll -p 80 -e cat /tmp/name & ";
 
 /// Says so once something listens on port 80, and goes on for as long as it does.
 const READY: &str = "until netstat -ltn | grep -q :80; do usleep 5000; done; echo ready; wait";
 
 /// Starts a server of these words in the background and waits until it listens.
-fn serve(world: &World, flags: &str, name: &str, program: &str) {
+pub(crate) fn serve(world: &World, flags: &str, name: &str, program: &str) {
     world.background(&format!("{flags} --name {name} -h {name}"), &format!("{program}{READY}"));
     world.await_log(name, "ready");
 }
 
-fn ask(address: &str, port: u16) -> std::io::Result<String> {
+pub(crate) fn ask(address: &str, port: u16) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((address, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     let mut text = String::new();

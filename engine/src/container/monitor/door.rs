@@ -195,6 +195,14 @@ impl Monitor {
             }
             Request::WatchHealth => self.asked_for_health(number),
             Request::Reload => self.asked_to_reload(number),
+            Request::Connect(attachment) => {
+                let outcome = self.connect(&attachment);
+                self.tell_outcome(number, outcome);
+            }
+            Request::Disconnect(network) => {
+                let outcome = self.disconnect(&network);
+                self.tell_outcome(number, outcome);
+            }
         }
     }
 
@@ -335,9 +343,15 @@ impl Monitor {
     }
 
     fn asked_to_reload(&mut self, number: u64) {
-        let outcome = self.reload();
-        match outcome {
+        match self.reload() {
             Ok(warnings) => self.tell(number, &Reply::Reloaded { warnings }),
+            Err(error) => self.refuse(number, &error),
+        }
+    }
+
+    fn tell_outcome(&mut self, number: u64, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) => self.tell(number, &Reply::Done),
             Err(error) => self.refuse(number, &error),
         }
     }

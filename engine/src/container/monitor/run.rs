@@ -116,6 +116,15 @@ impl Run {
         }
     }
 
+    pub(super) fn has_resolver(&self) -> bool {
+        self.resolver.is_some()
+    }
+
+    /// From now on it has a name server of its own.
+    pub(super) fn resolve_with(&mut self, resolver: Resolver) {
+        self.resolver = Some(resolver);
+    }
+
     /// Sends its first process a signal. One that has ended meanwhile does not mind.
     pub(super) fn signal(&self, signal: Signal) -> io::Result<()> {
         match crate::sys::pidfd::send_signal(self.pidfd(), signal.number()) {

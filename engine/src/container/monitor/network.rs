@@ -1,0 +1,218 @@
+//! A container's networks while it runs: one more, or one less. Its interfaces, routes, names, published ports and
+//! the files that show them follow; what is not concerned keeps what it has.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::container::monitor::{Monitor, Phase};
+use crate::container::record::ContainerRecord;
+use crate::container::spec::{AttachError, ContainerSpec, NetworkAttachment};
+use crate::error::{Error, Result};
+use crate::network::{
+    self, DnsSockets, Endpoint, Network, Party, Resolver, configure_inside, forget_link, inside_links,
+    open_dns_sockets, visit,
+};
+
+// === impl Monitor ===
+
+impl Monitor {
+    /// Attaches the container to one more network, now if it runs, and puts that on record.
+    pub(super) fn connect(&mut self, attachment: &NetworkAttachment) -> Result<()> {
+        let network = self.networks.check(attachment)?;
+        let mut record = self.record_of_now()?;
+        let mode = record.spec.network.with(attachment, |name| self.means(name, &network));
+        record.spec.network = mode.map_err(|error| self.unchanged("connect", &network, &error))?;
+        if matches!(self.phase, Phase::Running(_)) {
+            self.attach_running(&record.spec, attachment)?;
+        }
+        self.put_on_record(record)
+    }
+
+    /// Detaches the container from a network, now if it runs, and puts that on record.
+    pub(super) fn disconnect(&mut self, name: &str) -> Result<()> {
+        let network = self.networks.find(name)?;
+        let mut record = self.record_of_now()?;
+        let mode = record.spec.network.without(|name| self.means(name, &network));
+        record.spec.network = mode.map_err(|error| self.unchanged("disconnect", &network, &error))?;
+        if matches!(self.phase, Phase::Running(_)) {
+            self.detach_running(&record.spec, &network)?;
+        }
+        self.put_on_record(record)
+    }
+
+    fn attach_running(&mut self, spec: &ContainerSpec, attachment: &NetworkAttachment) -> Result<()> {
+        let before = self.networks.endpoints(&self.id)?;
+        let party = Party {
+            container: self.id.clone(),
+            name: self.record.name.clone(),
+            hostname: self.record.spec.hostname.clone(),
+        };
+        let endpoint = self.networks.connect(&party, attachment)?;
+        let mut after = before.clone();
+        after.push(endpoint.clone());
+        after.sort_by_key(Endpoint::number);
+        let attached = self
+            .plug_in(&endpoint, &after)
+            .and_then(|()| Ok(self.networks.publish(&self.id, &spec.ports, &after).map(|_| ())?))
+            .and_then(|()| self.rewrite_network_files(spec, &before, &after));
+        if attached.is_err() {
+            // The first failure is the one to tell; the link may not be there at all.
+            let _ = self.unplug(&endpoint, &before);
+            let _ = self.networks.disconnect(&endpoint.network, &self.id);
+            let _ = self.networks.publish(&self.id, &spec.ports, &before);
+        }
+        attached
+    }
+
+    fn detach_running(&mut self, spec: &ContainerSpec, network: &Network) -> Result<()> {
+        let before = self.networks.endpoints(&self.id)?;
+        let Some(endpoint) = before.iter().find(|endpoint| endpoint.network == network.id) else {
+            return Ok(());
+        };
+        let after: Vec<Endpoint> = before.iter().filter(|other| *other != endpoint).cloned().collect();
+        // Nobody shall be led to an address that is about to go.
+        self.networks.publish(&self.id, &spec.ports, &after)?;
+        self.unplug(endpoint, &after)?;
+        self.networks.disconnect(&network.id, &self.id)?;
+        self.rewrite_network_files(spec, &before, &after)
+    }
+
+    /// Makes the link of one attachment, and a name server when it is the first one that needs one.
+    fn plug_in(&mut self, endpoint: &Endpoint, all: &[Endpoint]) -> Result<()> {
+        let Phase::Running(run) = &mut self.phase else { return Ok(()) };
+        let pid = rustix::process::Pid::from_raw(run.pid())
+            .ok_or_else(|| Error::invalid("a container without a process has no network"))?;
+        network::plug(std::slice::from_ref(endpoint), pid)?;
+        let mut links = inside_links(all);
+        links.retain(|link| link.interface == endpoint.interface);
+        let needs_resolver = endpoint.resolves && !run.has_resolver();
+        let sockets = visit(run.pidfd(), || {
+            configure_inside(&links)?;
+            needs_resolver.then(open_dns_sockets).transpose()
+        })?;
+        if let Some(sockets) = sockets {
+            run.resolve_with(new_resolver(sockets, &self.networks, &self.record)?);
+        }
+        Ok(())
+    }
+
+    fn unplug(&self, endpoint: &Endpoint, remaining: &[Endpoint]) -> Result<()> {
+        let Phase::Running(run) = &self.phase else { return Ok(()) };
+        Ok(visit(run.pidfd(), || forget_link(endpoint, remaining))?)
+    }
+
+    /// What the container or a person wrote into /etc/hosts stays; /etc/resolv.conf is left alone when somebody
+    /// wrote into it.
+    fn rewrite_network_files(
+        &self,
+        spec: &ContainerSpec,
+        before: &[Endpoint],
+        after: &[Endpoint],
+    ) -> Result<()> {
+        let hostname = self.record.hostname();
+        let hosts = |endpoints: &[Endpoint]| {
+            network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &spec.dns)
+        };
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let resolver = |endpoints: &[Endpoint]| network::render_resolv_conf(endpoints, &spec.dns, &host);
+        let directory = self.root.container(&self.id);
+        let failed = |name: &str| {
+            let step = format!("write {name} of container {}", self.record.name);
+            move |error: io::Error| Error::failed(step, error)
+        };
+        change_in_place(&directory.join("hosts"), |now| Some(with_lines(now, &hosts(before), &hosts(after))))
+            .map_err(failed("hosts"))?;
+        change_in_place(&directory.join("resolv.conf"), |now| {
+            (now == resolver(before)).then(|| resolver(after))
+        })
+        .map_err(failed("resolv.conf"))
+    }
+
+    /// The record as it is now: a rename may have passed by.
+    fn record_of_now(&self) -> Result<ContainerRecord> {
+        let failed = |error: io::Error| Error::failed("read the container's record", error);
+        let record = ContainerRecord::read(&self.root, &self.id).map_err(failed)?;
+        Ok(record.unwrap_or_else(|| self.record.clone()))
+    }
+
+    fn put_on_record(&mut self, record: ContainerRecord) -> Result<()> {
+        let failed = |error: io::Error| Error::failed("write the container's record", error);
+        record.write(&self.root).map_err(failed)?;
+        self.record = record;
+        Ok(())
+    }
+
+    fn means(&self, name: &str, network: &Network) -> bool {
+        self.networks.find(name).is_ok_and(|found| found.id == network.id)
+    }
+
+    fn unchanged(&self, verb: &str, network: &Network, error: &AttachError) -> Error {
+        refused(verb, &self.record, network, error)
+    }
+}
+
+/// Why a container was not connected or disconnected, in one sentence.
+pub(crate) fn refused(verb: &str, record: &ContainerRecord, network: &Network, error: &AttachError) -> Error {
+    let (name, network) = (&record.name, &network.spec.name);
+    let preposition = if verb == "connect" { "to" } else { "from" };
+    Error::conflict(format!("cannot {verb} container {name} {preposition} the network {network}: {error}"))
+}
+
+fn new_resolver(
+    sockets: DnsSockets,
+    networks: &network::Networks,
+    record: &ContainerRecord,
+) -> Result<Resolver> {
+    Ok(Resolver::new(sockets, networks, &record.id, &record.spec.dns)?)
+}
+
+/// Rewrites a file that the container has mounted, so it must stay the same file.
+fn change_in_place(path: &Path, change: impl FnOnce(&str) -> Option<String>) -> io::Result<()> {
+    let now = fs::read_to_string(path)?;
+    match change(&now) {
+        Some(text) if text != now => {
+            OpenOptions::new().write(true).truncate(true).open(path)?.write_all(text.as_bytes())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A text whose lines of before are exchanged for those of after; all other lines stay where they are.
+fn with_lines(now: &str, before: &str, after: &str) -> String {
+    let has = |text: &str, line: &str| text.lines().any(|other| other == line);
+    let kept = now.lines().filter(|line| !has(before, line) || has(after, line));
+    let new = after.lines().filter(|line| !has(now, line));
+    kept.chain(new).map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::container::spec::NetworkMode;
+
+    #[test]
+    fn lines_of_others_stay_in_a_file() {
+        let before = "127.0.0.1\tlocalhost\n172.18.0.2\tweb\n";
+        let after = "127.0.0.1\tlocalhost\n172.18.0.2\tweb\n172.19.0.2\tweb\n";
+        let edited = "127.0.0.1\tlocalhost\n172.18.0.2\tweb\n10.0.0.1\tmine";
+        let more = with_lines(edited, before, after);
+        assert_eq!(more, "127.0.0.1\tlocalhost\n172.18.0.2\tweb\n10.0.0.1\tmine\n172.19.0.2\tweb\n");
+        assert_eq!(with_lines(&more, after, before), format!("{edited}\n"));
+    }
+
+    #[test]
+    fn attachments_come_and_go() {
+        let is = |wanted: &'static str| move |name: &str| name == wanted;
+        let lan = NetworkAttachment::to(&"lan".parse().unwrap());
+        let both = NetworkMode::Bridge(Vec::new()).with(&lan, is("lan")).unwrap();
+        assert_eq!(both.names(), ["bridge", "lan"]);
+        assert!(both.with(&lan, is("lan")).is_err());
+        let one = both.without(is("bridge")).unwrap();
+        assert_eq!(one.names(), ["lan"]);
+        assert_eq!(one.without(is("lan")), Ok(NetworkMode::None));
+        assert!(one.without(is("bridge")).is_err());
+        assert_eq!(NetworkMode::None.with(&lan, is("lan")), Ok(NetworkMode::Bridge(vec![lan.clone()])));
+        assert!(NetworkMode::Host.with(&lan, is("lan")).is_err());
+    }
+}
