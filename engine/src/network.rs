@@ -30,7 +30,9 @@ pub use self::endpoint::{Endpoint, EndpointAddress, Party};
 pub use self::inside::{forget_link, visit};
 pub use self::link::{InsideLink, configure_inside, inside_links, plug};
 pub use self::ports::PublishedPort;
-pub use self::resolv::{render_hostname, render_hosts, render_resolv_conf};
+pub use self::resolv::{
+    HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_resolv_conf,
+};
 
 use self::attachment::names_in;
 use self::firewall::{Table, Zone};

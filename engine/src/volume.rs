@@ -1,5 +1,6 @@
 //! Named volumes: a record and a directory each. Knows nothing of containers; who uses a volume is told by them.
 
+mod backing;
 mod seed;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,8 @@ use crate::id::VolumeName;
 use crate::paths::Root;
 use crate::store::{self, Durability, Lock};
 
+pub(crate) use backing::Backing;
+pub use backing::{FileSystem, Flags};
 pub use seed::seed;
 
 /// The volumes of one root.
@@ -31,7 +34,8 @@ pub struct VolumeSpec {
     pub name: Option<VolumeName>,
     /// `local` when empty; no other driver exists.
     pub driver: String,
-    /// `type`, `o` and `device` as the local driver has them.
+    /// `type`, `o` and `device` as the local driver has them: a directory of the host (`o=bind`), or a file system
+    /// that is mounted for the containers that use it.
     pub options: BTreeMap<String, String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
@@ -110,7 +114,7 @@ impl Volumes {
             move |source| VolumeError::Io { step, name, source }
         };
         let directory = self.root.volume(&name);
-        let device = bound_device(&name, &spec.options)?;
+        let device = bound_directory(&name, &spec.options)?;
         store::private_directory(&self.root.volumes()).map_err(io("make the directory of"))?;
         let _one_at_a_time =
             Lock::exclusive(&self.root.volumes().join(".lock")).map_err(io("lock the directory of"))?;
@@ -179,6 +183,28 @@ impl Volumes {
         Ok(volumes)
     }
 
+    /// Held while a container starts that uses a volume in memory, until that is known: of two that start at once, the
+    /// second one then shows what the first one has made. `None` when no such volume is among these.
+    ///
+    /// # Errors
+    /// When a record cannot be read, or the lock cannot be had.
+    pub(crate) fn turn<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a VolumeName>,
+    ) -> Result<Option<Lock>, VolumeError> {
+        let memory = names.find_map(|name| {
+            let volume = self.find(name).transpose()?;
+            Some(volume).filter(|volume| volume.as_ref().is_ok_and(|volume| volume.backing().is_memory()))
+        });
+        let Some(volume) = memory.transpose()? else { return Ok(None) };
+        let lock = Lock::exclusive(&self.root.volumes().join(".turn"));
+        lock.map(Some).map_err(|source| VolumeError::Io {
+            step: "wait for",
+            name: volume.name.to_string(),
+            source,
+        })
+    }
+
     /// Removes a volume with its content. The caller knows that no container uses it.
     pub fn remove(&self, name: &VolumeName) -> Result<(), VolumeError> {
         let io = |step| move |source| VolumeError::Io { step, name: name.to_string(), source };
@@ -229,28 +255,28 @@ fn is_empty(directory: &Path) -> bool {
     fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none())
 }
 
-/// The directory that `type=none,o=bind,device=…` shows, or `None` for a plain volume.
-fn bound_device(
+// === impl Volume ===
+
+impl Volume {
+    /// What its content is kept in. A record only holds options that made sense.
+    pub(crate) fn backing(&self) -> Backing {
+        Backing::parse(&self.options).unwrap_or(Backing::Own)
+    }
+}
+
+/// The directory of the host that the volume is, if it is one; it must be there.
+fn bound_directory(
     name: &VolumeName,
     options: &BTreeMap<String, String>,
 ) -> Result<Option<PathBuf>, VolumeError> {
-    let wrong = |problem: String| Err(VolumeError::Options { name: name.clone(), problem });
-    if let Some(key) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device")) {
-        return wrong(format!("the local driver has no option {key:?}"));
+    let wrong = |problem: String| VolumeError::Options { name: name.clone(), problem };
+    match Backing::parse(options).map_err(wrong)? {
+        Backing::Directory(path) if !path.is_dir() => {
+            Err(wrong(format!("device {:?} is not a directory", path.display())))
+        }
+        Backing::Directory(path) => Ok(Some(path)),
+        Backing::Own | Backing::FileSystem(_) => Ok(None),
     }
-    let Some(device) = options.get("device") else { return Ok(None) };
-    let bind = options.get("o").is_some_and(|o| o.split(',').any(|word| matches!(word, "bind" | "rbind")));
-    if !bind {
-        return wrong(format!(
-            "only o=bind is supported with a device, not type={:?}",
-            options.get("type").map_or("", String::as_str)
-        ));
-    }
-    let path = PathBuf::from(device);
-    if !path.is_absolute() || !path.is_dir() {
-        return wrong(format!("device {device:?} is not a directory"));
-    }
-    Ok(Some(path))
 }
 
 fn record(directory: &Path) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::container::spec::{MountSource, MountSpec, Propagation, VolumesFrom};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::quantity::ByteSize;
 
 /// `[source:]target[:options]`. A source that begins with `/`, `.` or `~` is a path, any other a volume.
@@ -94,7 +94,21 @@ impl<'a> MountFields<'a> {
                 self.propagation =
                     Some(parse_propagation(value).ok_or_else(|| wrong("unknown bind-propagation"))?);
             }
-            "bind-recursive" => self.non_recursive = value == "disabled",
+            "bind-recursive" => {
+                self.non_recursive = match value {
+                    // What is read-only is so with everything below it, always.
+                    "" | "enabled" | "readonly" => false,
+                    "disabled" => true,
+                    "writable" => {
+                        return Err(Error::new(
+                            Kind::Unsupported,
+                            "bind-recursive=writable is not supported: a read-only mount is so with all below it",
+                        ));
+                    }
+                    _ => return Err(wrong("bind-recursive is enabled, disabled or readonly")),
+                };
+            }
+            "bind-nonrecursive" => self.non_recursive = flag()?,
             "volume-nocopy" => self.no_copy = flag()?,
             "volume-subpath" => self.subpath = Some(value.into()),
             "tmpfs-size" => {

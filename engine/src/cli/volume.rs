@@ -3,11 +3,12 @@
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use crate::cli::filter::{self, Filters};
 use crate::cli::inspect::{self, InspectArgs};
 use crate::cli::output;
 use crate::cli::run::pairs;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::VolumeName;
 use crate::quantity::ByteSize;
 use crate::store;
@@ -41,6 +42,9 @@ pub(super) enum Verb {
         /// Do not ask
         #[arg(short, long)]
         force: bool,
+        /// Only those that match: label, label!, all
+        #[arg(long, value_name = "KEY=VALUE")]
+        filter: Vec<String>,
     },
 }
 
@@ -103,14 +107,15 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             }
             Ok(code)
         }
-        Verb::Prune { all, force } => prune(engine, all, force),
+        Verb::Prune { all, force, filter } => prune(engine, all, force, &filter),
     }
 }
 
 fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
+    let filters = Filters::parse(&args.filter, &["name", "label", "driver", "dangling"])?;
     let mut rows: Vec<Value> = Vec::new();
     for volume in engine.volumes().list()? {
-        if matches(engine, &volume, &args.filter)? {
+        if filters.match_all(|key, value| matches(engine, &volume, key, value))? {
             rows.push(json!({
                 "Driver": "local",
                 "Name": volume.name.as_str(),
@@ -128,28 +133,28 @@ fn list(engine: &Engine, args: &LsArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn matches(engine: &Engine, volume: &Volume, filters: &[String]) -> Result<bool> {
-    for filter in filters {
-        let matched = match filter.split_once('=') {
-            Some(("name", value)) => volume.name.as_str().contains(value),
-            Some(("driver", value)) => value == "local",
-            Some(("dangling", value)) => {
-                engine.volume_users(&volume.name)?.is_empty() == matches!(value, "true" | "1")
-            }
-            Some(("label", value)) => match value.split_once('=') {
-                Some((key, wanted)) => volume.labels.get(key).is_some_and(|value| value == wanted),
-                None => volume.labels.contains_key(value),
-            },
-            _ => return Err(Error::invalid(format!("invalid filter '{filter}'"))),
-        };
-        if !matched {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn matches(engine: &Engine, volume: &Volume, key: &str, value: &str) -> Result<bool> {
+    Ok(match key {
+        "name" => volume.name.as_str().contains(value),
+        "driver" => value == "local",
+        "dangling" => engine.volume_users(&volume.name)?.is_empty() == filter::truth(key, value)?,
+        "label" => filter::has_label(&volume.labels, value),
+        _ => false,
+    })
 }
 
-fn prune(engine: &Engine, all: bool, force: bool) -> Result<u8> {
+fn prune(engine: &Engine, all: bool, force: bool, filters: &[String]) -> Result<u8> {
+    let filters = Filters::parse(filters, &["label", "label!", "all"])?;
+    let all = all || filters.last("all").map_or(Ok(false), |value| filter::truth("all", value))?;
+    let wanted = |volume: &Volume| {
+        filters.match_all(|key, value| {
+            Ok(match key {
+                "label" => filter::has_label(&volume.labels, value),
+                "label!" => !filter::has_label(&volume.labels, value),
+                _ => true,
+            })
+        })
+    };
     let which = if all { "volumes" } else { "anonymous volumes" };
     if !force && !output::confirm(&format!("This will remove all {which} not used by a container. Continue?"))
     {
@@ -158,7 +163,7 @@ fn prune(engine: &Engine, all: bool, force: bool) -> Result<u8> {
     let mut reclaimed = 0;
     let mut removed = Vec::new();
     for volume in engine.volumes().list()? {
-        if (all || volume.anonymous) && engine.volume_users(&volume.name)?.is_empty() {
+        if (all || volume.anonymous) && wanted(&volume)? && engine.volume_users(&volume.name)?.is_empty() {
             reclaimed += store::tree_size(&volume.mountpoint);
             engine.volumes().remove(&volume.name)?;
             removed.push(volume.name);

@@ -10,7 +10,7 @@ use crate::container::namespaces::Hosts;
 use crate::container::plan::{LaunchPlan, Whose};
 use crate::container::program::{self, Program};
 use crate::container::reaper;
-use crate::container::rootfs::{Rootfs, Sources, Terminal};
+use crate::container::rootfs::{FileSystems, Rootfs, Sources, Terminal};
 use crate::sys;
 
 /// A process 1 that is not yet what it will be.
@@ -20,6 +20,7 @@ struct Newborn<'a> {
     stdio: Stdio<'a>,
     links: &'a dyn Links,
     channel: ChildEnd,
+    systems: Option<FileSystems>,
     sources: Option<Sources>,
     rootfs: Option<Rootfs>,
     terminal: Option<Terminal>,
@@ -33,10 +34,20 @@ pub(crate) fn run(
     hosts: &Hosts,
     stdio: Stdio<'_>,
     links: &dyn Links,
+    systems: FileSystems,
     channel: ChildEnd,
 ) -> i32 {
-    let mut newborn =
-        Newborn { plan, hosts, stdio, links, channel, sources: None, rootfs: None, terminal: None };
+    let mut newborn = Newborn {
+        plan,
+        hosts,
+        stdio,
+        links,
+        channel,
+        systems: Some(systems),
+        sources: None,
+        rootfs: None,
+        terminal: None,
+    };
     match Newborn::STEPS
         .iter()
         .try_for_each(|step| step(&mut newborn))
@@ -82,7 +93,8 @@ impl Newborn<'_> {
     }
 
     fn take_sources(&mut self) -> Result<(), LaunchError> {
-        self.sources = Some(Sources::take(self.plan, self.hosts)?);
+        let Some(systems) = self.systems.take() else { return OUT_OF_ORDER };
+        self.sources = Some(Sources::take(self.plan, self.hosts, systems)?);
         Ok(())
     }
 

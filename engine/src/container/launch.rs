@@ -12,6 +12,7 @@ use crate::container::handshake::{self, ChildEnd, Order, ParentEnd, Report};
 use crate::container::init;
 use crate::container::namespaces::Births;
 use crate::container::plan::LaunchPlan;
+use crate::container::rootfs::FileSystems;
 use crate::error::Error;
 use crate::sys;
 use crate::sys::process::NewNamespaces;
@@ -118,7 +119,8 @@ pub fn launch(
     let birth = Birth { new: plan.namespaces.new_ones(), births, enclosure };
     let links = RefCell::new(links);
     let mut outside = Outside(&links);
-    bear(birth, &mut outside, |channel| init::run(plan, &hosts, stdio, &**links.borrow(), channel))
+    let systems = FileSystems::mount(&plan.rootfs)?;
+    bear(birth, &mut outside, |channel| init::run(plan, &hosts, stdio, &**links.borrow(), systems, channel))
 }
 
 /// Clones, places and plugs a child, and waits until it executes its program.

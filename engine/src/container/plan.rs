@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cgroup::Devices;
 use crate::container::spec::Propagation;
+use crate::volume::FileSystem;
 
 mod resolve;
 
@@ -154,7 +155,19 @@ pub enum ResolvedSource {
         propagation: Propagation,
         /// Whether mounts below it come along.
         recursive: bool,
+        /// A path inside it that is shown instead of it. It must not lead out of it, at no time: others may write
+        /// there.
+        subpath: Option<PathBuf>,
         /// Whether it is a volume that, being empty, is filled from what the image has at its place.
+        seed: bool,
+    },
+    /// A file system of its own, mounted in the host's network and nowhere else.
+    FileSystem {
+        /// What is mounted.
+        system: FileSystem,
+        /// A container that shows it already, by its process, and where. What is in memory is taken over from there.
+        shown: Option<(i32, PathBuf)>,
+        /// Whether it is filled, being empty, from what the image has at its place.
         seed: bool,
     },
     /// A file system in memory.

@@ -11,18 +11,18 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::ThreadNameSpaceType;
 
 use crate::container::failure::{AtStep, LaunchError};
-use crate::container::namespaces::Hosts;
+use crate::container::namespaces::{self, Hosts};
 use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan, Whose};
 use crate::container::spec::Propagation;
 use crate::sys;
 use crate::sys::mount::Change;
-use crate::volume;
+use crate::volume::{self, FileSystem};
 use mount::PLAIN;
 
 pub(crate) use dev::Terminal;
@@ -49,6 +49,9 @@ pub(crate) struct Sources {
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 /// statfs(2): the type of procfs.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// statfs(2): the types of file systems in memory.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// Where secrets are staged before they are bound to their places: over the overlay's scratch directory, which
 /// nobody looks into once the overlay is there.
 const STAGED: &str = "content";
@@ -58,14 +61,111 @@ const STAGED: &str = "content";
 impl Sources {
     /// Takes a detached copy of everything the plan binds. The host's tree still has its propagation here, so
     /// that a shared source stays shared.
-    pub(crate) fn take(plan: &LaunchPlan, hosts: &Hosts) -> Result<Self, LaunchError> {
-        let mounts = plan.rootfs.mounts.iter().map(|mount| match &mount.source {
-            ResolvedSource::Bind { path, recursive, .. } => {
-                mount::clone_path(path, *recursive).map(Some).at("bind", path.display())
+    pub(crate) fn take(
+        plan: &LaunchPlan,
+        hosts: &Hosts,
+        mut systems: FileSystems,
+    ) -> Result<Self, LaunchError> {
+        let mut mounts = Vec::new();
+        for (mount, system) in plan.rootfs.mounts.iter().zip(&mut systems.0) {
+            mounts.push(match &mount.source {
+                ResolvedSource::Bind { path, recursive, subpath, .. } => {
+                    let cloned = clone_bound(path, subpath.as_deref(), *recursive);
+                    Some(cloned.map_err(|error| cannot_bind(path, subpath.as_deref(), error))?)
+                }
+                ResolvedSource::FileSystem { shown, .. } => match (system.take(), shown) {
+                    (Some(Mounted::Here(mount)), _) => Some(mount),
+                    (Some(Mounted::By(process)), Some((_, target))) => {
+                        Some(copy_of_another(process.as_fd(), target)?)
+                    }
+                    _ => None,
+                },
+                ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => None,
+            });
+        }
+        Ok(Self { mounts, shm: take_shm(plan, hosts)? })
+    }
+}
+
+/// File systems that the plan mounts: one a mount, where it is one.
+#[derive(Debug)]
+pub(crate) struct FileSystems(Vec<Option<Mounted>>);
+
+#[derive(Debug)]
+enum Mounted {
+    /// Mounted already, attached to nothing.
+    Here(OwnedFd),
+    /// By a container whose process this is.
+    By(OwnedFd),
+}
+
+impl FileSystems {
+    /// Mounts them, attached to nothing yet. The caller is in the host's namespaces: a server is reached by way of the
+    /// host's network, whatever the container's is.
+    pub(crate) fn mount(plan: &RootfsPlan) -> Result<Self, LaunchError> {
+        let mounted = plan.mounts.iter().map(|wanted| {
+            let ResolvedSource::FileSystem { system, shown, .. } = &wanted.source else { return Ok(None) };
+            // One that ended since has taken along what was in memory.
+            match shown.as_ref().and_then(|(pid, _)| namespaces::hold(*pid).ok()) {
+                Some(process) => Ok(Some(Mounted::By(process))),
+                None => mount_system(system).map(|mount| Some(Mounted::Here(mount))),
             }
-            ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => Ok(None),
         });
-        Ok(Self { mounts: mounts.collect::<Result<_, _>>()?, shm: take_shm(plan, hosts)? })
+        mounted.collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn mount_system(system: &FileSystem) -> Result<OwnedFd, LaunchError> {
+    let flags = system.flags;
+    let mut attributes = tmpfs_attributes(!flags.no_exec, !flags.no_suid, !flags.no_dev);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, flags.read_only);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOATIME, flags.no_access_times);
+    let mut options = vec![("source", system.device.as_str())];
+    if flags.read_only {
+        // The file system itself must know, too: a device may not be writable at all.
+        options.push(("ro", ""));
+    }
+    options.extend(system.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let shown = format!("the {} volume {}", system.kind, system.device);
+    mount::make(&system.kind, &options, attributes).at("mount", shown)
+}
+
+/// A copy of the mount that another container has there.
+fn copy_of_another(process: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd, LaunchError> {
+    let copy = in_its_mounts(process, || mount::clone_path(target, false))?.at("bind", target.display())?;
+    // Whatever that container has done to its own tree: this one gets memory, and nothing of a host's disk.
+    let system = rustix::fs::fstatfs(&copy).at("inspect", target.display())?;
+    if !matches!(system.f_type, TMPFS_MAGIC | RAMFS_MAGIC) {
+        return Err(LaunchError::Invalid(format!(
+            "another container hides the volume at {}",
+            target.display()
+        )));
+    }
+    Ok(copy)
+}
+
+/// A copy of what is at this path of the host, or at a path inside of it. That one is looked up by the kernel with the
+/// directory as the end of the world, once: nobody who can write there leads it elsewhere in between.
+fn clone_bound(path: &Path, subpath: Option<&Path>, recursive: bool) -> Result<OwnedFd, Errno> {
+    let Some(subpath) = subpath else { return mount::clone_path(path, recursive) };
+    let top = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&top, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    mount::clone_fd(found.as_fd(), recursive)
+}
+
+fn cannot_bind(path: &Path, subpath: Option<&Path>, error: Errno) -> LaunchError {
+    let step = |step: &str, object: &Path| LaunchError::Step {
+        step: step.to_owned(),
+        object: object.display().to_string(),
+        cause: error.into(),
+    };
+    match subpath {
+        Some(subpath) if error == Errno::XDEV => {
+            LaunchError::Invalid(format!("the subpath {} leads out of its volume", subpath.display()))
+        }
+        Some(subpath) => step("find the volume's", subpath),
+        None => step("bind", path),
     }
 }
 
@@ -78,19 +178,22 @@ fn take_shm(plan: &LaunchPlan, hosts: &Hosts) -> Result<Option<OwnedFd>, LaunchE
         Whose::Host => mount::clone_path(shm, true).map(Some).at("bind", shm.display()),
         whose @ Whose::Of(_) => {
             let Some(other) = hosts.of(whose) else { return Ok(None) };
-            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty())
-                .at("open", "/proc/self/ns/mnt")?;
-            let join = |fd: BorrowedFd<'_>| {
-                rustix::thread::move_into_thread_name_spaces(fd, ThreadNameSpaceType::MOUNT)
-            };
-            // A mount can only be copied by somebody who is in its namespace.
-            join(other).at("join the namespace", "mount")?;
-            let copy = mount::clone_path(shm, true);
-            join(own.as_fd()).at("return to the namespace", "mount")?;
-            copy.map(Some).at("bind", shm.display())
+            in_its_mounts(other, || mount::clone_path(shm, true))?.map(Some).at("bind", shm.display())
         }
     }
+}
+
+/// Does something in the mount namespace of a process and comes back: a mount can only be copied by somebody who is
+/// in its namespace.
+fn in_its_mounts<T>(process: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T, LaunchError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).at("open", "/proc/self/ns/mnt")?;
+    let join =
+        |fd: BorrowedFd<'_>| rustix::thread::move_into_thread_name_spaces(fd, ThreadNameSpaceType::MOUNT);
+    join(process).at("join the namespace", "mount")?;
+    let done = act();
+    join(own.as_fd()).at("return to the namespace", "mount")?;
+    Ok(done)
 }
 
 // === impl Rootfs ===
@@ -183,6 +286,9 @@ impl Rootfs {
                     let tree = source.take().ok_or(Errno::BADF).at("bind", &target)?;
                     propagate(tree.as_fd(), *propagation).at("set the propagation of", &target)?;
                     tree
+                }
+                ResolvedSource::FileSystem { .. } => {
+                    source.take().ok_or(Errno::BADF).at("mount the volume at", &target)?
                 }
                 ResolvedSource::Tmpfs { options, exec, suid, dev } => {
                     let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -334,7 +440,11 @@ fn attach_requested(
             "cannot mount a {what} at {target}: there is {other} in the image"
         )));
     }
-    if matches!(wanted.source, ResolvedSource::Bind { seed: true, .. }) && is_directory {
+    let seed = matches!(
+        wanted.source,
+        ResolvedSource::Bind { seed: true, .. } | ResolvedSource::FileSystem { seed: true, .. }
+    );
+    if seed && is_directory && !is_read_only(tree).at("inspect", &target)? {
         let open = |directory: BorrowedFd<'_>| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::openat(directory, ".", flags, Mode::empty()).at("open the volume at", &target)
@@ -396,6 +506,11 @@ fn content(
     rustix::fs::fchown(&copy, Some(uid), Some(gid)).at("give away", file.display())?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(mode)).at("set the mode of", file.display())?;
     mount::clone_fd(copy.as_fd(), false).at("copy", file.display())
+}
+
+/// statvfs(3): nothing can be put there.
+fn is_read_only(tree: BorrowedFd<'_>) -> Result<bool, Errno> {
+    Ok(rustix::fs::fstatvfs(tree)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Errno> {

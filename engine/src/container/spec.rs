@@ -467,6 +467,16 @@ impl Default for LogSpec {
     }
 }
 
+impl ContainerSpec {
+    /// The named volumes it mounts.
+    pub(crate) fn volumes(&self) -> impl Iterator<Item = &VolumeName> {
+        self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Volume { name, .. } => name.as_ref(),
+            _ => None,
+        })
+    }
+}
+
 impl NetworkMode {
     /// The networks by name, the default one included.
     pub fn names(&self) -> Vec<String> {

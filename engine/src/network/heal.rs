@@ -88,10 +88,10 @@ impl Networks {
         Ok(None)
     }
 
-    /// The networks that somebody is attached to now.
+    /// The networks that somebody is attached to now, and that this engine has made something for.
     fn used(&self) -> Result<Vec<Network>, NetworkError> {
         let mut used = Vec::new();
-        for network in self.recorded()? {
+        for network in self.recorded()?.into_iter().filter(Network::has_bridge) {
             let names = names_in(&self.root.network_run(&network.id))?;
             if names.iter().any(|name| name.parse::<ContainerId>().is_ok()) {
                 used.push(network);

@@ -52,12 +52,23 @@ pub fn render_hostname(hostname: &str) -> String {
     format!("{hostname}\n")
 }
 
-/// The content of /etc/resolv.conf, made from the host's own. On a network that resolves names it leads to the
-/// container's own name server; else, as with docker, to the servers asked for or to those of the host that can be
-/// reached from another network namespace.
+/// Whether a container needs a name server of its own: on a network that resolves names, and where the host's servers
+/// are at loopback addresses alone, which mean another place in another network namespace.
+pub fn needs_name_server(endpoints: &[Endpoint], dns: &DnsSpec, host: &str) -> bool {
+    if endpoints.iter().any(|endpoint| endpoint.resolves) {
+        return true;
+    }
+    let servers = name_servers(host);
+    let unreachable = !servers.is_empty() && servers.iter().all(IpAddr::is_loopback);
+    unreachable && dns.servers.is_empty() && !endpoints.is_empty()
+}
+
+/// The content of /etc/resolv.conf, made from the host's own. It leads to the container's own name server where there
+/// is one; else, as with docker, to the servers asked for or to those of the host that can be reached from another
+/// network namespace.
 pub fn render_resolv_conf(endpoints: &[Endpoint], dns: &DnsSpec, host: &str) -> String {
     let resolves = endpoints.iter().any(|endpoint| endpoint.resolves);
-    let servers: Vec<IpAddr> = if resolves {
+    let servers: Vec<IpAddr> = if needs_name_server(endpoints, dns, host) {
         vec![NAME_SERVER.into()]
     } else if !dns.servers.is_empty() {
         dns.servers.clone()
@@ -193,6 +204,14 @@ mod tests {
             render_resolv_conf(&[endpoint(false)], &DnsSpec::default(), HOST),
             "nameserver 192.0.2.1\nsearch lan home\noptions edns0\n"
         );
+        // Where only the host itself can ask, it is asked by way of the container's own name server.
+        let stub = "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch lan\n";
+        assert_eq!(
+            render_resolv_conf(&[endpoint(false)], &DnsSpec::default(), stub),
+            "nameserver 127.0.0.11\nsearch lan\noptions edns0 trust-ad\n"
+        );
+        let asked = DnsSpec { servers: vec!["9.9.9.9".parse().unwrap()], ..DnsSpec::default() };
+        assert!(render_resolv_conf(&[endpoint(false)], &asked, stub).starts_with("nameserver 9.9.9.9\n"));
         // A container on the host's own network reaches all of them.
         assert_eq!(
             render_resolv_conf(&[], &DnsSpec::default(), HOST),

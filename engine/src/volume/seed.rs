@@ -173,6 +173,8 @@ mod tests {
         fs::set_permissions(from.path().join("sub/file"), PermissionsExt::from_mode(0o4711)).unwrap();
         symlink("/etc/passwd", from.path().join("link")).unwrap();
         chown(from.path(), Some(5), Some(6)).unwrap();
+        let note = (from.path().join("sub/file"), into.path().join("sub/file"));
+        rustix::fs::setxattr(&note.0, "user.note", b"kept", XattrFlags::empty()).unwrap();
         let open = |path: &std::path::Path| File::open(path).unwrap();
         assert!(seed(open(from.path()).as_fd(), open(into.path()).as_fd()).unwrap());
         let copied = fs::metadata(into.path().join("sub/file")).unwrap();
@@ -180,6 +182,9 @@ mod tests {
         assert_eq!(copied.ino(), fs::metadata(into.path().join("again")).unwrap().ino());
         assert_eq!(fs::read_link(into.path().join("link")).unwrap().to_str(), Some("/etc/passwd"));
         assert_eq!(fs::metadata(into.path()).unwrap().uid(), 5);
+        let mut value = [0u8; 4];
+        assert_eq!(rustix::fs::getxattr(&note.1, "user.note", &mut value), Ok(4));
+        assert_eq!(&value, b"kept");
     }
 
     #[test]

@@ -23,13 +23,18 @@ use crate::container::state::{Event, Exited, State};
 use crate::container::stdio::Pipe;
 use crate::error::{Error, Kind, Result};
 use crate::network::{self, DnsSockets, Endpoint, InsideLink, Party, Resolver};
-use crate::store;
+use crate::store::{self, Lock};
+use crate::volume::Volumes;
 
 /// What the start of a container gives: its process and what was not as asked.
 type Started = (i32, Vec<String>);
 
 /// The links of a container with a network namespace of its own.
-struct Plugged<'a>(&'a [Endpoint]);
+struct Plugged<'a> {
+    endpoints: &'a [Endpoint],
+    /// Whether it has a name server of its own.
+    resolves: bool,
+}
 
 /// A launched child with what surrounds it.
 struct Launched {
@@ -40,6 +45,8 @@ struct Launched {
     input: Input,
     endpoints: Vec<Endpoint>,
     warnings: Vec<String>,
+    /// Until it is on record that the container runs.
+    turn: Option<Lock>,
 }
 
 // === impl Monitor ===
@@ -129,6 +136,7 @@ impl Monitor {
     fn surround(&self) -> Result<Launched> {
         let endpoints = self.attach_network()?;
         self.write_network_files(&endpoints)?;
+        let turn = Volumes::at(&self.root).turn(self.record.spec.volumes())?;
         let mut plan = LaunchPlan::for_container(&self.root, &self.record)?;
         if let Some(terminal) = &mut plan.process.terminal {
             *terminal = self.size.unwrap_or(*terminal);
@@ -140,7 +148,7 @@ impl Monitor {
         match self.launch(&plan, &cgroup, &endpoints) {
             Ok((child, outputs, input)) => {
                 let warnings = limits.iter().map(ToString::to_string).collect();
-                Ok(Launched { child, plan, cgroup, outputs, input, endpoints, warnings })
+                Ok(Launched { child, plan, cgroup, outputs, input, endpoints, warnings, turn })
             }
             Err(error) => {
                 // The first failure is the one to tell; an empty node that stays is swept later.
@@ -156,7 +164,8 @@ impl Monitor {
         cgroup: &Cgroup,
         endpoints: &[Endpoint],
     ) -> Result<(Child, Outputs, Input)> {
-        let mut plugged = Plugged(endpoints);
+        let resolves = network::needs_name_server(endpoints, &self.record.spec.dns, &host_resolv_conf());
+        let mut plugged = Plugged { endpoints, resolves };
         let mut none = NoLinks;
         let links: &mut dyn Links = match &self.record.spec.network {
             NetworkMode::Bridge(_) | NetworkMode::None => &mut plugged,
@@ -188,7 +197,7 @@ impl Monitor {
 
     /// The container runs: from now on it is watched over.
     fn watch_over(&mut self, launched: Launched) -> Result<Started> {
-        let Launched { mut child, plan, cgroup, outputs, input, endpoints, mut warnings } = launched;
+        let Launched { mut child, plan, cgroup, outputs, input, endpoints, mut warnings, turn } = launched;
         warnings.append(&mut child.warnings);
         let pid = child.pid.as_raw_nonzero().get();
         let resolver = self.resolver(std::mem::take(&mut child.sockets), &endpoints, &mut warnings);
@@ -203,6 +212,7 @@ impl Monitor {
             .on(Event::Started { pid, at, health })
             .map_err(|error| Error::conflict(error.to_string()))?;
         self.record_state();
+        drop(turn);
         for endpoint in &endpoints {
             self.networks.announce_endpoint(endpoint, &self.id, "connect");
         }
@@ -261,7 +271,7 @@ impl Monitor {
             return Ok(());
         }
         let hostname = self.record.hostname();
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host = host_resolv_conf();
         let directory = self.root.container(&self.id);
         for (name, text) in [
             ("hosts", network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &spec.dns)),
@@ -279,6 +289,11 @@ impl Monitor {
     pub(super) fn release_network(&self) {
         let _ = self.networks.release(&self.id);
     }
+}
+
+/// A host without this file has no name servers to tell of.
+pub(super) fn host_resolv_conf() -> String {
+    fs::read_to_string(network::HOST_RESOLV_CONF).unwrap_or_default()
 }
 
 /// Programs inside read these files, whoever they run as.
@@ -304,10 +319,10 @@ fn exit_code(error: &Error) -> i32 {
 
 impl Links for Plugged<'_> {
     fn outside(&mut self, pid: Pid) -> Result<Vec<u8>> {
-        if self.0.is_empty() {
+        if self.endpoints.is_empty() {
             return Ok(Vec::new());
         }
-        let links = network::plug(self.0, pid)?;
+        let links = network::plug(self.endpoints, pid)?;
         serde_json::to_vec(&links).map_err(|error| Error::failed("describe the links", error))
     }
 
@@ -318,7 +333,7 @@ impl Links for Plugged<'_> {
             serde_json::from_slice(message).map_err(|error| Error::failed("understand the links", error))?
         };
         network::configure_inside(&links)?;
-        if self.0.iter().any(|endpoint| endpoint.resolves) {
+        if self.resolves {
             return Ok(network::open_dns_sockets()?.into_descriptors());
         }
         Ok(Vec::new())

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::container::monitor::launch::host_resolv_conf;
 use crate::container::monitor::{Monitor, Phase};
 use crate::container::record::ContainerRecord;
 use crate::container::spec::{AttachError, ContainerSpec, NetworkAttachment};
@@ -61,6 +62,8 @@ impl Monitor {
             let _ = self.unplug(&endpoint, &before);
             let _ = self.networks.disconnect(&endpoint.network, &self.id);
             let _ = self.networks.publish(&self.id, &spec.ports, &before);
+        } else {
+            self.networks.announce_endpoint(&endpoint, &self.id, "connect");
         }
         attached
     }
@@ -75,6 +78,7 @@ impl Monitor {
         self.networks.publish(&self.id, &spec.ports, &after)?;
         self.unplug(endpoint, &after)?;
         self.networks.disconnect(&network.id, &self.id)?;
+        self.networks.announce_endpoint(endpoint, &self.id, "disconnect");
         self.rewrite_network_files(spec, &before, &after)
     }
 
@@ -86,7 +90,8 @@ impl Monitor {
         network::plug(std::slice::from_ref(endpoint), pid)?;
         let mut links = inside_links(all);
         links.retain(|link| link.interface == endpoint.interface);
-        let needs_resolver = endpoint.resolves && !run.has_resolver();
+        let dns = &self.record.spec.dns;
+        let needs_resolver = !run.has_resolver() && network::needs_name_server(all, dns, &host_resolv_conf());
         let sockets = visit(run.pidfd(), || {
             configure_inside(&links)?;
             needs_resolver.then(open_dns_sockets).transpose()
@@ -114,7 +119,7 @@ impl Monitor {
         let hosts = |endpoints: &[Endpoint]| {
             network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &spec.dns)
         };
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host = host_resolv_conf();
         let resolver = |endpoints: &[Endpoint]| network::render_resolv_conf(endpoints, &spec.dns, &host);
         let directory = self.root.container(&self.id);
         let failed = |name: &str| {

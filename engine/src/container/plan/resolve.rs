@@ -18,9 +18,9 @@ use crate::container::spec::{
     ContainerSpec, Device, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
 };
 use crate::container::state::State;
-use crate::id::ContainerId;
+use crate::id::{ContainerId, VolumeName};
 use crate::paths::Root;
-use crate::volume::Volumes;
+use crate::volume::{Backing, Volumes};
 
 /// Docker's list of what is hidden; the thermal throttle of each processor is added where there is one.
 const MASKED: [&str; 12] = [
@@ -200,6 +200,7 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
             path,
             propagation: Propagation::Rprivate,
             recursive: false,
+            subpath: None,
             seed: false,
         },
         read_only: false,
@@ -213,6 +214,7 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
             path: path.clone(),
             propagation: *propagation,
             recursive: *recursive,
+            subpath: None,
             seed: false,
         },
         MountSource::Volume { name: None, .. } => {
@@ -225,12 +227,25 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
             let volume = Volumes::at(root)
                 .get(name.as_str())
                 .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
-            let path = match subpath {
-                Some(subpath) => inside(&volume.mountpoint, subpath)?,
-                None => volume.mountpoint,
-            };
             let seed = !no_copy && subpath.is_none();
-            ResolvedSource::Bind { path, propagation: Propagation::Rprivate, recursive: false, seed }
+            match (volume.backing(), subpath) {
+                (Backing::FileSystem(_), Some(_)) => {
+                    return Err(LaunchError::Invalid(format!(
+                        "a path inside the volume {name} cannot be mounted: the volume is a file system of its own"
+                    )));
+                }
+                (Backing::FileSystem(system), None) => {
+                    let shown = if system.is_memory() { shown_by(root, name)? } else { None };
+                    ResolvedSource::FileSystem { system, shown, seed }
+                }
+                (Backing::Own | Backing::Directory(_), subpath) => ResolvedSource::Bind {
+                    path: volume.mountpoint,
+                    propagation: Propagation::Rprivate,
+                    recursive: false,
+                    subpath: subpath.clone(),
+                    seed,
+                },
+            }
         }
         MountSource::Tmpfs { size, mode, options } => tmpfs(size.map(|size| size.0), *mode, options)?,
         MountSource::Content { file, mode, uid, gid } => {
@@ -240,16 +255,24 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
     Ok(ResolvedMount { target: mount.target.clone(), source, read_only: mount.read_only })
 }
 
-/// A path inside a volume, which must be there and must not lead out of it.
-fn inside(volume: &Path, subpath: &Path) -> Result<PathBuf, LaunchError> {
-    let shown = subpath.display();
-    let real = fs::canonicalize(volume.join(subpath)).at("find the volume's", &shown)?;
-    let volume = fs::canonicalize(volume).at("find", volume.display())?;
-    if real.starts_with(&volume) {
-        Ok(real)
-    } else {
-        Err(LaunchError::Invalid(format!("the subpath {shown} leads out of its volume")))
+/// A running container that mounts this volume whole: its process 1, and where.
+fn shown_by(root: &Root, volume: &VolumeName) -> Result<Option<(i32, PathBuf)>, LaunchError> {
+    let directory = root.containers();
+    for entry in fs::read_dir(&directory).at("list", directory.display())?.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<ContainerId>().ok()) else { continue };
+        // One that is being made or removed shows nothing.
+        let (Ok(Some(record)), Ok(Some(State::Running(running)))) =
+            (ContainerRecord::read(root, &id), State::read(root, &id))
+        else {
+            continue;
+        };
+        let shows = |mount: &&MountSpec| matches!(&mount.source, MountSource::Volume { name: Some(name), subpath: None, .. } if name == volume);
+        if let Some(mount) = record.spec.mounts.iter().find(shows) {
+            return Ok(Some((running.pid, mount.target.clone())));
+        }
     }
+    Ok(None)
 }
 
 /// Docker's defaults for a tmpfs: nothing on it is executed, has privileges or is a device, unless asked.

@@ -1,14 +1,13 @@
 //! The root of a container at rest: its layers and what is bound into it, for whoever reads and writes its files.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use rustix::io::Errno;
 
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::plan::{ResolvedSource, RootfsPlan};
 use crate::container::record::ContainerRecord;
-use crate::container::rootfs::{Rootfs, attach_requested, mount};
+use crate::container::rootfs::{Rootfs, attach_requested, cannot_bind, clone_bound, mount, mount_system};
 use crate::paths::Root;
 
 /// Turns this process's root into the container's, in the mount namespace it is in, which must be its own. With
@@ -32,13 +31,17 @@ pub(crate) fn enter_at_rest(root: &Root, record: &ContainerRecord, bare: bool) -
 
 /// What the plan binds. A source that is gone leaves its place empty, which a start would refuse.
 fn sources(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
-    let clone = |path: &Path, recursive| match mount::clone_path(path, recursive) {
-        Err(Errno::NOENT) => Ok(None),
-        other => other.map(Some).at("bind", path.display()),
-    };
     let bound = plan.mounts.iter().map(|mount| match &mount.source {
-        ResolvedSource::Bind { path, recursive, .. } => clone(path, *recursive),
-        ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => Ok(None),
+        ResolvedSource::Bind { path, recursive, subpath, .. } => {
+            match clone_bound(path, subpath.as_deref(), *recursive) {
+                Err(Errno::NOENT) => Ok(None),
+                other => other.map(Some).map_err(|error| cannot_bind(path, subpath.as_deref(), error)),
+            }
+        }
+        ResolvedSource::FileSystem { system, .. } if !system.is_memory() => mount_system(system).map(Some),
+        ResolvedSource::FileSystem { .. } | ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => {
+            Ok(None)
+        }
     });
     bound.collect()
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::id::{ContainerId, NetworkId};
 use crate::network::attachment::{names_in, read_members};
+use crate::network::cidr::Cidr;
 use crate::network::endpoint::Endpoint;
 
 /// A file system notes changes with the clock's tick; a directory that changed within this time before it was read
@@ -27,6 +28,10 @@ pub(super) struct Names {
 struct Seen {
     changed: SystemTime,
     settled: bool,
+    /// The number of the container's own link there.
+    link: Option<u32>,
+    /// Whether the container gets outside by way of it.
+    leads_outside: bool,
     members: Vec<Endpoint>,
 }
 
@@ -53,13 +58,11 @@ impl Names {
     pub(super) fn addresses(&mut self, name: &str, ipv4: bool, ipv6: bool) -> Found<IpAddr> {
         self.turn = self.turn.wrapping_add(1);
         let turn = self.turn;
-        let networks = self.refresh();
         let mut outside = false;
-        for network in &networks {
-            let Some(seen) = self.seen.get(network) else { continue };
-            outside |= seen.leads_outside(&self.container);
+        for seen in self.refresh() {
+            outside |= seen.leads_outside;
             let mut named: Vec<&Endpoint> =
-                seen.members.iter().filter(|member| answers_to(member, name)).collect();
+                seen.known_members().filter(|member| answers_to(member, name)).collect();
             if named.is_empty() {
                 continue;
             }
@@ -79,25 +82,24 @@ impl Names {
 
     /// The name of an address.
     pub(super) fn names(&mut self, address: IpAddr) -> Found<String> {
-        let networks = self.refresh();
         let mut outside = false;
-        for network in &networks {
-            let Some(seen) = self.seen.get(network) else { continue };
-            outside |= seen.leads_outside(&self.container);
-            let member = seen
-                .members
-                .iter()
-                .find(|member| member.addresses.iter().any(|entry| entry.address == address));
-            if let Some(member) = member {
+        for seen in self.refresh() {
+            outside |= seen.leads_outside;
+            let has = |member: &&Endpoint| member.addresses.iter().any(|entry| entry.address == address);
+            if let Some(member) = seen.known_members().find(has) {
                 return Found::Here(vec![format!("{}.{}", member.party.name, member.network_name)]);
+            }
+            // Nobody outside knows who has an address of this network, nor need they know who is asked for.
+            if seen.known_members().any(|member| shares_subnet(member, address)) {
+                return Found::Nowhere;
             }
         }
         if outside { Found::AskOutside } else { Found::Nowhere }
     }
 
     /// The networks the container is in now, in the order of its links, with their members known.
-    fn refresh(&mut self) -> Vec<NetworkId> {
-        let mut own: Vec<(String, NetworkId)> = Vec::new();
+    fn refresh(&mut self) -> Vec<&Seen> {
+        let mut own: Vec<(u32, NetworkId)> = Vec::new();
         for id in names_in(&self.runs).unwrap_or_default().iter().filter_map(|name| name.parse().ok()) {
             let directory = self.runs.join(AsRef::<Path>::as_ref(NetworkId::as_str(&id)));
             if !directory.join(self.container.as_str()).exists() {
@@ -105,33 +107,38 @@ impl Names {
                 continue;
             }
             let seen = self.seen.remove(&id).filter(|seen| !seen.is_stale(&directory));
-            let Some(seen) = seen.or_else(|| Seen::read(&directory)) else { continue };
-            let link = seen.members.iter().find(|member| member.party.container == self.container);
-            if let Some(link) = link.filter(|link| link.resolves) {
-                own.push((link.interface.clone(), id.clone()));
-            }
+            let Some(seen) = seen.or_else(|| Seen::read(&directory, &self.container)) else { continue };
+            own.extend(seen.link.map(|number| (number, id.clone())));
             self.seen.insert(id, seen);
         }
         own.sort();
-        own.into_iter().map(|(_, id)| id).collect()
+        own.iter().filter_map(|(_, id)| self.seen.get(id)).collect()
     }
 }
 
 impl Seen {
-    fn read(directory: &Path) -> Option<Self> {
+    fn read(directory: &Path, container: &ContainerId) -> Option<Self> {
         let changed = changed(directory)?;
         let members = read_members(directory).ok()?;
         let settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK);
-        Some(Self { changed, settled, members })
+        let own = members.iter().find(|member| member.party.container == *container);
+        let (link, leads_outside) = (own.map(Endpoint::number), own.is_some_and(|own| !own.internal));
+        Some(Self { changed, settled, link, leads_outside, members })
     }
 
     fn is_stale(&self, directory: &Path) -> bool {
         !self.settled || changed(directory) != Some(self.changed)
     }
 
-    fn leads_outside(&self, container: &ContainerId) -> bool {
-        self.members.iter().any(|member| member.party.container == *container && !member.internal)
+    /// Its members, if it is a network on which names are resolved.
+    fn known_members(&self) -> impl Iterator<Item = &Endpoint> {
+        self.members.iter().filter(|member| member.resolves)
     }
+}
+
+fn shares_subnet(member: &Endpoint, address: IpAddr) -> bool {
+    let mut subnets = member.addresses.iter().filter_map(|entry| Cidr::around(entry.address, entry.prefix));
+    subnets.any(|subnet| subnet.contains(address))
 }
 
 fn changed(directory: &Path) -> Option<SystemTime> {

@@ -1,0 +1,209 @@
+//! Published ports.
+
+use crate::host::*;
+use engine::container::spec::{PortBinding, Protocol};
+use engine::network::NetworkSpec;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+#[test]
+fn a_published_port_is_reached_from_everywhere_it_should_be() {
+    for bridge_filter in ["0", "1"] {
+        on_a_host(|host| {
+            let _ = std::fs::write("/proc/sys/net/bridge/bridge-nf-call-iptables", bridge_filter);
+            let neighbour = host.neighbour();
+            host.network("back");
+            host.network("other");
+            let web = host.guest("web", &[on("back")]);
+            let peer = host.guest("peer", &[on("back")]);
+            let stranger = host.guest("stranger", &[on("other")]);
+            web.place.serve_tcp("0.0.0.0:80", "web");
+            web.place.serve_udp("0.0.0.0:53", "dns");
+            let ports = [port(None, 8080, 80, Protocol::Tcp), port(None, 5353, 53, Protocol::Udp)];
+            assert_eq!(host.publish(&web, &ports).unwrap(), ["0.0.0.0:8080->80/tcp", "0.0.0.0:5353->53/udp"]);
+            // From another machine, with its own address.
+            assert_eq!(neighbour.call("198.51.100.1:8080").as_deref(), Some("web 198.51.100.9"));
+            let answer = neighbour.enter(|| call_udp("198.51.100.1:5353"));
+            assert_eq!(answer.as_deref(), Some("dns 198.51.100.9"));
+            // From the host, by its own address and by the loopback one.
+            assert!(call("198.51.100.1:8080").is_some(), "own address");
+            assert!(call("127.0.0.1:8080").is_some(), "loopback");
+            assert!(call_udp("127.0.0.1:5353").is_some(), "loopback udp");
+            // From containers: a member, itself, and one of another network.
+            assert!(peer.call("198.51.100.1:8080").is_some(), "member, filter {bridge_filter}");
+            assert!(web.call("198.51.100.1:8080").is_some(), "itself, filter {bridge_filter}");
+            assert!(stranger.call("198.51.100.1:8080").is_some(), "other network");
+            assert!(peer.place.enter(|| call_udp("198.51.100.1:5353")).is_some(), "member udp");
+            // Nothing else is.
+            neighbour.enter(|| ip(&format!("route add {} via 198.51.100.1", web.ip())));
+            assert!(neighbour.misses(&web.at(80)), "the container's own address from outside");
+            assert!(stranger.misses(&web.at(80)), "the container's own address from another network");
+            assert!(neighbour.misses("198.51.100.1:80"));
+        });
+    }
+}
+
+#[test]
+fn a_port_published_on_loopback_stays_there() {
+    on_a_host(|host| {
+        let neighbour = host.neighbour();
+        host.network("back");
+        let web = host.guest("web", &[on("back")]);
+        let peer = host.guest("peer", &[on("back")]);
+        web.place.serve_tcp("0.0.0.0:80", "web");
+        host.publish(&web, &[port(Some("127.0.0.1"), 8080, 80, Protocol::Tcp)]).unwrap();
+        assert!(call("127.0.0.1:8080").is_some());
+        assert!(neighbour.misses("198.51.100.1:8080"));
+        let reach_for_loopback = |link: &str, gateway: &str| {
+            std::fs::write(format!("/proc/sys/net/ipv4/conf/{link}/route_localnet"), "1").unwrap();
+            ip("addr del 127.0.0.1/8 dev lo");
+            ip(&format!("route add 127.0.0.1 via {gateway}"));
+        };
+        neighbour.enter(|| reach_for_loopback("wire0", "198.51.100.1"));
+        assert!(neighbour.misses("127.0.0.1:8080"));
+        // Nor do containers reach what the host keeps to itself.
+        let listener = TcpListener::bind("127.0.0.1:9000").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let gateway = peer.endpoints[0].addresses[0].gateway.unwrap().to_string();
+        peer.place.enter(|| reach_for_loopback("eth0", &gateway));
+        for target in ["127.0.0.1:9000", "127.0.0.1:8080"] {
+            assert!(peer.misses(target), "{target}");
+        }
+        assert!(listener.accept().is_err());
+    });
+}
+
+#[test]
+fn a_taken_port_names_who_has_it() {
+    on_a_host(|host| {
+        host.network("back");
+        let web = host.guest("web", &[on("back")]);
+        let late = host.guest("late", &[on("back")]);
+        let tcp = |host_ip, host_port| port(host_ip, host_port, 80, Protocol::Tcp);
+        host.publish(&web, &[tcp(None, 8080)]).unwrap();
+        let refused = |binding| host.publish(&late, &[binding]).unwrap_err();
+        assert_eq!(refused(tcp(None, 8080)), "port 0.0.0.0:8080/tcp is in use by container web");
+        assert_eq!(
+            refused(tcp(Some("127.0.0.1"), 8080)),
+            "port 127.0.0.1:8080/tcp is in use by container web"
+        );
+        assert_eq!(
+            refused(tcp(Some("203.0.113.77"), 81)),
+            "port 203.0.113.77:81/tcp cannot be published: 203.0.113.77 is no address of this host"
+        );
+        let _server = TcpListener::bind("127.0.0.1:9000").unwrap();
+        let text = refused(tcp(None, 9000));
+        let pid = std::process::id();
+        let expected = format!("port 0.0.0.0:9000/tcp is in use by another program (pid {pid} ");
+        assert!(text.starts_with(&expected), "{text}");
+        // The other protocol, and the other address, are other ports.
+        let others = [tcp(Some("127.0.0.2"), 9000), port(None, 8080, 80, Protocol::Udp)];
+        host.publish(&late, &others).unwrap();
+        // An engine of another root is asked as well.
+        let other = Host::new();
+        other.network("back");
+        let foreign = other.guest("foreign", &[on("back")]);
+        assert_eq!(
+            other.publish(&foreign, &[tcp(None, 8080)]).unwrap_err(),
+            format!("port 0.0.0.0:8080/tcp is in use by container web of the engine {}", host.root.tag())
+        );
+        // All or nothing: the free one of the two was not taken.
+        assert!(host.publish(&late, &[tcp(None, 8181), tcp(None, 8080)]).is_err());
+        host.publish(&web, &[tcp(None, 8080), tcp(None, 8181)]).unwrap();
+        // A range gives the first free one; no port at all gives any.
+        let range = PortBinding { host_port: Some((8080, 8090)), ..tcp(None, 0) };
+        let ports = host.publish(&late, &[range, port(None, 0, 81, Protocol::Tcp)]).unwrap();
+        assert_eq!(ports[0], "0.0.0.0:8081->80/tcp");
+        assert!(ports[1].ends_with("->81/tcp"));
+        // And a port that was let go is free.
+        host.networks.release(&web.id).unwrap();
+        host.networks.release(&web.id).unwrap();
+        other.publish(&foreign, &[tcp(None, 8080)]).unwrap();
+    });
+}
+
+#[test]
+fn ports_move_to_another_container_at_once() {
+    on_a_host(|host| {
+        host.network("back");
+        let old = host.guest("web-1", &[on("back")]);
+        let new = host.guest("web-2", &[on("back")]);
+        new.place.serve_tcp("0.0.0.0:80", "new");
+        new.place.serve_udp("0.0.0.0:53", "new");
+        old.place.serve_udp("0.0.0.0:53", "old");
+        let listener = old.place.enter(|| TcpListener::bind("0.0.0.0:80").unwrap());
+        let ports = [port(None, 8080, 80, Protocol::Tcp), port(None, 5353, 53, Protocol::Udp)];
+        host.publish(&old, &ports).unwrap();
+        // A connection that is open stays with the old container.
+        let mut client = TcpStream::connect("127.0.0.1:8080").unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        assert!(call_udp("127.0.0.1:5353").unwrap().starts_with("old"));
+        let moved = host.networks.move_ports(&old.id, &new.id).unwrap();
+        assert_eq!(moved.len(), 2);
+        assert!(call("127.0.0.1:8080").unwrap().starts_with("new"));
+        assert!(call_udp("127.0.0.1:5353").unwrap().starts_with("new"));
+        server.write_all(b"still here").unwrap();
+        let mut buffer = [0; 10];
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.read_exact(&mut buffer).unwrap();
+        assert_eq!(&buffer, b"still here");
+        assert_eq!(host.networks.published(&old.id).unwrap(), []);
+        assert_eq!(host.networks.published(&new.id).unwrap(), moved);
+        host.networks.release(&old.id).unwrap();
+        assert!(call("127.0.0.1:8080").unwrap().starts_with("new"));
+    });
+}
+
+#[test]
+fn a_port_that_may_be_any_one_stays_when_its_way_changes() {
+    on_a_host(|host| {
+        host.network("back");
+        host.network("front");
+        let mut web = host.guest("web", &[on("back"), on("front")]);
+        let any = [port(None, 0, 80, Protocol::Tcp), port(None, 0, 80, Protocol::Udp)];
+        let before = host.publish(&web, &any).unwrap();
+        web.endpoints.remove(0);
+        assert_eq!(host.publish(&web, &any).unwrap(), before);
+        web.place.serve_tcp("0.0.0.0:80", "web");
+        let at = host.networks.published(&web.id).unwrap()[0].host_port;
+        assert!(call(&format!("127.0.0.1:{at}")).is_some());
+        web.endpoints.clear();
+        assert_eq!(host.publish(&web, &any).unwrap(), [""; 0]);
+        assert_eq!(host.networks.published(&web.id).unwrap(), []);
+        assert!(is_silent(&format!("127.0.0.1:{at}")));
+    });
+}
+
+#[test]
+fn a_network_says_where_ports_without_an_address_are_published() {
+    on_a_host(|host| {
+        let neighbour = host.neighbour();
+        let mut spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("private".parse().unwrap()) };
+        let key = "com.docker.network.bridge.host_binding_ipv4".to_owned();
+        spec.options.insert(key, "127.0.0.1".to_owned());
+        host.networks.create(spec).unwrap();
+        let web = host.guest("web", &[on("private")]);
+        web.place.serve_tcp("0.0.0.0:80", "web");
+        let ports = [port(None, 8080, 80, Protocol::Tcp), port(Some("0.0.0.0"), 8081, 80, Protocol::Tcp)];
+        let published = host.publish(&web, &ports).unwrap();
+        assert_eq!(published, ["127.0.0.1:8080->80/tcp", "0.0.0.0:8081->80/tcp"]);
+        assert!(neighbour.misses("198.51.100.1:8080"));
+        assert!(neighbour.call("198.51.100.1:8081").is_some());
+        assert!(call("127.0.0.1:8080").is_some());
+    });
+}
+
+#[test]
+fn sctp_is_led_like_the_others() {
+    on_a_host(|host| {
+        host.network("back");
+        let web = host.guest("web", &[on("back")]);
+        let published = host.publish(&web, &[port(None, 8080, 80, Protocol::Sctp)]).unwrap();
+        assert_eq!(published, ["0.0.0.0:8080->80/sctp"]);
+        let rules = run("nft", "list ruleset");
+        assert!(
+            rules.contains(&format!("sctp . 8080 comment \"{} web\" : {}", web.id.short(), web.ip())),
+            "{rules}"
+        );
+    });
+}
