@@ -11,6 +11,7 @@ mod exec;
 mod fault;
 mod image;
 mod kill;
+mod lesson;
 mod limits;
 mod list;
 mod logs;
