@@ -280,19 +280,21 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Start(args) => start(engine, &args),
         Verb::Stop(args) => {
             let options = args.options();
-            each(&args.containers, |name| engine.stop(&engine.find_id(name)?, &options))
+            each_at_once(&args.containers, |name| engine.stop(&engine.find_id(name)?, &options))
         }
         Verb::Restart(args) => {
             let options = args.options();
             each(&args.containers, |name| engine.restart(&engine.find_id(name)?, &options))
         }
-        Verb::Kill(args) => each(&args.containers, |name| engine.kill(&engine.find_id(name)?, args.signal)),
-        Verb::Pause(names) => each(&names, |name| engine.pause(&engine.find_id(name)?)),
-        Verb::Unpause(names) => each(&names, |name| engine.unpause(&engine.find_id(name)?)),
+        Verb::Kill(args) => {
+            each_at_once(&args.containers, |name| engine.kill(&engine.find_id(name)?, args.signal))
+        }
+        Verb::Pause(names) => each_at_once(&names, |name| engine.pause(&engine.find_id(name)?)),
+        Verb::Unpause(names) => each_at_once(&names, |name| engine.unpause(&engine.find_id(name)?)),
         Verb::Wait(names) => wait(engine, &names),
         Verb::Rm(args) => {
             let options = RemoveOptions { force: args.force, volumes: args.volumes };
-            each(&args.containers, |name| engine.remove(&engine.find_id(name)?, &options))
+            each_at_once(&args.containers, |name| engine.remove(&engine.find_id(name)?, &options))
         }
         Verb::Rename { container, name } => engine.rename(&engine.find_id(&container)?, &name).map(|()| 0),
         Verb::Attach(args) => attach(engine, &args),
@@ -321,6 +323,27 @@ fn each(names: &Names, verb: impl Fn(&str) -> Result<()>) -> Result<u8> {
         }
     }
     Ok(code)
+}
+
+/// Does something to all at once, so that the slowest one alone is waited for; names them in their order.
+fn each_at_once(names: &Names, verb: impl Fn(&str) -> Result<()> + Sync) -> Result<u8> {
+    let verb = &verb;
+    std::thread::scope(|scope| {
+        let begun: Vec<_> = names.names.iter().map(|name| (name, scope.spawn(move || verb(name)))).collect();
+        let mut code = 0;
+        for (name, thread) in begun {
+            let outcome =
+                thread.join().unwrap_or_else(|_| Err(Error::failed("do it", "its thread panicked")));
+            match outcome {
+                Ok(()) => output::line(name),
+                Err(error) => {
+                    output::failure(&error);
+                    code = 1;
+                }
+            }
+        }
+        Ok(code)
+    })
 }
 
 fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {

@@ -188,6 +188,26 @@ fn kernel_parameters_and_limits_of_its_own() {
 }
 
 #[test]
+fn several_are_stopped_at_once() {
+    let world = World::new();
+    // Each ends only when both were asked to.
+    let script = "trap 'touch /both/$HOSTNAME; until [ -e /both/one ] && [ -e /both/two ]; do usleep 1000; done; exit 0' TERM; \
+        echo ready; while :; do usleep 1000; done";
+    for name in ["one", "two"] {
+        world.background(&format!("--network none --name {name} -h {name} -v both:/both"), script);
+        world.await_log(name, "ready");
+    }
+    world
+        .rengine(["stop", "-t", "60", "one", "nosuch", "two"])
+        .exits(1)
+        .prints("one\ntwo\n")
+        .complains("nosuch");
+    assert_eq!(world.inspect("one", "{{.State.ExitCode}}"), "0");
+    assert_eq!(world.inspect("two", "{{.State.ExitCode}}"), "0");
+    world.rengine(["rm", "one", "two"]).succeeds().prints("one\ntwo\n");
+}
+
+#[test]
 fn top_and_ps_show_what_runs() {
     let world = World::new();
     world.background("--network none --name it", "sleep 1000");
