@@ -78,6 +78,7 @@ pub fn request(
     };
     request.run = run_options(build, &wrong)?;
     request.secrets = secrets(project, build, &wrong)?;
+    request.ssh = agents(project, build, &wrong)?;
     Ok(request)
 }
 
@@ -169,6 +170,21 @@ fn run_options(build: &Build, wrong: &dyn Fn(&str, String) -> Error) -> Result<R
         ulimits: ulimits.collect(),
         ..RunOptions::default()
     })
+}
+
+/// The SSH agents that `ssh` names: its sockets, or the caller's own agent for an id alone.
+fn agents(
+    project: &Project,
+    build: &Build,
+    wrong: &dyn Fn(&str, String) -> Error,
+) -> Result<BTreeMap<String, PathBuf>> {
+    let agent = |(id, socket): (&String, &String)| {
+        let own = || project.environment.get("SSH_AUTH_SOCK").cloned();
+        let socket = Some(socket.clone()).filter(|socket| !socket.is_empty()).or_else(own);
+        let socket = socket.ok_or_else(|| wrong("ssh", format!("{id}: SSH_AUTH_SOCK is not set")))?;
+        Ok((id.clone(), project.working_dir.join(socket)))
+    };
+    build.ssh.iter().map(agent).collect()
 }
 
 fn secrets(project: &Project, build: &Build, wrong: &dyn Fn(&str, String) -> Error) -> Result<Vec<Secret>> {

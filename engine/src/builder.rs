@@ -37,6 +37,7 @@ mod explain;
 mod export;
 mod fault;
 mod files;
+mod foreign;
 mod garbage;
 mod glob;
 mod graph;
@@ -349,6 +350,15 @@ pub fn targets(request: &BuildRequest) -> crate::Result<Vec<(String, bool)>> {
     Ok(dockerfile.stages.iter().enumerate().map(|(at, stage)| (name(at, stage), at == last)).collect())
 }
 
+/// Fetches a file into the build cache, and says where it is there.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn download(root: &Root, address: &str) -> crate::Result<PathBuf> {
+    let fetched = remote::fetch(&root.build_cache(), address, None, None)?;
+    Ok(fetched.directory.join(fetched.name))
+}
+
 /// What a Dockerfile is read for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Purpose {
@@ -529,13 +539,21 @@ fn find_image(
 ) -> Result<Image, Trouble> {
     let found = |images: &Images| images.find(&reference.to_string()).map_err(crate::Error::from);
     let work = build.reporter.start(format!("[internal] load metadata for {}", reference.canonical()));
+    let fits = |image: &Image| platform.is_none_or(|wanted| wanted.rank(&image.platform()).is_some());
     let look = || -> crate::Result<Image> {
+        let here = found(&build.images)?;
         if !build.request.pull
-            && let Some(image) = found(&build.images)?
+            && let Some(image) = here.as_ref().filter(|image| fits(image))
         {
-            return Ok(image);
+            return Ok(image.clone());
         }
-        build.runner.pull(reference, platform, &mut |line| work.note(line))?;
+        let pulled = build.runner.pull(reference, platform, &mut |line| work.note(line));
+        pulled.map_err(|error| match here.filter(|image| !fits(image)) {
+            Some(other) => {
+                error.with_hint(format!("the {reference} that is here is for {}", other.platform()))
+            }
+            None => error,
+        })?;
         found(&build.images)?.ok_or_else(|| crate::Error::not_found(format!("image {reference} not found")))
     };
     match look() {

@@ -83,6 +83,9 @@ enum Command {
     /// Networks
     #[command(subcommand)]
     Network(network::Verb),
+    /// Manifests at registries
+    #[command(subcommand)]
+    Manifest(image::ManifestVerb),
     /// Volumes
     #[command(subcommand)]
     Volume(volume::Verb),
@@ -247,6 +250,7 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::ContainerGroup(ContainerCommand::Inspect(args)) => inspect::containers(engine, &args),
         Command::ImageGroup(ImageCommand::Inspect(args)) => inspect::images(engine, &args),
         Command::Network(verb) => network::run(engine, verb),
+        Command::Manifest(verb) => image::manifest(engine, &verb),
         Command::Volume(verb) => volume::run(engine, verb),
         Command::Builder(BuilderCommand::Build(args)) => build::run(engine, &args),
         Command::Builder(BuilderCommand::Prune(args)) => cache::prune(engine, &args),

@@ -329,15 +329,23 @@ impl Images {
         Ok(removed)
     }
 
-    /// Removes images without a name (`all`: every one) that no container uses, then layers and blobs that nobody
-    /// names. Returns what went and the bytes won.
-    pub fn prune(&self, all: bool, in_use: &Users) -> Result<(Vec<Removed>, u64), ImageError> {
+    /// Removes images without a name (`all`: every one) that no container uses, of those that `which` wants gone, then
+    /// layers and blobs that nobody names. Returns what went and the bytes won.
+    pub fn prune(
+        &self,
+        all: bool,
+        in_use: &Users,
+        which: &dyn Fn(&Image) -> bool,
+    ) -> Result<(Vec<Removed>, u64), ImageError> {
+        let wanted: BTreeSet<ImageId> =
+            self.list()?.into_iter().filter(which).map(|image| image.id).collect();
         let _lock = self.lock()?;
         let mut names = self.names()?;
         let mut removed = Vec::new();
         for record in self.records()? {
             let going = [names.tags_of(&record.id), names.digests_of(&record.id)].concat();
-            if in_use.contains_key(&record.id) || !(all || going.is_empty()) {
+            let is_free = (all || going.is_empty()) && wanted.contains(&record.id);
+            if in_use.contains_key(&record.id) || !is_free {
                 continue;
             }
             going.iter().for_each(|reference| names.remove(reference));

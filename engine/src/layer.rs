@@ -15,6 +15,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) mod gzip;
 pub(crate) mod members;
 pub(crate) mod pack;
 pub(crate) mod stream;
@@ -437,7 +438,14 @@ impl Compression {
             Self::None => "application/vnd.oci.image.layer.v1.tar",
             Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
             Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+            Self::Xz => "application/vnd.oci.image.layer.v1.tar+xz",
+            Self::Bzip2 => "application/vnd.oci.image.layer.v1.tar+bzip2",
         }
+    }
+
+    /// Whether others know layers that are compressed so (image-spec, layer.md).
+    pub fn is_portable(self) -> bool {
+        matches!(self, Self::None | Self::Gzip | Self::Zstd)
     }
 }
 

@@ -158,7 +158,7 @@ fn a_killed_import_leaves_nothing_visible_and_the_next_collection_finds_its_rest
     assert!(left() > 0);
     assert!(world.images.list().unwrap().is_empty());
     assert!(!world.path("state/layers").read_dir().unwrap().any(|entry| entry.unwrap().path().is_dir()));
-    world.images.prune(false, &Users::new()).unwrap();
+    world.images.prune(false, &Users::new(), &|_| true).unwrap();
     assert_eq!(left(), 0);
 }
 
@@ -270,7 +270,7 @@ fn a_forged_archive_is_refused_and_leaves_no_image() {
         let message = engine::error::chain(&engine::Error::from(error));
         assert!(other.images.list().unwrap().is_empty());
         assert!(message.contains(what), "{message}");
-        other.images.prune(true, &Users::new()).unwrap();
+        other.images.prune(true, &Users::new(), &|_| true).unwrap();
         let left = fs::read_dir(other.path("state/content/blobs/sha256")).map_or(0, Iterator::count);
         assert_eq!(left, 0, "blobs stayed");
     };

@@ -530,3 +530,114 @@ fn a_registry_that_lies_leaves_nothing_behind() {
         assert_eq!(fs::read_dir(world.path("state/tmp")).map_or(0, Iterator::count), 0);
     }
 }
+
+/// What a proxy saw, and did.
+#[derive(Default)]
+struct Broken {
+    uploads: u32,
+    is_done: bool,
+}
+
+/// Something between a client and a registry that breaks one large blob on its way.
+fn breaking_proxy(registry: &str) -> (String, Arc<Mutex<Broken>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let registry = registry.to_owned();
+    let broken = Arc::new(Mutex::new(Broken::default()));
+    let shared = broken.clone();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.unwrap();
+            let server = TcpStream::connect(&registry).unwrap();
+            let (mut from_server, mut to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || {
+                let _ = std::io::copy(&mut from_server, &mut to_client);
+                let _ = to_client.shutdown(std::net::Shutdown::Both);
+            });
+            let broken = shared.clone();
+            thread::spawn(move || pass_or_break(client, server, &broken));
+        }
+    });
+    (address, broken)
+}
+
+fn pass_or_break(mut client: TcpStream, mut server: TcpStream, broken: &Mutex<Broken>) {
+    let mut chunk = vec![0; 64 << 10];
+    let mut left = None;
+    while let Ok(length @ 1..) = client.read(&mut chunk) {
+        if chunk.starts_with(b"PATCH ") {
+            let head = String::from_utf8_lossy(&chunk[..length]).to_lowercase();
+            let announced = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let is_large = announced.trim().parse::<u64>().unwrap() > 400_000;
+            let mut broken = broken.lock().unwrap();
+            broken.uploads += 1;
+            left = (is_large && !broken.is_done).then_some(300_000);
+            broken.is_done |= is_large;
+        }
+        if server.write_all(&chunk[..length]).is_err() {
+            break;
+        }
+        if let Some(bytes) = &mut left {
+            *bytes -= i64::try_from(length).unwrap();
+            if *bytes < 0 {
+                break;
+            }
+        }
+    }
+    let _ = server.shutdown(std::net::Shutdown::Write);
+    let _ = client.shutdown(std::net::Shutdown::Both);
+}
+
+#[test]
+fn a_broken_upload_goes_on_and_arrives_whole() {
+    let registry = Registry::start("");
+    let (proxy, broken) = breaking_proxy(&registry.address);
+    let world = World::new();
+    let name = format!("{proxy}/team/app:1");
+    let image = world.image(&name);
+    world.push(&name).unwrap();
+    // Two layers and the configuration, and the large one twice.
+    assert_eq!(broken.lock().unwrap().uploads, 4);
+    let there = format!("{}/team/app:1", registry.address);
+    assert_eq!(World::new().pull(&there).unwrap().image.id, image.id);
+}
+
+#[test]
+fn an_upload_outlives_its_token() {
+    let uploads = Mutex::new(0);
+    let fake = Fake::start(Box::new(move |request| {
+        let host = request.headers.get("host").cloned().unwrap_or_default();
+        let authorization = request.headers.get("authorization").cloned().unwrap_or_default();
+        let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"s\"");
+        let denied = || response("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"{}");
+        let mut uploads = uploads.lock().unwrap();
+        let line = request.line.as_str();
+        if line.contains("/token") {
+            return response("200 OK", &[], format!("{{\"token\":\"t{}\"}}", *uploads).as_bytes());
+        }
+        // The first blob's bytes end the first token.
+        let is_old = *uploads > 0 && authorization == "Bearer t0";
+        if authorization.is_empty() || is_old {
+            return denied();
+        }
+        match line.split(' ').next().unwrap() {
+            "HEAD" => response("404 Not Found", &[], b""),
+            "POST" => response("202 Accepted", &[("Location", "/v2/app/blobs/uploads/1")], b""),
+            "PATCH" if *uploads == 0 => {
+                *uploads = 1;
+                denied()
+            }
+            "PATCH" => response("202 Accepted", &[("Location", "/v2/app/blobs/uploads/1")], b""),
+            "GET" if line.contains("uploads") => {
+                response("204 No Content", &[("Location", "/v2/app/blobs/uploads/1"), ("Range", "0-0")], b"")
+            }
+            "PUT" => response("201 Created", &[], b""),
+            _ => response("200 OK", &[], b"{}"),
+        }
+    }));
+    let world = World::new();
+    let name = format!("{}/app:1", fake.address);
+    world.image(&name);
+    world.push(&name).unwrap();
+    assert!(fake.seen("/token").len() >= 2);
+}

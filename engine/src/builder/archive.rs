@@ -11,34 +11,17 @@ use tar::EntryType;
 
 use super::copy::{Meta, Owner, Writer};
 use super::digests::open_regular;
-
-/// How an archive is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
-}
+use crate::layer::stream;
 
 /// The archive in this file, uncompressed; `None` when it is none.
 pub(crate) fn open(path: &Path) -> io::Result<Option<Box<dyn Read>>> {
     let mut file = open_regular(path)?;
-    let mut magic = [0u8; 6];
-    let size = read_up_to(&mut file, &mut magic)?;
-    file.rewind()?;
-    let packing = match magic[..size] {
-        [0x1f, 0x8b, ..] => Packing::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Packing::Zstd,
-        [b'B', b'Z', b'h', ..] => return unread(path, "bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => return unread(path, "xz"),
-        _ => Packing::Plain,
-    };
     // Compressed bytes that are no tar inside are a file like any other.
-    if !is_tar(&mut decompress(file.try_clone()?, packing)?) {
+    if !is_tar(&mut decompress(file.try_clone()?)?) {
         return Ok(None);
     }
     file.rewind()?;
-    decompress(file, packing).map(Some)
+    decompress(file).map(Some)
 }
 
 /// Unpacks an archive at the destination, which is a directory afterwards.
@@ -155,20 +138,9 @@ fn pax_time(text: &str) -> Option<Timespec> {
     Some(Timespec { tv_sec: seconds.parse().ok()?, tv_nsec: nanos.parse().ok()? })
 }
 
-fn unread(path: &Path, packing: &str) -> io::Result<Option<Box<dyn Read>>> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("{}: archives compressed with {packing} cannot be unpacked here", path.display()),
-    ))
-}
-
-fn decompress(file: File, packing: Packing) -> io::Result<Box<dyn Read>> {
+fn decompress(file: File) -> io::Result<Box<dyn Read>> {
     let reader = BufReader::with_capacity(1 << 16, file);
-    Ok(match packing {
-        Packing::Plain => Box::new(reader),
-        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
-    })
+    Ok(stream::decompress(reader)?.1)
 }
 
 /// Whether the bytes begin with a tar header whose checksum is right; POSIX, GNU and the old form.

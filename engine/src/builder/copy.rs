@@ -1,7 +1,7 @@
 //! Writes files into a layer that nobody has mounted: the upper directory is filled as overlayfs would have
 //! filled it, and links of the layers below lead where they would lead inside the container.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -60,6 +60,8 @@ pub(crate) struct Writer {
     now: Timespec,
     /// The times that directories have in the end, whatever is written into them until then.
     times: BTreeMap<PathBuf, Timespec>,
+    /// Directories made here where lower layers show nothing: what is in them is in this layer alone.
+    fresh: HashSet<PathBuf>,
     /// Whether every file was, when it was copied, as it was when it was looked at.
     steady: bool,
 }
@@ -85,6 +87,7 @@ impl Writer {
             changes,
             now,
             times: BTreeMap::new(),
+            fresh: HashSet::new(),
             steady: true,
         };
         let metadata = lower.root()?.map(|root| root.metadata);
@@ -247,6 +250,7 @@ impl Writer {
         match fs::symlink_metadata(&host) {
             Ok(metadata) if metadata.is_dir() => {
                 self.times.retain(|directory, _| !directory.starts_with(path));
+                self.fresh.retain(|directory| !directory.starts_with(path));
                 fs::remove_dir_all(host)
             }
             Ok(_) => fs::remove_file(host),
@@ -367,6 +371,9 @@ impl Writer {
     }
 
     fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {
+        if self.is_in_fresh(path) {
+            return Entry::alone(self.host(path));
+        }
         // The path has no links but perhaps the last part, and that one is meant itself.
         Ok(self.stack.resolve(path, false)?.entry)
     }
@@ -392,6 +399,9 @@ impl Writer {
 
     /// Makes an existing directory, and those above it, part of this layer with the attributes they have.
     fn copy_up(&mut self, path: &Path) -> io::Result<()> {
+        if self.fresh.contains(path) {
+            return Ok(());
+        }
         let mut at = PathBuf::new();
         for name in path {
             at.push(name);
@@ -412,10 +422,15 @@ impl Writer {
         self.copy_up(path.parent().unwrap_or(Path::new("")))?;
         let host = self.host(path);
         DirBuilder::new().mode(0o700).create(&host)?;
-        if self.shows_lower(path)? {
+        if !self.is_in_fresh(path) && self.shows_lower(path)? {
             rustix::fs::lsetxattr(&host, OPAQUE, b"y", XattrFlags::empty())?;
         }
+        self.fresh.insert(path.to_owned());
         self.settle_directory(path, meta)
+    }
+
+    fn is_in_fresh(&self, path: &Path) -> bool {
+        path.parent().is_some_and(|parent| self.fresh.contains(parent))
     }
 
     fn shows_lower(&self, path: &Path) -> io::Result<bool> {

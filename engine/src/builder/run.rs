@@ -19,9 +19,11 @@ use super::report::Work;
 use super::ssh;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault, with_shell};
-use super::{RunStep, SecretSource};
+use super::{RunStep, SecretSource, foreign};
 use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
 use crate::id::Digest;
+use crate::image::Platform;
+use crate::image::config::ImageConfig;
 use crate::store::{Lock, private_directory};
 
 /// A RUN with everything about it decided, before anything is mounted.
@@ -203,6 +205,8 @@ impl StageRun<'_> {
     }
 
     fn run_step(&self, prepared: &Prepared, upper: &Path, work: &mut Work<Message>) -> Result<bool, Trouble> {
+        let ImageConfig { os, architecture, variant, .. } = &self.config;
+        foreign::make_ready(&Platform::new(os, architecture, variant.as_deref()))?;
         let lower = self.build.lower(&self.config.rootfs.diff_ids);
         let stack = Stack::of(lower.clone());
         take_root_attributes(upper, &lower).map_err(Trouble::io("prepare a layer's directory"))?;

@@ -133,7 +133,9 @@ impl Entry {
     /// The entry of this name in a directory.
     pub(crate) fn child(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let mut found: Option<Entry> = None;
-        for part in &self.parts {
+        for (at, part) in self.parts.iter().enumerate() {
+            // Only what is below cares whether this one hides it.
+            let is_last = at + 1 == self.parts.len();
             let host = part.join(name);
             let metadata = match fs::symlink_metadata(&host) {
                 Ok(metadata) => metadata,
@@ -151,7 +153,7 @@ impl Entry {
             match &mut found {
                 None if !is_dir => return Ok(Some(Entry { host, metadata, parts: Vec::new() })),
                 None => {
-                    let opaque = is_opaque(&host);
+                    let opaque = !is_last && is_opaque(&host);
                     found = Some(Entry { parts: vec![host.clone()], host, metadata });
                     if opaque {
                         break;
@@ -159,7 +161,7 @@ impl Entry {
                 }
                 Some(_) if !is_dir => break,
                 Some(entry) => {
-                    let opaque = is_opaque(&host);
+                    let opaque = !is_last && is_opaque(&host);
                     entry.parts.push(host);
                     if opaque {
                         break;
@@ -168,6 +170,18 @@ impl Entry {
             }
         }
         Ok(found)
+    }
+
+    /// What is at a path of the host where no other directory has a say; `None` when nothing is.
+    pub(crate) fn alone(host: PathBuf) -> io::Result<Option<Self>> {
+        match fs::symlink_metadata(&host) {
+            Ok(metadata) => {
+                let parts = if metadata.is_dir() { vec![host.clone()] } else { Vec::new() };
+                Ok(Some(Self { host, metadata, parts }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A directory's entries in the order of their names.

@@ -158,14 +158,14 @@ pub(super) struct BuildArgs {
 pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
     let prepared = request::prepare(engine, args)?;
     match if args.check { "check" } else { &args.call } {
-        "build" => build(engine, args, &prepared.request),
+        "build" => build(engine, args, prepared.request.clone()),
         "check" | "lint" => check(engine, &prepared.request),
         "targets" => targets(&prepared.request),
         other => Err(Error::invalid(format!("invalid call {other:?}")).with_hint("build, check and targets")),
     }
 }
 
-fn build(engine: &Engine, args: &BuildArgs, request: &BuildRequest) -> Result<u8> {
+fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result<u8> {
     let mut targets = args.output.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>>>()?;
     if args.push {
         targets.push(Target::Image { names: Vec::new(), push: true });
@@ -177,9 +177,13 @@ fn build(engine: &Engine, args: &BuildArgs, request: &BuildRequest) -> Result<u8
     // An image that only files are wanted of is not kept, unless it was here before.
     let is_kept = targets.is_empty() || targets.iter().any(|target| matches!(target, Target::Image { .. }));
     let before: Vec<_> = if is_kept { Vec::new() } else { ids(engine)? };
-    let mut show = Show::of(if args.quiet { "quiet" } else { &args.progress })?;
+    if !is_kept {
+        request.tags.clear();
+    }
+    let is_quiet = args.quiet || args.progress == "quiet";
+    let mut show = Show::of(if is_quiet { "quiet" } else { &args.progress })?;
     let mut warnings = Vec::new();
-    let built = engine.build(request, &mut |event: BuildEvent| {
+    let built = engine.build(&request, &mut |event: BuildEvent| {
         show.event(&event);
         if let BuildEvent::Warning(warning) = event {
             warnings.push(warning);
@@ -189,13 +193,13 @@ fn build(engine: &Engine, args: &BuildArgs, request: &BuildRequest) -> Result<u8
     let image = built?;
     let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
     for target in &targets {
-        target.write(engine, &image, &request.tags, epoch)?;
+        target.write(engine, &image, &args.tag, epoch)?;
     }
     report(engine, args, &image, &warnings)?;
     if !is_kept && image.references.is_empty() && !before.contains(&image.id) {
         engine.remove_image(image.id.as_str(), false)?;
     }
-    if args.quiet && !targets.iter().any(Target::takes_stdout) {
+    if is_quiet && !targets.iter().any(Target::takes_stdout) {
         output::line(image.id.as_str());
     }
     Ok(0)

@@ -83,6 +83,28 @@ pub fn confirm(question: &str) -> bool {
     io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
+/// Asks a person for a line.
+pub fn ask(question: &str) -> io::Result<String> {
+    eprint!("{question}");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    Ok(answer.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// Asks a person for a secret, which the terminal does not show.
+pub fn ask_secret(question: &str) -> io::Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let before = tcgetattr(io::stdin())?;
+    let mut hidden = before.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
+    let answer = ask(question);
+    let restored = tcsetattr(io::stdin(), OptionalActions::Flush, &before);
+    eprintln!();
+    restored?;
+    answer
+}
+
 /// JSON with four spaces, as docker's inspect prints it.
 fn pretty(value: &Value) -> String {
     let mut bytes = Vec::new();

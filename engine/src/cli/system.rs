@@ -199,7 +199,7 @@ fn prune(engine: &Engine, all: bool, volumes: bool, force: bool) -> Result<u8> {
             }
         }
     }
-    bytes += engine.prune_images(all)?.1;
+    bytes += engine.prune_images(all, &|_| true)?.1;
     output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));
     Ok(0)
 }

@@ -6,7 +6,7 @@ use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::NetworkName;
-use crate::image::{Removed, User, Users};
+use crate::image::{Image, Removed, User, Users};
 use crate::network::Network;
 
 impl Engine {
@@ -55,10 +55,10 @@ impl Engine {
         Ok(self.images().remove(name, force, &self.images_in_use()?)?)
     }
 
-    /// Removes images without a name (`all`: every one) that no container was made from. Returns what went and
-    /// the bytes won.
-    pub fn prune_images(&self, all: bool) -> Result<(Vec<Removed>, u64)> {
-        Ok(self.images().prune(all, &self.images_in_use()?)?)
+    /// Removes images without a name (`all`: every one) that no container was made from, of those that `which`
+    /// wants gone. Returns what went and the bytes won.
+    pub fn prune_images(&self, all: bool, which: &dyn Fn(&Image) -> bool) -> Result<(Vec<Removed>, u64)> {
+        Ok(self.images().prune(all, &self.images_in_use()?, which)?)
     }
 
     fn images_in_use(&self) -> Result<Users> {

@@ -148,6 +148,26 @@ impl Images {
                 chosen.entry(image.id.clone()).or_insert_with(|| (image, BTreeSet::new())).1.extend(tags);
             }
         }
+        self.write_archive(&chosen, writer)
+    }
+
+    /// Writes one image as `save` does, under names that it need not have here.
+    pub fn save_as(
+        &self,
+        image: &Image,
+        tags: &[Reference],
+        writer: &mut dyn Write,
+    ) -> Result<(), ImageError> {
+        let _hold = self.layers().hold()?;
+        let tags = tags.iter().map(Reference::local).collect();
+        self.write_archive(&BTreeMap::from([(image.id.clone(), (image.clone(), tags))]), writer)
+    }
+
+    fn write_archive(
+        &self,
+        chosen: &BTreeMap<Digest, (Image, BTreeSet<Reference>)>,
+        writer: &mut dyn Write,
+    ) -> Result<(), ImageError> {
         let mut archive = Archive { writer, written: BTreeSet::new() };
         archive.directory("blobs/")?;
         archive.directory(BLOBS)?;
@@ -223,7 +243,8 @@ impl Images {
         let mut descriptors = Vec::new();
         for diff in &image.config.rootfs.diff_ids {
             let record = layers.record(diff)?;
-            let kept = record.blob.map(|blob| Descriptor::layer(blob.compression, blob.digest, blob.size));
+            let blob = record.blob.filter(|blob| blob.compression.is_portable());
+            let kept = blob.map(|blob| Descriptor::layer(blob.compression, blob.digest, blob.size));
             let plain = || Descriptor::layer(crate::layer::Compression::None, diff.clone(), record.tar_size);
             descriptors.push(kept.filter(is_here).unwrap_or_else(plain));
         }

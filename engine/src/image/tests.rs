@@ -92,7 +92,7 @@ fn a_tag_moves_and_leaves_a_nameless_image() {
     assert_eq!(world.images.list().unwrap().len(), 2);
     world.images.tag("app", &"app:kept".parse().unwrap()).unwrap();
     assert_eq!(world.images.get("app:kept").unwrap().references.len(), 2);
-    let (removed, _) = world.images.prune(false, &Users::new()).unwrap();
+    let (removed, _) = world.images.prune(false, &Users::new(), &|_| true).unwrap();
     assert_eq!(removed, [Removed::Deleted(old.id)]);
 }
 
@@ -124,9 +124,9 @@ fn what_containers_use_stays() {
     assert_eq!(error.kind(), crate::Kind::Conflict);
     let removed = world.images.remove("two", true, &in_use).unwrap();
     assert_eq!(removed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["Untagged: two:latest"]);
-    assert!(world.images.prune(true, &in_use).unwrap().0.is_empty());
+    assert!(world.images.prune(true, &in_use, &|_| true).unwrap().0.is_empty());
     assert!(world.images.lower_dirs(&world.images.get(image.id.hex()).unwrap())[0].exists());
-    let (removed, bytes) = world.images.prune(false, &Users::new()).unwrap();
+    let (removed, bytes) = world.images.prune(false, &Users::new(), &|_| true).unwrap();
     assert_eq!(removed.len(), 2);
     assert!(bytes > 0);
 }
@@ -150,13 +150,13 @@ fn what_a_build_or_the_cache_holds_is_not_collected() {
     world.remove("app");
     assert!(layers.contains(&cached) && layers.contains(&unfinished));
     let hold = layers.hold().unwrap();
-    world.images.prune(true, &Users::new()).unwrap();
+    world.images.prune(true, &Users::new(), &|_| true).unwrap();
     assert!(layers.contains(&cached) && layers.contains(&unfinished));
     drop(hold);
-    world.images.prune(true, &Users::new()).unwrap();
+    world.images.prune(true, &Users::new(), &|_| true).unwrap();
     assert!(layers.contains(&cached) && !layers.contains(&unfinished));
     layers.unpin(&cached).unwrap();
-    world.images.prune(true, &Users::new()).unwrap();
+    world.images.prune(true, &Users::new(), &|_| true).unwrap();
     assert!(!layers.contains(&cached));
     assert!(world.images.find(image.id.as_str()).unwrap().is_none());
     assert!(world.images.content().list().unwrap().is_empty());

@@ -22,6 +22,7 @@ use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
     PushOptions, Pushed, Reference, Step,
 };
+use crate::layer::gzip::Gzip;
 use crate::layer::{Announced, Compression, LayerBlob, LayerError, Layers};
 
 /// Blobs that move at once: enough to fill a line, few enough for a registry's patience.
@@ -255,7 +256,8 @@ impl Images {
                     let record = layers.record(&diff)?;
                     if let Some(blob) = record
                         .blob
-                        .filter(|blob| blob.compression != Compression::None && content_has(&layers, blob))
+                        .filter(|blob| matches!(blob.compression, Compression::Gzip | Compression::Zstd))
+                        .filter(|blob| content_has(&layers, blob))
                     {
                         return Ok(blob);
                     }
@@ -483,7 +485,8 @@ fn content_has(layers: &Layers, blob: &LayerBlob) -> bool {
 /// Compresses a layer that was built here. Always to the same bytes, so that a registry never gets it twice.
 fn compress(layers: &Layers, diff: &DiffId) -> Result<LayerBlob, LayerError> {
     let ingest = layers.content().ingest()?;
-    let mut gzip = flate2::GzBuilder::new().write(ingest, flate2::Compression::default());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut gzip = Gzip::new(ingest, threads).map_err(LayerError::Stream)?;
     layers.pack(diff, &mut gzip)?;
     let mut ingest = gzip.finish().map_err(LayerError::Stream)?;
     ingest.flush().map_err(LayerError::Stream)?;

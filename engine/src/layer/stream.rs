@@ -20,6 +20,10 @@ pub enum Compression {
     Gzip,
     /// RFC 8878.
     Zstd,
+    /// Archives may come so; no layer is kept or sent so.
+    Xz,
+    /// Archives may come so; no layer is kept or sent so.
+    Bzip2,
 }
 
 /// What went through a stream.
@@ -63,30 +67,27 @@ pub(crate) fn stream() -> (Inlet, Outlet) {
     (Inlet { filled, emptied: emptied_end }, Outlet { filled: filled_end, emptied, chunk: Vec::new(), at: 0 })
 }
 
-/// How these first bytes of a stream are compressed; an error names a compression that is known and not read.
-pub(crate) fn sniff(magic: &[u8]) -> io::Result<Compression> {
-    let unsupported = |name| {
-        let message =
-            format!("the archive is compressed with {name}, which is not read; gzip, zstd and plain tar are");
-        Err(io::Error::new(io::ErrorKind::Unsupported, message))
-    };
+/// How these first bytes of a stream are compressed.
+pub(crate) fn sniff(magic: &[u8]) -> Compression {
     match magic {
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
+        [0x1f, 0x8b, ..] => Compression::Gzip,
         // A frame, or a skippable one before it.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Compression::Zstd),
-        [b'B', b'Z', b'h', b'0'..=b'9', ..] => unsupported("bzip2"),
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => unsupported("xz"),
-        _ => Ok(Compression::None),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [b'B', b'Z', b'h', b'0'..=b'9', ..] => Compression::Bzip2,
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => Compression::Xz,
+        _ => Compression::None,
     }
 }
 
 /// A reader of what is in a possibly compressed stream.
 pub(crate) fn decompress<'a>(mut reader: impl BufRead + 'a) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
-    let compression = sniff(reader.fill_buf()?)?;
+    let compression = sniff(reader.fill_buf()?);
     let reader: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(reader),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new(reader, true)),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
     };
     Ok((compression, reader))
 }

@@ -193,3 +193,14 @@ fn a_platform_that_is_none_is_refused() {
     let world = World::new();
     build(&world, "FROM --platform=foo box\n", &[], &[]).fails().complains("Dockerfile:1").complains("foo");
 }
+
+#[test]
+fn programs_for_another_processor_need_an_emulator() {
+    let world = World::new();
+    let dockerfile = "FROM scratch\nCOPY Dockerfile /\nRUN [\"/Dockerfile\"]\n";
+    build(&world, dockerfile, &[], &["--platform", "linux/mips64le"])
+        .fails()
+        .complains("Dockerfile:3")
+        .complains("linux/mips64le");
+    build(&world, "FROM --platform=linux/mips64le box\n", &[], &[]).fails().complains("hint");
+}

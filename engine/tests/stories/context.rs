@@ -209,3 +209,15 @@ fn a_named_context_stands_in_for_stages_and_images() {
         .succeeds();
     assert_eq!(cat(&world, "/a"), "from the other");
 }
+
+#[test]
+fn a_root_file_system_is_imported_from_an_address() {
+    let world = World::empty();
+    world.write("files/a", "imported");
+    let server = Server::of(&[("/files.tar.gz", tar(&world.path("files"), "-czf"))]);
+    world.rengine(["import", &format!("{}/files.tar.gz", server.address), "far:1"]).succeeds();
+    let out = world.path("out");
+    world.write("context/Dockerfile", "FROM far:1\n");
+    world.rengine(["build", "-o", out.to_str().unwrap(), world.path("context").to_str().unwrap()]).succeeds();
+    assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "imported");
+}

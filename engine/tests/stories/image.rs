@@ -102,6 +102,87 @@ fn a_broken_archive_is_refused_and_leaves_nothing() {
     assert_eq!(layers.filter(|entry| entry.path().is_dir()).count(), 0);
 }
 
+#[test]
+fn a_mirror_is_asked_before_docker_hub() {
+    let registry = Registry::start();
+    let world = World::new();
+    let name = format!("127.0.0.1:{}/library/mirrored:1", registry.port);
+    world.rengine(["tag", BOX, &name]).succeeds();
+    world.rengine(["push", "-q", &name]).succeeds();
+    let said =
+        format!("{{\"registry-mirrors\": [\"http://127.0.0.1:1\", \"http://127.0.0.1:{}\"]}}", registry.port);
+    let file = world.write("daemon.json", &said);
+    let other = World::empty();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rengine"));
+    command.env("RENGINE_ROOT", other.root().state()).env("RENGINE_DAEMON_JSON", file);
+    Running::start(command.args(["pull", "mirrored:1"])).ends().succeeds();
+    assert_eq!(other.inspect("mirrored:1", "{{.Id}}"), world.inspect(BOX, "{{.Id}}"));
+}
+
+#[test]
+fn a_registry_is_looked_through() {
+    let registry = Registry::start();
+    let world = World::new();
+    let host = format!("127.0.0.1:{}", registry.port);
+    for tag in ["1", "2"] {
+        world.rengine(["tag", BOX, &format!("{host}/team/box:{tag}")]).succeeds();
+    }
+    world.rengine(["push", "-q", "-a", &format!("{host}/team/box")]).succeeds();
+    let found = world.rengine(["search", "--format", "{{.Name}}", &format!("{host}/box")]).succeeds().line();
+    assert_eq!(found, format!("{host}/team/box"));
+    let manifest = world.rengine(["manifest", "inspect", &format!("{host}/team/box:1")]).succeeds().stdout;
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["config"]["digest"], world.inspect(BOX, "{{.Id}}"));
+    let other = World::empty();
+    other.rengine(["pull", "-q", "-a", &format!("{host}/team/box")]).succeeds();
+    let tags = other.rengine(["images", "--format", "{{.Tag}}"]).succeeds().stdout;
+    assert_eq!(tags.split_whitespace().collect::<Vec<_>>(), ["1", "2"]);
+}
+
+#[test]
+fn images_are_found_by_what_is_known_of_them() {
+    let world = World::new();
+    let import = |change: &str, name: &str| {
+        let archive = world.path("empty.tar");
+        fs::write(&archive, [0; 1024]).unwrap();
+        world.rengine(["import", "-c", change, archive.to_str().unwrap(), name]).succeeds();
+    };
+    import("LABEL kind=one", "one:1");
+    import("LABEL kind=two", "two:2");
+    let names = |filters: &[&str]| {
+        let mut args = vec!["images", "--format", "{{.Repository}}"];
+        filters.iter().for_each(|filter| args.extend(["--filter", filter]));
+        let mut names: Vec<String> =
+            world.rengine(args).succeeds().stdout.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&["label=kind"]), ["one", "two"]);
+    assert_eq!(names(&["label=kind=two"]), ["two"]);
+    assert_eq!(names(&["label!=kind"]), [BOX]);
+    assert_eq!(names(&["since=one:1"]), ["two"]);
+    assert_eq!(names(&["before=one:1"]), [BOX]);
+    assert_eq!(names(&["reference=t*", "reference=o*"]), ["one", "two"]);
+    assert_eq!(names(&["until=1h"]), Vec::<String>::new());
+    world.rengine(["images", "--filter", "colour=red"]).fails().complains("colour");
+    world.rengine(["image", "prune", "-af", "--filter", "label=kind=one"]).succeeds().shows("one:1");
+    assert_eq!(names(&[]), [BOX, "two"]);
+}
+
+#[test]
+fn archives_are_loaded_however_they_are_compressed() {
+    let world = World::new();
+    let archive = world.path("box.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), BOX]).succeeds();
+    for (program, ending) in [("gzip", "gz"), ("xz", "xz"), ("bzip2", "bz2")] {
+        let mut command = Command::new(program);
+        Running::start(command.args(["-k", archive.to_str().unwrap()])).ends().succeeds();
+        let other = World::empty();
+        let packed = format!("{}.{ending}", archive.display());
+        other.rengine(["load", "-i", &packed]).succeeds().prints("Loaded image: box:latest\n");
+    }
+}
+
 /// A real registry on loopback; gone when dropped.
 struct Registry {
     port: u16,

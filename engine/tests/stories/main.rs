@@ -6,6 +6,7 @@ mod build;
 mod cgroup;
 mod context;
 mod copy;
+mod differential;
 mod events;
 mod exec;
 mod fault;

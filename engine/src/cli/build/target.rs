@@ -95,13 +95,7 @@ impl Target {
             Self::Cache => Ok(()),
             Self::Directory(directory) => write_directory(engine.root(), image, directory, epoch),
             Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), image, writer, epoch)),
-            Self::Archive(sink) => {
-                let mut names: Vec<String> = tags.iter().map(ToString::to_string).collect();
-                if names.is_empty() {
-                    names.push(image.id.to_string());
-                }
-                sink.write(|writer| Ok(engine.images().save(&names, writer)?))
-            }
+            Self::Archive(sink) => sink.write(|writer| Ok(engine.images().save_as(image, tags, writer)?)),
             Self::Image { names, push } => {
                 for name in names {
                     engine.images().tag(image.id.as_str(), name)?;

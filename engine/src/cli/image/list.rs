@@ -1,0 +1,155 @@
+//! `images` and `image prune`.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::filter::{Filters, matches};
+use super::tell_removed;
+use crate::cli::list::ago;
+use crate::cli::output;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::image::Image;
+use crate::quantity::ByteSize;
+
+/// The flags of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Accepted for docker's sake: there are no intermediate images
+    #[arg(short, long, hide = true)]
+    all: bool,
+    /// Print ids alone
+    #[arg(short, long)]
+    quiet: bool,
+    /// Print ids whole
+    #[arg(long)]
+    no_trunc: bool,
+    /// Digests too
+    #[arg(long)]
+    digests: bool,
+    /// Only those that match: dangling, label, reference, before, since, until
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// table, json, or a template
+    #[arg(long)]
+    format: Option<String>,
+    /// Only names like this one
+    pattern: Option<String>,
+}
+
+/// The flags of `image prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Every image that no container uses, not only those without a name
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+    /// Only those that match: until, label
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+}
+
+const COLUMNS: [(&str, &str); 5] = [
+    ("REPOSITORY", "Repository"),
+    ("TAG", "Tag"),
+    ("IMAGE ID", "ID"),
+    ("CREATED", "CreatedSince"),
+    ("SIZE", "Size"),
+];
+
+/// Lists images.
+pub(crate) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
+    let filters = Filters::parse(engine, &args.filter)?;
+    let images = engine.images().list()?;
+    let rows: Vec<Value> = images
+        .iter()
+        .filter(|image| filters.takes(image))
+        .flat_map(|image| image_rows(image, args, &filters))
+        .collect();
+    if args.quiet {
+        let mut seen = BTreeSet::new();
+        rows.iter().filter_map(|row| row["ID"].as_str()).filter(|id| seen.insert(*id)).for_each(output::line);
+        return Ok(0);
+    }
+    let mut columns = COLUMNS.to_vec();
+    if args.digests {
+        columns.insert(2, ("DIGEST", "Digest"));
+    }
+    output::rows(args.format.as_deref(), &columns, &rows)?;
+    Ok(0)
+}
+
+fn image_rows(image: &Image, args: &ListArgs, filters: &Filters) -> Vec<Value> {
+    let row = |repository: &str, tag: &str, digest: &str| {
+        json!({
+            "Repository": repository,
+            "Tag": tag,
+            "Digest": digest,
+            "ID": if args.no_trunc { image.id.as_str() } else { image.id.short() },
+            "CreatedSince": image.created().map_or_else(|| "N/A".to_owned(), |at| format!("{} ago", ago(at))),
+            "CreatedAt": image.created().map_or_else(|| "N/A".to_owned(), written),
+            "Size": ByteSize(image.size).to_string(),
+            "VirtualSize": ByteSize(image.size).to_string(),
+            "SharedSize": "N/A",
+            "UniqueSize": "N/A",
+            "Containers": "N/A",
+        })
+    };
+    let digest = |name: &str| {
+        image
+            .digests
+            .iter()
+            .find(|known| known.familiar_name() == name)
+            .and_then(|known| known.digest())
+            .map_or("<none>".to_owned(), ToString::to_string)
+    };
+    let is_meant = |reference: &&crate::image::Reference| {
+        args.pattern.as_ref().is_none_or(|pattern| matches(reference, pattern))
+            && filters.takes_name(reference)
+    };
+    if image.references.is_empty() {
+        // Pulled by digest: it has a repository, and no tag.
+        let named = image.digests.iter().filter(is_meant).map(|known| {
+            let repository = known.familiar_name();
+            row(&repository, "<none>", &digest(&repository))
+        });
+        let rows: Vec<Value> = named.collect();
+        if rows.is_empty() && image.digests.is_empty() && args.pattern.is_none() {
+            return vec![row("<none>", "<none>", "<none>")];
+        }
+        return rows;
+    }
+    let named = image.references.iter().filter(is_meant);
+    let shown = |reference: &crate::image::Reference| {
+        let repository = reference.familiar_name();
+        row(&repository, reference.tag().unwrap_or("<none>"), &digest(&repository))
+    };
+    named.map(shown).collect()
+}
+
+/// A date as docker's templates print it.
+fn written(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
+}
+
+/// Removes images that nothing uses.
+pub(crate) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+    let filters = Filters::parse(engine, &args.filter)?;
+    let which = if args.all { "all images without a container" } else { "all dangling images" };
+    if !args.force && !output::confirm(&format!("This will remove {which}. Continue?")) {
+        return Ok(0);
+    }
+    let (removed, bytes) = engine.prune_images(args.all, &|image| filters.takes(image))?;
+    if !removed.is_empty() {
+        output::line("Deleted Images:");
+        removed.iter().for_each(tell_removed);
+        output::line("");
+    }
+    output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));
+    Ok(0)
+}
