@@ -8,7 +8,7 @@ mod follow;
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -121,7 +121,12 @@ impl Journal {
         line.push(b'\n');
         let _one_at_a_time = match Lock::exclusive(&self.directory.join("lock")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                store::private_directory(&self.directory)?;
+                match fs::DirBuilder::new().mode(0o700).create(&self.directory) {
+                    // Nobody has opened this root since the machine was started, so nobody listens.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
                 Lock::exclusive(&self.directory.join("lock"))?
             }
             other => other?,
@@ -162,6 +167,14 @@ mod tests {
             .iter()
             .sum();
         assert!(size <= 2 * MOST, "{size}");
+    }
+
+    #[test]
+    fn a_root_that_nobody_opened_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = directory.path().join("run");
+        Journal { directory: run.join("events") }.append(&event("create"));
+        assert!(!run.exists());
     }
 
     #[test]
