@@ -236,6 +236,7 @@ fn dns(of: &Of<'_>) -> Result<DnsSpec, TranslateError> {
         search: service.dns_search.clone(),
         options: service.dns_opt.clone(),
         extra_hosts: Vec::new(),
+        links: Vec::new(),
     };
     for server in &service.dns {
         spec.servers.push(server.parse().map_err(|_| of.wrong("dns", &format!("{server:?} is no address")))?);

@@ -13,6 +13,8 @@ mod inspect;
 pub mod list;
 pub mod mount;
 mod network;
+#[cfg(test)]
+mod options;
 pub mod output;
 pub mod publish;
 pub mod run;

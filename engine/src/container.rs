@@ -1,6 +1,7 @@
 //! Containers: what was asked, what runs, and the process that watches over each.
 
 pub mod capabilities;
+pub mod cdi;
 pub mod cgroup;
 pub mod changes;
 pub mod client;

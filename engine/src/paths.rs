@@ -99,6 +99,16 @@ impl Root {
         self.run.join("events")
     }
 
+    /// Where the container's control groups lie when not below the engine's own.
+    pub fn cgroup_parent(&self, id: &ContainerId) -> PathBuf {
+        self.container_run(id).join("cgroup-parent")
+    }
+
+    /// Descriptions of devices for the container device interface, besides those in /etc/cdi and /var/run/cdi.
+    pub fn cdi(&self) -> PathBuf {
+        self.state.join("cdi")
+    }
+
     /// The content store, an OCI image layout.
     pub fn content(&self) -> PathBuf {
         self.state.join("content")

@@ -631,7 +631,13 @@ fn mounts_travel_as_asked(world: &World) {
     fs::create_dir(&host).unwrap();
     let propagation = |propagation| MountSpec {
         target: "/data".into(),
-        source: MountSource::Bind { path: host.clone(), create: false, propagation, recursive: true },
+        source: MountSource::Bind {
+            path: host.clone(),
+            create: false,
+            propagation,
+            recursive: true,
+            writable_below: false,
+        },
         read_only: false,
     };
     for (asked, shown) in
@@ -891,6 +897,7 @@ fn bind(path: &Path, target: &str, read_only: bool) -> MountSpec {
         create: false,
         propagation: Propagation::Rprivate,
         recursive: true,
+        writable_below: false,
     };
     MountSpec { target: target.into(), source, read_only }
 }

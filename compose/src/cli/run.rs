@@ -160,7 +160,7 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
         return Ok(0);
     }
     let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
-    match engine.start_attached(id, &options) {
+    match engine.start_attached(id, &options, &mut engine::cli::output::warning) {
         Ok(end) => {
             if args.rm {
                 forget()?;
@@ -185,7 +185,7 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
         spec.process.command = Some(args.command.clone());
     }
     for file in &args.env_from_file {
-        spec.process.env.extend(engine::cli::run::read_pairs_file(file)?);
+        spec.process.env.extend(engine::cli::run::env_file(file)?);
     }
     spec.process.env.extend(convert::variables(&args.env));
     if args.user.is_some() {

@@ -103,7 +103,13 @@ fn from_file(
     if reference.uid.is_some() || reference.gid.is_some() || reference.mode.is_some() {
         return content(of, kind, reference, path);
     }
-    Ok(MountSource::Bind { path, create: false, propagation: Propagation::Rprivate, recursive: true })
+    Ok(MountSource::Bind {
+        path,
+        create: false,
+        propagation: Propagation::Rprivate,
+        recursive: true,
+        writable_below: false,
+    })
 }
 
 fn content(

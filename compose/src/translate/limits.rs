@@ -27,6 +27,7 @@ pub(super) fn resources(service: &Service) -> Resources {
         cpuset_mems: None,
         pids: nonzero(pids),
         oom_kill_disable: service.oom_kill_disable,
+        ..Resources::default()
     }
 }
 

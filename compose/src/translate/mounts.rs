@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::container::spec::{MountSource, MountSpec, Propagation, VolumesFrom};
+use engine::container::spec::{MountSource, MountSpec, Propagation, VolumeMaking, VolumesFrom};
 use engine::id::VolumeName;
 use engine::quantity::ByteSize;
 
@@ -34,7 +34,12 @@ pub(super) fn mounts(
 /// Anonymous volumes go on in the successor, at the same place, as long as it still has a volume there.
 fn inherit(mounts: &mut Vec<MountSpec>, around: &Circumstances<'_>) {
     for (target, volume) in around.inherited {
-        let taken = MountSource::Volume { name: Some(volume.clone()), no_copy: false, subpath: None };
+        let taken = MountSource::Volume {
+            name: Some(volume.clone()),
+            no_copy: false,
+            subpath: None,
+            making: VolumeMaking::default(),
+        };
         match mounts.iter_mut().find(|mount| mount.target == *target) {
             Some(mount) if matches!(mount.source, MountSource::Volume { name: None, .. }) => {
                 mount.source = taken;
@@ -60,6 +65,7 @@ fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<Moun
                 create: options.and_then(|options| options.create_host_path).unwrap_or(true),
                 propagation: propagation(of, options.and_then(|options| options.propagation.as_deref()))?,
                 recursive: options.and_then(|options| options.recursive.as_deref()) != Some("disabled"),
+                writable_below: options.and_then(|options| options.recursive.as_deref()) == Some("writable"),
             }
         }
         ServiceVolume::Volume { source, volume, .. } => MountSource::Volume {
@@ -69,6 +75,7 @@ fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<Moun
             },
             no_copy: volume.as_ref().is_some_and(|options| options.nocopy),
             subpath: volume.as_ref().and_then(|options| options.subpath.as_ref()).map(PathBuf::from),
+            making: VolumeMaking::default(),
         },
         ServiceVolume::Tmpfs { tmpfs, .. } => {
             let TmpfsOptions { size, mode } = tmpfs.clone().unwrap_or_default();

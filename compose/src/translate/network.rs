@@ -61,6 +61,7 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
             addresses: addresses.into_iter().flatten().collect(),
             mac_address: network.mac_address.clone().or(main_mac),
             gateway_priority: network.gw_priority,
+            link_local: Vec::new(),
         });
     }
     Ok(attachments)

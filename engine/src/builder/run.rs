@@ -466,7 +466,13 @@ impl Mount {
 }
 
 fn bind(path: PathBuf) -> MountSource {
-    MountSource::Bind { path, create: false, propagation: Propagation::Rprivate, recursive: true }
+    MountSource::Bind {
+        path,
+        create: false,
+        propagation: Propagation::Rprivate,
+        recursive: true,
+        writable_below: false,
+    }
 }
 
 /// What a RUN with here-documents runs: one alone is the script itself, with `#!` a program of its own; any

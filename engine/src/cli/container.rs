@@ -19,7 +19,7 @@ use crate::container::logs::{LogOptions, parse_moment};
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
-use crate::image::{Platform, PullOptions, Reference};
+use crate::image::{Image, Platform, PullOptions, Reference};
 use crate::signal::Signal;
 use crate::store;
 
@@ -239,6 +239,9 @@ pub(super) struct LogsArgs {
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
+    /// Show the tag, labels and variables that are kept with each line
+    #[arg(long)]
+    details: bool,
     /// The container
     container: String,
 }
@@ -354,9 +357,9 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {
     }
     fetch(engine, args.image(), args.platform(), args.pull, args.quiet)?;
     let cidfile = args.cidfile.clone();
-    let spec = args.into_spec(&directory, &|name| engine.find_id(name))?;
-    let created = engine.create(spec)?;
-    created.warnings.iter().for_each(|warning| output::warning(warning));
+    let asked = args.into_spec(&directory, &|name| engine.find_id(name))?;
+    let created = engine.create(asked.spec)?;
+    asked.warnings.iter().chain(&created.warnings).for_each(|warning| output::warning(warning));
     if let Some(file) = cidfile {
         std::fs::write(&file, created.id.as_str())
             .map_err(|error| Error::failed(format!("write the id to {}", file.display()), error))?;
@@ -372,16 +375,18 @@ fn fetch(
     policy: PullPolicy,
     quiet: bool,
 ) -> Result<()> {
-    let here = engine.images().find(image)?.is_some();
+    let platform: Option<Platform> = platform
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Error::invalid("--platform").with_source(error))?;
+    let suits =
+        |image: &Image| platform.as_ref().is_none_or(|platform| platform.rank(&image.platform()).is_some());
+    let here = engine.images().find(image)?.is_some_and(|image| suits(&image));
     if policy == PullPolicy::Never || (here && policy == PullPolicy::Missing) {
         return Ok(());
     }
     let reference: Reference =
         image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?;
-    let platform: Option<Platform> = platform
-        .map(str::parse)
-        .transpose()
-        .map_err(|error| Error::invalid("--platform").with_source(error))?;
     output::note(&format!("Unable to find image '{reference}' locally"));
     super::image::pull_with_progress(
         engine,
@@ -394,12 +399,12 @@ fn fetch(
 
 fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
     let RunArgs { detach, detach_keys, sig_proxy, create: create_args } = args;
-    let stdin = create_args.interactive || create_args.attach.iter().any(|stream| stream == "stdin");
-    if detach && !create_args.attach.is_empty() {
+    let streams = create_args.streams();
+    if detach && create_args.names_streams() {
         return Err(Error::invalid("conflicting options: --attach and --detach"));
     }
     let tty = create_args.tty;
-    if tty && stdin && !detach {
+    if tty && streams.stdin && !detach {
         // Docker finds this out before it asks its engine for anything, and ends with 1.
         if let Err(error) = require_terminal() {
             output::failure(&error);
@@ -413,12 +418,22 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
         error
     };
     if detach {
-        engine.start(&created.id).map_err(undo)?;
+        engine.start(&created.id).map_err(undo)?.iter().for_each(|warning| output::warning(warning));
         output::line(created.id.as_str());
         return Ok(0);
     }
-    let options = AttachOptions { stdin, stdout: true, stderr: true, tty, sig_proxy, detach_keys };
-    let end = engine.start_attached(&created.id, &options).map_err(undo)?;
+    if !streams.stdout && !streams.stderr {
+        output::line(created.id.as_str());
+    }
+    let options = AttachOptions {
+        stdin: streams.stdin,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        tty,
+        sig_proxy,
+        detach_keys,
+    };
+    let end = engine.start_attached(&created.id, &options, &mut output::warning).map_err(undo)?;
     Ok(end_code(end))
 }
 
@@ -448,12 +463,12 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
     }
     let mut env = Vec::new();
     for file in &args.env_file {
-        env.extend(super::run::read_pairs_file(file)?);
+        env.extend(super::run::env_file(file)?);
     }
-    env.extend(args.env);
+    env.extend(args.env.into_iter().map(super::run::import_variable));
     let spec = ExecSpec {
         argv: args.command,
-        env: env.into_iter().map(super::run::import_variable).filter(|entry| entry.contains('=')).collect(),
+        env: env.into_iter().filter(|entry| entry.contains('=')).collect(),
         user: args.user,
         working_dir: args.workdir,
         tty: args.tty,
@@ -478,7 +493,10 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
 
 fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
     if !args.attach && !args.interactive {
-        return each(&args.containers, |name| engine.start(&engine.find_id(name)?));
+        return each(&args.containers, |name| {
+            engine.start(&engine.find_id(name)?)?.iter().for_each(|warning| output::warning(warning));
+            Ok(())
+        });
     }
     let [name] = args.containers.names.as_slice() else {
         return Err(Error::invalid("only one container can be attached to at a time"));
@@ -492,7 +510,7 @@ fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
         sig_proxy: true,
         detach_keys: args.detach_keys.clone(),
     };
-    engine.start_attached(container.id(), &options).map(end_code)
+    engine.start_attached(container.id(), &options, &mut output::warning).map(end_code)
 }
 
 impl StopArgs {
@@ -544,15 +562,22 @@ fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8> {
     };
     let options =
         LogOptions { follow: args.follow, tail, since: moment(&args.since)?, until: moment(&args.until)? };
-    let timestamps = args.timestamps;
     engine.logs(&engine.find_id(&args.container)?, &options, &mut |line| {
-        let text = if timestamps { format!("{} {}", line.time, line.log) } else { line.log.clone() };
+        let time = if args.timestamps { format!("{} ", line.time) } else { String::new() };
+        let details = if args.details { details(&line.attributes) } else { String::new() };
+        let text = format!("{time}{details}{}", line.log);
         match line.stream {
             crate::container::logs::Stream::Stdout => output::raw(text.as_bytes()),
             crate::container::logs::Stream::Stderr => output::raw_error(text.as_bytes()),
         }
     })?;
     Ok(0)
+}
+
+/// `key=value,key=value` and a space, as docker prints what is kept with a line.
+fn details(attributes: &std::collections::BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("{} ", pairs.join(","))
 }
 
 fn port_of(engine: &Engine, name: &str, wanted: Option<&str>) -> Result<u8> {

@@ -1,5 +1,7 @@
 //! `inspect`: docker's JSON shapes of containers, images, networks and volumes.
 
+mod host;
+
 use std::collections::BTreeMap;
 
 use clap::Args;
@@ -7,9 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::cli::output;
-use crate::container::spec::{
-    Grace, HealthCheck, MountSource, MountSpec, NamespaceMode, NetworkMode, RestartPolicy,
-};
+use crate::container::spec::{Grace, HealthCheck, MountSource, MountSpec};
 use crate::container::state::{Health, State};
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
@@ -170,7 +170,7 @@ pub(super) fn container_json(engine: &Engine, container: &Container) -> Value {
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": Value::Null,
-        "HostConfig": host_config_json(container),
+        "HostConfig": host::host_config_json(container),
         "GraphDriver": {
             "Name": "overlay",
             "Data": {
@@ -308,92 +308,6 @@ fn healthcheck_json(check: &HealthCheck) -> Value {
     })
 }
 
-fn host_config_json(container: &Container) -> Value {
-    let spec = &container.record.spec;
-    let resources = &spec.resources;
-    let (policy, count) = match spec.restart {
-        RestartPolicy::OnFailure(count) => ("on-failure".to_owned(), count),
-        other => (other.to_string(), 0),
-    };
-    let binds: Vec<String> = spec.mounts.iter().filter_map(bind_text).collect();
-    let tmpfs: BTreeMap<String, String> = spec
-        .mounts
-        .iter()
-        .filter_map(|mount| match &mount.source {
-            MountSource::Tmpfs { options, .. } => {
-                Some((mount.target.display().to_string(), options.join(",")))
-            }
-            _ => None,
-        })
-        .collect();
-    let mut security = Vec::new();
-    if spec.security.no_new_privileges {
-        security.push("no-new-privileges");
-    }
-    let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-    for port in &spec.ports {
-        let host_port = port.host_port.map_or_else(String::new, |(first, last)| {
-            if first == last { first.to_string() } else { format!("{first}-{last}") }
-        });
-        bindings.entry(port.container.to_string()).or_default().push(json!({
-            "HostIp": port.host_ip.map_or_else(String::new, |ip| ip.to_string()),
-            "HostPort": host_port,
-        }));
-    }
-    json!({
-        "Binds": binds,
-        "LogConfig": { "Type": spec.log.driver, "Config": spec.log.options },
-        "NetworkMode": network_mode_text(&spec.network),
-        "PortBindings": bindings,
-        "RestartPolicy": { "Name": policy, "MaximumRetryCount": count },
-        "AutoRemove": spec.auto_remove,
-        "CapAdd": spec.security.cap_add,
-        "CapDrop": spec.security.cap_drop,
-        "Dns": spec.dns.servers,
-        "DnsOptions": spec.dns.options,
-        "DnsSearch": spec.dns.search,
-        "ExtraHosts": spec.dns.extra_hosts.iter().map(|(n, a)| format!("{n}:{a}")).collect::<Vec<_>>(),
-        "GroupAdd": spec.process.group_add,
-        "IpcMode": namespace_text(&spec.ipc),
-        "PidMode": namespace_text(&spec.pid),
-        "UTSMode": namespace_text(&spec.uts),
-        "CgroupnsMode": namespace_text(&spec.cgroupns),
-        "OomScoreAdj": spec.oom_score_adj.unwrap_or(0),
-        "OomKillDisable": resources.oom_kill_disable,
-        "Privileged": spec.security.privileged,
-        "PublishAllPorts": spec.publish_all,
-        "ReadonlyRootfs": spec.read_only,
-        "SecurityOpt": security,
-        "ShmSize": spec.shm_size.map_or(64 << 20, |size| size.0),
-        "Sysctls": spec.sysctls,
-        "Tmpfs": tmpfs,
-        "Memory": resources.memory.map_or(0, |size| size.0),
-        "MemorySwap": resources.memory_swap.unwrap_or(0),
-        "MemoryReservation": resources.memory_reservation.map_or(0, |size| size.0),
-        "NanoCpus": resources.nano_cpus.unwrap_or(0),
-        "CpuShares": resources.cpu_shares.unwrap_or(0),
-        "CpuQuota": resources.cpu_quota.unwrap_or(0),
-        "CpuPeriod": resources.cpu_period.unwrap_or(0),
-        "CpusetCpus": resources.cpuset_cpus.clone().unwrap_or_default(),
-        "CpusetMems": resources.cpuset_mems.clone().unwrap_or_default(),
-        "PidsLimit": resources.pids,
-        "Ulimits": spec.ulimits.iter().map(|(name, limit)| json!({
-            "Name": name, "Soft": limit.soft, "Hard": limit.hard,
-        })).collect::<Vec<_>>(),
-        "Init": spec.init,
-    })
-}
-
-fn bind_text(mount: &MountSpec) -> Option<String> {
-    let source = match &mount.source {
-        MountSource::Bind { path, .. } => path.display().to_string(),
-        MountSource::Volume { name: Some(name), .. } => name.to_string(),
-        _ => return None,
-    };
-    let mode = if mount.read_only { "ro" } else { "rw" };
-    Some(format!("{source}:{}:{mode}", mount.target.display()))
-}
-
 fn mount_json(engine: &Engine, mount: &MountSpec) -> Value {
     // As it was asked for, and nothing was where it can be written.
     let mode = if mount.read_only { "ro" } else { "" };
@@ -425,29 +339,9 @@ fn mount_json(engine: &Engine, mount: &MountSpec) -> Value {
             volume
         }
         MountSource::Tmpfs { .. } => common("tmpfs", String::new()),
+        MountSource::Image { image, .. } => common("image", image.clone()),
         // What a secret holds is nobody's business but the container's.
         MountSource::Content { .. } => common("tmpfs", String::new()),
-    }
-}
-
-fn namespace_text(mode: &NamespaceMode) -> String {
-    match mode {
-        NamespaceMode::Private => String::new(),
-        NamespaceMode::Shareable => "shareable".to_owned(),
-        NamespaceMode::Host => "host".to_owned(),
-        NamespaceMode::None => "none".to_owned(),
-        NamespaceMode::Container(id) => format!("container:{id}"),
-    }
-}
-
-fn network_mode_text(mode: &NetworkMode) -> String {
-    match mode {
-        NetworkMode::Host => "host".to_owned(),
-        NetworkMode::None => "none".to_owned(),
-        NetworkMode::Container(id) => format!("container:{id}"),
-        NetworkMode::Bridge(attachments) => {
-            attachments.first().map_or_else(|| "bridge".to_owned(), |first| first.network.clone())
-        }
     }
 }
 

@@ -1,9 +1,11 @@
 //! `-v`, `--mount`, `--tmpfs` and `--volumes-from` as docker writes them.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use crate::container::spec::{MountSource, MountSpec, Propagation, VolumesFrom};
-use crate::error::{Error, Kind, Result};
+use crate::container::spec::{MountSource, MountSpec, Propagation, VolumeMaking, VolumesFrom};
+use crate::error::{Error, Result};
+use crate::id::VolumeName;
 use crate::quantity::ByteSize;
 
 /// `[source:]target[:options]`. A source that begins with `/`, `.` or `~` is a path, any other a volume.
@@ -21,133 +23,268 @@ pub fn parse_volume(text: &str, directory: &Path) -> Result<MountSpec> {
     };
     let target =
         absolute_target(target).ok_or_else(|| wrong("the path in the container must be absolute"))?;
-    let mut read_only = false;
-    let mut no_copy = false;
-    let mut propagation = Propagation::default();
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => read_only = true,
-            // Labels of SELinux and Docker Desktop's consistency have no meaning on this kernel.
-            "rw" | "z" | "Z" | "consistent" | "cached" | "delegated" => {}
-            "nocopy" => no_copy = true,
-            other => {
-                propagation =
-                    parse_propagation(other).ok_or_else(|| wrong(&format!("unknown option {other:?}")))?
+    let options = VolumeOptions::read(options).map_err(|problem| wrong(&problem))?;
+    let no_copy = options.no_copy;
+    let source = match source {
+        None => named_volume(None, no_copy),
+        Some("") => return Err(wrong("the source is empty")),
+        Some(path) if path.starts_with(['/', '.', '~']) => {
+            if no_copy {
+                return Err(wrong("nocopy is for volumes"));
+            }
+            MountSource::Bind {
+                path: absolute_source(path, directory),
+                create: true,
+                propagation: options.propagation.unwrap_or_default(),
+                recursive: true,
+                writable_below: false,
             }
         }
-    }
-    let source = match source {
-        None => MountSource::Volume { name: None, no_copy, subpath: None },
-        Some("") => return Err(wrong("the source is empty")),
-        Some(path) if path.starts_with(['/', '.', '~']) => MountSource::Bind {
-            path: absolute_source(path, directory),
-            create: true,
-            propagation,
-            recursive: true,
-        },
         Some(name) => {
+            if options.propagation.is_some() {
+                return Err(wrong("a volume's mounts do not travel"));
+            }
             let name = name.parse().map_err(|error| wrong("not a volume's name").with_source(error))?;
-            MountSource::Volume { name: Some(name), no_copy, subpath: None }
+            named_volume(Some(name), no_copy)
         }
     };
-    Ok(MountSpec { target, source, read_only })
+    Ok(MountSpec { target, source, read_only: options.read_only })
 }
 
-/// `type=bind|volume|tmpfs,source=…,target=…,…`.
-pub fn parse_mount(text: &str, directory: &Path) -> Result<MountSpec> {
-    let mut fields = MountFields::default();
-    for field in text.split(',') {
-        fields.read(field, text)?;
+/// The options behind the second colon of `-v`.
+#[derive(Default)]
+struct VolumeOptions {
+    read_only: bool,
+    no_copy: bool,
+    propagation: Option<Propagation>,
+}
+
+impl VolumeOptions {
+    fn read(text: &str) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut kinds = Vec::new();
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            let kind = match option {
+                "ro" | "rw" => {
+                    options.read_only = option == "ro";
+                    "a mode"
+                }
+                "z" | "Z" if Path::new("/sys/fs/selinux/enforce").exists() => {
+                    return Err(format!("{option}: files are not relabelled for SELinux here"));
+                }
+                // Without SELinux nothing has a label, and so there is nothing to relabel.
+                "z" | "Z" => "a label",
+                // How Docker Desktop's virtual machine caches; on Linux both sides are one.
+                "consistent" | "cached" | "delegated" => "a consistency",
+                "nocopy" => {
+                    options.no_copy = true;
+                    "nocopy"
+                }
+                other => {
+                    options.propagation = Some(parse_propagation(other).ok_or_else(|| format!("unknown option {other:?}"))?);
+                    "a propagation"
+                }
+            };
+            if kinds.contains(&kind) {
+                return Err(format!("{kind} is given twice"));
+            }
+            kinds.push(kind);
+        }
+        Ok(options)
     }
-    fields.finish(text, directory)
+}
+
+fn named_volume(name: Option<VolumeName>, no_copy: bool) -> MountSource {
+    MountSource::Volume { name, no_copy, subpath: None, making: VolumeMaking::default() }
+}
+
+/// `type=bind|volume|tmpfs|image,source=…,target=…,…`, comma-separated values as in RFC 4180.
+pub fn parse_mount(text: &str, directory: &Path) -> Result<MountSpec> {
+    let wrong = |problem: &str| Error::invalid(format!("invalid mount {text:?}: {problem}"));
+    let mut fields = MountFields::default();
+    for field in quoted_fields(text).ok_or_else(|| wrong("a quotation mark is out of place"))? {
+        fields.read(&field).map_err(|problem| wrong(&problem))?;
+    }
+    fields.finish(directory).map_err(|problem| wrong(&problem))
+}
+
+/// The fields of a line: separated by commas, those with commas in quotation marks, which are doubled inside. `None`
+/// when a mark is not closed or stands inside a field without any.
+pub fn quoted_fields(text: &str) -> Option<Vec<String>> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        let field = fields.last_mut()?;
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                field.push('"');
+                characters.next();
+            }
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            '"' => return None,
+            ',' if !quoted => fields.push(String::new()),
+            other => field.push(other),
+        }
+    }
+    (!quoted).then_some(fields)
 }
 
 #[derive(Default)]
-struct MountFields<'a> {
-    kind: Option<&'a str>,
-    source: Option<&'a str>,
-    target: Option<&'a str>,
+struct MountFields {
+    kind: Option<String>,
+    source: Option<String>,
+    target: Option<PathBuf>,
     read_only: bool,
     propagation: Option<Propagation>,
-    non_recursive: bool,
+    depth: Option<Depth>,
+    create: bool,
     no_copy: bool,
     subpath: Option<PathBuf>,
+    making: VolumeMaking,
     size: Option<ByteSize>,
     mode: Option<u32>,
+    options: Vec<String>,
+    /// The keys that belong to one kind of mount: the kind, and the key.
+    special: Vec<(&'static str, String)>,
 }
 
-impl<'a> MountFields<'a> {
-    fn read(&mut self, field: &'a str, text: &str) -> Result<()> {
-        let wrong = |problem: &str| Error::invalid(format!("invalid mount {text:?}: {problem}"));
-        let (key, value) = field.split_once('=').unwrap_or((field, ""));
-        let flag = || match value {
-            "" | "true" | "1" => Ok(true),
-            "false" | "0" => Ok(false),
-            _ => Err(wrong(&format!("{key} is true or false"))),
+/// What `bind-recursive` says of mounts below the one that is bound.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// They come along, and can be written if the bind can.
+    Enabled,
+    /// They stay away.
+    Disabled,
+    /// They come along and can be written.
+    Writable,
+    /// They come along and must be read-only.
+    ReadOnly,
+}
+
+impl MountFields {
+    fn read(&mut self, field: &str) -> Result<(), String> {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value)),
+            None => (field.to_ascii_lowercase(), None),
         };
-        match key {
-            "type" => self.kind = Some(value),
-            "source" | "src" => self.source = Some(value),
-            "target" | "dst" | "destination" => self.target = Some(value),
-            "readonly" | "ro" => self.read_only = flag()?,
-            "bind-propagation" => {
-                self.propagation =
-                    Some(parse_propagation(value).ok_or_else(|| wrong("unknown bind-propagation"))?);
+        for kind in ["bind", "volume", "tmpfs", "image"] {
+            if key.strip_prefix(kind).is_some_and(|rest| rest.starts_with('-')) {
+                self.special.push((kind, key.clone()));
             }
-            "bind-recursive" => {
-                self.non_recursive = match value {
-                    // What is read-only is so with everything below it, always.
-                    "" | "enabled" | "readonly" => false,
-                    "disabled" => true,
-                    "writable" => {
-                        return Err(Error::new(
-                            Kind::Unsupported,
-                            "bind-recursive=writable is not supported: a read-only mount is so with all below it",
-                        ));
-                    }
-                    _ => return Err(wrong("bind-recursive is enabled, disabled or readonly")),
-                };
+        }
+        let given = || value.ok_or_else(|| format!("{key} needs a value"));
+        match key.as_str() {
+            "type" => self.kind = Some(given()?.to_ascii_lowercase()),
+            "source" | "src" => self.source = Some(given()?.to_owned()),
+            "target" | "dst" | "destination" => {
+                self.target = Some(absolute_target(given()?).ok_or("the target must be absolute")?);
             }
-            "bind-nonrecursive" => self.non_recursive = flag()?,
-            "volume-nocopy" => self.no_copy = flag()?,
-            "volume-subpath" => self.subpath = Some(value.into()),
-            "tmpfs-size" => {
-                self.size = Some(value.parse().map_err(|error| wrong("tmpfs-size").with_source(error))?)
-            }
-            "tmpfs-mode" => {
-                self.mode = Some(u32::from_str_radix(value, 8).map_err(|_| wrong("tmpfs-mode is octal"))?);
-            }
-            "consistency" => {}
-            other => return Err(wrong(&format!("unknown key {other:?}"))),
+            "readonly" | "ro" => self.read_only = flag(&key, value)?,
+            // Only Docker Desktop's virtual machine caches.
+            "consistency" if matches!(value, Some("consistent" | "cached" | "delegated" | "default")) => {}
+            _ => self.read_special(&key, value)?,
         }
         Ok(())
     }
 
-    fn finish(self, text: &str, directory: &Path) -> Result<MountSpec> {
-        let wrong = |problem: &str| Error::invalid(format!("invalid mount {text:?}: {problem}"));
-        let target =
-            self.target.and_then(absolute_target).ok_or_else(|| wrong("an absolute target is needed"))?;
-        let source = match self.kind.unwrap_or("volume") {
-            "bind" => {
-                let path = self.source.ok_or_else(|| wrong("a bind needs a source"))?;
+    fn read_special(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
+        let given = || value.ok_or_else(|| format!("{key} needs a value"));
+        match key {
+            "bind-propagation" => {
+                self.propagation = Some(parse_propagation(given()?).ok_or("unknown bind-propagation")?);
+            }
+            "bind-nonrecursive" => self.depth = flag(key, value)?.then_some(Depth::Disabled),
+            "bind-recursive" => {
+                self.depth = Some(match given()? {
+                    "enabled" | "true" | "1" => Depth::Enabled,
+                    "disabled" | "false" | "0" => Depth::Disabled,
+                    "writable" => Depth::Writable,
+                    "readonly" => Depth::ReadOnly,
+                    other => return Err(format!("unknown bind-recursive {other:?}")),
+                });
+            }
+            "bind-create-src" => self.create = flag(key, value)?,
+            "volume-nocopy" => self.no_copy = flag(key, value)?,
+            "volume-subpath" | "image-subpath" => self.subpath = Some(given()?.into()),
+            "volume-driver" if matches!(given()?, "" | "local") => {}
+            "volume-driver" => return Err(format!("volume driver {:?} does not exist", given()?)),
+            "volume-opt" => add_pair(&mut self.making.options, given()?),
+            "volume-label" => add_pair(&mut self.making.labels, given()?),
+            "tmpfs-size" => {
+                self.size = Some(given()?.parse().map_err(|error| format!("tmpfs-size: {error}"))?)
+            }
+            "tmpfs-mode" => {
+                let mode = u32::from_str_radix(given()?, 8).map_err(|_| "tmpfs-mode is octal")?;
+                self.mode = Some(mode);
+            }
+            "tmpfs-options" => self.options.extend(given()?.split(',').map(str::to_owned)),
+            other => return Err(format!("unknown key {other:?}")),
+        }
+        Ok(())
+    }
+
+    fn finish(self, directory: &Path) -> Result<MountSpec, String> {
+        let kind = self.kind.as_deref().unwrap_or("volume");
+        if let Some((of, key)) = self.special.iter().find(|(of, _)| *of != kind) {
+            return Err(format!("{key} is for mounts of type {of}, and this one is of type {kind}"));
+        }
+        let source = match (kind, self.source) {
+            ("bind", source) => {
+                let path = source.filter(|path| !path.is_empty()).ok_or("a bind needs a source")?;
+                let depth = self.depth.unwrap_or(Depth::Enabled);
+                check_depth(depth, self.read_only, self.propagation)?;
                 MountSource::Bind {
-                    path: absolute_source(path, directory),
-                    create: false,
+                    path: absolute_source(&path, directory),
+                    create: self.create,
                     propagation: self.propagation.unwrap_or_default(),
-                    recursive: !self.non_recursive,
+                    recursive: depth != Depth::Disabled,
+                    writable_below: depth == Depth::Writable,
                 }
             }
-            "volume" => {
-                let name = self.source.filter(|name| !name.is_empty()).map(str::parse).transpose();
-                let name = name.map_err(|error| wrong("not a volume's name").with_source(error))?;
-                MountSource::Volume { name, no_copy: self.no_copy, subpath: self.subpath }
+            ("volume", source) => {
+                let name = source.filter(|name| !name.is_empty()).map(|name| name.parse()).transpose();
+                let name = name.map_err(|error| format!("not a volume's name: {error}"))?;
+                let (no_copy, subpath, making) = (self.no_copy, self.subpath, self.making);
+                MountSource::Volume { name, no_copy, subpath, making }
             }
-            "tmpfs" if self.source.is_some() => return Err(wrong("a tmpfs has no source")),
-            "tmpfs" => MountSource::Tmpfs { size: self.size, mode: self.mode, options: Vec::new() },
-            other => return Err(wrong(&format!("type {other:?} is not bind, volume or tmpfs"))),
+            ("tmpfs", Some(_)) => return Err("a tmpfs has no source".to_owned()),
+            ("tmpfs", None) => MountSource::Tmpfs { size: self.size, mode: self.mode, options: self.options },
+            ("image", source) => {
+                let image = source.filter(|image| !image.is_empty()).ok_or("an image is needed as source")?;
+                MountSource::Image { image, lower: Vec::new(), subpath: self.subpath }
+            }
+            (other, _) => return Err(format!("type {other:?} is not bind, volume, tmpfs or image")),
         };
-        Ok(MountSpec { target, source, read_only: self.read_only })
+        let read_only = self.read_only || kind == "image";
+        Ok(MountSpec { target: self.target.ok_or("a target is needed")?, source, read_only })
     }
+}
+
+/// What docker demands of the forms of `bind-recursive`.
+fn check_depth(depth: Depth, read_only: bool, propagation: Option<Propagation>) -> Result<(), String> {
+    match depth {
+        Depth::Writable | Depth::ReadOnly if !read_only => {
+            Err("this bind-recursive is for binds that are readonly".to_owned())
+        }
+        Depth::ReadOnly if propagation.is_some_and(|kind| kind != Propagation::Rprivate) => {
+            Err("bind-recursive=readonly needs bind-propagation=rprivate".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn flag(key: &str, value: Option<&str>) -> Result<bool, String> {
+    match value {
+        None | Some("true" | "1") => Ok(true),
+        Some("false" | "0") => Ok(false),
+        Some(_) => Err(format!("{key} is true or false")),
+    }
+}
+
+fn add_pair(pairs: &mut BTreeMap<String, String>, text: &str) {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    pairs.insert(key.to_owned(), value.to_owned());
 }
 
 /// `path[:option,…]`.
@@ -177,7 +314,8 @@ pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom> {
     let read_only = match mode {
         None => None,
         Some("ro") => Some(true),
-        Some("rw" | "z" | "Z") => Some(false),
+        Some("rw") => Some(false),
+        Some("z" | "Z") => None,
         Some(other) => return Err(Error::invalid(format!("invalid volumes-from mode {other:?}: ro or rw"))),
     };
     Ok(VolumesFrom { container: container.to_owned(), read_only })
@@ -248,7 +386,18 @@ mod tests {
             matches!(named.source, MountSource::Volume { name: Some(name), .. } if name.as_str() == "data")
         );
         assert!(matches!(volume("/data").unwrap().source, MountSource::Volume { name: None, .. }));
-        for wrong in ["", "a:b", "a:/", "x:/y:z:w", "x:/y:weird", "-x:/y"] {
+        for wrong in [
+            "",
+            "a:b",
+            "a:/",
+            "x:/y:z:w",
+            "x:/y:weird",
+            "-x:/y",
+            "x:/y:ro,rw",
+            "x:/y:rshared",
+            "/x:/y:nocopy",
+            "/x:/y:shared,slave",
+        ] {
             assert!(volume(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -263,7 +412,45 @@ mod tests {
             tmpfs.source,
             MountSource::Tmpfs { size: Some(ByteSize(1 << 20)), mode: Some(0o700), options: Vec::new() }
         );
-        assert!(mount("type=nfs,target=/t").is_err());
-        assert!(mount("type=bind,target=/t").is_err());
+        for wrong in [
+            "type=nfs,target=/t",
+            "type=bind,target=/t",
+            "type=bind,src=/a,dst=b",
+            "type=bind,src=/a,dst=/b,volume-nocopy",
+            "type=tmpfs,dst=/b,bind-propagation=shared",
+            "type=bind,src=/a,dst=/b,bind-recursive=writable",
+            "type=bind,src=/a,dst=/b,readonly,bind-recursive=readonly,bind-propagation=shared",
+            "type=volume,dst=/b,volume-driver=nfs",
+            "type=image,dst=/b",
+            "type=bind,src=\"/a,dst=/b",
+        ] {
+            assert!(mount(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_long_form_arrives() {
+        let source = |text| parse_mount(text, Path::new("/work")).unwrap().source;
+        let MountSource::Volume { name, no_copy, subpath, making } = source(
+            "type=volume,src=vol,dst=/b,volume-nocopy,volume-subpath=in,\"volume-opt=o=uid=1,gid=2\",volume-label=a=b",
+        ) else {
+            panic!("a volume")
+        };
+        assert_eq!((name.unwrap().as_str(), no_copy, subpath), ("vol", true, Some("in".into())));
+        assert_eq!((making.options["o"].as_str(), making.labels["a"].as_str()), ("uid=1,gid=2", "b"));
+        let bind = source("type=bind,src=/a,dst=/b,readonly,bind-recursive=writable,bind-propagation=rslave");
+        assert!(matches!(
+            bind,
+            MountSource::Bind { recursive: true, writable_below: true, propagation: Propagation::Rslave, .. }
+        ));
+        assert!(matches!(
+            source("type=bind,src=/a,dst=/b,bind-nonrecursive"),
+            MountSource::Bind { recursive: false, .. }
+        ));
+        assert!(matches!(
+            source("type=bind,src=/a,dst=/b,bind-create-src"),
+            MountSource::Bind { create: true, .. }
+        ));
+        assert!(matches!(source("type=image,src=box,dst=/b,image-subpath=etc"), MountSource::Image { .. }));
     }
 }

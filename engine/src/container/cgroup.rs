@@ -19,10 +19,12 @@ use rustix::process::Pid;
 
 use crate::id::ContainerId;
 use crate::paths::Root;
+use crate::store;
 
 use super::launch::Enclosure;
 use super::spec::Resources;
 
+mod block;
 pub mod detect;
 pub mod devices;
 mod v1;
@@ -91,6 +93,22 @@ pub enum CgroupError {
     /// A limit on swap says nothing without one on memory.
     #[error("a swap limit needs a memory limit that is not above it")]
     SwapWithoutMemory,
+    /// A limit at something that is not a block device.
+    #[error("find the block device {}", path.display())]
+    BlockDevice {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Where the nodes of a container lie.
+    #[error("record the cgroup parent {}", parent.display())]
+    Parent {
+        /// The parent.
+        parent: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The device filter.
     #[error("restrict the devices")]
     Devices(#[source] io::Error),
@@ -122,6 +140,15 @@ const EMPTY_WITHIN: Duration = Duration::from_secs(10);
 // === impl Cgroup ===
 
 impl Cgroup {
+    /// Says that the nodes of a container lie below this one of every hierarchy instead of the engine's own, before
+    /// they are made. It holds as long as the container's run directory is there.
+    pub fn place_below(root: &Root, id: &ContainerId, parent: &Path) -> Result<(), CgroupError> {
+        let failed = |source| CgroupError::Parent { parent: parent.to_owned(), source };
+        let text = parent.to_str().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+        store::write_atomic(&root.cgroup_parent(id), text.as_bytes(), 0o600, store::Durability::Rename)
+            .map_err(failed)
+    }
+
     /// Makes the control groups of a container and sets its limits, before it has any process.
     pub fn create(
         root: &Root,
@@ -191,6 +218,16 @@ impl Cgroup {
         for mount in host()?.mounts() {
             let Ok(entries) = fs::read_dir(mount.join(root.tag())) else { continue };
             ids.extend(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()));
+        }
+        if let Ok(runs) = fs::read_dir(root.container_runs()) {
+            let placed = runs.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            // One that lies elsewhere counts as long as something of it is there.
+            ids.extend(placed.filter(|id: &ContainerId| {
+                root.cgroup_parent(id).exists()
+                    && host().is_ok_and(|layout| {
+                        layout.mounts().any(|mount| mount.join(place_of(root, id)).is_dir())
+                    })
+            }));
         }
         ids.sort();
         ids.dedup();
@@ -347,6 +384,7 @@ impl From<CgroupError> for crate::Error {
     fn from(error: CgroupError) -> Self {
         match &error {
             CgroupError::SwapWithoutMemory => Self::invalid(error.to_string()),
+            CgroupError::BlockDevice { .. } => Self::invalid("limit a block device").with_source(error),
             CgroupError::Limit { limit, .. } => {
                 let hint = format!("the kernel refused this {limit} limit; a larger one may be needed");
                 Self::failed("limit the container", error).with_hint(hint)
@@ -368,13 +406,16 @@ fn host() -> Result<&'static Layout, CgroupError> {
 }
 
 fn place_of(root: &Root, id: &ContainerId) -> PathBuf {
-    Path::new(root.tag()).join(id.as_str())
+    match fs::read_to_string(root.cgroup_parent(id)) {
+        Ok(parent) => Path::new(parent.trim_start_matches('/')).join(id.as_str()),
+        Err(_) => Path::new(root.tag()).join(id.as_str()),
+    }
 }
 
 /// Every node costs a directory and a move on the way to the first instruction, so a controller that neither limits
 /// nor counts anything here has none.
 fn wanted_controllers(resources: &Resources, has_unified: bool) -> Vec<Controller> {
-    use Controller::{Cpu, Cpuacct, Cpuset, Devices, Freezer, Memory, Pids};
+    use Controller::{Cpu, Cpuacct, Cpuset, Devices, Freezer, Io, Memory, Pids};
     let mut wanted = vec![Memory, Cpu, Cpuacct, Devices, Pids];
     if resources.cpuset_cpus.is_some() || resources.cpuset_mems.is_some() {
         wanted.push(Cpuset);
@@ -382,21 +423,33 @@ fn wanted_controllers(resources: &Resources, has_unified: bool) -> Vec<Controlle
     if !has_unified {
         wanted.push(Freezer);
     }
+    if limits_block_devices(resources) {
+        wanted.push(Io);
+    }
     wanted
+}
+
+fn limits_block_devices(resources: &Resources) -> bool {
+    resources.blkio_weight.is_some_and(|weight| weight != 0) || !resources.blkio_devices.is_empty()
 }
 
 fn warn_of_ownerless(resources: &Resources, owned: impl Fn(Controller) -> bool, warnings: &mut Vec<Warning>) {
     let cpu = resources.nano_cpus.is_some()
         || resources.cpu_quota.is_some()
         || resources.cpu_period.is_some()
+        || resources.cpu_rt_runtime.is_some()
+        || resources.cpu_rt_period.is_some()
         || resources.cpu_shares.is_some();
-    let memory = resources.memory.is_some() || resources.memory_reservation.is_some();
+    let memory = resources.memory.is_some()
+        || resources.memory_reservation.is_some()
+        || resources.memory_swappiness.is_some();
     let cpuset = resources.cpuset_cpus.is_some() || resources.cpuset_mems.is_some();
     for (asked, controller, limit) in [
         (memory, Controller::Memory, "memory"),
         (cpu, Controller::Cpu, "cpu"),
         (cpuset, Controller::Cpuset, "cpuset"),
         (resources.pids.is_some(), Controller::Pids, "pids"),
+        (limits_block_devices(resources), Controller::Io, "block device"),
     ] {
         if asked && !owned(controller) {
             let reason = format!("this kernel has no {} controller for it", controller.name());

@@ -2,9 +2,11 @@
 //! everybody reads, and neither waits for the other.
 
 mod moment;
+mod options;
 mod reader;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +16,8 @@ use crate::paths::Root;
 
 pub use crate::container::stdio::Stream;
 pub use moment::{ParseMomentError, parse_moment};
+pub(crate) use options::attributes;
+pub use options::check;
 pub use reader::read;
 pub(crate) use writer::LogWriter;
 
@@ -24,6 +28,9 @@ pub struct LogLine {
     pub log: String,
     /// To which stream.
     pub stream: Stream,
+    /// What the log options `tag`, `labels` and `env` say with each line.
+    #[serde(default, rename = "attrs", skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
     /// When it arrived, RFC 3339.
     pub time: String,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::container::spec::{
-    ContainerPort, ContainerSpec, Grace, HealthCheck, MountSource, MountSpec, Protocol,
+    ContainerPort, ContainerSpec, Grace, HealthCheck, MountSource, MountSpec, Protocol, VolumeMaking,
 };
 use crate::error::{Error, Result};
 use crate::image::config::{ImageHealthCheck, RunConfig};
@@ -50,6 +50,14 @@ pub fn merge(mut spec: ContainerSpec, image: &RunConfig) -> Result<Merged> {
         spec.healthcheck = image.healthcheck.as_ref().map(from_image);
     }
     spec.healthcheck = spec.healthcheck.filter(|check| check.test.is_some());
+    if let Some(check) = &mut spec.healthcheck {
+        let timing = std::mem::take(&mut spec.health_timing);
+        check.interval = timing.interval.unwrap_or(check.interval);
+        check.timeout = timing.timeout.unwrap_or(check.timeout);
+        check.retries = timing.retries.unwrap_or(check.retries);
+        check.start_period = timing.start_period.unwrap_or(check.start_period);
+        check.start_interval = timing.start_interval.unwrap_or(check.start_interval);
+    }
     Ok(Merged { spec, argv })
 }
 
@@ -118,7 +126,12 @@ fn merge_volumes(spec: &mut ContainerSpec, image: &RunConfig) {
     for path in image.volumes.keys() {
         let target = PathBuf::from(path);
         if spec.mounts.iter().all(|mount| mount.target != target) {
-            let source = MountSource::Volume { name: None, no_copy: false, subpath: None };
+            let source = MountSource::Volume {
+                name: None,
+                no_copy: false,
+                subpath: None,
+                making: VolumeMaking::default(),
+            };
             spec.mounts.push(MountSpec { target, source, read_only: false });
         }
     }
@@ -164,6 +177,7 @@ pub fn probe_command(test: &[String]) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::spec::HealthTiming;
 
     fn words(text: &str) -> Option<Vec<String>> {
         Some(text.split_whitespace().map(str::to_owned).collect())
@@ -217,6 +231,12 @@ mod tests {
         let image = RunConfig { healthcheck: Some(check), cmd: words("x"), ..RunConfig::default() };
         let merged = merge(ContainerSpec::default(), &image).unwrap();
         assert_eq!(merged.spec.healthcheck.unwrap().interval, Span::seconds(30));
+        let timing = HealthTiming { interval: Some(Span::seconds(1)), ..HealthTiming::default() };
+        let merged =
+            merge(ContainerSpec { health_timing: timing, ..ContainerSpec::default() }, &image).unwrap();
+        let check = merged.spec.healthcheck.unwrap();
+        assert_eq!((check.interval, check.retries), (Span::seconds(1), 3));
+        assert_eq!(check.test.unwrap(), ["true"]);
         let off = HealthCheck {
             test: None,
             interval: Span::default(),

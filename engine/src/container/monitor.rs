@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use crate::container::logs::LogWriter;
+use crate::container::logs::{self, LogWriter};
 use crate::container::plan::TerminalSize;
 use crate::container::protocol::ExitNews;
 use crate::container::ready::Ready;
@@ -130,7 +130,8 @@ impl Monitor {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let record = ContainerRecord::read(&root, &id)?.ok_or(io::ErrorKind::NotFound)?;
         let state = State::read(&root, &id)?.unwrap_or(State::Created);
-        let log = LogWriter::open(&root.container(&id).join("container.log"), &record.spec.log)?;
+        let log = LogWriter::open(&root.container(&id).join("container.log"), &record.spec.log)?
+            .with_attributes(&logs::attributes(&record));
         let mut monitor = Self {
             networks: Networks::at(&root),
             backoff: Backoff::new(record.spec.restart),

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cgroup::Devices;
+use crate::container::privileges::LIMIT_NAMES;
 use crate::container::spec::Propagation;
 use crate::volume::FileSystem;
 
+mod devices;
 mod resolve;
+
+pub(crate) use devices::{node_of, rule_for};
 
 /// How one container is launched.
 #[derive(Debug, Clone)]
@@ -28,6 +32,8 @@ pub struct LaunchPlan {
     pub init: bool,
     /// What its cgroup lets it do with devices.
     pub device_rules: Devices,
+    /// What is not as asked, but no reason to fail.
+    pub warnings: Vec<String>,
 }
 
 /// How a process of a container is executed, be it the first one or one that joins later.
@@ -55,6 +61,13 @@ pub struct ProcessPlan {
     pub limits: Vec<Limit>,
     /// What the out-of-memory killer adds to the score.
     pub oom_score_adj: Option<i32>,
+    /// The AppArmor profile it is executed under; the engine's own when `None`.
+    pub apparmor: Option<String>,
+}
+
+/// The limits per process that there are, by docker's names (getrlimit(2), without `RLIMIT_`).
+pub fn limit_names() -> impl Iterator<Item = &'static str> {
+    LIMIT_NAMES.iter().map(|(name, _)| *name)
 }
 
 /// A terminal's size; 0 by 0 leaves it to the first resize.
@@ -127,6 +140,8 @@ pub struct RootfsPlan {
     pub mqueue: bool,
     /// Whether /sys, /proc and the cgroups can be written as far as capabilities go.
     pub privileged: bool,
+    /// Whether the cgroups can be written although the rest cannot.
+    pub writable_cgroups: bool,
     /// Paths hidden behind nothing.
     pub masked: Vec<PathBuf>,
     /// Paths of /proc that can only be read.
@@ -140,8 +155,12 @@ pub struct ResolvedMount {
     pub target: PathBuf,
     /// What appears there.
     pub source: ResolvedSource,
-    /// Whether it can only be read, with everything mounted below it.
+    /// Whether it can only be read.
     pub read_only: bool,
+    /// Whether what is mounted below it can be written even then.
+    pub writable_below: bool,
+    /// Further attributes of the mount: `MOUNT_ATTR_…` of mount_setattr(2).
+    pub attributes: u64,
 }
 
 /// What a mount shows.
@@ -180,6 +199,13 @@ pub enum ResolvedSource {
         suid: bool,
         /// Whether device nodes work there.
         dev: bool,
+    },
+    /// Layers of an image, which can only be read.
+    Layers {
+        /// Topmost first.
+        lower: Vec<PathBuf>,
+        /// A path inside that is shown instead of their root.
+        subpath: Option<PathBuf>,
     },
     /// A copy of a file of the host, in memory.
     Content {

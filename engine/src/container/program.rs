@@ -6,13 +6,14 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
 
 use crate::container::failure::{AtStep, LaunchError, reason};
 use crate::container::handshake::{ChildEnd, Order, Report};
 use crate::container::launch::Streams;
 use crate::container::plan::ProcessPlan;
-use crate::container::rootfs::{self, Missing};
+use crate::container::rootfs::{self, Missing, PROC_SUPER_MAGIC};
 use crate::container::users::{self, Identity};
 use crate::container::{merge, privileges};
 use crate::sys;
@@ -232,7 +233,32 @@ pub(crate) fn settle(
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter_working_directory(root, &process.cwd, is_first)?;
     give_streams_away(identity);
+    if let Some(profile) = &process.apparmor {
+        confine(root, profile)?;
+    }
     privileges::give_up(process, identity)
+}
+
+/// Asks AppArmor to confine what is executed next. The file must be the kernel's own: a write that an image redirects
+/// would leave the program unconfined (CVE-2019-16884).
+fn confine(root: BorrowedFd<'_>, profile: &str) -> Result<(), LaunchError> {
+    let open = |path: &str| {
+        let path = format!("proc/{}/attr/{path}", rustix::process::getpid());
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        rustix::fs::openat2(root, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+    };
+    let file = match open("apparmor/exec") {
+        // Before 5.8 every module had the same file.
+        Err(Errno::NOENT) => open("exec"),
+        other => other,
+    };
+    let file = file.at("choose the AppArmor profile", profile)?;
+    let system = rustix::fs::fstatfs(&file).at("choose the AppArmor profile", profile)?;
+    if system.f_type != PROC_SUPER_MAGIC {
+        return Err(LaunchError::Invalid("/proc of the container is not the kernel's".to_owned()));
+    }
+    let order = format!("exec {profile}");
+    rustix::io::write(&file, order.as_bytes()).map(drop).at("choose the AppArmor profile", profile)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub(crate) struct Sources {
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 /// statfs(2): the type of procfs.
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 /// statfs(2): the types of file systems in memory.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const RAMFS_MAGIC: i64 = 0x8584_58f6;
@@ -80,7 +80,7 @@ impl Sources {
                     }
                     _ => None,
                 },
-                ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => None,
+                ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } | ResolvedSource::Layers { .. } => None,
             });
         }
         Ok(Self { mounts, shm: take_shm(plan, hosts)? })
@@ -269,7 +269,7 @@ impl Rootfs {
         if plan.rootfs.has_mount("/sys") || plan.rootfs.has_mount("/sys/fs/cgroup") {
             return Ok(());
         }
-        cgroups::mount(self.root(), plan.rootfs.privileged)
+        cgroups::mount(self.root(), plan.rootfs.privileged || plan.rootfs.writable_cgroups)
     }
 
     /// What the plan asks for, in its order.
@@ -295,12 +295,13 @@ impl Rootfs {
                     let attributes = tmpfs_attributes(*exec, *suid, *dev);
                     mount::make("tmpfs", &options, attributes).at("mount a tmpfs at", &target)?
                 }
+                ResolvedSource::Layers { lower, subpath } => {
+                    let stage = stage_of(&mut staged, &plan.work)?;
+                    layers(stage, &format!("{STAGED}{index}"), lower, subpath.as_deref())
+                        .at("mount the image at", &target)?
+                }
                 ResolvedSource::Content { file, mode, uid, gid } => {
-                    let stage = match staged.take() {
-                        Some(stage) => stage,
-                        None => stage_at(&plan.work)?,
-                    };
-                    let stage: &OwnedFd = staged.insert(stage);
+                    let stage = stage_of(&mut staged, &plan.work)?;
                     let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
                     content(stage, &format!("{STAGED}{index}"), file, *mode, owner)?
                 }
@@ -451,8 +452,12 @@ fn attach_requested(
         };
         volume::seed(open(place.as_fd())?.as_fd(), open(tree)?.as_fd()).at("fill the volume at", &target)?;
     }
+    if wanted.attributes != 0 {
+        let change = Change { set: wanted.attributes, recursive: true, ..Change::default() };
+        sys::mount::change(tree, change).at("restrict", &target)?;
+    }
     if wanted.read_only {
-        let change = Change { set: RDONLY, recursive: true, ..Change::default() };
+        let change = Change { set: RDONLY, recursive: !wanted.writable_below, ..Change::default() };
         sys::mount::change(tree, change).at("make read-only", &target)?;
     }
     mount::attach(tree, &place).at("mount at", &target)
@@ -477,6 +482,31 @@ fn propagate(tree: BorrowedFd<'_>, propagation: Propagation) -> std::io::Result<
     };
     let change = Change { propagation: kind.bits().into(), recursive, ..Change::default() };
     sys::mount::change(tree, change)
+}
+
+/// The stage, set up by the first who needs it.
+fn stage_of<'a>(staged: &'a mut Option<OwnedFd>, work: &Path) -> Result<&'a OwnedFd, LaunchError> {
+    let stage = match staged.take() {
+        Some(stage) => stage,
+        None => stage_at(work)?,
+    };
+    Ok(staged.insert(stage))
+}
+
+/// The layers of an image as a mount of its own. What they show inside is looked up with them as the whole world.
+fn layers(stage: &OwnedFd, name: &str, lower: &[PathBuf], subpath: Option<&Path>) -> Result<OwnedFd, Errno> {
+    let whole = match lower {
+        [only] => mount::clone_path(only, false)?,
+        several => mount::layers(several)?,
+    };
+    let change = Change { set: RDONLY, ..Change::default() };
+    sys::mount::change(&whole, change).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    let Some(subpath) = subpath else { return Ok(whole) };
+    // Only what is attached somewhere can be copied in part.
+    rustix::fs::mkdirat(stage, name, Mode::from_raw_mode(0o700))?;
+    mount::attach(&whole, target::find(stage, Path::new(name))?)?;
+    let part = target::find(&whole, subpath)?;
+    mount::clone_fd(part.as_fd(), false)
 }
 
 fn stage_at(work: &Path) -> Result<OwnedFd, LaunchError> {

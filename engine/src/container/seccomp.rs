@@ -274,6 +274,52 @@ mod tests {
         assert_eq!(judge(&arm, at(Architecture::Aarch64.audit(), 40)), EPERM);
     }
 
+    /// What docker's profile allows with each capability and not without (moby/profiles v0.2.3).
+    const OPENED: [(&str, &str); 14] = [
+        ("BPF", "bpf"),
+        ("DAC_READ_SEARCH", "open_by_handle_at"),
+        ("PERFMON", "perf_event_open"),
+        ("SYSLOG", "syslog"),
+        (
+            "SYS_ADMIN",
+            "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr \
+             lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount open_tree perf_event_open quotactl \
+             quotactl_fd setdomainname sethostname setns syslog umount2 unshare",
+        ),
+        ("SYS_BOOT", "reboot"),
+        ("SYS_CHROOT", "chroot"),
+        ("SYS_MODULE", "delete_module finit_module init_module"),
+        ("SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
+        ("SYS_PACCT", "acct"),
+        ("SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
+        ("SYS_RAWIO", "ioperm iopl"),
+        ("SYS_TIME", "clock_settime settimeofday"),
+        ("SYS_TTY_CONFIG", "vhangup"),
+    ];
+
+    #[test]
+    fn each_capability_opens_what_it_opens_in_docker_and_nothing_else() {
+        let allowed = |set| {
+            let program = standard(&[Architecture::X86_64], set);
+            let native = SYSCALLS.iter().filter(|call| call.number(Architecture::X86_64).is_some());
+            let judged = native.filter(|one| {
+                let new_namespace = [libc::CLONE_NEWUSER as u64];
+                judge(&program, call(one.name, &new_namespace)) == ALLOW
+            });
+            judged.map(|one| one.name).collect::<std::collections::BTreeSet<_>>()
+        };
+        let always = allowed(CapabilitySet::EMPTY);
+        for (capability, calls) in OPENED {
+            let opened = allowed(CapabilitySet::named(capability).unwrap());
+            let more: Vec<_> = opened.difference(&always).copied().collect();
+            assert_eq!(more.join(" "), calls, "{capability}");
+        }
+        let named: Vec<_> = OPENED.iter().map(|(name, _)| CapabilitySet::named(name).unwrap()).collect();
+        let others = CapabilitySet::all()
+            .difference(named.into_iter().fold(CapabilitySet::EMPTY, CapabilitySet::union));
+        assert_eq!(allowed(others), always);
+    }
+
     #[test]
     fn every_call_of_the_table_gets_its_own_verdict() {
         let program = standard(INTEL, CapabilitySet::EMPTY);

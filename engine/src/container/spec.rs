@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container::cgroup::DeviceRule;
 use crate::id::{ContainerId, ContainerName, NetworkName, VolumeName};
 use crate::quantity::{ByteSize, Span};
 use crate::signal::Signal;
@@ -61,6 +62,10 @@ pub struct ContainerSpec {
     pub security: Security,
     /// Devices made available.
     pub devices: Vec<Device>,
+    /// Devices by their qualified names in the container device interface: `vendor.com/class=name`.
+    pub cdi_devices: Vec<String>,
+    /// What may be done with devices besides, whether or not there are nodes of them.
+    pub device_rules: Vec<DeviceRule>,
     /// Kernel parameters of its own namespaces.
     pub sysctls: BTreeMap<String, String>,
     /// Resource limits per process (getrlimit(2)), by name without `RLIMIT_`, lower case.
@@ -71,6 +76,8 @@ pub struct ContainerSpec {
     pub oom_score_adj: Option<i32>,
     /// Limits of the cgroup.
     pub resources: Resources,
+    /// The cgroup that the container's own lies in; the engine's when `None`. Relative to each hierarchy's top.
+    pub cgroup_parent: Option<PathBuf>,
     /// When it is started again by itself.
     pub restart: RestartPolicy,
     /// Whether it removes itself, with its anonymous volumes, once it has ended.
@@ -81,6 +88,8 @@ pub struct ContainerSpec {
     pub stop_timeout: Option<Grace>,
     /// How its health is found out; the image's when `None`.
     pub healthcheck: Option<HealthCheck>,
+    /// What is changed of the health check, whichever it is.
+    pub health_timing: HealthTiming,
     /// Where its output goes.
     pub log: LogSpec,
     /// `os/arch[/variant]` wanted of the image.
@@ -141,6 +150,9 @@ pub struct NetworkAttachment {
     /// The attachment with the highest one gives the default route.
     #[serde(default)]
     pub gateway_priority: i32,
+    /// Further addresses of the link that are good on it alone (RFC 3927, RFC 4291).
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
 }
 
 /// A transport protocol that ports belong to.
@@ -187,6 +199,8 @@ pub struct DnsSpec {
     pub options: Vec<String>,
     /// Lines of /etc/hosts: name and address, or `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
+    /// Names of other containers that only this one knows (`--link`).
+    pub links: Vec<(String, ContainerId)>,
 }
 
 /// Something mounted into the container at an absolute path.
@@ -214,6 +228,9 @@ pub enum MountSource {
         propagation: Propagation,
         /// Whether mounts below it come along.
         recursive: bool,
+        /// Whether mounts below it can be written even when it can only be read itself.
+        #[serde(default)]
+        writable_below: bool,
     },
     /// A named volume, or a new anonymous one when the name is `None`.
     Volume {
@@ -222,6 +239,18 @@ pub enum MountSource {
         /// Whether an empty volume is left empty instead of being filled from the image.
         no_copy: bool,
         /// A path inside the volume that is shown instead of its root.
+        subpath: Option<PathBuf>,
+        /// How it is made when it does not exist yet.
+        #[serde(default)]
+        making: VolumeMaking,
+    },
+    /// The files of an image.
+    Image {
+        /// The image as the user wrote it; its id once the container is made.
+        image: String,
+        /// Its unpacked layers, topmost first; known once the container is made.
+        lower: Vec<PathBuf>,
+        /// A path inside the image that is shown instead of its root.
         subpath: Option<PathBuf>,
     },
     /// A file system in memory.
@@ -244,6 +273,16 @@ pub enum MountSource {
         /// Group.
         gid: u32,
     },
+}
+
+/// What a volume gets that is made for a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeMaking {
+    /// `type`, `o` and `device` of the local driver.
+    pub options: BTreeMap<String, String>,
+    /// Free labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How mounts travel between a bind mount and its source (mount_namespaces(7)).
@@ -306,6 +345,10 @@ pub struct Security {
     pub seccomp: Seccomp,
     /// Whether /proc and /sys are shown without masks.
     pub unmask_system_paths: bool,
+    /// Whether its own part of a unified cgroup tree can be written.
+    pub writable_cgroups: bool,
+    /// The AppArmor profile it runs under; the engine's own when `None`.
+    pub apparmor: Option<String>,
 }
 
 /// The system call filter.
@@ -366,6 +409,42 @@ pub struct Resources {
     pub pids: Option<i64>,
     /// Whether the out-of-memory killer leaves it alone (v1 only).
     pub oom_kill_disable: bool,
+    /// How readily its memory is swapped out, 0 to 100 (v1 only).
+    pub memory_swappiness: Option<u8>,
+    /// Microseconds of real-time scheduling per period (v1 only).
+    pub cpu_rt_runtime: Option<i64>,
+    /// The period of real-time scheduling in microseconds (v1 only).
+    pub cpu_rt_period: Option<u64>,
+    /// Relative weight at block devices, 10 to 1000.
+    pub blkio_weight: Option<u16>,
+    /// Weights and rates at single block devices.
+    pub blkio_devices: Vec<BlockLimit>,
+}
+
+/// A limit at one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockLimit {
+    /// The device's path on the host.
+    pub device: PathBuf,
+    /// What is limited.
+    pub kind: BlockLimitKind,
+    /// The weight (10 to 1000), or bytes or operations a second.
+    pub value: u64,
+}
+
+/// What is limited at a block device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockLimitKind {
+    /// The relative weight.
+    Weight,
+    /// Bytes read a second.
+    ReadBytes,
+    /// Bytes written a second.
+    WriteBytes,
+    /// Reads a second.
+    ReadOperations,
+    /// Writes a second.
+    WriteOperations,
 }
 
 /// When a container is started again by itself.
@@ -408,6 +487,22 @@ pub struct HealthCheck {
     pub start_interval: Span,
 }
 
+/// What is changed of a health check that the image brings, or left out of one that was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthTiming {
+    /// Time between two probes.
+    pub interval: Option<Span>,
+    /// How long one may take.
+    pub timeout: Option<Span>,
+    /// How many in a row must fail.
+    pub retries: Option<u32>,
+    /// How long failures do not count after the start.
+    pub start_period: Option<Span>,
+    /// Time between two probes in the start period.
+    pub start_interval: Option<Span>,
+}
+
 /// Where output goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogSpec {
@@ -445,16 +540,20 @@ impl Default for ContainerSpec {
             cgroupns: NamespaceMode::Private,
             security: Security::default(),
             devices: Vec::new(),
+            cdi_devices: Vec::new(),
+            device_rules: Vec::new(),
             sysctls: BTreeMap::new(),
             ulimits: BTreeMap::new(),
             shm_size: None,
             oom_score_adj: None,
             resources: Resources::default(),
+            cgroup_parent: None,
             restart: RestartPolicy::No,
             auto_remove: false,
             stop_signal: None,
             stop_timeout: None,
             healthcheck: None,
+            health_timing: HealthTiming::default(),
             log: LogSpec::default(),
             platform: None,
         }
@@ -564,6 +663,7 @@ impl NetworkAttachment {
             addresses: Vec::new(),
             mac_address: None,
             gateway_priority: 0,
+            link_local: Vec::new(),
         }
     }
 }

@@ -9,14 +9,17 @@ use jiff::Timestamp;
 
 use crate::container::client;
 use crate::container::merge::merge;
+use crate::container::plan::LaunchPlan;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::{
-    ContainerSpec, MountSource, MountSpec, NetworkMode, PortBinding, RestartPolicy,
+    ContainerSpec, HealthTiming, MountSource, MountSpec, NamespaceMode, NetworkMode, PortBinding,
+    Propagation, RestartPolicy,
 };
 use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName, VolumeName};
+use crate::image::{Image, Platform};
 use crate::store::{self, Lock};
 use crate::volume::VolumeSpec;
 
@@ -80,12 +83,21 @@ impl Engine {
     /// contradicts itself. Nothing is left behind then.
     pub fn create(&self, spec: ContainerSpec) -> Result<Created> {
         let image = self.images().get(&spec.image)?;
+        let mut warnings: Vec<String> = check_platform(&spec, &image)?.into_iter().collect();
+        let retimed = spec.health_timing != HealthTiming::default();
         let merged = merge(spec, &image.config.config)?;
+        if retimed && merged.spec.healthcheck.is_none() {
+            warnings.push("the health options are discarded: there is no health check to time".to_owned());
+        }
         let mut spec = merged.spec;
         publish_all(&mut spec);
         self.take_volumes_from(&mut spec)?;
         validate(&spec)?;
+        LaunchPlan::check(self.root(), &spec)?;
         self.check_networks(&spec.network)?;
+        self.check_peers(&spec)?;
+        self.share_hostname(&mut spec)?;
+        self.find_mounted_images(&mut spec)?;
         make_bind_sources(&spec)?;
         let _making = Lock::shared(&self.root().making_lock())
             .map_err(|error| Error::failed("lock the directory of containers", error))?;
@@ -103,7 +115,7 @@ impl Engine {
         };
         self.write_container(&record).inspect_err(|_| self.remove_anonymous(&volumes))?;
         record.announce(self.root(), "create", &[]);
-        Ok(Created { id: record.id, name: record.name, warnings: Vec::new() })
+        Ok(Created { id: record.id, name: record.name, warnings })
     }
 
     /// Claims the name and writes the record, or leaves nothing.
@@ -185,7 +197,10 @@ impl Engine {
     fn take_volumes_from(&self, spec: &mut ContainerSpec) -> Result<()> {
         for from in std::mem::take(&mut spec.volumes_from) {
             for mount in self.container(&from.container)?.record.spec.mounts {
-                let shared = matches!(mount.source, MountSource::Volume { .. } | MountSource::Bind { .. });
+                let shared = matches!(
+                    mount.source,
+                    MountSource::Volume { .. } | MountSource::Bind { .. } | MountSource::Image { .. }
+                );
                 // The image's own volumes are anonymous until now and give way to the other container's.
                 let own = spec.mounts.iter().position(|own| own.target == mount.target);
                 let taken = MountSpec { read_only: from.read_only.unwrap_or(mount.read_only), ..mount };
@@ -215,14 +230,54 @@ impl Engine {
         }
     }
 
+    /// Refuses to join what is not meant to be joined.
+    fn check_peers(&self, spec: &ContainerSpec) -> Result<()> {
+        if let NamespaceMode::Container(id) = &spec.ipc {
+            let peer = self.container(id.as_str())?;
+            if matches!(peer.record.spec.ipc, NamespaceMode::Private | NamespaceMode::None) {
+                return Err(Error::conflict(format!(
+                    "cannot join the IPC namespace of container {}: it is not shareable",
+                    peer.name()
+                ))
+                .with_hint("run that container with --ipc shareable"));
+            }
+        }
+        spec.dns.links.iter().try_for_each(|(_, id)| self.container(id.as_str()).map(drop))
+    }
+
+    /// Whoever is in another container's network is known there by that container's name.
+    fn share_hostname(&self, spec: &mut ContainerSpec) -> Result<()> {
+        if let NetworkMode::Container(id) = &spec.network {
+            spec.hostname = Some(self.container(id.as_str())?.record.hostname().to_owned());
+        }
+        Ok(())
+    }
+
+    /// Looks up the images that are mounted, so that a later change of their names changes nothing.
+    fn find_mounted_images(&self, spec: &mut ContainerSpec) -> Result<()> {
+        for mount in &mut spec.mounts {
+            if let MountSource::Image { image, lower, .. } = &mut mount.source {
+                let found = self.images().get(image)?;
+                *lower = self.images().lower_dirs(&found);
+                *image = found.id.to_string();
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the volumes that are not there yet, and returns the anonymous ones.
     fn make_volumes(&self, spec: &mut ContainerSpec) -> Result<Vec<VolumeName>> {
         let mut anonymous = Vec::new();
         for mount in &mut spec.mounts {
-            if let MountSource::Volume { name, .. } = &mut mount.source {
+            if let MountSource::Volume { name, making, .. } = &mut mount.source {
                 let made = self
                     .volumes()
-                    .create(VolumeSpec { name: name.clone(), ..VolumeSpec::default() })
+                    .create(VolumeSpec {
+                        name: name.clone(),
+                        options: making.options.clone(),
+                        labels: making.labels.clone(),
+                        ..VolumeSpec::default()
+                    })
                     .inspect_err(|_| self.remove_anonymous(&anonymous))?;
                 if name.is_none() {
                     anonymous.push(made.name.clone());
@@ -261,6 +316,27 @@ impl Engine {
     }
 }
 
+/// Whether the image is for the platform asked for; a warning when none was and it is not for this machine.
+fn check_platform(spec: &ContainerSpec, image: &Image) -> Result<Option<String>> {
+    let offered = image.platform();
+    let Some(wanted) = &spec.platform else {
+        let host = Platform::host();
+        let foreign = host.rank(&offered).is_none();
+        return Ok(foreign.then(|| {
+            format!(
+                "the image's platform {offered} does not match the machine's, {host}, and none was asked for"
+            )
+        }));
+    };
+    let wanted: Platform =
+        wanted.parse().map_err(|error| Error::invalid("the platform").with_source(error))?;
+    if wanted.rank(&offered).is_some() {
+        return Ok(None);
+    }
+    Err(Error::not_found(format!("image {} is not for the platform {wanted} but for {offered}", spec.image))
+        .with_hint("pull it for that platform with --pull always"))
+}
+
 fn publish_all(spec: &mut ContainerSpec) {
     if !std::mem::take(&mut spec.publish_all) {
         return;
@@ -275,8 +351,9 @@ fn publish_all(spec: &mut ContainerSpec) {
 /// Makes the missing directories of `-v`, and refuses the missing sources of `--mount`.
 fn make_bind_sources(spec: &ContainerSpec) -> Result<()> {
     for mount in &spec.mounts {
-        let MountSource::Bind { path, create, .. } = &mount.source else { continue };
+        let MountSource::Bind { path, create, propagation, .. } = &mount.source else { continue };
         if path.exists() {
+            check_propagation(path, *propagation)?;
             continue;
         }
         if !create {
@@ -286,6 +363,28 @@ fn make_bind_sources(spec: &ContainerSpec) -> Result<()> {
             .map_err(|error| Error::failed(format!("make the directory {}", path.display()), error))?;
     }
     Ok(())
+}
+
+/// Mounts travel only where the host's own mount lets them: otherwise nobody would notice that they do not.
+fn check_propagation(path: &Path, propagation: Propagation) -> Result<()> {
+    let wanted: &[&str] = match propagation {
+        Propagation::Private | Propagation::Rprivate => return Ok(()),
+        Propagation::Shared | Propagation::Rshared => &["shared:"],
+        Propagation::Slave | Propagation::Rslave => &["shared:", "master:"],
+    };
+    let failed = |error| Error::failed(format!("find the mount of {}", path.display()), error);
+    let real = fs::canonicalize(path).map_err(failed)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(failed)?;
+    // Fields as in proc_pid_mountinfo(5): the mount point is the fifth, the optional ones end with a dash.
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let covering = fields.filter(|fields| fields.get(4).is_some_and(|point| real.starts_with(point)));
+    let Some(mount) = covering.max_by_key(|fields| fields[4].len()) else { return Ok(()) };
+    let mut optional = mount.iter().skip(6).take_while(|field| **field != "-");
+    if optional.any(|field| wanted.iter().any(|kind| field.starts_with(kind))) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{} is mounted on {}, which is private", path.display(), mount[4]))
+        .with_hint(format!("let its mounts travel with: mount --make-shared {}", mount[4])))
 }
 
 /// Refuses what contradicts itself, before anything is made.

@@ -16,25 +16,35 @@ use crate::signal::Signal;
 use crate::store::{self, Lock};
 
 impl Engine {
-    /// Starts a container and returns once its program is being executed. One that runs already is left alone.
+    /// Starts a container and returns once its program is being executed. One that runs already is left alone. What
+    /// it says is what could not be had as asked.
     ///
     /// # Errors
     /// When a step of the start fails; the container is as it was then.
-    pub fn start(&self, id: &ContainerId) -> Result<()> {
+    pub fn start(&self, id: &ContainerId) -> Result<Vec<String>> {
         if self.container(id.as_str())?.state.is_running() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        client::spawn_monitor(self.root(), id)?.started()
+        let mut connection = client::spawn_monitor(self.root(), id)?;
+        connection.started()?;
+        Ok(connection.warnings().to_vec())
     }
 
-    /// Starts a container with its streams connected to ours, and returns when it ends or we detach.
+    /// Starts a container with its streams connected to ours, and returns when it ends or we detach. What could not be
+    /// had as asked is told before.
     ///
     /// # Errors
     /// When a step of the start fails.
-    pub fn start_attached(&self, id: &ContainerId, options: &AttachOptions) -> Result<AttachEnd> {
+    pub fn start_attached(
+        &self,
+        id: &ContainerId,
+        options: &AttachOptions,
+        warn: &mut dyn FnMut(&str),
+    ) -> Result<AttachEnd> {
         let mut connection = client::spawn_monitor(self.root(), id)?;
         connection.subscribe(options.streams())?;
         connection.started()?;
+        connection.warnings().iter().for_each(|warning| warn(warning));
         connection.attach(options)
     }
 
@@ -197,7 +207,7 @@ impl Engine {
                 // One that ran until the end is started by whoever looks at it first, which is this.
                 let result = self.container(id.as_str()).and_then(|container| match container.state {
                     State::Running(_) | State::Restarting(_) => Ok(()),
-                    _ => self.start(&id),
+                    _ => self.start(&id).map(drop),
                 });
                 started.push((record.name, result));
             }

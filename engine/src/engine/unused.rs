@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::container::spec::MountSource;
 use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -66,9 +67,15 @@ impl Engine {
         for container in self.containers()? {
             let running = matches!(container.state, State::Running(_) | State::Restarting(_));
             let user = User { container: container.name().to_string(), running };
-            let known = users.entry(container.record.image).or_insert_with(|| user.clone());
-            if running {
-                *known = user;
+            let mounted = container.record.spec.mounts.iter().filter_map(|mount| match &mount.source {
+                MountSource::Image { image, .. } => image.parse().ok(),
+                _ => None,
+            });
+            for image in std::iter::once(container.record.image.clone()).chain(mounted) {
+                let known = users.entry(image).or_insert_with(|| user.clone());
+                if running {
+                    *known = user.clone();
+                }
             }
         }
         Ok(users)

@@ -54,6 +54,7 @@ impl Networks {
             addresses: Vec::new(),
             mac_address: None,
             gateway_priority: 0,
+            link_local: Vec::new(),
         }];
         let attachments = if attachments.is_empty() { &only_default } else { attachments };
         let attached = self.attach_all(party, attachments);
@@ -229,6 +230,7 @@ impl Networks {
             interface: format!("{}{number}", options.interface_prefix),
             mac_address: link::render_mac(mac),
             addresses,
+            link_local: attachment.link_local.clone(),
             gateway_priority: attachment.gateway_priority,
             internal: network.spec.internal,
             isolated: options.isolated,

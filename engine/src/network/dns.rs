@@ -201,7 +201,7 @@ impl Resolver {
         )
         .map_err(errno("set a timer"))?;
         let resolver = Self {
-            names: Names::new(networks.root.network_runs(), container.clone()),
+            names: Names::new(networks.root.network_runs(), container.clone(), &dns.links),
             servers: if dns.servers.is_empty() {
                 Servers::Of(PathBuf::from(resolv::HOST_RESOLV_CONF))
             } else {

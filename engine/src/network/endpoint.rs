@@ -38,6 +38,9 @@ pub struct Endpoint {
     pub mac_address: String,
     /// Its addresses, IPv4 first.
     pub addresses: Vec<EndpointAddress>,
+    /// Further addresses that are good on the link alone.
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
     /// The attachment with the highest one gives the default route.
     pub gateway_priority: i32,
     /// Whether the network has no way out.

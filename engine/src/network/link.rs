@@ -281,7 +281,7 @@ pub fn inside_links(endpoints: &[Endpoint]) -> Vec<InsideLink> {
         .iter()
         .map(|endpoint| InsideLink {
             interface: endpoint.interface.clone(),
-            addresses: endpoint.addresses.clone(),
+            addresses: endpoint.addresses.iter().copied().chain(link_local(endpoint)).collect(),
             default_routes: ways_out
                 .iter()
                 .filter(|(interface, _)| *interface == endpoint.interface)
@@ -289,6 +289,14 @@ pub fn inside_links(endpoints: &[Endpoint]) -> Vec<InsideLink> {
                 .collect(),
         })
         .collect()
+}
+
+/// Addresses that are good on the link alone, with the prefixes that RFC 3927 and RFC 4291 give them.
+fn link_local(endpoint: &Endpoint) -> impl Iterator<Item = EndpointAddress> {
+    endpoint.link_local.iter().map(|&address| {
+        let prefix = if address.is_ipv4() { 16 } else { 64 };
+        EndpointAddress { address, prefix, gateway: None }
+    })
 }
 
 fn plug_one(socket: &Socket, endpoint: &Endpoint, bridge: u32, pid: Pid) -> Result<(), NetworkError> {

@@ -144,6 +144,7 @@ mod tests {
             party: Party { container, name: "web".parse().unwrap(), hostname: None },
             aliases: Vec::new(),
             interface: "eth0".to_owned(),
+            link_local: Vec::new(),
             mac_address: String::new(),
             addresses: vec![EndpointAddress {
                 address: "172.18.0.2".parse().unwrap(),

@@ -78,6 +78,7 @@ pub(crate) fn on(network: &str) -> NetworkAttachment {
         addresses: Vec::new(),
         mac_address: None,
         gateway_priority: 0,
+        link_local: Vec::new(),
     }
 }
 

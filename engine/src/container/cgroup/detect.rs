@@ -21,6 +21,8 @@ pub enum Controller {
     Freezer,
     /// Processes and threads.
     Pids,
+    /// Block devices: `blkio` in v1, `io` in v2.
+    Io,
 }
 
 /// The hierarchies mounted on a machine.
@@ -48,7 +50,7 @@ pub struct UnifiedMount {
     pub controllers: Vec<Controller>,
 }
 
-const ALL: [Controller; 7] = [
+const ALL: [Controller; 8] = [
     Controller::Cpu,
     Controller::Cpuacct,
     Controller::Cpuset,
@@ -56,6 +58,7 @@ const ALL: [Controller; 7] = [
     Controller::Devices,
     Controller::Freezer,
     Controller::Pids,
+    Controller::Io,
 ];
 
 // === impl Layout ===
@@ -119,7 +122,7 @@ impl Layout {
 // === impl Controller ===
 
 impl Controller {
-    /// The kernel's name for it.
+    /// The kernel's name for it, v2's where there are two.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -129,10 +132,12 @@ impl Controller {
             Self::Devices => "devices",
             Self::Freezer => "freezer",
             Self::Pids => "pids",
+            Self::Io => "io",
         }
     }
 
     fn named(name: &str) -> Option<Self> {
+        let name = if name == "blkio" { Self::Io.name() } else { name };
         ALL.into_iter().find(|controller| controller.name() == name)
     }
 }

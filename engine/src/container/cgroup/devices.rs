@@ -1,5 +1,7 @@
 //! Which device nodes a container may use: rules as values, and their translation for the kernel.
 
+use serde::{Deserialize, Serialize};
+
 use crate::sys::bpf::Instruction;
 
 /// What a container may do with devices.
@@ -12,7 +14,7 @@ pub enum Devices {
 }
 
 /// One thing that is allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRule {
     /// Character or block devices.
     pub kind: DeviceKind,
@@ -25,7 +27,7 @@ pub struct DeviceRule {
 }
 
 /// A kind of device node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeviceKind {
     /// `c`.
     Character,
@@ -34,7 +36,7 @@ pub enum DeviceKind {
 }
 
 /// Some of read, write and mknod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
     /// `r`: opening for reading.
     pub read: bool,
@@ -106,8 +108,28 @@ impl Access {
 // === impl DeviceRule ===
 
 impl DeviceRule {
+    /// Reads docker's notation, `a|b|c major:minor rwm` with `*` for any number; `a` is a rule for each kind.
+    pub fn parse(text: &str) -> Option<Vec<Self>> {
+        let mut fields = text.split(' ');
+        let kinds: &[DeviceKind] = match fields.next()? {
+            "a" => &[DeviceKind::Character, DeviceKind::Block],
+            "b" => &[DeviceKind::Block],
+            "c" => &[DeviceKind::Character],
+            _ => return None,
+        };
+        let (major, minor) = fields.next()?.split_once(':')?;
+        let number = |text: &str| match text {
+            "*" => Some(None),
+            digits => digits.parse().ok().map(Some),
+        };
+        let (major, minor) = (number(major)?, number(minor)?);
+        let access = Access::parse(fields.next()?)?;
+        let rule = |kind: &DeviceKind| Self { kind: *kind, major, minor, access };
+        fields.next().is_none().then(|| kinds.iter().map(rule).collect())
+    }
+
     /// The rule in v1's words: `c 1:3 rwm`.
-    pub(super) fn to_v1(self) -> String {
+    pub fn to_v1(self) -> String {
         let kind = match self.kind {
             DeviceKind::Character => 'c',
             DeviceKind::Block => 'b',
@@ -184,5 +206,17 @@ mod tests {
         assert_eq!(Access::parse("m"), Some(Access::MAKE));
         assert_eq!(Access::parse(""), None);
         assert_eq!(Access::parse("rx"), None);
+    }
+
+    #[test]
+    fn rules_are_read_as_docker_writes_them() {
+        let texts = |text| {
+            DeviceRule::parse(text).map(|rules| rules.into_iter().map(DeviceRule::to_v1).collect::<Vec<_>>())
+        };
+        assert_eq!(texts("c 13:* rwm").unwrap(), ["c 13:* rwm"]);
+        assert_eq!(texts("a *:* r").unwrap(), ["c *:* r", "b *:* r"]);
+        for wrong in ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c x:3 r", "c 1:3 rx", "c 1:3 r more"] {
+            assert_eq!(texts(wrong), None, "{wrong:?}");
+        }
     }
 }

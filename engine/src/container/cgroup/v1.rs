@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal};
 
 use super::devices::DeviceRule;
 use super::{
-    CgroupError, Controller, Layout, Stats, Warning, make, read, read_field, read_number, read_processes,
-    remove_nodes, write,
+    CgroupError, Controller, Layout, Stats, Warning, block, make, read, read_field, read_number,
+    read_processes, remove_nodes, write,
 };
 use crate::container::spec::Resources;
 
@@ -196,6 +196,7 @@ impl Nodes {
         if moment == Moment::Running {
             self.raise_swap_first(&mut writes);
         }
+        self.make_room_for_real_time(resources);
         for Write { limit, controller, file, value, optional } in writes {
             let Some(node) = self.node(controller) else { continue };
             match write(&node.path, file, &value) {
@@ -206,7 +207,23 @@ impl Nodes {
                 Err(source) => return Err(CgroupError::Limit { limit, value, source }),
             }
         }
-        Ok(())
+        match self.node(Controller::Io) {
+            Some(node) => block::limit(&node.path, &block::V1, resources, warnings),
+            None => Ok(()),
+        }
+    }
+
+    /// A node's real-time share comes out of its parent's, which has none until somebody needs one.
+    fn make_room_for_real_time(&self, resources: &Resources) {
+        const FILE: &str = "cpu.rt_runtime_us";
+        let wanted = resources.cpu_rt_runtime.and_then(|runtime| u64::try_from(runtime).ok());
+        let (Some(wanted), Some(node)) = (wanted, self.node(Controller::Cpu)) else { return };
+        let Some(parent) = node.path.parent() else { return };
+        let Ok(entries) = std::fs::read_dir(parent) else { return };
+        let others = entries.flatten().map(|entry| entry.path()).filter(|path| *path != node.path);
+        let taken: u64 = others.filter_map(|path| read_number(&path, FILE)).sum();
+        // What the parent cannot have shows as a refusal of the node's own share, which is told.
+        let _ = write(parent, FILE, &(taken + wanted).to_string());
     }
 
     pub(super) fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
@@ -279,6 +296,15 @@ fn writes(resources: &Resources) -> Vec<Write> {
     }
     if resources.oom_kill_disable {
         add("oom-kill-disable", Controller::Memory, "memory.oom_control", "1".to_owned(), true);
+    }
+    if let Some(swappiness) = resources.memory_swappiness {
+        add("swappiness", Controller::Memory, "memory.swappiness", swappiness.to_string(), true);
+    }
+    if let Some(period) = resources.cpu_rt_period.filter(|&period| period != 0) {
+        add("real-time", Controller::Cpu, "cpu.rt_period_us", period.to_string(), true);
+    }
+    if let Some(runtime) = resources.cpu_rt_runtime.filter(|&runtime| runtime != 0) {
+        add("real-time", Controller::Cpu, "cpu.rt_runtime_us", runtime.to_string(), true);
     }
     if let Some((quota, period)) = quota_and_period(resources) {
         add("cpu", Controller::Cpu, "cpu.cfs_period_us", period.to_string(), true);

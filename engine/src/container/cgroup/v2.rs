@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use super::detect::UnifiedMount;
 use super::devices::{self, DeviceRule};
 use super::{
-    CgroupError, Controller, Stats, Warning, make, read, read_field, read_number, read_processes,
+    CgroupError, Controller, Stats, Warning, block, make, read, read_field, read_number, read_processes,
     remove_nodes, write,
 };
 use crate::container::spec::Resources;
@@ -149,6 +149,18 @@ impl Node {
         if resources.oom_kill_disable && self.controllers.contains(&Controller::Memory) {
             let reason = "cgroup2 cannot switch the out-of-memory killer off".to_owned();
             warnings.push(Warning { limit: "oom-kill-disable", reason });
+        }
+        if resources.memory_swappiness.is_some() && self.controllers.contains(&Controller::Memory) {
+            let reason = "cgroup2 has no swappiness of its own for a group".to_owned();
+            warnings.push(Warning { limit: "swappiness", reason });
+        }
+        let real_time = resources.cpu_rt_runtime.is_some() || resources.cpu_rt_period.is_some();
+        if real_time && self.controllers.contains(&Controller::Cpu) {
+            let reason = "cgroup2 does not ration real-time scheduling".to_owned();
+            warnings.push(Warning { limit: "real-time", reason });
+        }
+        if self.controllers.contains(&Controller::Io) {
+            block::limit(&self.path, &block::V2, resources, warnings)?;
         }
         Ok(())
     }

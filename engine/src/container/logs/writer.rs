@@ -1,5 +1,6 @@
 //! Writing a log: lines are cut from the streams as they arrive, and full files make room for new ones.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +19,8 @@ pub(crate) struct LogWriter {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     batch: Vec<u8>,
+    /// What every entry says besides: `,"attrs":{…}`, or nothing.
+    attributes: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -41,7 +44,17 @@ impl LogWriter {
     /// Goes on writing the log at this path.
     pub(crate) fn open(path: &Path, spec: &LogSpec) -> io::Result<Self> {
         let file = if spec.driver == "none" { None } else { Some(LogFile::open(path, spec)?) };
-        Ok(Self { file, stdout: Vec::new(), stderr: Vec::new(), batch: Vec::new() })
+        Ok(Self { file, stdout: Vec::new(), stderr: Vec::new(), batch: Vec::new(), attributes: Vec::new() })
+    }
+
+    /// Says this with every entry.
+    pub(crate) fn with_attributes(mut self, attributes: &BTreeMap<String, String>) -> Self {
+        if !attributes.is_empty() {
+            self.attributes.extend_from_slice(b",\"attrs\":");
+            // A vector takes everything.
+            let _ = serde_json::to_writer(&mut self.attributes, attributes);
+        }
+        self
     }
 
     /// Takes what a stream brought. Lines that have not ended wait for their end.
@@ -58,13 +71,13 @@ impl LogWriter {
                 let (head, tail) = piece.split_at(LONGEST_LINE - line.len());
                 line.extend_from_slice(head);
                 let cut = whole_characters(line);
-                append(&mut self.batch, &line[..cut], stream, &time);
+                append(&mut self.batch, &line[..cut], stream, &self.attributes, &time);
                 line.drain(..cut);
                 piece = tail;
             }
             line.extend_from_slice(piece);
             if line.last() == Some(&b'\n') {
-                append(&mut self.batch, line, stream, &time);
+                append(&mut self.batch, line, stream, &self.attributes, &time);
                 line.clear();
             }
         }
@@ -81,7 +94,7 @@ impl LogWriter {
         let time = now.to_string();
         for (stream, line) in [(Stream::Stdout, &mut self.stdout), (Stream::Stderr, &mut self.stderr)] {
             if !line.is_empty() {
-                append(&mut self.batch, line, stream, &time);
+                append(&mut self.batch, line, stream, &self.attributes, &time);
                 line.clear();
             }
         }
@@ -100,14 +113,16 @@ impl LogWriter {
 }
 
 /// One entry as docker writes it.
-fn append(batch: &mut Vec<u8>, line: &[u8], stream: Stream, time: &str) {
+fn append(batch: &mut Vec<u8>, line: &[u8], stream: Stream, attributes: &[u8], time: &str) {
     batch.extend_from_slice(b"{\"log\":");
     let text = String::from_utf8_lossy(line);
     // A vector takes everything.
     let _ = serde_json::to_writer(&mut *batch, &text);
     batch.extend_from_slice(b",\"stream\":\"");
     batch.extend_from_slice(stream.word().as_bytes());
-    batch.extend_from_slice(b"\",\"time\":\"");
+    batch.push(b'"');
+    batch.extend_from_slice(attributes);
+    batch.extend_from_slice(b",\"time\":\"");
     batch.extend_from_slice(time.as_bytes());
     batch.extend_from_slice(b"\"}\n");
 }

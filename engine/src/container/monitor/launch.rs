@@ -142,12 +142,16 @@ impl Monitor {
             *terminal = self.size.unwrap_or(*terminal);
         }
         let resources = &self.record.spec.resources;
+        if let Some(parent) = &self.record.spec.cgroup_parent {
+            Cgroup::place_below(&self.root, &self.id, parent)?;
+        }
         // What a killed monitor left may still count against the limits.
         Cgroup::open(&self.root, &self.id)?.remove()?;
         let (cgroup, limits) = Cgroup::create(&self.root, &self.id, resources, &plan.device_rules)?;
         match self.launch(&plan, &cgroup, &endpoints) {
             Ok((child, outputs, input)) => {
-                let warnings = limits.iter().map(ToString::to_string).collect();
+                let mut warnings: Vec<String> = limits.iter().map(ToString::to_string).collect();
+                warnings.append(&mut plan.warnings);
                 Ok(Launched { child, plan, cgroup, outputs, input, endpoints, warnings, turn })
             }
             Err(error) => {
@@ -271,10 +275,12 @@ impl Monitor {
             return Ok(());
         }
         let hostname = self.record.hostname();
+        let mut dns = spec.dns.clone();
+        dns.extra_hosts.extend(self.linked_hosts(endpoints)?);
         let host = host_resolv_conf();
         let directory = self.root.container(&self.id);
         for (name, text) in [
-            ("hosts", network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &spec.dns)),
+            ("hosts", network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &dns)),
             ("hostname", network::render_hostname(hostname)),
             ("resolv.conf", network::render_resolv_conf(endpoints, &spec.dns, &host)),
         ] {
@@ -283,6 +289,25 @@ impl Monitor {
             })?;
         }
         Ok(())
+    }
+
+    /// Links on a network whose names are not resolved: the addresses that their containers have now.
+    fn linked_hosts(&self, endpoints: &[Endpoint]) -> Result<Vec<(String, String)>> {
+        let mut hosts = Vec::new();
+        let links = &self.record.spec.dns.links;
+        if endpoints.iter().any(|endpoint| endpoint.resolves) {
+            return Ok(hosts);
+        }
+        for (alias, id) in links {
+            let theirs = self.networks.endpoints(id)?;
+            let common = theirs.iter().find(|their| endpoints.iter().any(|own| own.network == their.network));
+            let common = common.ok_or_else(|| {
+                Error::conflict(format!("cannot link to container {}: it does not run here", id.short()))
+                    .with_hint("start it first, on the same network")
+            })?;
+            hosts.extend(common.addresses.iter().map(|entry| (alias.clone(), entry.address.to_string())));
+        }
+        Ok(hosts)
     }
 
     /// Gives back addresses and ports. What cannot be given back now is swept later.

@@ -1,21 +1,20 @@
 //! From a container's record to its plan: paths of volumes, peers' processes, devices, defaults.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{
-    DeviceNode, LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan,
-    TerminalSize, Whose,
+    LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan, TerminalSize,
+    Whose, devices,
 };
 use crate::container::capabilities::CapabilitySet;
-use crate::container::cgroup::{Access, DeviceKind, DeviceRule, Devices};
+use crate::container::cdi;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::privileges::LIMIT_NAMES;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::seccomp;
 use crate::container::spec::{
-    ContainerSpec, Device, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
+    ContainerSpec, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
 };
 use crate::container::state::State;
 use crate::id::{ContainerId, VolumeName};
@@ -54,7 +53,7 @@ impl LaunchPlan {
     pub fn for_container(root: &Root, record: &ContainerRecord) -> Result<Self, LaunchError> {
         let spec = &record.spec;
         let namespaces = namespaces(root, spec)?;
-        let (nodes, device_rules) = devices(spec)?;
+        let (nodes, device_rules) = devices::devices(spec)?;
         let privileged = spec.security.privileged;
         let bare = privileged || spec.security.unmask_system_paths;
         let directory = root.container(&record.id);
@@ -71,10 +70,11 @@ impl LaunchPlan {
                 .then(|| spec.shm_size.map_or(SHM_SIZE, |size| size.0)),
             mqueue: spec.ipc != NamespaceMode::None,
             privileged,
+            writable_cgroups: spec.security.writable_cgroups,
             masked: if bare { Vec::new() } else { masked() },
             readonly: if bare { Vec::new() } else { READONLY.map(PathBuf::from).to_vec() },
         };
-        Ok(Self {
+        let mut plan = Self {
             process: process(record)?,
             namespaces,
             rootfs,
@@ -83,7 +83,48 @@ impl LaunchPlan {
             sysctls: sysctls(spec, &namespaces)?,
             init: spec.init,
             device_rules,
-        })
+            warnings: Vec::new(),
+        };
+        cdi::Registry::of(root).inject(&spec.cdi_devices, &mut plan)?;
+        sort(&mut plan.rootfs.mounts);
+        Ok(plan)
+    }
+
+    /// Finds what no start could do, without anything having been made: unknown names and values.
+    ///
+    /// # Errors
+    /// Names the first of them.
+    pub fn check(root: &Root, spec: &ContainerSpec) -> Result<(), LaunchError> {
+        let security = &spec.security;
+        let capabilities = CapabilitySet::tweaked(&security.cap_drop, &security.cap_add)
+            .map_err(|error| LaunchError::Invalid(error.to_string()))?;
+        if matches!(security.seccomp, Seccomp::Profile(_)) {
+            seccomp::compile(&security.seccomp, capabilities)
+                .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
+        }
+        spec.ulimits.iter().try_for_each(|ulimit| limit(ulimit).map(drop))?;
+        sysctls(spec, &presumed_namespaces(spec))?;
+        for mount in &spec.mounts {
+            if let MountSource::Tmpfs { size, mode, options } = &mount.source {
+                tmpfs(size.map(|size| size.0), *mode, options)?;
+            }
+        }
+        spec.cdi_devices.iter().try_for_each(|name| cdi::Registry::of(root).find(name).map(drop))
+    }
+}
+
+/// Whose namespaces a container will have, without looking for the containers whose it joins.
+fn presumed_namespaces(spec: &ContainerSpec) -> Namespaces {
+    let whose = |own: bool| if own { Whose::Own } else { Whose::Host };
+    let is_own = |mode: &NamespaceMode| {
+        matches!(mode, NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None)
+    };
+    Namespaces {
+        pid: whose(is_own(&spec.pid)),
+        ipc: whose(is_own(&spec.ipc)),
+        uts: whose(is_own(&spec.uts)),
+        cgroup: whose(is_own(&spec.cgroupns)),
+        net: whose(matches!(spec.network, NetworkMode::Bridge(_) | NetworkMode::None)),
     }
 }
 
@@ -105,14 +146,19 @@ impl RootfsPlan {
     }
 }
 
-/// Everything mounted into a container, shallow targets first: a deep one must come after the mount it lies in.
+/// Shallow targets first: a deep one must come after the mount it lies in.
+fn sort(mounts: &mut [ResolvedMount]) {
+    mounts.sort_by_key(|mount| mount.target.components().count());
+}
+
+/// Everything mounted into a container, shallow targets first.
 fn mounts(root: &Root, record: &ContainerRecord) -> Result<Vec<ResolvedMount>, LaunchError> {
     let mut mounts = network_files(root, record);
     for mount in &record.spec.mounts {
         mounts.retain(|known: &ResolvedMount| known.target != mount.target);
         mounts.push(resolve_mount(root, mount)?);
     }
-    mounts.sort_by_key(|mount| mount.target.components().count());
+    sort(&mut mounts);
     Ok(mounts)
 }
 
@@ -145,6 +191,7 @@ fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {
         seccomp: filter,
         limits: spec.ulimits.iter().map(limit).collect::<Result<_, _>>()?,
         oom_score_adj: spec.oom_score_adj,
+        apparmor: if security.privileged { None } else { security.apparmor.clone() },
     })
 }
 
@@ -204,6 +251,8 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
             seed: false,
         },
         read_only: false,
+        writable_below: false,
+        attributes: 0,
     };
     there.map(bind).collect()
 }
@@ -223,7 +272,7 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
                 mount.target.display()
             )));
         }
-        MountSource::Volume { name: Some(name), subpath, no_copy } => {
+        MountSource::Volume { name: Some(name), subpath, no_copy, .. } => {
             let volume = Volumes::at(root)
                 .get(name.as_str())
                 .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
@@ -248,11 +297,21 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
             }
         }
         MountSource::Tmpfs { size, mode, options } => tmpfs(size.map(|size| size.0), *mode, options)?,
+        MountSource::Image { lower, subpath, .. } => {
+            ResolvedSource::Layers { lower: lower.clone(), subpath: subpath.clone() }
+        }
         MountSource::Content { file, mode, uid, gid } => {
             ResolvedSource::Content { file: file.clone(), mode: *mode, uid: *uid, gid: *gid }
         }
     };
-    Ok(ResolvedMount { target: mount.target.clone(), source, read_only: mount.read_only })
+    let writable_below = matches!(mount.source, MountSource::Bind { writable_below: true, .. });
+    Ok(ResolvedMount {
+        target: mount.target.clone(),
+        source,
+        read_only: mount.read_only,
+        writable_below,
+        attributes: 0,
+    })
 }
 
 /// A running container that mounts this volume whole: its process 1, and where.
@@ -346,72 +405,4 @@ fn is_namespaced(name: &str, namespaces: &Namespaces) -> bool {
     } else {
         name.starts_with("net.") && namespaces.net == Whose::Own
     }
-}
-
-fn devices(spec: &ContainerSpec) -> Result<(Vec<DeviceNode>, Devices), LaunchError> {
-    let mut nodes = Vec::new();
-    if spec.security.privileged {
-        walk_devices(Path::new("/dev"), Path::new("/dev"), &mut nodes);
-        return Ok((nodes, Devices::All));
-    }
-    let mut rules = Devices::standard();
-    for device in &spec.devices {
-        let first = nodes.len();
-        add_device(device, &mut nodes)?;
-        let access = Access::parse(&device.permissions).ok_or_else(|| {
-            LaunchError::Invalid(format!("invalid device permissions {:?}", device.permissions))
-        })?;
-        for node in &nodes[first..] {
-            rules.allow(DeviceRule {
-                kind: if node.block { DeviceKind::Block } else { DeviceKind::Character },
-                major: Some(rustix::fs::major(node.rdev)),
-                minor: Some(rustix::fs::minor(node.rdev)),
-                access,
-            });
-        }
-    }
-    Ok((nodes, rules))
-}
-
-fn add_device(device: &Device, nodes: &mut Vec<DeviceNode>) -> Result<(), LaunchError> {
-    let host = device.host.display();
-    let found = fs::metadata(&device.host).at("find the device", &host)?;
-    if found.is_dir() {
-        walk_devices(&device.host, &device.container, nodes);
-        return Ok(());
-    }
-    let node = node_of(&found, device.container.clone())
-        .ok_or_else(|| LaunchError::Invalid(format!("{host} is not a device node")))?;
-    nodes.push(node);
-    Ok(())
-}
-
-/// Every device below a directory, but for what a container has of its own. What cannot be read is left out.
-fn walk_devices(host: &Path, container: &Path, nodes: &mut Vec<DeviceNode>) {
-    const OWN: [&str; 5] = ["pts", "shm", "fd", "mqueue", "console"];
-    let Ok(entries) = fs::read_dir(host) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Ok(found) = entry.metadata() else { continue };
-        if OWN.iter().any(|own| name == *own) {
-            continue;
-        }
-        if found.is_dir() {
-            walk_devices(&entry.path(), &container.join(&name), nodes);
-        } else {
-            nodes.extend(node_of(&found, container.join(&name)));
-        }
-    }
-}
-
-fn node_of(found: &fs::Metadata, path: PathBuf) -> Option<DeviceNode> {
-    let kind = found.file_type();
-    (kind.is_block_device() || kind.is_char_device()).then(|| DeviceNode {
-        path,
-        rdev: found.rdev(),
-        block: kind.is_block_device(),
-        mode: found.mode() & 0o7777,
-        uid: found.uid(),
-        gid: found.gid(),
-    })
 }

@@ -104,6 +104,25 @@ impl Overlay<'_> {
     }
 }
 
+/// Several read-only layers, topmost first, as one file system that cannot be written.
+pub(crate) fn layers(lower: &[PathBuf]) -> Result<OwnedFd, Errno> {
+    let directories = lower.iter().map(|path| open_directory(path)).collect::<Result<Vec<_>, _>>()?;
+    let name = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let names: Vec<String> = directories.iter().map(name).collect();
+    let mut context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let one_by_one = lower.iter().try_for_each(|layer| fsconfig_set_string(&context, "lowerdir+", layer));
+    match one_by_one {
+        // Before 6.7 the kernel does not take layers one by one.
+        Err(Errno::INVAL) => {
+            context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+            fsconfig_set_string(&context, "lowerdir", names.join(":"))?;
+        }
+        other => other?,
+    }
+    fsconfig_create(&context)?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
 fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())

@@ -39,7 +39,10 @@ fn sources(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
             }
         }
         ResolvedSource::FileSystem { system, .. } if !system.is_memory() => mount_system(system).map(Some),
-        ResolvedSource::FileSystem { .. } | ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } => {
+        ResolvedSource::FileSystem { .. }
+        | ResolvedSource::Tmpfs { .. }
+        | ResolvedSource::Content { .. }
+        | ResolvedSource::Layers { .. } => {
             Ok(None)
         }
     });

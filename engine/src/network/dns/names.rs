@@ -20,6 +20,8 @@ const TICK: Duration = Duration::from_millis(20);
 pub(super) struct Names {
     runs: PathBuf,
     container: ContainerId,
+    /// Names that only this container has for others, in lower case.
+    links: Vec<(String, ContainerId)>,
     seen: HashMap<NetworkId, Seen>,
     turn: usize,
 }
@@ -50,19 +52,22 @@ pub(super) enum Found<T> {
 
 impl Names {
     /// The names that this container may know, below the run directory of all networks.
-    pub(super) fn new(runs: PathBuf, container: ContainerId) -> Self {
-        Self { runs, container, seen: HashMap::new(), turn: 0 }
+    pub(super) fn new(runs: PathBuf, container: ContainerId, links: &[(String, ContainerId)]) -> Self {
+        let links = links.iter().map(|(name, id)| (name.to_ascii_lowercase(), id.clone())).collect();
+        Self { runs, container, links, seen: HashMap::new(), turn: 0 }
     }
 
     /// The addresses of a name in lower case; the first one is another one each time.
     pub(super) fn addresses(&mut self, name: &str, ipv4: bool, ipv6: bool) -> Found<IpAddr> {
         self.turn = self.turn.wrapping_add(1);
         let turn = self.turn;
+        let links = self.links.iter().filter(|(alias, _)| alias == name);
+        let linked: Vec<ContainerId> = links.map(|(_, id)| id.clone()).collect();
         let mut outside = false;
         for seen in self.refresh() {
             outside |= seen.leads_outside;
             let mut named: Vec<&Endpoint> =
-                seen.known_members().filter(|member| answers_to(member, name)).collect();
+                seen.known_members().filter(|member| answers_to(member, name) || linked.contains(&member.party.container)).collect();
             if named.is_empty() {
                 continue;
             }
