@@ -81,7 +81,8 @@ impl VolumeOptions {
                     "nocopy"
                 }
                 other => {
-                    options.propagation = Some(parse_propagation(other).ok_or_else(|| format!("unknown option {other:?}"))?);
+                    options.propagation =
+                        Some(parse_propagation(other).ok_or_else(|| format!("unknown option {other:?}"))?);
                     "a propagation"
                 }
             };

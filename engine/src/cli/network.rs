@@ -231,6 +231,7 @@ fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
         addresses: args.ip.into_iter().chain(args.ip6).collect(),
         mac_address: None,
         gateway_priority: args.gw_priority,
+        link_local: Vec::new(),
     };
     engine.connect(container.id(), &attachment)?;
     Ok(0)

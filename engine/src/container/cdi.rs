@@ -253,6 +253,7 @@ impl Mount {
                 propagation,
                 recursive,
                 seed: false,
+                subpath: None,
             },
             read_only,
             writable_below: false,

@@ -80,7 +80,9 @@ impl Sources {
                     }
                     _ => None,
                 },
-                ResolvedSource::Tmpfs { .. } | ResolvedSource::Content { .. } | ResolvedSource::Layers { .. } => None,
+                ResolvedSource::Tmpfs { .. }
+                | ResolvedSource::Content { .. }
+                | ResolvedSource::Layers { .. } => None,
             });
         }
         Ok(Self { mounts, shm: take_shm(plan, hosts)? })

@@ -631,6 +631,7 @@ impl NetworkMode {
                 addresses: Vec::new(),
                 mac_address: None,
                 gateway_priority: 0,
+                link_local: Vec::new(),
             }]),
             Self::Bridge(attachments) => Ok(attachments.clone()),
             Self::None => Ok(Vec::new()),

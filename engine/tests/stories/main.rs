@@ -17,6 +17,7 @@ mod limits;
 mod list;
 mod logs;
 mod network;
+mod options;
 mod output;
 mod run;
 mod security;

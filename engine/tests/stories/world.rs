@@ -60,6 +60,20 @@ impl World {
         world
     }
 
+    /// An engine whose image `box` has these symbolic links in it, and nothing else but busybox.
+    pub(crate) fn with_links(links: &[(&str, &str)]) -> Self {
+        let world = Self::empty();
+        let path = world.path("links.tar");
+        let mut archive = tar::Builder::new(fs::File::create(&path).unwrap());
+        append_busybox(&mut archive);
+        for (name, target) in links {
+            append_link(&mut archive, name, target);
+        }
+        archive.finish().unwrap();
+        world.rengine(["import", path.to_str().unwrap(), BOX]).succeeds();
+        world
+    }
+
     /// A directory of the test's own, on the host.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
@@ -420,19 +434,27 @@ fn box_archive() -> &'static Path {
         for (name, content) in [("etc/passwd", users), ("etc/group", groups)] {
             append_file(&mut archive, name, content.as_bytes(), 0o644);
         }
-        let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
-        append_file(&mut archive, "bin/busybox", &busybox, 0o755);
-        let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-        for applet in String::from_utf8(applets).unwrap().lines().filter(|&applet| applet != "busybox") {
-            let mut header = tar::Header::new_gnu();
-            header.set_entry_type(tar::EntryType::Symlink);
-            header.set_size(0);
-            archive.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
-        }
+        append_busybox(&mut archive);
         archive.finish().unwrap();
         drop(archive);
         file.into_temp_path()
     })
+}
+
+fn append_busybox<W: Write>(archive: &mut tar::Builder<W>) {
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    append_file(archive, "bin/busybox", &busybox, 0o755);
+    let applets = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+    for applet in String::from_utf8(applets).unwrap().lines().filter(|&applet| applet != "busybox") {
+        append_link(archive, &format!("bin/{applet}"), "busybox");
+    }
+}
+
+fn append_link<W: Write>(archive: &mut tar::Builder<W>, name: &str, target: &str) {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    archive.append_link(&mut header, name, target).unwrap();
 }
 
 fn append_file<W: Write>(archive: &mut tar::Builder<W>, name: &str, content: &[u8], mode: u32) {

@@ -42,9 +42,7 @@ fn sources(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
         ResolvedSource::FileSystem { .. }
         | ResolvedSource::Tmpfs { .. }
         | ResolvedSource::Content { .. }
-        | ResolvedSource::Layers { .. } => {
-            Ok(None)
-        }
+        | ResolvedSource::Layers { .. } => Ok(None),
     });
     bound.collect()
 }

@@ -66,8 +66,10 @@ impl Names {
         let mut outside = false;
         for seen in self.refresh() {
             outside |= seen.leads_outside;
-            let mut named: Vec<&Endpoint> =
-                seen.known_members().filter(|member| answers_to(member, name) || linked.contains(&member.party.container)).collect();
+            let mut named: Vec<&Endpoint> = seen
+                .known_members()
+                .filter(|member| answers_to(member, name) || linked.contains(&member.party.container))
+                .collect();
             if named.is_empty() {
                 continue;
             }

@@ -1,0 +1,289 @@
+//! Options of `run`: each does what it says, or says that it does not.
+
+use std::fs;
+
+use engine::container::cgroup::Layout;
+
+use crate::world::{BOX, World};
+
+/// Runs `box` without a network with these flags, which may have spaces in them.
+fn run(world: &World, flags: &[&str], script: &str) -> crate::world::Outcome {
+    let mut args = vec!["run", "--rm", "--network", "none"];
+    args.extend(flags);
+    args.extend([BOX, "sh", "-c", script]);
+    world.rengine(args)
+}
+
+#[test]
+fn what_could_not_be_had_is_said_when_it_starts() {
+    let world = World::new();
+    let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    if let Some(own) = own {
+        let wanted = format!("nofile=100:{}", own + 1);
+        // Whether more can be had than one has is a right that root may lack.
+        let outcome = run(&world, &["--ulimit", &wanted], "ulimit -n; ulimit -Hn").succeeds();
+        let cut = outcome.stdout == format!("100\n{own}\n");
+        assert_eq!(cut, outcome.stderr.contains("nofile"), "{}{}", outcome.stdout, outcome.stderr);
+    }
+    let warned = run(&world, &["--security-opt", "label=type:x", "--oom-kill-disable"], "true").succeeds();
+    warned.complains("label=type:x").complains("out-of-memory");
+}
+
+#[test]
+fn only_the_streams_named_are_attached() {
+    let world = World::new();
+    let script = "echo out; echo err >&2";
+    let outcome = run(&world, &["-a", "stdout"], script).succeeds().prints("out\n");
+    assert_eq!(outcome.stderr, "");
+    run(&world, &["-a", "STDERR"], script).succeeds().prints("").complains("err");
+    let args = ["run", "--rm", "-i", "-a", "stdin", "-a", "stdout", "--network", "none", BOX, "cat"];
+    world.feed(args, b"in\n").succeeds().prints("in\n");
+    // Whom nobody listens to is named.
+    let id = run(&world, &["-a", "stdin"], script).succeeds().line();
+    assert_eq!(id.len(), 64);
+    run(&world, &["-d", "-a", "stdout"], script).exits(125).complains("conflicting");
+}
+
+#[test]
+fn devices_are_given_by_rule_by_directory_and_by_name() {
+    let world = World::new();
+    let open = "mknod /t c 10 200; (: <>/t) 2>/dev/null && echo opened; true";
+    run(&world, &[], open).prints("");
+    run(&world, &["--device-cgroup-rule", "c 10:200 rwm"], open).prints("opened\n");
+    run(&world, &["--device", "/dev/net:/dev/tunnels:rw"], "(: <>/dev/tunnels/tun) && echo opened")
+        .prints("opened\n");
+    run(&world, &["--device", "/nosuch"], "true").exits(125).complains("/nosuch");
+
+    let missing = run(&world, &["--gpus", "all"], "true").exits(125).complains("nvidia.com/gpu=all");
+    assert!(missing.stderr.contains("/etc/cdi"));
+    fs::create_dir_all(world.root().cdi()).unwrap();
+    let description = r#"{"cdiVersion": "0.6.0", "kind": "acme.com/pad",
+        "containerEdits": {"env": ["WHOLE=1"]},
+        "devices": [{"name": "one", "containerEdits": {
+            "env": ["PAD=one"],
+            "deviceNodes": [{"path": "/dev/pad", "hostPath": "/dev/net/tun", "permissions": "rw"}],
+            "mounts": [{"hostPath": "/bin", "containerPath": "/pad", "options": ["ro", "nosuid", "rbind"]}],
+            "hooks": [{"hookName": "createContainer", "path": "/nosuch/hook"}],
+            "additionalGids": [77]}}]}"#;
+    fs::write(world.root().cdi().join("acme.json"), description).unwrap();
+    let script = "echo $PAD $WHOLE; id -G; (: <>/dev/pad) && grep -o '/pad ro,nosuid' /proc/self/mountinfo";
+    run(&world, &["--device", "acme.com/pad=one"], script)
+        .succeeds()
+        .prints("one 1\n0 77\n/pad ro,nosuid\n")
+        .complains("/nosuch/hook");
+    run(&world, &["--device", "acme.com/pad=two"], "true").exits(125).complains("acme.com/pad=two");
+}
+
+#[test]
+fn an_image_can_be_mounted_whole_or_in_part() {
+    let world = World::new();
+    let file = world.write("Dockerfile", "FROM box\nRUN echo upper > /etc/upper\n");
+    world.rengine(["build", "-q", "-t", "two", file.parent().unwrap().to_str().unwrap()]).succeeds();
+    let whole = "cat /there/etc/upper; ls /there/bin/busybox; touch /there/x 2>/dev/null || echo refused";
+    run(&world, &["--mount", "type=image,src=two,dst=/there"], whole)
+        .succeeds()
+        .prints("upper\n/there/bin/busybox\nrefused\n");
+    let part = ["--mount", "type=image,source=two,target=/there,image-subpath=etc"];
+    run(&world, &part, "cat /there/upper; ls /there").succeeds().shows("upper\n").shows("passwd");
+    run(&world, &["--mount", "type=image,src=nosuch,dst=/there"], "true").exits(125).complains("nosuch");
+    // What a container mounts is in use.
+    world
+        .rengine(["create", "--name", "it", "--mount", "type=image,src=two,dst=/there", BOX, "true"])
+        .succeeds();
+    world.rengine(["rmi", "two"]).fails();
+}
+
+#[test]
+fn what_is_mounted_below_a_read_only_bind_can_be_left_writable() {
+    // The host's own mounts are no place for a test, so that one container's devices are another one's host.
+    let world = World::new();
+    let script = |file: &str| format!("(echo x > {file}) 2>/dev/null && echo wrote; true");
+    let bind = "type=bind,src=/dev,dst=/there,readonly";
+    let write = script("/there/shm/rengine-options-test; rm -f /there/shm/rengine-options-test");
+    run(&world, &["--mount", bind], &write).prints("");
+    if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" /dev/shm ") {
+        run(&world, &["--mount", &format!("{bind},bind-recursive=writable")], &write).prints("wrote\n");
+        let alone = format!("{bind},bind-recursive=disabled");
+        run(&world, &["--mount", &alone], "grep -c ' /there' /proc/self/mountinfo").prints("1\n");
+    }
+}
+
+#[test]
+fn propagation_that_the_host_does_not_allow_is_refused() {
+    let world = World::new();
+    let private = fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some("/") && !line.contains(" shared:"));
+    let bind = format!("{}:/there:rshared", world.path("").display());
+    let outcome = run(&world, &["-v", &bind], "true");
+    if private {
+        outcome.exits(125).complains("private")
+    } else {
+        outcome.succeeds()
+    };
+}
+
+#[test]
+fn a_volume_is_made_with_the_labels_asked_for() {
+    let world = World::new();
+    let mount = "type=volume,src=things,dst=/there,volume-label=a=b,volume-nocopy";
+    run(&world, &["--mount", mount], "echo x > /there/y").succeeds();
+    world.rengine(["volume", "inspect", "-f", "{{.Labels.a}}", "things"]).prints("b\n");
+    run(&world, &["--mount", "type=volume,src=things,dst=/there,volume-subpath=y"], "cat /there")
+        .prints("x\n");
+}
+
+#[test]
+fn linked_containers_are_known_by_the_names_given() {
+    let world = World::new();
+    world.background("--name web", "sleep 1000");
+    let address = world.inspect("web", "{{.NetworkSettings.IPAddress}}");
+    let hosts = ["run", "--rm", "--link", "web:alias", "--link", "web", BOX, "cat", "/etc/hosts"];
+    world.rengine(hosts).succeeds().shows(&format!("{address}\talias\n")).shows(&format!("{address}\tweb\n"));
+    world.rengine(["network", "create", "net"]).succeeds();
+    world.background("--name db --network net", "sleep 1000");
+    let ping = ["run", "--rm", "--network", "net", "--link", "db:store", BOX, "ping", "-c1", "-W5", "store"];
+    world.rengine(ping).succeeds();
+    world.rengine(["run", "--rm", "--link", "db", BOX, "true"]).exits(125).complains("link");
+}
+
+#[test]
+fn a_link_local_address_is_one_more_on_the_link() {
+    let world = World::new();
+    world
+        .rengine(["run", "--rm", "--link-local-ip", "169.254.7.7", BOX, "ip", "-4", "addr", "show", "eth0"])
+        .succeeds()
+        .shows("inet 169.254.7.7/16");
+}
+
+#[test]
+fn only_what_is_shareable_is_shared() {
+    let world = World::new();
+    world.background(
+        "--network none --name open --ipc shareable -h there",
+        "echo x > /dev/shm/y; echo done; sleep 1000",
+    );
+    world.background("--network none --name shut", "sleep 1000");
+    world.await_log("open", "done");
+    run(&world, &["--ipc", "container:open"], "cat /dev/shm/y").prints("x\n");
+    run(&world, &["--ipc", "container:shut"], "true").exits(125).complains("shareable");
+    run(&world, &["--pid", "container:open"], "cat /proc/1/comm").prints("sh\n");
+    run(&world, &["--ipc", "none"], "ls /dev/shm").fails();
+    world.rengine(["run", "--rm", "--network", "container:open", BOX, "hostname"]).prints("there\n");
+    let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    run(&world, &["--uts", "host", "--userns", "host"], "hostname").prints(&format!("{host}\n"));
+}
+
+#[test]
+fn each_line_of_a_log_carries_what_was_asked_for() {
+    let world = World::new();
+    let flags = "--network none --name it -l tier=web -e ZONE=b --log-opt labels=tier --log-opt env=ZONE";
+    let mut args = vec!["run", "-d"];
+    args.extend(flags.split(' '));
+    args.extend(["--log-opt", "tag={{.Name}}@{{.ImageName}}", BOX, "echo", "hello"]);
+    world.rengine(args).succeeds();
+    world.rengine(["wait", "it"]).succeeds();
+    world.rengine(["logs", "--details", "it"]).prints("ZONE=b,tag=it@box,tier=web hello\n");
+    world.rengine(["logs", "it"]).prints("hello\n");
+}
+
+#[test]
+fn a_health_check_of_the_image_is_retimed() {
+    let world = World::new();
+    let file = world.write("Dockerfile", "FROM box\nHEALTHCHECK --interval=1h CMD test -e /fine\n");
+    world.rengine(["build", "-q", "-t", "checked", file.parent().unwrap().to_str().unwrap()]).succeeds();
+    let create = [
+        "create",
+        "--name",
+        "it",
+        "--network",
+        "none",
+        "--health-interval",
+        "2s",
+        "--health-retries",
+        "9",
+        "checked",
+        "true",
+    ];
+    world.rengine(create).succeeds();
+    let shown = world.inspect(
+        "it",
+        "{{.Config.Healthcheck.Interval}} {{.Config.Healthcheck.Retries}} {{.Config.Healthcheck.Test}}",
+    );
+    assert!(shown.starts_with("2000000000 9 ") && shown.contains("/fine"), "{shown}");
+}
+
+#[test]
+fn an_image_for_another_platform_is_not_taken_for_the_one_asked_for() {
+    let world = World::new();
+    let other = if cfg!(target_arch = "x86_64") { "linux/arm64" } else { "linux/amd64" };
+    run(&world, &["--pull", "never", "--platform", other], "true").exits(125).complains(other);
+    let own = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { "linux/arm64" };
+    run(&world, &["--pull", "never", "--platform", own], "true").succeeds();
+}
+
+#[test]
+fn control_groups_lie_where_they_were_told_to() {
+    let world = World::new();
+    let parent = format!("rengine-story-{}", std::process::id());
+    let cgroups =
+        run(&world, &["--cgroup-parent", &parent, "--cgroupns", "host"], "cat /proc/self/cgroup").succeeds();
+    assert!(cgroups.stdout.contains(&format!(":/{parent}/")), "{}", cgroups.stdout);
+    assert_eq!(engine::container::cgroup::Cgroup::list(world.root()).unwrap(), []);
+    // The parent is its owner's, as with docker: here the test's.
+    for mount in Layout::detect().unwrap().mounts() {
+        let _ = fs::remove_dir(mount.join(&parent));
+    }
+    run(&world, &["--cgroup-parent", "../x"], "true").exits(125);
+}
+
+#[test]
+fn rates_are_for_block_devices() {
+    let world = World::new();
+    run(&world, &["--device-read-bps", "/dev/null:1mb"], "true").exits(125).complains("/dev/null");
+    run(&world, &["--device-write-iops", "/dev/nosuch:10"], "true").exits(125).complains("/dev/nosuch");
+    assert_eq!(engine::container::cgroup::Cgroup::list(world.root()).unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_started_is_not_created() {
+    let world = World::new();
+    for flags in [
+        &["--sysctl", "kernel.hostname=x"][..],
+        &["--network", "host", "--sysctl", "net.ipv4.ip_forward=1"],
+        &["--cap-add", "NOSUCH"],
+        &["--tmpfs", "/t:nosuch"],
+        &["--security-opt", "seccomp=/nosuch"],
+        &["--mount", "type=bind,src=/nosuch,dst=/x"],
+        &["--runtime", "runsc"],
+        &["--storage-opt", "size=1g"],
+        &["--kernel-memory", "64m"],
+        &["--isolation", "hyperv"],
+    ] {
+        let mut args = vec!["create"];
+        args.extend(flags);
+        args.extend([BOX, "true"]);
+        world.rengine(args).exits(1);
+    }
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+}
+
+#[test]
+fn a_cidfile_is_written_once() {
+    let world = World::new();
+    let file = world.path("cid");
+    let flag = ["--cidfile", file.to_str().unwrap()];
+    run(&world, &flag, "true").succeeds();
+    assert_eq!(fs::read_to_string(&file).unwrap().len(), 64);
+    run(&world, &flag, "true").exits(125).complains("exists");
+}
+
+#[test]
+fn an_environment_file_adds_what_it_names() {
+    let world = World::new();
+    let file = world.write("env", "# remark\nA=1\nQUOTED=\"two words\"\nSURELY_UNSET\n");
+    let script = "echo \"$A $QUOTED ${SURELY_UNSET-unset}\"";
+    run(&world, &["--env-file", file.to_str().unwrap(), "-e", "A=2"], script)
+        .prints("2 \"two words\" unset\n");
+}
