@@ -145,6 +145,21 @@ impl Source {
         })
     }
 
+    /// The alias that makes the file larger than anybody writes: the first one that stands for this many nodes.
+    pub(crate) fn heaviest_alias(&self) -> Option<Place> {
+        const MANY: u64 = 10_000;
+        let mut weights = HashMap::new();
+        let mut heavy = None;
+        for document in &self.index()?.documents {
+            weigh(document, &mut weights, &mut |extent, weight| {
+                if weight > MANY {
+                    heavy.get_or_insert(extent);
+                }
+            });
+        }
+        heavy.map(|extent| self.place_of(extent))
+    }
+
     /// Every key that stands twice in one mapping.
     pub(crate) fn duplicates(&self) -> Vec<Duplicate> {
         let mut found = Vec::new();
@@ -205,6 +220,27 @@ impl Source {
     fn index(&self) -> Option<&Index> {
         self.index.get_or_init(|| build(&self.text).ok()).as_ref()
     }
+}
+
+/// How many nodes a node stands for once its aliases are followed. Anchors stand before their aliases.
+fn weigh(node: &Node, weights: &mut HashMap<usize, u64>, each_alias: &mut dyn FnMut(Extent, u64)) -> u64 {
+    let weight = match &node.content {
+        Content::Scalar { .. } => 1,
+        Content::List(items) => {
+            items.iter().fold(1, |sum: u64, item| sum.saturating_add(weigh(item, weights, each_alias)))
+        }
+        Content::Map(entries) => entries.iter().fold(1, |sum: u64, (key, value)| {
+            sum.saturating_add(weigh(key, weights, each_alias))
+                .saturating_add(weigh(value, weights, each_alias))
+        }),
+        Content::Alias(anchor) => {
+            let weight = weights.get(anchor).copied().unwrap_or(1);
+            each_alias(node.extent, weight);
+            weight
+        }
+    };
+    weights.insert(node.anchor, weight);
+    weight
 }
 
 // === impl Extent ===

@@ -493,7 +493,7 @@ impl Runtime {
         let checked = container.record.spec.healthcheck.is_some();
         match milestone {
             Milestone::Started => Ok(()),
-            Milestone::Completed => match self.engine.wait(&id)? {
+            Milestone::Completed => match self.last_exit(&id)? {
                 0 => Ok(()),
                 code => Err(Error::conflict(format!(
                     "container {name} did not complete successfully: it ended with code {code}"
@@ -505,6 +505,16 @@ impl Runtime {
             Milestone::Ready if !checked => self.is_running(&container),
             Milestone::Healthy | Milestone::Ready => {
                 self.engine.wait_healthy(&id).map_err(|error| self.unhealthy(&id, name, error))
+            }
+        }
+    }
+
+    /// How a container ended that is not started again by itself.
+    fn last_exit(&self, id: &ContainerId) -> Result<i32> {
+        loop {
+            let code = self.engine.wait(id)?;
+            if matches!(self.engine.container(id.as_str())?.state, State::Exited(_)) {
+                return Ok(code);
             }
         }
     }

@@ -274,6 +274,10 @@ fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
     if let Some(error) = source.syntax_error() {
         return vec![Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(error.place))];
     }
+    if let Some(place) = source.heaviest_alias() {
+        let message = "aliases make the file too large to be meant";
+        return vec![Diagnostic::error(message).at(Some(place)).with_help("write out what it stands for")];
+    }
     let place = error.location().map(|location| source.place_at(location.line(), location.column(), 1));
     vec![Diagnostic::error(format!("invalid YAML: {error}")).at(place)]
 }

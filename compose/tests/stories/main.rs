@@ -1,5 +1,9 @@
 //! What compose does, told as its users see it: every story runs the real program on real containers.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod examples;
+mod fault;
+mod keys;
+mod refused;
 mod up;
 mod world;

@@ -3,10 +3,12 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use engine::engine::{Container, Engine, RemoveOptions};
 
@@ -29,13 +31,40 @@ pub(crate) struct Outcome {
 impl World {
     /// A project with this file, on an engine with the image `box`: busybox under all its names.
     pub(crate) fn new(file: &str) -> Self {
-        let directory = tempfile::Builder::new().prefix("compose-").tempdir().unwrap();
-        let engine = Engine::open(Some(&directory.path().join("root"))).unwrap();
-        let mut archive = fs::File::open(box_archive()).unwrap();
-        engine.images().import(&mut archive, &[], Some(&"box".parse().unwrap())).unwrap();
-        let world = Self { directory, engine };
+        let world = Self::empty();
+        world.import(box_archive(), "box");
         world.write("compose.yaml", file);
         world
+    }
+
+    /// A copy of one of the repository's examples, published wherever there is room, on an engine without images.
+    pub(crate) fn example(name: &str) -> Self {
+        let world = Self::empty();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name);
+        let copied = Command::new("cp").arg("-rT").arg(example).arg(world.project()).status().unwrap();
+        assert!(copied.success());
+        world.write(".env", "PORT=0\n");
+        world
+    }
+
+    fn empty() -> Self {
+        let directory = tempfile::Builder::new().prefix("compose-").tempdir().unwrap();
+        let engine = Engine::open(Some(&directory.path().join("root"))).unwrap();
+        Self { directory, engine }
+    }
+
+    /// Makes an image of a root file system in a tar.
+    pub(crate) fn import(&self, tar: &Path, name: &str) {
+        let mut archive = fs::File::open(tar).unwrap();
+        self.engine.images().import(&mut archive, &[], Some(&name.parse().unwrap())).unwrap();
+    }
+
+    /// Puts a program of this workspace into the project.
+    pub(crate) fn place_program(&self, program: &str, name: &str) {
+        let built = Path::new(env!("CARGO_BIN_EXE_rcompose")).with_file_name(program);
+        fs::copy(&built, self.project().join(name)).unwrap_or_else(|error| {
+            panic!("{}: {error}; `cargo build --workspace` makes it", built.display());
+        });
     }
 
     /// A file next to the project's own.
@@ -67,6 +96,44 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
+    }
+
+    /// Runs `rcompose` until it says this on standard error, and kills it on the spot.
+    pub(crate) fn kill_at<S: AsRef<OsStr>>(&self, line: &str, args: impl IntoIterator<Item = S>) {
+        let mut child = self.spawn(args);
+        let mut said = Vec::new();
+        for text in BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok) {
+            let found = text.contains(line);
+            said.push(text);
+            if found {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                return;
+            }
+        }
+        child.wait().unwrap();
+        panic!("it never said {line:?} but\n{}", said.join("\n"));
+    }
+
+    /// The port of the host that leads to a port of a service.
+    pub(crate) fn port(&self, service: &str, port: u16) -> u16 {
+        let shown = self.rcompose(["port", service, &port.to_string()]).succeeds().stdout;
+        shown.trim().rsplit(':').next().and_then(|port| port.parse().ok()).expect("an address with a port")
+    }
+
+    /// The engine below.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The one container of this name.
+    pub(crate) fn container(&self, name: &str) -> Container {
+        self.engine.container(name).unwrap()
+    }
+
+    /// What a shell in a service's container prints.
+    pub(crate) fn inside(&self, service: &str, command: &str) -> String {
+        self.rcompose(["exec", "-T", service, "sh", "-c", command]).succeeds().stdout
     }
 
     /// The names of all containers.
@@ -121,7 +188,8 @@ impl World {
         all
     }
 
-    fn project(&self) -> PathBuf {
+    /// The project's directory.
+    pub(crate) fn project(&self) -> PathBuf {
         self.directory.path().join("project")
     }
 }
@@ -135,6 +203,23 @@ impl Drop for World {
         }
         let _ = self.engine.down();
     }
+}
+
+/// One request over HTTP to this machine: the status and the body.
+pub(crate) fn http(port: u16, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
+    (status, body.to_owned())
+}
+
+/// Gets a page of this machine.
+pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
+    http(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 // === impl Outcome ===

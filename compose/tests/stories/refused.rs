@@ -1,0 +1,129 @@
+//! What makes no sense is refused with one clear message, and leaves nothing behind.
+
+use std::net::TcpListener;
+
+use crate::world::{Outcome, World};
+
+/// One error, where it is, on standard error alone, with docker compose's exit code, and nothing made.
+#[track_caller]
+fn refuses(world: &World, file: &str, wanted: &[&str]) -> Outcome {
+    world.write("compose.yaml", file);
+    let up = world.rcompose(["up", "-d"]);
+    assert_eq!(up.code, 1, "{}", up.stderr);
+    assert_eq!(up.stdout, "");
+    for text in wanted {
+        assert!(up.stderr.contains(text), "{text:?} is missing in\n{}", up.stderr);
+    }
+    let errors =
+        up.stderr.lines().filter(|line| line.starts_with("error:") || line.starts_with("rcompose:")).count();
+    assert_eq!(errors, 1, "one error is said once:\n{}", up.stderr);
+    assert_eq!(world.running(), [] as [String; 0]);
+    // What was made before the failure is the project's, and goes with it.
+    world.write("compose.yaml", "services: {web: {image: box}}\n");
+    world.rcompose(["down", "-v"]).succeeds();
+    assert_eq!(world.names(), [] as [String; 0]);
+    assert_eq!(world.engine().check().unwrap(), [] as [String; 0]);
+    up
+}
+
+#[test]
+fn files_that_make_no_sense_are_refused_at_their_place() {
+    let world = World::new("");
+    let refuse = |file: &str, wanted: &[&str]| refuses(&world, file, wanted);
+    refuse("services:\n  a:\n    image: box\n   b: {}\n", &["invalid YAML", "compose.yaml:4:"]);
+    refuse("services:\n  a: {image: box, image: box}\n", &["\"image\" is there twice", "compose.yaml:2:19"]);
+    refuse(
+        "services:\n  a:\n    image: box\n    comand: x\n",
+        &["compose.yaml:4:5", "comand", "did you mean \"command\"", "services.a.comand"],
+    );
+    refuse(
+        "services:\n  a: {image: box, depends_on: [b]}\n  b: {image: box, depends_on: [c]}\n  c: {image: box, depends_on: [a]}\n",
+        &["in a circle: a -> b -> c -> a", "compose.yaml:4:"],
+    );
+    refuse(
+        "services:\n  a:\n    image: box\n    ports: [\"80:80:80:80\"]\n",
+        &["compose.yaml:4:13", "80:80:80:80"],
+    );
+    refuse("services:\n  a:\n    image: box\n    volumes: [data:/data]\n", &["compose.yaml:4:15", "data"]);
+    refuse("services:\n  a:\n    image: ${IMAGE:?say which}\n", &["compose.yaml:3:", "say which"]);
+    refuse("services:\n  a:\n    image: box\n    env_file: none.env\n", &["compose.yaml:4:15", "none.env"]);
+    refuse("services:\n  a:\n    image: box\n    restart: sometimes\n", &["compose.yaml:4:14", "sometimes"]);
+    refuse("services:\n  a: {}\n", &["neither an image nor a build", "compose.yaml:2:3"]);
+}
+
+#[test]
+fn an_alias_bomb_is_refused_at_once() {
+    let mut file = "x0: &x0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();
+    for level in 1..12 {
+        let below = vec![format!("*x{}", level - 1); 10].join(", ");
+        file += &format!("x-{level}: &x{level} [{below}]\n");
+    }
+    file = file.replacen("x0:", "x-0:", 1);
+    file += "services: {a: {image: box}}\n";
+    let world = World::new(&file);
+    let config = world.rcompose(["config", "-q"]);
+    assert_eq!(config.code, 1);
+    assert!(config.stderr.contains("compose.yaml:"), "{}", config.stderr);
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_service() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let world = World::new("");
+    refuses(
+        &world,
+        &format!(
+            "services:\n  web:\n    image: box\n    command: [sleep, \"1000\"]\n    ports: [\"127.0.0.1:{port}:80\"]\n"
+        ),
+        &["service web", &format!("{port}")],
+    );
+}
+
+#[test]
+fn an_image_that_is_nowhere_is_named_with_its_service() {
+    let world = World::new("");
+    refuses(
+        &world,
+        "services:\n  web:\n    image: 127.0.0.1:1/nobody/nothing:1\n",
+        &["service web", "127.0.0.1:1/nobody/nothing:1"],
+    );
+    refuses(
+        &world,
+        "services:\n  web:\n    image: nothing-like-this\n    pull_policy: never\n",
+        &["nothing-like-this", "web", "never"],
+    );
+}
+
+#[test]
+fn a_mistake_in_a_dockerfile_is_shown_where_it_is() {
+    let world = World::new("");
+    let file = "services:\n  web:\n    build: src\n";
+    world.write("src/Dockerfile", "FROM box\nRUNN true\n");
+    refuses(&world, file, &["service web", "Dockerfile:2"]);
+    world.write("src/Dockerfile", "FROM box\nRUN exit 3\n");
+    refuses(&world, file, &["service web", "Dockerfile:2", "3"]);
+    world.write("src/Dockerfile", "FROM box\nCOPY nothing /\n");
+    refuses(&world, file, &["service web", "Dockerfile:2", "nothing"]);
+    world.write("compose.yaml", "services:\n  web:\n    build: nowhere\n");
+    refuses(&world, "services:\n  web:\n    build: nowhere\n", &["service web", "nowhere"]);
+}
+
+#[test]
+fn commands_that_make_no_sense_end_with_code_1_and_say_so() {
+    let world = World::new("services: {web: {image: box}}\n");
+    for (arguments, wanted) in [
+        (&["nonsense"][..], "nonsense"),
+        (&["up", "--nonsense"], "--nonsense"),
+        (&["up", "nobody"], "no such service: nobody"),
+        (&["-f", "nothere.yaml", "config"], "nothere.yaml"),
+        (&["exec", "web", "true"], "is not running"),
+        (&["run", "nobody"], "no such service: nobody"),
+        (&["logs", "nobody"], "no such service: nobody"),
+    ] {
+        let outcome = world.rcompose(arguments.iter().copied());
+        assert_eq!(outcome.code, 1, "{arguments:?}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(wanted), "{arguments:?}: {}", outcome.stderr);
+        assert_eq!(outcome.stdout, "", "{arguments:?}");
+    }
+}
