@@ -41,7 +41,7 @@ mod foreign;
 mod garbage;
 mod glob;
 mod graph;
-mod ignore;
+pub mod ignore;
 mod instruction;
 mod intake;
 mod lexer;

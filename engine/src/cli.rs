@@ -2,9 +2,9 @@
 
 mod build;
 mod cache;
-mod changes;
+pub mod changes;
 mod container;
-mod copy;
+pub mod copy;
 mod disk;
 mod events;
 mod filter;

@@ -6,6 +6,7 @@ mod create;
 mod disk;
 mod files;
 mod find;
+mod handover;
 pub(crate) mod life;
 mod process;
 mod sandbox;

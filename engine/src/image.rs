@@ -267,6 +267,14 @@ impl Images {
         }
     }
 
+    /// When a name was last given to an image, by a pull, a build or a person; `None` when it means none.
+    ///
+    /// # Errors
+    /// When the names cannot be read.
+    pub fn named_at(&self, reference: &Reference) -> Result<Option<jiff::Timestamp>, ImageError> {
+        Ok(self.names()?.given.get(&reference.local()).copied())
+    }
+
     /// All images, newest first.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
         let names = self.names()?;

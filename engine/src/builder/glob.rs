@@ -3,7 +3,7 @@
 /// A pattern with an unfinished class or escape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("syntax error in pattern")]
-pub(crate) struct BadPattern;
+pub struct BadPattern;
 
 enum Piece {
     Star,

@@ -6,17 +6,17 @@ use super::glob;
 
 /// Patterns in the order they were written.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ignore {
+pub struct Ignore {
     patterns: Vec<Pattern>,
 }
 
 /// How each pattern stood at a directory: what a parent matched, its children match.
 #[derive(Debug, Clone)]
-pub(crate) struct Matched(Vec<bool>);
+pub struct Matched(Vec<bool>);
 
 /// A pattern that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum IgnoreError {
+pub enum IgnoreError {
     /// `!` and nothing more.
     #[error("illegal exclusion pattern: \"!\"")]
     LoneExclamation,
@@ -61,7 +61,7 @@ enum Piece {
 
 impl Ignore {
     /// Reads a `.dockerignore` file.
-    pub(crate) fn from_file(text: &str) -> Result<Self, IgnoreError> {
+    pub fn from_file(text: &str) -> Result<Self, IgnoreError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut patterns = Vec::new();
         for line in text.lines() {
@@ -84,9 +84,7 @@ impl Ignore {
     }
 
     /// Patterns one by one, as `--exclude` gives them.
-    pub(crate) fn from_patterns<'a>(
-        patterns: impl IntoIterator<Item = &'a str>,
-    ) -> Result<Self, IgnoreError> {
+    pub fn from_patterns<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, IgnoreError> {
         let mut parsed = Vec::new();
         for pattern in patterns {
             let pattern = pattern.trim();
@@ -107,7 +105,7 @@ impl Ignore {
     }
 
     /// Whether nothing is left out.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
@@ -136,7 +134,7 @@ impl Ignore {
     }
 
     /// Whether the path is left out, and how the patterns stand for its children, found from the root down.
-    pub(crate) fn standing(&self, path: &str) -> (bool, Matched) {
+    pub fn standing(&self, path: &str) -> (bool, Matched) {
         let mut standing = (false, self.root());
         if path.is_empty() || self.is_empty() {
             return standing;
@@ -148,7 +146,7 @@ impl Ignore {
     }
 
     /// Whether something below this left-out directory may come back: only then is it worth a look.
-    pub(crate) fn may_bring_back_below(&self, directory: &str) -> bool {
+    pub fn may_bring_back_below(&self, directory: &str) -> bool {
         self.patterns.iter().filter(|pattern| pattern.brings_back).any(|pattern| {
             let mut parts = pattern.text.split('/');
             for name in directory.split('/') {

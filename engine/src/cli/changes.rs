@@ -15,12 +15,12 @@ use crate::image::Reference;
 
 /// The flags of `export`.
 #[derive(Debug, Args)]
-pub(super) struct ExportArgs {
+pub struct ExportArgs {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE")]
-    output: Option<PathBuf>,
+    pub output: Option<PathBuf>,
     /// The container
-    container: String,
+    pub container: String,
 }
 
 /// The flags of `commit`.
@@ -61,7 +61,10 @@ pub(super) fn diff(engine: &Engine, container: &str) -> Result<u8> {
 }
 
 /// Writes a container's root file system to an archive.
-pub(super) fn export(engine: &Engine, args: &ExportArgs) -> Result<u8> {
+///
+/// # Errors
+/// When it cannot be read or written.
+pub fn export(engine: &Engine, args: &ExportArgs) -> Result<u8> {
     let id = engine.find_id(&args.container)?;
     let failed = |error: io::Error| Error::failed("write the archive", error);
     let Some(path) = &args.output else {

@@ -17,20 +17,20 @@ use crate::id::ContainerId;
 
 /// The flags of `cp`.
 #[derive(Debug, Args)]
-pub(super) struct CopyArgs {
+pub struct CopyArgs {
     /// Keep owners and groups when copying to the host; into a container they are always kept, by number
     #[arg(short, long)]
-    archive: bool,
+    pub archive: bool,
     /// Copy what a symbolic link at the source points to
     #[arg(short = 'L', long)]
-    follow_link: bool,
+    pub follow_link: bool,
     /// Say nothing
     #[arg(short, long)]
-    quiet: bool,
+    pub quiet: bool,
     /// CONTAINER:PATH, a path, or - for a tar on standard input
-    source: OsString,
+    pub source: OsString,
     /// CONTAINER:PATH, a path, or - for a tar on standard output
-    destination: OsString,
+    pub destination: OsString,
 }
 
 /// One end of a copy.
@@ -68,7 +68,10 @@ struct Placement {
 const MOST_LINKS: usize = 40;
 
 /// Copies between a container and the host.
-pub(super) fn copy(engine: &Engine, args: &CopyArgs) -> Result<u8> {
+///
+/// # Errors
+/// When neither or both ends are in a container, or something cannot be read or written.
+pub fn copy(engine: &Engine, args: &CopyArgs) -> Result<u8> {
     match (End::parse(&args.source), End::parse(&args.destination)) {
         (End::Container(..), End::Container(..)) => {
             Err(Error::new(crate::error::Kind::Unsupported, "copying between containers is not supported")

@@ -69,6 +69,8 @@ enum Task {
     Read { path: PathBuf, shown: Vec<u8> },
     /// Unpack the tar on standard input into a directory.
     Write { directory: PathBuf, owner: Owner },
+    /// Take away what is at a path, a directory with all that is in it.
+    Remove(PathBuf),
     /// Write the tar of the root file system, without what is mounted into it, to standard output.
     Export,
 }
@@ -106,6 +108,15 @@ impl<'a> Files<'a> {
             Answer::Stat(stat) => Ok(stat),
             _ => Err(self.failed("look into", "its answer makes no sense")),
         }
+    }
+
+    /// Takes away what is at a path, a directory with all that is in it. Nothing there is success.
+    ///
+    /// # Errors
+    /// When it cannot be taken away, as from a file system that can only be read.
+    pub fn remove(&self, path: &Path) -> Result<()> {
+        let child = self.spawn(&Task::Remove(path.to_owned()), Stdio::null(), Stdio::null())?;
+        self.answer(child).map(drop)
     }
 
     /// Hands out the tar of what is at a path, whose top is called `shown` in it.

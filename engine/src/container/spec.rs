@@ -38,6 +38,8 @@ pub struct ContainerSpec {
     pub ports: Vec<PortBinding>,
     /// Whether every exposed port, the image's too, is published on a free port.
     pub publish_all: bool,
+    /// Whether its ports are held back until they are handed over to it, because another container has them.
+    pub ports_held: bool,
     /// Ports the program says it listens on: `8080/tcp`.
     pub expose: Vec<ContainerPort>,
     /// Name servers, search domains, options and static names.
@@ -528,6 +530,7 @@ impl Default for ContainerSpec {
             network: NetworkMode::Bridge(Vec::new()),
             ports: Vec::new(),
             publish_all: false,
+            ports_held: false,
             expose: Vec::new(),
             dns: DnsSpec::default(),
             mounts: Vec::new(),

@@ -43,6 +43,14 @@ impl Engine {
         self.with_files(id, |files| files.stat(path))
     }
 
+    /// Takes away what is at a path of a container, a directory with all that is in it. Nothing there is success.
+    ///
+    /// # Errors
+    /// When it cannot be taken away, as from a file system that can only be read.
+    pub fn remove_path(&self, id: &ContainerId, path: &Path) -> Result<()> {
+        self.with_files(id, |files| files.remove(path))
+    }
+
     /// Hands out the tar of what is at a path of a container, whose top is called `shown` in it.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DiffId, Digest, ImageId};
@@ -32,6 +33,9 @@ pub(crate) struct Names {
     pub(crate) tags: BTreeMap<Reference, ImageId>,
     /// `name@digest`.
     pub(crate) digests: BTreeMap<Reference, ImageId>,
+    /// When each name was last given, by a pull, a build or a person.
+    #[serde(default)]
+    pub(crate) given: BTreeMap<Reference, Timestamp>,
 }
 
 const VERSION: u32 = 1;
@@ -90,7 +94,8 @@ impl Names {
     pub(crate) fn set(&mut self, reference: &Reference, id: &ImageId) {
         let local = reference.local();
         let map = if local.tag().is_some() { &mut self.tags } else { &mut self.digests };
-        map.insert(local, id.clone());
+        map.insert(local.clone(), id.clone());
+        self.given.insert(local, Timestamp::now());
     }
 
     /// What a name means. A digest decides over a tag.
@@ -105,6 +110,7 @@ impl Names {
     pub(crate) fn remove(&mut self, reference: &Reference) {
         self.tags.remove(reference);
         self.digests.remove(reference);
+        self.given.remove(reference);
     }
 
     pub(crate) fn tags_of(&self, id: &ImageId) -> Vec<Reference> {

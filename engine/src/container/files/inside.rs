@@ -94,6 +94,7 @@ fn act(top: &OwnedFd, task: Task) -> Result<Answer> {
             extract::extract(base, reader, Rules { owner, follow: true })?;
             Ok(Answer::Done)
         }
+        Task::Remove(path) => remove(&path),
         Task::Export => {
             let bare = rootfs::without_mounts(top).map_err(|error| failed("open the root", error))?;
             pour(|writer| {
@@ -116,6 +117,21 @@ fn stat(top: &OwnedFd, path: &Path) -> Result<Option<PathStat>> {
         }
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(error) => Err(failed(&format!("look at {}", path.display()), error)),
+    }
+}
+
+/// The container's root is ours, so a path leads where it leads for its programs.
+fn remove(path: &Path) -> Result<Answer> {
+    let removed = match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(Error::failed(format!("remove {} in the container", path.display()), error))
+        }
+        _ => Ok(Answer::Done),
     }
 }
 

@@ -262,7 +262,7 @@ impl Monitor {
             hostname: self.record.spec.hostname.clone(),
         };
         let endpoints = self.networks.attach(&party, attachments)?;
-        if !self.record.spec.ports.is_empty() {
+        if !self.record.spec.ports.is_empty() && !self.record.spec.ports_held {
             self.networks.publish(&self.id, &self.record.spec.ports, &endpoints)?;
         }
         Ok(endpoints)
