@@ -17,12 +17,21 @@ pub fn to_json(project: &Project) -> Json {
 
 /// What `config --format json` prints: [`to_json`] in lines, with every `$` doubled so that it loads as it is.
 pub fn to_json_text(project: &Project) -> String {
-    let text = serde_json::to_string_pretty(&to_json(project)).unwrap_or_default();
-    go_escapes(&text).replace('$', "$$")
+    json_text(project).replace('$', "$$")
 }
 
 /// What `config` prints: the project as YAML, with every `$` doubled so that it loads as it is.
 pub fn to_yaml(project: &Project) -> String {
+    yaml_text(project).replace('$', "$$")
+}
+
+/// As [`to_json_text`], with `${…}` as it was never interpolated.
+pub fn json_text(project: &Project) -> String {
+    go_escapes(&serde_json::to_string_pretty(&to_json(project)).unwrap_or_default())
+}
+
+/// As [`to_yaml`], with `${…}` as it was never interpolated.
+pub fn yaml_text(project: &Project) -> String {
     let Ok(Json::Object(mut whole)) = serde_json::to_value(project) else { return String::new() };
     let mut ordered = Map::new();
     for key in ["name", "services", "networks", "volumes", "secrets", "configs", "models"] {
@@ -47,7 +56,7 @@ pub fn to_yaml(project: &Project) -> String {
         }
     }
     ordered.extend(project.extensions.clone());
-    crate::yaml::write(&Json::Object(ordered)).replace('$', "$$")
+    crate::yaml::write(&Json::Object(ordered))
 }
 
 /// What tells whether a container still is as its service asks for: sha256, in hex, of the service's JSON without

@@ -11,8 +11,15 @@ pub enum Cause {
     NotRunning,
     /// Its definition is not the one it was made from.
     ConfigChanged,
+    /// A secret or configuration holds something else now.
+    ContentChanged {
+        /// Which: `secrets.token`.
+        object: String,
+    },
     /// Its image is not the one it was made from.
     ImageChanged,
+    /// It was last fetched longer ago than its policy allows.
+    Stale,
     /// It is not on a network it should be on, or that network is made anew.
     NetworkChanged {
         /// The network.
@@ -58,7 +65,9 @@ impl fmt::Display for Cause {
             Self::Missing => f.write_str("missing"),
             Self::NotRunning => f.write_str("not running"),
             Self::ConfigChanged => f.write_str("configuration changed"),
+            Self::ContentChanged { object } => write!(f, "content of {object} changed"),
             Self::ImageChanged => f.write_str("image changed"),
+            Self::Stale => f.write_str("last pulled too long ago"),
             Self::NetworkChanged { network } => write!(f, "network {network} changed"),
             Self::VolumeChanged { volume } => write!(f, "volume {volume} changed"),
             Self::ParentReplaced { service } => write!(f, "shares with {service}, which is recreated"),

@@ -4,6 +4,7 @@ mod config;
 mod convert;
 mod exec;
 mod failure;
+mod files;
 mod images;
 mod lifecycle;
 mod list;
@@ -11,6 +12,7 @@ mod logs;
 mod run;
 mod session;
 mod up;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -112,6 +114,8 @@ enum Command {
     Scale(up::ScaleArgs),
     /// Wait until the first container of some services has ended
     Wait(lifecycle::WaitArgs),
+    /// Bring files that change on the host to the containers
+    Watch(watch::WatchArgs),
     /// Show what up would do
     Plan(Box<up::PlanArgs>),
     /// List containers
@@ -124,6 +128,12 @@ enum Command {
     Volumes(list::VolumesArgs),
     /// Show the processes of containers
     Top(list::TopArgs),
+    /// Copy files between a service's containers and the host
+    Cp(files::CpArgs),
+    /// Write the root file system of a service's container as a tar
+    Export(files::ServiceExportArgs),
+    /// Make an image of a service's container
+    Commit(files::ServiceCommitArgs),
     /// Show where a port is published
     Port(list::PortArgs),
     /// Show the output of containers
@@ -192,6 +202,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Up(args) => up::up(&session, &args),
         Command::Create(args) => up::create(&session, *args),
         Command::Scale(args) => up::scale(&session, args),
+        Command::Watch(args) => watch::watch(&session, &args),
         Command::Plan(args) => up::plan(&session, &args),
         Command::Down(args) => lifecycle::down(&session, args),
         Command::Start(args) => lifecycle::start(&session, &args),
@@ -207,6 +218,9 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Images(args) => list::images(&session, &args),
         Command::Volumes(args) => list::volumes(&session, &args),
         Command::Top(args) => list::top(&session, &args),
+        Command::Cp(args) => files::cp(&session, &args),
+        Command::Export(args) => files::export(&session, args),
+        Command::Commit(args) => files::commit(&session, args),
         Command::Port(args) => list::port(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Exec(args) => exec::exec(&session, args),

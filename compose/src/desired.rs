@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::id::Digest;
+use engine::quantity::Span;
 use serde::Serialize;
 
 use crate::canonical::config_hash;
+use crate::contents::Contents;
 use crate::model::{self, Condition, Project, PullPolicy, ServiceVolume};
 use crate::names::{self, Separator};
 use crate::operation::Milestone;
@@ -36,6 +38,8 @@ pub struct DesiredService {
     pub container_name: Option<String>,
     /// The hash of its definition.
     pub config_hash: String,
+    /// What its secrets and configurations hold.
+    pub contents: Contents,
     /// Its image.
     pub image: DesiredImage,
     /// The services it waits for.
@@ -48,6 +52,21 @@ pub struct DesiredService {
     pub volumes: BTreeSet<String>,
     /// The services whose images its build starts from.
     pub builds_from: BTreeSet<String>,
+    /// How its containers are replaced; all at once when `None`.
+    pub update: Option<Update>,
+}
+
+/// How the containers of a service are replaced (`deploy.update_config`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// Whether the new one is ready before the old one stops.
+    pub start_first: bool,
+    /// How many at a time; all when 0.
+    pub parallelism: usize,
+    /// How long to wait between them.
+    pub delay: Option<Span>,
+    /// How long a new one without a health check has to run before it counts as ready.
+    pub monitor: Option<Span>,
 }
 
 /// Where a service's image comes from.
@@ -75,6 +94,8 @@ pub enum ImagePolicy {
     Never,
     /// Built each time.
     Build,
+    /// Fetched when that was last done longer ago than this.
+    After(Span),
 }
 
 /// What a service needs of another one.
@@ -181,6 +202,7 @@ impl DesiredService {
             scale: changes.scale.get(&service.name).copied().unwrap_or_else(|| service.replicas()),
             container_name: service.container_name.clone(),
             config_hash: config_hash(service),
+            contents: Contents::of(project, service),
             image: DesiredImage::of(project, service, changes),
             depends_on: service
                 .depends_on
@@ -194,8 +216,29 @@ impl DesiredService {
             builds_from: contexts
                 .filter_map(|context| context.strip_prefix("service:").map(str::to_owned))
                 .collect(),
+            update: Update::of(service),
         }
     }
+}
+
+impl Update {
+    fn of(service: &model::Service) -> Option<Self> {
+        let config = service.deploy.as_ref()?.update_config.as_ref()?;
+        Some(Self {
+            start_first: config.order.as_deref() == Some("start-first") && can_stand_beside(service),
+            parallelism: config.parallelism.unwrap_or(1) as usize,
+            delay: config.delay.filter(|delay| !delay.0.is_zero()),
+            monitor: config.monitor.filter(|monitor| !monitor.0.is_zero()),
+        })
+    }
+}
+
+/// Whether two containers of the service can run at once: what is the host's or has a fixed address is there once.
+pub(crate) fn can_stand_beside(service: &model::Service) -> bool {
+    let fixed = service.networks.values().flatten().any(|network| {
+        network.ipv4_address.is_some() || network.ipv6_address.is_some() || network.mac_address.is_some()
+    });
+    service.network_mode.is_none() && service.mac_address.is_none() && !fixed
 }
 
 impl DesiredImage {
@@ -211,7 +254,8 @@ impl DesiredImage {
             PullPolicy::Always => ImagePolicy::Always,
             PullPolicy::Never => ImagePolicy::Never,
             PullPolicy::Build => ImagePolicy::Build,
-            PullPolicy::Missing | PullPolicy::After(_) => ImagePolicy::Missing,
+            PullPolicy::Missing => ImagePolicy::Missing,
+            PullPolicy::After(age) => ImagePolicy::After(age),
         });
         Self { name, named: named.is_some(), buildable, policy: changes.images.or(own).unwrap_or_default() }
     }

@@ -82,6 +82,62 @@ pub(crate) fn substitute(
     Ok(out)
 }
 
+/// A variable that a text asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Variable {
+    /// Its name.
+    pub(crate) name: String,
+    /// Whether the text makes no sense without it.
+    pub(crate) required: bool,
+    /// What takes its place when it is not set.
+    pub(crate) default: String,
+    /// What takes its place when it is set.
+    pub(crate) alternate: String,
+}
+
+/// The variables a text asks for, those in defaults included. What is no valid form asks for none.
+pub(crate) fn variables(text: &str, found: &mut BTreeMap<String, Variable>) {
+    let mut rest = text;
+    while let Some(dollar) = rest.find('$') {
+        let after = &rest[dollar + 1..];
+        if let Some(tail) = after.strip_prefix('$') {
+            rest = tail;
+        } else if after.starts_with('{') {
+            let Ok((expression, tail)) = braced(after) else { return };
+            let variable = Variable::of(expression);
+            for operand in [&variable.default, &variable.alternate] {
+                variables(operand, found);
+            }
+            if !variable.name.is_empty() {
+                found.entry(variable.name.clone()).or_insert(variable);
+            }
+            rest = tail;
+        } else {
+            let name = name_at(after);
+            if !name.is_empty() {
+                found.entry(name.to_owned()).or_insert_with(|| Variable::of(name));
+            }
+            rest = &after[name.len()..];
+        }
+    }
+}
+
+impl Variable {
+    fn of(expression: &str) -> Self {
+        let name = name_at(expression).to_owned();
+        let operation = expression[name.len()..].trim_start_matches(':');
+        let operand = operation.get(1..).unwrap_or_default().to_owned();
+        let mut variable = Self { name, ..Self::default() };
+        match operation.chars().next() {
+            Some('-') => variable.default = operand,
+            Some('+') => variable.alternate = operand,
+            Some('?') => variable.required = true,
+            _ => {}
+        }
+        variable
+    }
+}
+
 fn walk(
     value: &mut Value,
     path: &mut Path,

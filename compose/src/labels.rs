@@ -12,6 +12,9 @@ pub const NUMBER: &str = "com.docker.compose.container-number";
 pub const ONE_OFF: &str = "com.docker.compose.oneoff";
 /// The hash of the definition something was made from.
 pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+/// What tells whether the container's secrets and configurations hold what it was given. Ours: docker compose has
+/// none.
+pub const CONTENTS: &str = "rcompose.contents";
 /// The id of the image a container was made from.
 pub const IMAGE: &str = "com.docker.compose.image";
 /// What the service depends on: `db:service_healthy:false,…`.

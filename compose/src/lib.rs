@@ -4,6 +4,7 @@ pub mod build;
 pub mod canonical;
 pub mod cause;
 pub mod cli;
+pub mod contents;
 pub mod desired;
 pub mod diagnostic;
 pub mod execute;
@@ -18,6 +19,7 @@ pub mod output;
 pub mod plan;
 pub mod runtime;
 pub mod translate;
+pub mod watch;
 
 mod consistency;
 mod discover;
@@ -33,6 +35,7 @@ mod position;
 mod schema;
 mod session;
 mod shorthand;
+mod unheeded;
 mod value;
 mod yaml;
 

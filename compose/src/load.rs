@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FsPath, PathBuf};
 
+use engine::id::Digest;
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::environment::{self, Variables};
 use crate::extends::{self, Origin};
@@ -11,7 +13,7 @@ use crate::model::{Project, Service};
 use crate::position::Part;
 use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
-use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema};
+use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema, unheeded};
 
 /// What to load, and with what.
 #[derive(Debug, Clone, Default)]
@@ -170,6 +172,9 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
     }
     read_label_files(session, &mut project);
     session.settle()?;
+    for problem in unheeded::find(&project) {
+        session.merged_problem(&problem, Severity::Warning);
+    }
     Ok(project)
 }
 
@@ -330,6 +335,11 @@ fn read_values(project: &mut Project) {
         if let Some(name) = &object.environment {
             object.value = project.environment.get(name).cloned();
         }
+        let text = object.value.as_ref().or(object.content.as_ref());
+        object.digest = match (&object.file, text) {
+            (Some(file), _) => std::fs::read(file).ok().map(|bytes| Digest::of(&bytes)),
+            (None, text) => text.map(|text| Digest::of(text.as_bytes())),
+        };
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine::container::spec::{Protocol, RestartPolicy};
+use engine::id::Digest;
 use engine::quantity::{ByteSize, Span};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize};
@@ -793,6 +794,9 @@ pub struct FileObject {
     /// The bytes of the variable `environment` names, if it was set when the project was loaded. Never written out.
     #[serde(skip)]
     pub value: Option<String>,
+    /// The digest of what it holds, when that can be read.
+    #[serde(skip)]
+    pub digest: Option<Digest>,
 }
 
 /// A secret or configuration as one service sees it.

@@ -1,12 +1,14 @@
 //! One snapshot of what exists for a project. It is taken once; decisions look at nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use engine::Engine;
-use engine::container::spec::MountSource;
+use engine::container::spec::{ContainerSpec, MountSource, NamespaceMode, NetworkMode};
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
 use engine::id::{ContainerId, ImageId, NetworkId, VolumeName};
+use jiff::Timestamp;
 
 use crate::desired::Desired;
 use crate::labels;
@@ -23,6 +25,8 @@ pub struct Observed {
     pub volumes: BTreeMap<String, SeenVolume>,
     /// The local images among those the services name.
     pub images: BTreeMap<String, ImageId>,
+    /// How long ago those images were fetched, built or named.
+    pub image_ages: BTreeMap<String, Duration>,
 }
 
 /// A container of the project.
@@ -44,12 +48,18 @@ pub struct SeenContainer {
     pub health: Option<HealthStatus>,
     /// The hash of the definition it was made from.
     pub config_hash: String,
+    /// What its label says of the secrets and configurations it was given.
+    pub contents: String,
     /// The image it was made from.
     pub image: ImageId,
     /// The networks it is attached to, by name.
     pub networks: BTreeSet<String>,
+    /// The containers whose namespaces it shares.
+    pub parents: BTreeSet<ContainerId>,
     /// The named volumes mounted in it.
     pub volumes: BTreeSet<VolumeName>,
+    /// Whether its ports wait to be handed over to it.
+    pub ports_held: bool,
     /// When it was made, in seconds of the epoch: tells which of two claimants of a number is the newer one.
     pub created: i64,
 }
@@ -128,9 +138,31 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
     for name in images.into_iter().filter(|name| !name.is_empty()) {
         if let Some(image) = engine.images().find(name)? {
             observed.images.insert(name.to_owned(), image.id);
+            if let Some(age) = image_age(engine, name)? {
+                observed.image_ages.insert(name.to_owned(), age);
+            }
         }
     }
     Ok(observed)
+}
+
+fn parents(spec: &ContainerSpec) -> BTreeSet<ContainerId> {
+    let network = match &spec.network {
+        NetworkMode::Container(id) => Some(id),
+        _ => None,
+    };
+    let others =
+        [&spec.pid, &spec.ipc, &spec.uts, &spec.cgroupns].into_iter().filter_map(|mode| match mode {
+            NamespaceMode::Container(id) => Some(id),
+            _ => None,
+        });
+    others.chain(network).cloned().collect()
+}
+
+fn image_age(engine: &Engine, name: &str) -> engine::Result<Option<Duration>> {
+    let Ok(reference) = name.parse() else { return Ok(None) };
+    let given = engine.images().named_at(&reference)?;
+    Ok(given.and_then(|given| Timestamp::now().duration_since(given).try_into().ok()))
 }
 
 /// The containers of a project, by service and number.
@@ -176,9 +208,12 @@ impl SeenContainer {
             life: Life::of(&container.state),
             health,
             config_hash: labels::value(all, labels::CONFIG_HASH).to_owned(),
+            contents: labels::value(all, labels::CONTENTS).to_owned(),
             image: record.image.clone(),
             networks: record.spec.network.names().into_iter().collect(),
+            parents: parents(&record.spec),
             volumes: volumes.collect(),
+            ports_held: record.spec.ports_held,
             created: record.created.as_second(),
         }
     }

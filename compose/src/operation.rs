@@ -4,6 +4,7 @@ use std::fmt;
 
 use engine::container::spec::Grace;
 use engine::id::{ContainerId, NetworkId};
+use engine::quantity::Span;
 use engine::signal::Signal;
 
 /// One step of a plan.
@@ -66,6 +67,25 @@ pub enum Operation {
         name: String,
         /// The container whose place and anonymous volumes it takes.
         replaces: Option<ContainerId>,
+        /// Whether its ports are held back until they are handed over.
+        holds_ports: bool,
+    },
+    /// Wait until a container is ready and hand the published ports over to it. When it does not get ready it goes,
+    /// and the one whose place it was to take has its name back.
+    HandOver {
+        /// The container that has them; nobody when `None`.
+        from: Option<Existing>,
+        /// The container that gets them.
+        to: Instance,
+        /// How long it has to run before it counts as ready without a health check.
+        monitor: Option<Span>,
+    },
+    /// Let some time pass before the next containers of a service are replaced.
+    Rest {
+        /// The service.
+        service: String,
+        /// How long.
+        time: Span,
     },
     /// Give a container another name.
     RenameContainer {
@@ -197,7 +217,10 @@ impl Operation {
             | Self::PauseContainer { container }
             | Self::UnpauseContainer { container }
             | Self::RemoveContainer { container, .. } => format!("Container {}", container.name),
-            Self::StartContainer { instance } => format!("Container {}", instance.name()),
+            Self::StartContainer { instance } | Self::HandOver { to: instance, .. } => {
+                format!("Container {}", instance.name())
+            }
+            Self::Rest { service, .. } => format!("Service {service}"),
             Self::Await { service, .. } => format!("Service {service}"),
         }
     }
@@ -216,6 +239,8 @@ impl Operation {
             | Self::RemoveContainer { .. } => ("Removing", "Removed"),
             Self::RenameContainer { .. } => ("Renaming", "Renamed"),
             Self::StartContainer { .. } => ("Starting", "Started"),
+            Self::HandOver { .. } => ("Waiting", "Ready"),
+            Self::Rest { .. } => ("Resting", "Rested"),
             Self::StopContainer { .. } => ("Stopping", "Stopped"),
             Self::KillContainer { .. } => ("Killing", "Killed"),
             Self::PauseContainer { .. } => ("Pausing", "Paused"),
@@ -246,6 +271,13 @@ impl fmt::Display for Operation {
                 write!(f, "container {}: rename to {to}", container.name)
             }
             Self::StartContainer { instance } => write!(f, "container {}: start", instance.name()),
+            Self::HandOver { from: Some(from), to, .. } => {
+                write!(f, "container {}: take the ports of {} once ready", to.name(), from.name)
+            }
+            Self::HandOver { from: None, to, .. } => {
+                write!(f, "container {}: publish its ports once ready", to.name())
+            }
+            Self::Rest { service, time } => write!(f, "service {service}: wait {time}"),
             Self::StopContainer { container, .. } => write!(f, "container {}: stop", container.name),
             Self::KillContainer { container, signal } => {
                 write!(f, "container {}: send {signal}", container.name)

@@ -112,7 +112,10 @@ impl Progress {
             Event::Began(operation) if is_shown(operation) => {
                 let long = matches!(
                     operation,
-                    Operation::PullImage { .. } | Operation::BuildImage { .. } | Operation::Await { .. }
+                    Operation::PullImage { .. }
+                        | Operation::BuildImage { .. }
+                        | Operation::Await { .. }
+                        | Operation::HandOver { .. }
                 );
                 self.change(&operation.object(), operation.words().0, Phase::Working { long });
             }

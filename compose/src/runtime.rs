@@ -1,10 +1,13 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
+mod sync;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::spec::{ContainerSpec, Seccomp};
 use engine::container::state::{Probe, State};
@@ -13,6 +16,7 @@ use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
 use engine::image::{PullOptions, Reference};
 use engine::network::{NetworkSpec, Subnet};
+use engine::quantity::Span;
 use engine::store;
 use engine::volume::VolumeSpec;
 
@@ -127,8 +131,13 @@ impl Runtime {
             Operation::RemoveImage { image } => {
                 self.still_used(self.engine.remove_image(image, false).map(drop))
             }
-            Operation::CreateContainer { service, number, name, replaces } => {
-                self.create_container(service, *number, name, replaces.as_ref())
+            Operation::CreateContainer { service, number, name, replaces, holds_ports } => {
+                self.create_container(service, *number, name, replaces.as_ref(), *holds_ports)
+            }
+            Operation::HandOver { from, to, monitor } => self.hand_over(from.as_ref(), to, *monitor),
+            Operation::Rest { time, .. } => {
+                std::thread::sleep(time.0);
+                Ok(())
             }
             Operation::RenameContainer { container, to } => {
                 self.engine.rename(&container.id, &to.parse().map_err(|error| invalid_name(to, error))?)
@@ -314,9 +323,11 @@ impl Runtime {
         number: u32,
         name: &str,
         replaces: Option<&ContainerId>,
+        holds_ports: bool,
     ) -> Result<()> {
         let service = self.service(service)?;
-        let spec = self.specification(service, name, number, None, replaces)?;
+        let mut spec = self.specification(service, name, number, None, replaces)?;
+        spec.ports_held = holds_ports;
         let created = self.engine.create(spec)?;
         for warning in created.warnings {
             (self.tell)(Telling::Warning(format!("container {name}: {warning}")));
@@ -360,6 +371,7 @@ impl Runtime {
             image_id: &image.id,
             image_config: &image.config.config,
             config_hash: &desired.config_hash,
+            contents_label: &desired.contents.seal(ContainerId::random().short()),
             slug,
             replaces: replaced.as_deref(),
             parents: &self.parents(service)?,
@@ -445,25 +457,25 @@ impl Runtime {
     ) -> Result<()> {
         // A service that is in no file any more has no hooks to run.
         let Some(service) = self.project.services.get(service) else { return Ok(()) };
-        for hook in hooks(service) {
-            let spec = ExecSpec {
-                argv: hook.command.clone().unwrap_or_default(),
-                env: environment(&hook.environment),
-                user: hook.user.clone(),
-                working_dir: hook.working_dir.as_ref().map(PathBuf::from),
-                privileged: hook.privileged,
-                ..ExecSpec::default()
-            };
-            let options = engine::container::client::AttachOptions::default();
-            match self.engine.exec(id, &spec, &options)? {
-                engine::container::client::AttachEnd::Exited(0)
-                | engine::container::client::AttachEnd::Detached => {}
-                engine::container::client::AttachEnd::Exited(code) => {
-                    return Err(Error::conflict(format!("the hook {:?} ended with code {code}", spec.argv)));
-                }
+        hooks(service).iter().try_for_each(|hook| self.run_hook(id, hook))
+    }
+
+    /// Runs a command in a container and waits for its end.
+    fn run_hook(&self, id: &ContainerId, hook: &Hook) -> Result<()> {
+        let spec = ExecSpec {
+            argv: hook.command.clone().unwrap_or_default(),
+            env: environment(&hook.environment),
+            user: hook.user.clone(),
+            working_dir: hook.working_dir.as_ref().map(PathBuf::from),
+            privileged: hook.privileged,
+            ..ExecSpec::default()
+        };
+        match self.engine.exec(id, &spec, &AttachOptions::default())? {
+            AttachEnd::Exited(0) | AttachEnd::Detached => Ok(()),
+            AttachEnd::Exited(code) => {
+                Err(Error::conflict(format!("the command {:?} ended with code {code}", spec.argv)))
             }
         }
-        Ok(())
     }
 }
 
@@ -483,6 +495,25 @@ impl Runtime {
             }
             drop(sender);
             results.iter().collect()
+        })
+    }
+
+    fn hand_over(&self, from: Option<&Existing>, to: &Instance, monitor: Option<Span>) -> Result<()> {
+        let id = self.id_of(to)?;
+        let ready = self.wait_for(to, Milestone::Ready).and_then(|()| match monitor {
+            None => Ok(()),
+            Some(time) => {
+                std::thread::sleep(time.0);
+                self.is_running(&self.engine.container(id.as_str())?)
+            }
+        });
+        let from_id = from.map(|from| &from.id);
+        ready.and_then(|()| self.engine.hand_over_ports(from_id, &id)).inspect_err(|_| {
+            // The failure that led here is the one to report; the old container never stopped serving.
+            if let (Some(from), Ok(name)) = (from, to.name().parse()) {
+                let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
+                let _ = self.engine.rename(&from.id, &name);
+            }
         })
     }
 
@@ -589,7 +620,9 @@ fn subject(operation: &Operation) -> (Option<String>, String) {
         | Operation::BuildImage { service, .. }
         | Operation::CreateContainer { service, .. }
         | Operation::Await { service, .. } => Some(service.clone()),
-        Operation::StartContainer { instance } => Some(instance.service().to_owned()),
+        Operation::StartContainer { instance } | Operation::HandOver { to: instance, .. } => {
+            Some(instance.service().to_owned())
+        }
         Operation::RenameContainer { container, .. }
         | Operation::StopContainer { container, .. }
         | Operation::KillContainer { container, .. }

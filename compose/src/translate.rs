@@ -41,6 +41,8 @@ pub struct Circumstances<'a> {
     pub image_config: &'a RunConfig,
     /// The hash of the service's definition.
     pub config_hash: &'a str,
+    /// The label that tells what its secrets and configurations held.
+    pub contents_label: &'a str,
     /// What tells a container made by `run` apart; `None` for all others.
     pub slug: Option<&'a str>,
     /// The container it takes the place of.
@@ -211,6 +213,9 @@ fn container_labels(
         (labels::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
     ];
     all.extend(ours.map(|(label, value)| (label.to_owned(), value)));
+    if !around.contents_label.is_empty() {
+        all.insert(labels::CONTENTS.to_owned(), around.contents_label.to_owned());
+    }
     match around.slug {
         Some(slug) => all.insert(labels::SLUG.to_owned(), slug.to_owned()),
         None => all.insert(labels::NUMBER.to_owned(), around.number.to_string()),

@@ -76,6 +76,40 @@ fn hashes_are_those_of_the_reference() {
     assert!(compared >= 4);
 }
 
+fn loads(file: &str) -> usize {
+    let options = LoadOptions {
+        files: vec!["-".into()],
+        stdin: Some(file.to_owned()),
+        current_dir: Some(std::env::temp_dir()),
+        project_name: Some("p".to_owned()),
+        ..LoadOptions::default()
+    };
+    load(&options).unwrap().project.services.len()
+}
+
+/// docker compose needs 40 s for twelve layers, and each further one takes six times as long.
+#[test]
+fn every_path_through_a_dense_graph_is_not_walked() {
+    let mut file = "services:\n".to_owned();
+    for layer in 0..40 {
+        for number in 0..4 {
+            write!(file, "  l{layer}n{number}: {{image: box, depends_on: [").unwrap();
+            let below = (0..4).filter(|_| layer > 0).map(|below| format!("l{}n{below}", layer - 1));
+            writeln!(file, "{}]}}", below.collect::<Vec<_>>().join(", ")).unwrap();
+        }
+    }
+    assert_eq!(loads(&file), 160);
+}
+
+#[test]
+fn a_chain_of_a_thousand_services_is_a_thousand_steps() {
+    let mut file = "services:\n  s0: {image: box}\n".to_owned();
+    for number in 1..1000 {
+        writeln!(file, "  s{number}: {{image: box, depends_on: [s{}]}}", number - 1).unwrap();
+    }
+    assert_eq!(loads(&file), 1000);
+}
+
 /// What `config` prints loads again and prints the same.
 #[test]
 fn the_canonical_form_is_a_fixed_point() {

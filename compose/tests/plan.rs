@@ -35,6 +35,7 @@ fn service(image: &str) -> DesiredService {
         scale: 1,
         container_name: None,
         config_hash: "h1".to_owned(),
+        contents: compose::contents::Contents::default(),
         image: DesiredImage {
             name: image.to_owned(),
             named: true,
@@ -46,6 +47,7 @@ fn service(image: &str) -> DesiredService {
         networks: std::collections::BTreeSet::new(),
         volumes: std::collections::BTreeSet::new(),
         builds_from: std::collections::BTreeSet::new(),
+        update: None,
     }
 }
 
@@ -143,6 +145,9 @@ impl World {
             life,
             health: None,
             config_hash: "h1".to_owned(),
+            contents: String::new(),
+            ports_held: false,
+            parents: std::collections::BTreeSet::new(),
             image: image("box"),
             networks: wanted
                 .into_iter()

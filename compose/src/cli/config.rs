@@ -1,14 +1,15 @@
 //! `config`: the project as it is understood.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 use super::failure::CliError;
 use super::session::Session;
-use crate::canonical::{config_hash, to_json};
+use crate::canonical::{self, config_hash};
 use crate::desired::{Changes, Desired};
+use crate::interpolate::{Variable, variables};
 use crate::load::load;
 use crate::model::Project;
 use crate::output;
@@ -40,6 +41,9 @@ pub(super) struct ConfigArgs {
     /// Print the hashes of these services, separated by commas; * is all
     #[arg(long, value_name = "SERVICES")]
     hash: Option<String>,
+    /// Print the variables the files ask for
+    #[arg(long)]
+    variables: bool,
     /// Print the variables the files were read with
     #[arg(long)]
     environment: bool,
@@ -76,7 +80,8 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     options.no_path_resolution = args.no_path_resolution;
     options.no_consistency = args.no_consistency;
     options.no_env_resolution = args.no_env_resolution;
-    if args.profiles {
+    options.no_interpolate |= args.variables;
+    if args.profiles || args.variables {
         options.profiles.push("*".to_owned());
     }
     let loaded = load(&options)?;
@@ -87,11 +92,52 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     if args.quiet {
         return Ok(0);
     }
+    if args.variables {
+        print_variables(args, &project);
+        return Ok(0);
+    }
     match names(session, args, &project)? {
         Some(lines) => lines.iter().for_each(|line| output::line(line)),
-        None => write(args, &text(args, &project)?)?,
+        None => write(args, &text(args, &project))?,
     }
     Ok(0)
+}
+
+fn print_variables(args: &ConfigArgs, project: &Project) {
+    let mut found = BTreeMap::new();
+    collect_variables(&canonical::to_json(project), &mut found);
+    if args.format == "json" {
+        let all: serde_json::Map<String, Json> = found
+            .into_values()
+            .map(|variable| {
+                let json = json!({
+                    "Name": variable.name,
+                    "DefaultValue": variable.default,
+                    "PresenceValue": variable.alternate,
+                    "Required": variable.required,
+                });
+                (variable.name, json)
+            })
+            .collect();
+        output::line(&format!("{:#}", Json::Object(all)));
+    } else {
+        let rows: Vec<Vec<String>> = found
+            .into_values()
+            .map(|variable| {
+                vec![variable.name, variable.required.to_string(), variable.default, variable.alternate]
+            })
+            .collect();
+        output::table(&["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"], &rows);
+    }
+}
+
+fn collect_variables(json: &Json, found: &mut BTreeMap<String, Variable>) {
+    match json {
+        Json::String(text) => variables(text, found),
+        Json::Array(items) => items.iter().for_each(|item| collect_variables(item, found)),
+        Json::Object(fields) => fields.values().for_each(|field| collect_variables(field, found)),
+        _ => {}
+    }
 }
 
 /// The lines of a flag that asks for names.
@@ -142,28 +188,13 @@ fn hashes(project: &Project, wanted: &str) -> Result<Vec<String>, CliError> {
         .collect()
 }
 
-fn text(args: &ConfigArgs, project: &Project) -> Result<String, CliError> {
-    let mut json = to_json(project);
-    // A dollar that is read again must stand for itself.
-    if !args.no_interpolate {
-        double_dollars(&mut json);
-    }
-    let written = if args.format == "json" {
-        serde_json::to_string_pretty(&json).map(|text| text + "\n").map_err(|error| error.to_string())
-    } else {
-        serde_yaml::to_string(&json).map_err(|error| error.to_string())
-    };
-    written.map_err(|error| CliError::Invalid(format!("write the project: {error}")))
-}
-
-fn double_dollars(json: &mut Json) {
-    match json {
-        Json::String(text) if text.contains('$') => {
-            *text = text.replace('$', "$$");
-        }
-        Json::Array(items) => items.iter_mut().for_each(double_dollars),
-        Json::Object(fields) => fields.values_mut().for_each(double_dollars),
-        _ => {}
+/// A dollar that is read again must stand for itself, unless it was never read.
+fn text(args: &ConfigArgs, project: &Project) -> String {
+    match (args.format.as_str(), args.no_interpolate) {
+        ("json", true) => canonical::json_text(project) + "\n",
+        ("json", false) => canonical::to_json_text(project) + "\n",
+        (_, true) => canonical::yaml_text(project),
+        (_, false) => canonical::to_yaml(project),
     }
 }
 

@@ -12,6 +12,7 @@ use super::convert;
 use super::failure::CliError;
 use super::session::{Opened, Session, Wanted};
 use crate::observe::{Life, SeenContainer};
+use crate::output;
 
 /// The flags of `exec`.
 #[derive(Debug, Args)]
@@ -73,6 +74,10 @@ pub(super) struct AttachArgs {
 pub(super) fn exec(session: &Session, args: ExecArgs) -> Result<u8, CliError> {
     let opened = session.open(Wanted { services: vec![args.service.clone()], ..Wanted::default() })?;
     let container = running(&opened, &args.service, args.index)?;
+    if opened.is_dry_run() {
+        output::note(&format!("run {:?} in container {}", args.command.join(" "), container.name));
+        return Ok(0);
+    }
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = terminals && !args.no_tty && !args.detach;
     let spec = ExecSpec {

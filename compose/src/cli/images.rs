@@ -142,6 +142,10 @@ pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
         .map(|(_, service)| service.image.name.as_str())
         .collect();
     for image in images {
+        if opened.is_dry_run() {
+            output::note(&format!("push {image}"));
+            continue;
+        }
         let pushed = push_one(&opened, image, args.quiet);
         match pushed {
             Err(error) if args.ignore_push_failures => output::warning(&engine::error::chain(&error)),

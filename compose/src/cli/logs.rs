@@ -208,6 +208,11 @@ impl Follower {
         self.handle.read(id.clone(), name.to_owned(), service.to_owned(), options);
     }
 
+    /// Goes on even when no container is left: others will start.
+    pub(super) fn keep_open(&self) {
+        self.handle.open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Follows what starts from some time on.
     pub(super) fn starter(&self, since: Timestamp) -> Starter {
         Starter { since: Some(since), ..self.handle.clone() }

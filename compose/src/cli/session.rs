@@ -185,6 +185,11 @@ impl Opened {
         Ok(observe::observe(self.engine(), self.desired())?)
     }
 
+    /// Keeps other commands away from the project for a while.
+    pub(super) fn lock_project(&self) -> Result<Lock, CliError> {
+        lock(self.engine(), &self.project().name)
+    }
+
     /// Whether the plan is only shown.
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run

@@ -10,6 +10,7 @@ use super::convert;
 use super::failure::CliError;
 use super::logs::{Follower, Happening, LogFlags};
 use super::session::{Opened, Session, Wanted, environment_says};
+use super::watch::Watching;
 use crate::desired::{Changes, ImagePolicy};
 use crate::names;
 use crate::observe::{Life, Observed};
@@ -112,6 +113,9 @@ pub(super) struct UpArgs {
     /// No names in front of lines
     #[arg(long)]
     no_log_prefix: bool,
+    /// Bring files that change on the host to the containers
+    #[arg(short, long, conflicts_with = "detach")]
+    watch: bool,
     /// The services; all when none is named
     services: Vec<String>,
 }
@@ -146,6 +150,14 @@ pub(super) struct PlanArgs {
     json: bool,
     /// The services; all when none is named
     services: Vec<String>,
+}
+
+impl UpArgs {
+    /// What brings these services up before something else is done with them.
+    pub(super) fn in_background(services: &[String], quiet_build: bool) -> Self {
+        let common = Common { quiet_build, ..Common::default() };
+        Self { common, services: services.to_vec(), detach: true, ..Self::default() }
+    }
 }
 
 /// `up`.
@@ -329,7 +341,32 @@ impl Attached<'_> {
             }
             Err(error) => return Err(error),
         }
-        self.watch(opened, &mut follower)
+        if !self.args.watch {
+            return self.watch(opened, &mut follower);
+        }
+        self.watch_files_too(opened, &mut follower)
+    }
+
+    /// Until the user has enough, with files brought to the containers as they change.
+    fn watch_files_too(&self, opened: &Opened, follower: &mut Follower) -> Result<u8, CliError> {
+        follower.keep_open();
+        let started = follower.starter(Timestamp::now());
+        let done = move |operation: &Operation| started.started(operation);
+        let watching = Watching::new(opened, &self.args.services, true, &done)?;
+        let tree = watching.tree()?;
+        let stopper = tree.stopper();
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(move || {
+                if let Err(error) = watching.follow(tree) {
+                    error.print();
+                }
+            });
+            let code = self.watch(opened, follower);
+            stopper.stop();
+            // What it has to say it has said.
+            let _ = watcher.join();
+            code
+        })
     }
 
     /// The services whose output is shown.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::quantity::Span;
+
 use super::{Plan, PlanError, StepId};
 use crate::cause::Cause;
 use crate::desired::{Desired, DesiredService, ImagePolicy};
@@ -118,6 +120,10 @@ fn is_placed(desired: &Desired, service: &str, steps: &BTreeMap<String, StepId>)
     desired.services.get(service).is_none_or(|service| steps.contains_key(&service.image.name))
 }
 
+fn is_older(observed: &Observed, image: &str, age: Span) -> bool {
+    observed.image_ages.get(image).is_none_or(|known| *known > age.0)
+}
+
 /// What is done about one service's image.
 fn wanted(
     name: &str,
@@ -140,8 +146,13 @@ fn wanted(
     Ok(match image.policy {
         ImagePolicy::Build if may_build => Some((build(), Cause::Asked)),
         ImagePolicy::Always if image.named => Some((pull(may_build), Cause::Asked)),
+        ImagePolicy::After(age) if image.named && here && is_older(observed, &image.name, age) => {
+            Some((pull(may_build), Cause::Stale))
+        }
         _ if here => None,
-        ImagePolicy::Missing | ImagePolicy::Always if image.named => Some((pull(may_build), Cause::Missing)),
+        ImagePolicy::Missing | ImagePolicy::Always | ImagePolicy::After(_) if image.named => {
+            Some((pull(may_build), Cause::Missing))
+        }
         _ if may_build => Some((build(), Cause::Missing)),
         _ if image.buildable => {
             return Err(PlanError::NeverBuilt { image: image.name.clone(), service: name.to_owned() });

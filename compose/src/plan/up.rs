@@ -12,7 +12,7 @@ use engine::id::ContainerId;
 use super::images::{self, Building};
 use super::{Plan, PlanError, StepId};
 use crate::cause::Cause;
-use crate::desired::{Desired, DesiredService, Needs};
+use crate::desired::{Desired, DesiredService, Needs, Update};
 use crate::graph;
 use crate::names;
 use crate::observe::{Life, Observed, SeenContainer};
@@ -275,9 +275,10 @@ impl<'a> Planner<'a> {
             .map(|container| (container, self.why_replace(name, service, container)))
             .collect();
         // Of two that claim one number, an up-to-date one wins over an obsolete one, a running one over one
-        // that does not run, and the newer one over the older.
+        // that does not run, one that serves over one that waits for its ports, and the newer one over the older.
         candidates.sort_by_key(|(container, cause)| {
-            (container.number, cause.is_some(), !container.life.is_up(), -container.created)
+            let held = container.ports_held;
+            (container.number, cause.is_some(), !container.life.is_up(), held, -container.created)
         });
         let mut kept: Vec<(&SeenContainer, Option<Cause>)> = Vec::new();
         for (container, cause) in candidates {
@@ -332,6 +333,9 @@ impl<'a> Planner<'a> {
         if seen.config_hash != service.config_hash {
             return Some(Cause::ConfigChanged);
         }
+        if let Some(object) = service.contents.changed(&seen.contents) {
+            return Some(Cause::ContentChanged { object: object.to_owned() });
+        }
         if self.observed.images.get(&service.image.name).is_some_and(|image| *image != seen.image) {
             return Some(Cause::ImageChanged);
         }
@@ -347,10 +351,12 @@ impl<'a> Planner<'a> {
                 return Some(Cause::VolumeChanged { volume: volume.name.clone() });
             }
         }
+        // Somebody made the container anew whose namespace it was in: what it is in now nobody else is.
+        let gone = seen.parents.iter().any(|id| self.observed.containers.iter().all(|other| other.id != *id));
         service
             .shares
             .iter()
-            .find(|parent| self.is_renewed(parent))
+            .find(|parent| gone || self.is_renewed(parent))
             .map(|parent| Cause::ParentReplaced { service: parent.clone() })
     }
 
@@ -500,7 +506,8 @@ impl Planner<'_> {
     fn add_removals(&mut self) {
         for (container, cause) in std::mem::take(&mut self.extras) {
             let volumes = cause == Cause::ScaledDown;
-            let stopped = container.life.is_up().then(|| self.stop(container, cause.clone(), []));
+            let handed = self.hand_over_left(container);
+            let stopped = container.life.is_up().then(|| self.stop(container, cause.clone(), handed));
             if let Some(step) = stopped {
                 self.cleared.entry(container.service.clone()).or_default().push(step);
             }
@@ -552,6 +559,9 @@ impl Planner<'_> {
                 number: slot.number,
                 name: slot.name.clone(),
                 replaces,
+                holds_ports: slot.is_replaced_while_up()
+                    && self.starting.contains(slot.service)
+                    && service.update.is_some_and(|update| update.start_first),
             };
             let step = self.plan.add(create, cause, after);
             self.created.insert(slot.name.clone(), step);
@@ -581,6 +591,11 @@ impl Planner<'_> {
                 .collect();
             for slot in self.slots.get(&name).cloned().into_iter().flatten() {
                 match &slot.fate {
+                    // Where the service says how, stopping is a part of that.
+                    Fate::Replace(seen, _)
+                        if seen.life.is_up()
+                            && self.starting.contains(&name)
+                            && self.service(&name).is_some_and(|service| service.update.is_some()) => {}
                     Fate::Replace(seen, _) if seen.life.is_up() && !self.stopped.contains_key(&seen.id) => {
                         let after: Vec<StepId> =
                             self.created.get(&slot.name).into_iter().chain(&dependents).copied().collect();
@@ -617,7 +632,16 @@ impl Planner<'_> {
             let starts = self.starting.contains(&name);
             let one_off = self.options.one_off_of.as_ref() == Some(&name);
             let gates = if starts || one_off { self.gates(&name) } else { Vec::new() };
+            let mut pace = Pace::default();
             for slot in self.slots.get(&name).cloned().into_iter().flatten() {
+                if let Fate::Replace(seen, cause) = &slot.fate
+                    && let Some(update) = self.service(&name).and_then(|service| service.update)
+                    && seen.life.is_up()
+                    && starts
+                {
+                    self.update(&slot, (seen, cause), update, &gates, &mut pace);
+                    continue;
+                }
                 let mut done: BTreeSet<StepId> = BTreeSet::new();
                 done.extend(self.created.get(&slot.name));
                 done.extend(slot.seen().and_then(|seen| self.stopped.get(&seen.id)));
@@ -629,6 +653,7 @@ impl Planner<'_> {
                     after.extend(self.cleared.get(&name).into_iter().flatten());
                     let start = Operation::StartContainer { instance: slot.instance() };
                     let step = self.plan.add(start, self.why_start(&slot), after);
+                    let step = self.publish_held(&slot, step);
                     self.started.entry(name.clone()).or_default().push(step);
                     done = BTreeSet::from([step]);
                 }
@@ -641,6 +666,74 @@ impl Planner<'_> {
                 }
             }
         }
+    }
+
+    /// Replaces one container of a service that says how: so many at a time, the new one before or after the old one.
+    fn update(
+        &mut self,
+        slot: &Slot<'_>,
+        (old, cause): (&SeenContainer, &Cause),
+        update: Update,
+        gates: &[StepId],
+        pace: &mut Pace,
+    ) {
+        let created = self.created.get(&slot.name).copied();
+        let mut after: BTreeSet<StepId> = created.into_iter().chain(pace.gate.iter().copied()).collect();
+        if !update.start_first {
+            let stop = self.stop(old, Cause::Replaced, after.clone());
+            after.insert(stop);
+        }
+        after.extend(gates);
+        after.extend(self.networks_of(slot.service));
+        after.extend(self.cleared.get(slot.service).into_iter().flatten());
+        let start = Operation::StartContainer { instance: slot.instance() };
+        let start = self.plan.add(start, cause.clone(), after);
+        let ready = if update.start_first {
+            let (from, to) = (Some(old.existing()), slot.instance());
+            let hand_over = Operation::HandOver { from, to, monitor: update.monitor };
+            self.plan.add(hand_over, Cause::Asked, [start])
+        } else {
+            let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
+            let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
+            self.plan.add(wait, Cause::Asked, [start])
+        };
+        let gone = if update.start_first { self.stop(old, Cause::Replaced, [ready]) } else { start };
+        let remove =
+            Operation::RemoveContainer { container: old.existing(), volumes: self.options.renew_volumes };
+        self.plan.add(remove, Cause::Replaced, [gone]);
+        self.started.entry(slot.service.to_owned()).or_default().push(ready);
+        pace.batch.push(ready);
+        if update.parallelism > 0 && pace.batch.len() == update.parallelism {
+            pace.gate = std::mem::take(&mut pace.batch);
+            if let Some(time) = update.delay {
+                let rest = Operation::Rest { service: slot.service.to_owned(), time };
+                pace.gate = vec![self.plan.add(rest, Cause::Asked, pace.gate.clone())];
+            }
+        }
+    }
+
+    /// A run that was cut off left a container behind that still has the ports of the one that stays.
+    fn hand_over_left(&mut self, left: &SeenContainer) -> Option<StepId> {
+        let slots = self.slots.get(&left.service)?;
+        let heir = slots.iter().find_map(|slot| match slot.fate {
+            Fate::Keep(seen) if seen.ports_held && seen.number == left.number && seen.life.is_up() => {
+                Some((seen, slot.name.clone()))
+            }
+            _ => None,
+        });
+        let (heir, _) = heir.filter(|_| left.life.is_up())?;
+        let (from, to) = (Some(left.existing()), Instance::Existing(heir.existing()));
+        let hand_over = Operation::HandOver { from, to, monitor: None };
+        Some(self.plan.add(hand_over, Cause::LeftOver, []))
+    }
+
+    /// A container whose ports are still held back gets them once it has started.
+    fn publish_held(&mut self, slot: &Slot<'_>, started: StepId) -> StepId {
+        if !matches!(slot.fate, Fate::Keep(seen) if seen.ports_held) {
+            return started;
+        }
+        let hand_over = Operation::HandOver { from: None, to: slot.instance(), monitor: None };
+        self.plan.add(hand_over, Cause::LeftOver, [started])
     }
 
     fn why_start(&self, slot: &Slot<'_>) -> Cause {
@@ -775,12 +868,26 @@ fn differs(recorded: &str, wanted: &str) -> bool {
     !recorded.is_empty() && recorded != wanted
 }
 
+/// How far a paced update of a service is.
+#[derive(Debug, Default)]
+struct Pace {
+    /// What the next containers wait for.
+    gate: Vec<StepId>,
+    /// Those being replaced at the moment.
+    batch: Vec<StepId>,
+}
+
 // === impl Slot ===
 
 impl<'a> Slot<'a> {
     /// Whether its container runs and stays.
     fn is_up(&self) -> bool {
         matches!(self.fate, Fate::Keep(seen) if seen.life.is_up())
+    }
+
+    /// Whether a container that runs gives way to a new one.
+    fn is_replaced_while_up(&self) -> bool {
+        matches!(self.fate, Fate::Replace(seen, _) if seen.life.is_up())
     }
 
     /// The container that was in it.

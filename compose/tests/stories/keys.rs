@@ -101,6 +101,7 @@ services:
     image: box
     command: ["httpd", "-f", "-p", "8080", "-h", "/"]
     stop_grace_period: 0s
+    healthcheck: {test: ["CMD", "wget", "-qO-", "http://127.0.0.1:8080/etc/hello"], interval: 1s}
     networks:
       back: {aliases: [database], ipv4_address: 10.213.7.50, mac_address: "02:42:0a:d5:07:32"}
   web:
@@ -124,7 +125,7 @@ networks:
     labels: {what: for}
 "#,
     );
-    world.rcompose(["up", "-d"]).succeeds();
+    world.rcompose(["up", "-d", "--wait"]).succeeds();
     for name in ["db", "database", "linked", "p-db-1", "10.213.7.50"] {
         let page = world.inside("web", &format!("wget -qO- http://{name}:8080/etc/hello"));
         assert_eq!(page, "hello\n", "{name}");
@@ -163,6 +164,7 @@ services:
     command: ["sh", "-c", "httpd -p 8080 -h /etc; httpd -p 9090 -h /etc; exec sleep 1000"]
     stop_grace_period: 0s
     expose: ["7000-7001"]
+    healthcheck: {test: ["CMD", "wget", "-qO-", "http://127.0.0.1:9090/hello"], interval: 1s}
     ports:
       - "8080"
       - {target: 9090, host_ip: 127.0.0.1, protocol: tcp, published: "42300-42399"}

@@ -74,6 +74,15 @@ impl World {
         fs::write(path, content).unwrap();
     }
 
+    /// Saves a file as editors do: under another name first, so that there is one moment at which it changes.
+    pub(crate) fn save(&self, name: &str, content: &str) {
+        let path = self.project().join(name);
+        let draft = path.with_file_name(format!(".{}.swp", path.file_name().unwrap().to_str().unwrap()));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&draft, content).unwrap();
+        fs::rename(&draft, &path).unwrap();
+    }
+
     /// Runs `rcompose` to its end.
     pub(crate) fn rcompose<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
         let output = self.spawn(args).wait_with_output().unwrap();
@@ -202,6 +211,44 @@ impl Drop for World {
             let _ = self.engine.remove(container.id(), &RemoveOptions { force: true, volumes: true });
         }
         let _ = self.engine.down();
+    }
+}
+
+/// A real registry on loopback, gone at the end.
+pub(crate) struct Registry {
+    pub(crate) address: String,
+    process: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Registry {
+    /// Starts it and waits until it listens.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = directory.path().join("storage").display().to_string();
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {storage}}}}}\nhttp: {{addr: \"127.0.0.1:0\"}}\n"
+        );
+        let path = directory.path().join("config.yml");
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new("docker-registry");
+        let command = command.arg("serve").arg(&path).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = command.spawn().expect("docker-registry is installed");
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let mut lines = lines.skip_while(|line| !line.contains("listening on "));
+        let line = lines.next().expect("it listens");
+        let address = line.split("listening on ").nth(1).unwrap();
+        let address = address.split(['"', ' ']).next().unwrap().to_owned();
+        // It goes on talking, and would stand still with nobody to listen.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { address, process, _directory: directory }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

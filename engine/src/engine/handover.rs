@@ -5,6 +5,7 @@ use crate::container::record::ContainerRecord;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::store::Lock;
 
 impl Engine {
     /// Publishes the ports of a running container that were held back. What another container publishes moves in one
@@ -37,11 +38,15 @@ impl Engine {
 
     fn change_record(&self, id: &ContainerId, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
         let failed = |error| Error::failed(format!("rewrite the record of container {}", id.short()), error);
+        // The same lock as for a new name: both rewrite the record.
+        let names = self.root().container_names();
+        let one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
         let Some(mut record) = ContainerRecord::read(self.root(), id).map_err(failed)? else { return Ok(()) };
         change(&mut record);
         record.write(self.root()).map_err(failed)?;
+        drop(one_at_a_time);
         match client::connect(self.root(), id)? {
-            Some(mut monitor) => monitor.reload(),
+            Some(mut monitor) => monitor.reload().map(drop),
             None => Ok(()),
         }
     }

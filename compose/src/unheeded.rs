@@ -1,0 +1,193 @@
+//! Keys that are valid and that nothing here acts upon: each is named in a warning where it stands. None is accepted
+//! in silence. Keys that are remarks to people and other tools (`labels` of a deployment, names of ports) are not here.
+
+use crate::model::{Build, Deploy, Network, Project, Service, ServiceVolume, UpdateConfig};
+use crate::schema::Problem;
+use crate::value::Path;
+
+const WINDOWS: &str = "concerns Windows containers";
+const CLUSTER: &str = "concerns a cluster, and this is one machine";
+const ABSENT: &str = "is not supported";
+
+/// Every key of the project that has no effect.
+pub(crate) fn find(project: &Project) -> Vec<Problem> {
+    let mut unheeded = Unheeded { problems: Vec::new(), at: Path::default() };
+    for (name, service) in &project.services {
+        unheeded.at = Path::keys(&["services", name]);
+        unheeded.service(service);
+        if let Some(build) = &service.build {
+            unheeded.at = Path::keys(&["services", name, "build"]);
+            unheeded.build(build);
+        }
+        if let Some(deploy) = &service.deploy {
+            unheeded.at = Path::keys(&["services", name, "deploy"]);
+            unheeded.deploy(deploy, crate::desired::can_stand_beside(service));
+        }
+        unheeded.volumes(name, service);
+        unheeded.attachments(name, service);
+    }
+    for (key, network) in &project.networks {
+        unheeded.at = Path::keys(&["networks", key]);
+        unheeded.network(network);
+    }
+    for (section, objects) in [("secrets", &project.secrets), ("configs", &project.configs)] {
+        for (key, object) in objects {
+            unheeded.at = Path::keys(&[section, key]);
+            unheeded.those([
+                (&["driver"][..], object.driver.is_some(), ABSENT),
+                (&["driver_opts"], !object.driver_opts.is_empty(), ABSENT),
+                (&["template_driver"], object.template_driver.is_some(), ABSENT),
+            ]);
+        }
+    }
+    unheeded.problems
+}
+
+struct Unheeded {
+    problems: Vec<Problem>,
+    at: Path,
+}
+
+// === impl Unheeded ===
+
+impl Unheeded {
+    fn those<const N: usize>(&mut self, keys: [(&[&str], bool, &str); N]) {
+        for (keys, _, why) in keys.into_iter().filter(|(_, is_set, _)| *is_set) {
+            let path = keys.iter().fold(self.at.clone(), |path, key| path.key(key));
+            self.problems.push(Problem::key(&path, format!("{} has no effect: it {why}", keys.join("."))));
+        }
+    }
+
+    fn service(&mut self, service: &Service) {
+        self.those([
+            (&["cpu_count"][..], service.cpu_count != 0, WINDOWS),
+            (&["cpu_percent"], service.cpu_percent != 0.0, WINDOWS),
+            (&["credential_spec"], service.credential_spec.is_some(), WINDOWS),
+            (&["isolation"], service.isolation.is_some(), WINDOWS),
+            (&["blkio_config"], service.blkio_config.is_some(), ABSENT),
+            (&["cgroup_parent"], service.cgroup_parent.is_some(), ABSENT),
+            (&["cpu_rt_period"], service.cpu_rt_period != 0, ABSENT),
+            (&["cpu_rt_runtime"], service.cpu_rt_runtime != 0, ABSENT),
+            (&["device_cgroup_rules"], !service.device_cgroup_rules.is_empty(), ABSENT),
+            (&["external_links"], !service.external_links.is_empty(), ABSENT),
+            (&["gpus"], !service.gpus.is_empty(), ABSENT),
+            (&["mem_swappiness"], service.mem_swappiness != 0, ABSENT),
+            (&["models"], !service.models.is_empty(), ABSENT),
+            (&["pre_start"], !service.pre_start.is_empty(), ABSENT),
+            (&["provider"], service.provider.is_some(), ABSENT),
+            (&["runtime"], service.runtime.is_some(), "names another runtime, and this engine is its own"),
+            (&["storage_opt"], !service.storage_opt.is_empty(), ABSENT),
+            (
+                &["use_api_socket"],
+                service.use_api_socket,
+                "asks for the socket of a daemon, and there is none",
+            ),
+            (&["userns_mode"], service.userns_mode.as_deref().is_some_and(|mode| mode != "host"), ABSENT),
+        ]);
+        let apparmor = |option: &String| option.starts_with("apparmor") || option.starts_with("label");
+        self.those([(
+            &["security_opt"],
+            service.security_opt.iter().any(apparmor),
+            "asks for a confinement that this engine does not have",
+        )]);
+    }
+
+    fn build(&mut self, build: &Build) {
+        self.those([
+            (
+                &["cache_from"][..],
+                !build.cache_from.is_empty(),
+                "names other caches, and the local one is used",
+            ),
+            (&["cache_to"], !build.cache_to.is_empty(), "names other caches, and the local one is used"),
+            (&["isolation"], build.isolation.is_some(), WINDOWS),
+            (&["platforms"], build.platforms.len() > 1, "names several platforms, and one is built"),
+            (&["provenance"], build.provenance.is_some(), ABSENT),
+            (&["sbom"], build.sbom.is_some(), ABSENT),
+            (&["ssh"], !build.ssh.is_empty(), ABSENT),
+        ]);
+    }
+
+    fn deploy(&mut self, deploy: &Deploy, can_stand_beside: bool) {
+        let reserved = deploy.resources.reservations.clone().unwrap_or_default();
+        let limits = deploy.resources.limits.clone().unwrap_or_default();
+        let restart = deploy.restart_policy.clone().unwrap_or_default();
+        self.those([
+            (&["mode"][..], deploy.mode.as_deref().is_some_and(|mode| mode != "replicated"), CLUSTER),
+            (&["endpoint_mode"], deploy.endpoint_mode.is_some(), CLUSTER),
+            (&["placement"], deploy.placement != crate::model::Placement::default(), CLUSTER),
+            (&["rollback_config"], deploy.rollback_config.is_some(), CLUSTER),
+            (&["restart_policy", "delay"], restart.delay.is_some(), ABSENT),
+            (&["restart_policy", "window"], restart.window.is_some(), ABSENT),
+            (&["resources", "limits", "devices"], !limits.devices.is_empty(), ABSENT),
+            (&["resources", "reservations", "cpus"], reserved.cpus != 0.0, CLUSTER),
+            (&["resources", "reservations", "pids"], reserved.pids != 0, CLUSTER),
+            (&["resources", "reservations", "devices"], !reserved.devices.is_empty(), ABSENT),
+            (
+                &["resources", "reservations", "generic_resources"],
+                !reserved.generic_resources.is_empty(),
+                CLUSTER,
+            ),
+        ]);
+        if let Some(update) = &deploy.update_config {
+            self.update(update, can_stand_beside);
+        }
+    }
+
+    fn update(&mut self, update: &UpdateConfig, can_stand_beside: bool) {
+        self.those([
+            (
+                &["update_config", "order"][..],
+                update.order.as_deref() == Some("start-first") && !can_stand_beside,
+                "needs two containers at once, and one of them would lack the address or namespace that is there once",
+            ),
+            (
+                &["update_config", "max_failure_ratio"],
+                update.max_failure_ratio != 0.0,
+                "tolerates failures, and the first one ends an update here",
+            ),
+            (
+                &["update_config", "failure_action"],
+                update.failure_action.as_deref() == Some("continue"),
+                "tolerates failures, and the first one ends an update here",
+            ),
+        ]);
+    }
+
+    fn volumes(&mut self, name: &str, service: &Service) {
+        for (index, volume) in service.volumes.iter().enumerate() {
+            self.at = Path::keys(&["services", name, "volumes"]).index(index);
+            match volume {
+                ServiceVolume::Bind { bind: Some(bind), .. } => {
+                    self.those([(&["bind", "selinux"], bind.selinux.is_some(), ABSENT)]);
+                }
+                ServiceVolume::Volume { volume: Some(volume), .. } => {
+                    self.those([(&["volume", "labels"], !volume.labels.is_empty(), ABSENT)]);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn attachments(&mut self, name: &str, service: &Service) {
+        for (key, network) in &service.networks {
+            let Some(network) = network else { continue };
+            self.at = Path::keys(&["services", name, "networks", key]);
+            self.those([
+                (&["driver_opts"][..], !network.driver_opts.is_empty(), ABSENT),
+                (&["interface_name"], network.interface_name.is_some(), ABSENT),
+                (&["link_local_ips"], !network.link_local_ips.is_empty(), ABSENT),
+            ]);
+        }
+    }
+
+    fn network(&mut self, network: &Network) {
+        let ipam = network.ipam.driver.as_deref();
+        self.those([
+            (&["attachable"][..], network.attachable, CLUSTER),
+            (&["enable_ipv4"], network.enable_ipv4 == Some(false), ABSENT),
+            (&["ipam", "driver"], ipam.is_some_and(|driver| driver != "default"), ABSENT),
+            (&["ipam", "options"], !network.ipam.options.is_empty(), ABSENT),
+        ]);
+    }
+}

@@ -1,0 +1,202 @@
+//! The commands besides `up` and `down`: what they print, what they change, and what they leave alone.
+
+use std::fs;
+
+use serde_json::Value as Json;
+
+use crate::world::{Registry, World};
+
+/// Two services that go on, one of which serves pages.
+const PROJECT: &str = r#"
+services:
+  web:
+    image: box
+    command: ["httpd", "-f", "-p", "8080", "-h", "/etc"]
+    stop_grace_period: 0s
+    ports: ["8080"]
+  db: {image: box, command: [sleep, "1000"], stop_grace_period: 0s}
+"#;
+
+#[test]
+fn lists_are_about_the_project_and_have_dockers_shape() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    world.rcompose(["kill", "db"]).succeeds();
+    let print = |arguments: &[&str]| world.rcompose(arguments.iter().copied()).succeeds().stdout;
+    let table = print(&["ps"]);
+    let head: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"]);
+    assert_eq!(table.lines().count(), 2, "what does not run is not shown:\n{table}");
+    assert_eq!(print(&["ps", "-a"]).lines().count(), 3);
+    assert_eq!(print(&["ps", "--services"]), "web\n");
+    assert_eq!(print(&["ps", "-aq", "--status", "exited"]), format!("{}\n", world.ids_of("db")[0]));
+    let rows: Vec<Json> = print(&["ps", "-a", "--format", "json"])
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let db = rows.iter().find(|row| row["Service"] == "db").unwrap();
+    assert_eq!((&db["State"], &db["ExitCode"], &db["Project"]), (&"exited".into(), &137.into(), &"p".into()));
+    let projects: Json = serde_json::from_str(&print(&["ls", "-a", "--format", "json"])).unwrap();
+    assert_eq!(projects[0]["Name"], "p");
+    assert_eq!(projects[0]["Status"], "exited(1), running(1)");
+    assert_eq!(projects[0]["ConfigFiles"], world.project().join("compose.yaml").to_str().unwrap());
+    assert_eq!(print(&["ls", "-q"]), "p\n");
+    let top = print(&["top", "web"]);
+    assert!(top.starts_with("p-web-1\n") && top.contains("httpd -f"), "{top}");
+    assert!(print(&["images"]).contains("p-web-1"));
+    let port = world.port("web", 8080);
+    assert_eq!(print(&["port", "web", "8080"]), format!("0.0.0.0:{port}\n"));
+    let version = print(&["version", "--short"]);
+    assert_eq!(print(&["version", "--format", "json"]), format!("{{\"version\":\"{}\"}}\n", version.trim()));
+}
+
+#[test]
+fn run_makes_a_container_of_its_own() {
+    let world = World::new(PROJECT);
+    let id = world.rcompose(["run", "-d", "--name", "mine", "web"]).succeeds().stdout;
+    let container = world.container("mine");
+    assert_eq!(id.trim(), container.id().as_str());
+    assert_eq!(container.ports, [], "its ports are not published");
+    assert_eq!(container.record.spec.labels["com.docker.compose.oneoff"], "True");
+    let logs = world.rcompose([
+        "run",
+        "--rm",
+        "-T",
+        "-e",
+        "A=b",
+        "-w",
+        "/tmp",
+        "-u",
+        "7",
+        "db",
+        "sh",
+        "-c",
+        "echo $A $PWD $(id -u)",
+    ]);
+    assert_eq!(logs.succeeds().stdout, "b /tmp 7\n");
+    world.rcompose(["run", "-d", "-P", "--name", "open", "web"]).succeeds();
+    assert_eq!(world.container("open").ports[0].container.port, 8080);
+    assert_eq!(world.rcompose(["run", "--rm", "-T", "db", "nothing-like-this"]).code, 127);
+    world.rcompose(["up", "-d"]).succeeds();
+    assert_eq!(world.ids_of("web").len(), 3, "up leaves one-offs alone");
+    world.rcompose(["down"]).succeeds();
+    assert_eq!(world.names(), [] as [String; 0], "and down takes them along");
+}
+
+#[test]
+fn files_are_copied_both_ways_and_images_made() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d", "--scale", "db=2"]).succeeds();
+    world.write("here/file", "from here\n");
+    world.rcompose(["cp", "here", "db:/there"]).succeeds();
+    for index in ["1", "2"] {
+        let read = world.rcompose(["exec", "-T", "--index", index, "db", "cat", "/there/file"]);
+        assert_eq!(read.succeeds().stdout, "from here\n", "all containers get it");
+    }
+    world.rcompose(["exec", "-T", "--index", "2", "db", "sh", "-c", "echo back > /back"]).succeeds();
+    world.rcompose(["cp", "--index", "2", "db:/back", "back"]).succeeds();
+    assert_eq!(fs::read_to_string(world.project().join("back")).unwrap(), "back\n");
+    assert_eq!(world.rcompose(["cp", "back", "nobody:/"]).code, 1);
+    world.rcompose(["commit", "db", "copied"]).succeeds();
+    assert!(world.engine().images().find("copied").unwrap().is_some());
+    world.rcompose(["export", "-o", "root.tar", "db"]).succeeds();
+    assert!(fs::metadata(world.project().join("root.tar")).unwrap().len() > 10_000);
+}
+
+#[test]
+fn images_are_built_pushed_pulled_and_removed() {
+    let registry = Registry::start();
+    let world = World::new(&format!(
+        r#"
+services:
+  named: {{build: src, image: "{0}/named:1"}}
+  local: {{build: {{context: src, args: {{PAGE: other}}}}}}
+  fetched: {{image: "{0}/named:1", command: [cat, /page], pull_policy: always}}
+"#,
+        registry.address
+    ));
+    world.write(
+        "src/Dockerfile",
+        "FROM box\nARG PAGE=page\nRUN echo $PAGE > /page\nCMD [\"cat\", \"/page\"]\n",
+    );
+    world.rcompose(["build"]).succeeds();
+    let named = format!("{}/named:1", registry.address);
+    let has = |image: &str| world.engine().images().find(image).unwrap().is_some();
+    assert!(has(&named) && has("p-local"));
+    world.rcompose(["push"]).succeeds();
+    world.rcompose(["up", "--no-color"]).succeeds();
+    world.rcompose(["down", "--rmi", "local"]).succeeds();
+    assert!(has(&named) && !has("p-local"), "what no file names was made here");
+    world.rcompose(["down", "--rmi", "all"]).succeeds();
+    assert!(!has(&named));
+    world.rcompose(["pull", "fetched"]).succeeds();
+    assert!(has(&named));
+    let run = world.rcompose(["run", "--rm", "-T", "fetched"]).succeeds();
+    assert_eq!(run.stdout, "page\n");
+    // It is missing, and here is how to make it.
+    let run = world.rcompose(["run", "--rm", "-T", "local"]).succeeds();
+    assert_eq!(run.stdout, "other\n");
+}
+
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let world = World::new(PROJECT);
+    let dry = |arguments: &[&str]| {
+        let dry = ["--dry-run"].iter().chain(arguments).copied();
+        world.rcompose(dry).succeeds().stdout
+    };
+    assert!(dry(&["up", "-d"]).contains("container p-web-1: create (missing)"));
+    assert_eq!(world.names(), [] as [String; 0]);
+    assert!(world.engine().networks().find("p_default").is_err());
+    world.rcompose(["up", "-d"]).succeeds();
+    let before = (world.ids(), world.running());
+    world.write("file", "");
+    for arguments in [
+        &["up", "-d", "--force-recreate"][..],
+        &["down", "-v", "--rmi", "all"],
+        &["stop"],
+        &["restart"],
+        &["kill"],
+        &["pause"],
+        &["rm", "-sf"],
+        &["scale", "web=3"],
+        &["run", "web", "true"],
+        &["exec", "-T", "web", "kill", "1"],
+        &["cp", "file", "web:/"],
+        &["pull"],
+        &["build"],
+        &["push"],
+    ] {
+        dry(arguments);
+        assert_eq!((world.ids(), world.running()), before, "{arguments:?}");
+    }
+    assert_ne!(world.rcompose(["exec", "-T", "web", "test", "-e", "/file"]).code, 0);
+    let json = world.rcompose(["plan", "--json", "--force-recreate"]).succeeds().stdout;
+    let steps: Vec<Json> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(steps.iter().any(|step| step["cause"] == "asked"), "{json}");
+}
+
+#[test]
+fn configuration_can_be_asked_for_in_parts() {
+    let world = World::new(
+        "services: {web: {image: \"box:${TAG:-1}\", profiles: [a]}, db: {image: \"${DB:?which}\", volumes: [\"data:/d\"]}}\nvolumes: {data: {}}\n",
+    );
+    world.write(".env", "DB=box\n");
+    let print = |arguments: &[&str]| world.rcompose(arguments.iter().copied()).succeeds().stdout;
+    assert_eq!(print(&["config", "--services"]), "db\n");
+    assert_eq!(print(&["config", "--volumes"]), "data\n");
+    assert_eq!(print(&["config", "--profiles"]), "a\n");
+    assert_eq!(print(&["config", "--images"]), "box\n");
+    assert_eq!(print(&["config", "-q"]), "");
+    assert!(print(&["config", "--hash", "*"]).starts_with("db "));
+    let variables = print(&["config", "--variables"]);
+    let rows: Vec<Vec<&str>> =
+        variables.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [vec!["DB", "true"], vec!["TAG", "false", "1"]]);
+    let raw = print(&["--profile", "a", "config", "--no-interpolate"]);
+    assert!(raw.contains("image: box:${TAG:-1}"), "{raw}");
+    let json: Json = serde_json::from_str(&print(&["config", "--format", "json"])).unwrap();
+    assert_eq!(json["services"]["db"]["image"], "box");
+    world.rcompose(["config", "-o", "out.yaml"]).succeeds();
+    assert!(fs::read_to_string(world.project().join("out.yaml")).unwrap().starts_with("name: p\n"));
+}

@@ -1,0 +1,190 @@
+//! `watch`: what changes on the host arrives in the containers.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStderr, Command};
+
+use crate::world::World;
+
+/// A `watch` that runs, and what it says.
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    said: Vec<String>,
+}
+
+impl Watch {
+    /// Starts it and waits until it watches.
+    fn start(world: &World, arguments: &[&str]) -> Self {
+        let mut child = world.spawn(arguments);
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut watch = Self { child, lines, said: Vec::new() };
+        watch.until("Watch enabled");
+        watch
+    }
+
+    /// Waits until it says this.
+    #[track_caller]
+    fn until(&mut self, text: &str) {
+        for line in self.lines.by_ref().map_while(Result::ok) {
+            let found = line.contains(text);
+            self.said.push(line);
+            if found {
+                return;
+            }
+        }
+        panic!("it never said {text:?} but\n{}", self.said.join("\n"));
+    }
+
+    /// How many directories the kernel watches for it.
+    fn kernel_watches(&self) -> usize {
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
+        descriptors
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok())
+            .map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count())
+            .sum()
+    }
+
+    /// Ends it as Ctrl-C does.
+    fn interrupt(mut self) -> i32 {
+        Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_saved_file_arrives_in_an_image_that_has_nothing_but_its_program() {
+    let world = World::new(
+        r#"
+services:
+  web:
+    build: .
+    command: ["/busybox", "sleep", "1000"]
+    stop_grace_period: 0s
+    scale: 2
+    develop:
+      watch:
+        - {action: sync, path: ./src, target: /app, ignore: [node_modules, "*.log"]}
+"#,
+    );
+    world.write(
+        "Dockerfile",
+        "FROM box AS box\nFROM scratch\nCOPY --from=box /bin/busybox /busybox\nCOPY src /app\n",
+    );
+    world.write(".dockerignore", "node_modules\n");
+    world.write("src/main", "one\n");
+    for number in 0..50 {
+        world.write(&format!("src/node_modules/{number}/file"), "ignored");
+    }
+    let mut watch = Watch::start(&world, &["watch"]);
+    assert!(watch.kernel_watches() <= 2, "what is ignored is not watched");
+    let read = |index: &str, path: &str| {
+        world.rcompose(["exec", "-T", "--index", index, "web", "/busybox", "cat", path])
+    };
+    world.save("src/main", "two\n");
+    watch.until("synced");
+    assert_eq!(read("1", "/app/main").succeeds().stdout, "two\n");
+    assert_eq!(read("2", "/app/main").succeeds().stdout, "two\n");
+    // A directory that is new is looked into, and what is ignored stays where it is.
+    world.write("src/noise.log", "ignored");
+    world.save("src/deep/er/file", "new\n");
+    watch.until("synced");
+    while read("1", "/app/deep/er/file").code != 0 {
+        watch.until("synced");
+    }
+    assert_eq!(read("1", "/app/deep/er/file").succeeds().stdout, "new\n");
+    assert_ne!(read("1", "/app/noise.log").code, 0);
+    // As editors save: a file of another name takes the place of the old one.
+    world.save("src/main", "three\n");
+    watch.until("synced");
+    assert_eq!(read("2", "/app/main").succeeds().stdout, "three\n");
+    fs::remove_file(world.project().join("src/main")).unwrap();
+    watch.until("synced");
+    assert_ne!(read("1", "/app/main").code, 0, "what is gone here is gone there");
+    assert_eq!(watch.interrupt(), 130);
+    assert_eq!(world.running(), ["p-web-1", "p-web-2"], "the services go on");
+}
+
+#[test]
+fn one_save_is_one_restart() {
+    let world = World::new(
+        r#"
+services:
+  web:
+    image: box
+    command: ["sleep", "1000"]
+    stop_grace_period: 0s
+    develop:
+      watch:
+        - {action: sync+restart, path: ./src, target: /app, initial_sync: true}
+        - {action: sync, path: ./mark, target: /mark}
+"#,
+    );
+    world.write("src/main", "zero\n");
+    world.write("mark/file", "");
+    let mut watch = Watch::start(&world, &["watch"]);
+    assert_eq!(world.inside("web", "cat /app/main"), "zero\n");
+    for text in ["one\n", "two\n", "three\n"] {
+        world.save("src/main", text);
+        watch.until("restarted");
+        assert_eq!(world.inside("web", "cat /app/main"), text);
+    }
+    world.save("mark/file", "now");
+    watch.until("synced");
+    let restarts = watch.said.iter().filter(|line| line.contains("restarted")).count();
+    assert_eq!(restarts, 3, "{}", watch.said.join("\n"));
+}
+
+#[test]
+fn a_rule_rebuilds_or_runs_a_command_when_its_files_change() {
+    let world = World::new(
+        r#"
+services:
+  web:
+    build: src
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    develop:
+      watch:
+        - {action: rebuild, path: ./src, include: ["*.txt", Dockerfile]}
+        - {action: sync+exec, path: ./conf, target: /conf, exec: {command: ["sh", "-c", "cat /conf/a > /reloaded"]}}
+"#,
+    );
+    world.write("src/Dockerfile", "FROM box\nCOPY page.txt /page\n");
+    world.write("src/page.txt", "one\n");
+    world.write("conf/a", "one\n");
+    let mut watch = Watch::start(&world, &["watch"]);
+    let first = world.ids_of("web");
+    world.save("conf/a", "two\n");
+    watch.until("synced");
+    world.write("src/unrelated", "nothing\n");
+    world.save("src/page.txt", "two\n");
+    watch.until("successfully built");
+    assert_ne!(world.ids_of("web"), first);
+    assert_eq!(world.inside("web", "cat /page"), "two\n");
+    world.save("conf/a", "three\n");
+    watch.until("synced");
+    // The command runs behind the line about the files; the next change is handled behind the command.
+    world.save("conf/b", "");
+    watch.until("synced");
+    assert_eq!(world.inside("web", "cat /reloaded"), "three\n");
+}
+
+#[test]
+fn a_project_without_rules_cannot_be_watched() {
+    let world = World::new("services: {web: {image: box, command: [sleep, \"1000\"]}}\n");
+    let watch = world.rcompose(["watch", "--no-up"]);
+    assert_eq!(watch.code, 1);
+    assert!(
+        watch.stderr.contains("none of the selected services is configured for watch"),
+        "{}",
+        watch.stderr
+    );
+}
