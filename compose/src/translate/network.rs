@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use engine::container::spec::{ContainerPort, NetworkAttachment, NetworkMode, PortBinding};
+use engine::network::DEFAULT_NETWORK;
 
 use super::{Circumstances, Of, TranslateError};
 use crate::model::{Project, ServiceNetwork};
@@ -41,9 +42,12 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
             .networks
             .get(key)
             .ok_or_else(|| of.wrong("networks", &format!("network {key:?} is not defined")))?;
-        let mut aliases = vec![of.service.name.clone()];
-        aliases.extend(network.aliases.iter().cloned());
-        aliases.extend(linked_as(project, &of.service.name));
+        let mut aliases = network.aliases.clone();
+        // On the default network there are no names, so none is given there unless it is asked for.
+        if target.name != DEFAULT_NETWORK {
+            aliases.push(of.service.name.clone());
+            aliases.extend(linked_as(project, &of.service.name));
+        }
         aliases.sort();
         aliases.dedup();
         let address = |text: &Option<String>| match text {
