@@ -158,7 +158,7 @@ impl<'a> Watching<'a> {
         let (_, plan) = prepare(self.opened, &mut options)?;
         self.opened.execute_with(plan, None, self.done)?;
         if self.prune {
-            self.opened.engine().prune_images(false)?;
+            self.opened.engine().prune_images(false, &|_| true)?;
         }
         output::note(&format!("service(s) {services:?} successfully built"));
         Ok(())
