@@ -174,11 +174,34 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) => verb.purpose(),
         _ => Purpose::Manage,
     };
-    match Engine::open(cli.root.as_deref()).and_then(|engine| dispatch(&engine, cli.command)) {
+    let run = |engine: Engine| {
+        heal(&engine, &cli.command);
+        dispatch(&engine, cli.command)
+    };
+    match Engine::open(cli.root.as_deref()).and_then(run) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::failure(&error);
             ExitCode::from(failure_code(&error, purpose))
+        }
+    }
+}
+
+/// Puts the networks right before a verb that shows or uses them: a firewall that was reloaded has lost our table.
+fn heal(engine: &Engine, command: &Command) {
+    let uses_networks = matches!(
+        command,
+        Command::Container(_)
+            | Command::ContainerGroup(_)
+            | Command::Ps(_)
+            | Command::Inspect(_)
+            | Command::Network(_)
+    );
+    if uses_networks {
+        match engine.heal_networks() {
+            Ok(healed) => healed.iter().for_each(|text| output::note(&format!("rengine: {text}"))),
+            // The verb itself says what it cannot do without them.
+            Err(error) => tracing::debug!("heal the networks: {}", crate::error::chain(&error)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The engine: opens a root directory and is the one door other crates use.
 
 mod attach;
+mod boot;
 mod check;
 mod create;
 mod disk;
@@ -31,6 +32,7 @@ use crate::signal::Signal;
 use crate::store;
 use crate::volume::Volumes;
 
+pub use boot::{BootUnit, UNITS};
 pub use check::Findings;
 pub use create::Created;
 pub use disk::{ContainerUsage, DiskUsage, ImageUsage, VolumeUsage};

@@ -42,12 +42,19 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let turn = TURN.fetch_add(1, Ordering::Relaxed);
     let temporary = directory.join(format!(".{name}.{}.{turn}.tmp", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-    file.write_all(bytes)?;
-    if durability == Durability::Sync {
-        file.sync_all()?;
-    }
-    fs::rename(&temporary, path)?;
+    let write = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        file.write_all(bytes)?;
+        if durability == Durability::Sync {
+            file.sync_all()?;
+        }
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        // The failure to write is the one to tell.
+        let _ = remove_file(&temporary);
+    })?;
     if durability == Durability::Sync {
         File::open(directory)?.sync_all()?;
     }

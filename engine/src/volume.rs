@@ -126,6 +126,7 @@ impl Volumes {
         let data = directory.join("_data");
         match fs::create_dir(&data) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                let _ = fs::remove_dir(&directory);
                 return Err(io("make the directory of")(error));
             }
             _ => {}
@@ -139,7 +140,11 @@ impl Volumes {
             mountpoint: device.unwrap_or(data),
             name: name.clone(),
         };
-        store::write_json(&record(&directory), &volume, Durability::Sync).map_err(io("record"))?;
+        store::write_json(&record(&directory), &volume, Durability::Sync).map_err(|error| {
+            // Nothing was ever in it.
+            let _ = store::remove_tree(&directory);
+            io("record")(error)
+        })?;
         self.announce(&volume.name, "create");
         Ok(volume)
     }

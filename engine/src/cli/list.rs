@@ -59,6 +59,7 @@ const COLUMNS: [(&str, &str); 7] = [
 
 /// Lists containers.
 pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8> {
+    engine.damaged()?.iter().for_each(|finding| output::warning(finding));
     let filters = Filters::of_listing(engine, &args.filter)?;
     let last = args.last.or(args.latest.then_some(1));
     let everything = args.all || last.is_some() || filters.names_a_state();

@@ -1,13 +1,15 @@
 //! The engine itself: version, facts, disk usage, repair and removal of what is unused.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::cli::disk::{self, DiskArgs};
 use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
-use crate::engine::{Engine, Findings, RemoveOptions};
-use crate::error::Result;
+use crate::engine::{BootUnit, Engine, Findings, RemoveOptions, UNITS};
+use crate::error::{Error, Result};
 use crate::quantity::ByteSize;
 use crate::store;
 
@@ -24,6 +26,12 @@ pub(super) enum Verb {
     Check,
     /// Start the containers whose restart policy asks for it, as after a reboot
     Boot,
+    /// Have systemd do so with every boot
+    InstallBoot {
+        /// Where the machine's units are
+        #[arg(long, value_name = "DIR", default_value = UNITS)]
+        directory: PathBuf,
+    },
     /// Remove stopped containers, unused networks and dangling images
     Prune {
         /// Every image that no container uses
@@ -64,6 +72,7 @@ pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
         Verb::Events(args) => events::events(engine, args),
         Verb::Check => check(engine),
         Verb::Boot => boot(engine),
+        Verb::InstallBoot { directory } => install_boot(engine, directory),
         Verb::Prune { all, volumes, force } => prune(engine, *all, *volumes, *force),
         Verb::Down => down(engine),
     }
@@ -169,6 +178,16 @@ fn boot(engine: &Engine) -> Result<u8> {
         }
     }
     Ok(code)
+}
+
+fn install_boot(engine: &Engine, directory: &Path) -> Result<u8> {
+    let program = std::env::current_exe().map_err(|error| Error::failed("find this program", error))?;
+    let path = BootUnit::new(&program, engine.root()).install(directory)?;
+    output::line(&path.display().to_string());
+    if directory == Path::new(UNITS) {
+        output::note("systemd reads it at the next boot, or now after: systemctl daemon-reload");
+    }
+    Ok(0)
 }
 
 fn prune(engine: &Engine, all: bool, volumes: bool, force: bool) -> Result<u8> {

@@ -22,11 +22,12 @@ use rustix::event::PollFlags;
 
 use crate::container::logs::{self, LogWriter};
 use crate::container::plan::TerminalSize;
-use crate::container::protocol::ExitNews;
+use crate::container::protocol::{ExitNews, Refusal, Reply, Wire};
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::container::restart::Backoff;
 use crate::container::state::State;
+use crate::error::Error;
 use crate::id::ContainerId;
 use crate::network::Networks;
 use crate::paths::Root;
@@ -103,25 +104,59 @@ pub fn enter_if_asked(discard: Discard) -> Option<ExitCode> {
     let mut args = std::env::args_os();
     (args.next()? == ARGV0).then(|| match Monitor::born(&args.collect::<Vec<_>>(), discard) {
         Ok(monitor) => monitor.live(),
-        // Nobody can be told: the connection closes, and the command that started us says so.
-        Err(_) => ExitCode::FAILURE,
+        Err((connection, error)) => {
+            // Without a connection nobody can be told.
+            if let Some(connection) = connection {
+                refuse(connection, error);
+            }
+            ExitCode::FAILURE
+        }
     })
+}
+
+/// The last and only word of a monitor that could not begin, to the command that started it.
+fn refuse(connection: OwnedFd, error: io::Error) {
+    let error = Error::failed("open the container's record and log", error);
+    let mut wire = Wire::new(connection);
+    // A command that is gone does not want to know.
+    let _ = wire.send(&Reply::Refused(Refusal::from(&error))).and_then(|()| wire.flush());
+}
+
+fn descriptor(arg: &OsString) -> io::Result<OwnedFd> {
+    let number = arg.to_str().and_then(|text| text.parse::<RawFd>().ok());
+    inherited(number.ok_or(io::ErrorKind::InvalidInput)?)
 }
 
 // === impl Monitor ===
 
 impl Monitor {
     /// Takes over what the command passed: where the engine is, which container, and three descriptors.
-    fn born(args: &[OsString], discard: Discard) -> io::Result<Self> {
+    /// On failure, the connection to the command comes back if there is one.
+    fn born(args: &[OsString], discard: Discard) -> Result<Self, (Option<OwnedFd>, io::Error)> {
         let [state, id, connection, lock, listener] = args else {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err((None, io::ErrorKind::InvalidInput.into()));
         };
-        let number = |arg: &OsString| -> io::Result<OwnedFd> {
-            let number = arg.to_str().and_then(|text| text.parse::<RawFd>().ok());
-            inherited(number.ok_or(io::ErrorKind::InvalidInput)?)
-        };
-        let (connection, lock) = (number(connection)?, number(lock)?);
-        let listener = UnixListener::from(number(listener)?);
+        let connection = descriptor(connection).map_err(|error| (None, error))?;
+        let prepared = descriptor(lock)
+            .and_then(|lock| Ok((lock, descriptor(listener)?)))
+            .and_then(|(lock, listener)| Self::prepare(state, id, lock, listener, discard));
+        match prepared {
+            Ok(mut monitor) => {
+                monitor.admit(connection);
+                Ok(monitor)
+            }
+            Err(error) => Err((Some(connection), error)),
+        }
+    }
+
+    fn prepare(
+        state: &OsString,
+        id: &OsString,
+        lock: OwnedFd,
+        listener: OwnedFd,
+        discard: Discard,
+    ) -> io::Result<Self> {
+        let listener = UnixListener::from(listener);
         listener.set_nonblocking(true)?;
         let root = Root::at(Path::new(state));
         let id: ContainerId = id
@@ -132,7 +167,7 @@ impl Monitor {
         let state = State::read(&root, &id)?.unwrap_or(State::Created);
         let log = LogWriter::open(&root.container(&id).join("container.log"), &record.spec.log)?
             .with_attributes(&logs::attributes(&record));
-        let mut monitor = Self {
+        Ok(Self {
             networks: Networks::at(&root),
             backoff: Backoff::new(record.spec.restart),
             root,
@@ -149,9 +184,7 @@ impl Monitor {
             execs: Vec::new(),
             size: None,
             stopping: None,
-        };
-        monitor.admit(connection);
-        Ok(monitor)
+        })
     }
 
     fn live(mut self) -> ExitCode {

@@ -42,6 +42,16 @@ impl Engine {
         Ok(findings)
     }
 
+    /// Puts back what the host has lost of the networks that live containers use, and says what it was. A short look
+    /// when nothing is missing.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn heal_networks(&self) -> Result<Vec<String>> {
+        let networks = self.networks();
+        if networks.is_whole()? { Ok(Vec::new()) } else { Ok(networks.heal()?) }
+    }
+
     /// Containers whose monitor was killed, whose removal was interrupted, or whose records make no sense.
     fn check_containers(&self, findings: &mut Findings) -> Result<()> {
         let claimed_alive = |state: &State| matches!(state, State::Running(_) | State::Restarting(_));

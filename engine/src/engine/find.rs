@@ -9,8 +9,8 @@ use crate::container::cgroup::Cgroup;
 use crate::container::client;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::state::{Event, Exited, State};
+use crate::engine::boot::returns;
 use crate::engine::check::{damage, ids_in};
-use crate::engine::life::returns;
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName, VolumeName};
@@ -139,6 +139,8 @@ impl Engine {
         if !matches!(state, State::Running(_) | State::Restarting(_)) {
             return Ok(state);
         }
+        // Somebody may have removed the run directory under a monitor that lives. It can be reached no more.
+        client::kill_monitor(self.root(), id)?;
         self.release(id)?;
         let (started, restarts) = match &state {
             State::Running(running) => (Some(running.started), running.restarts),
@@ -157,10 +159,12 @@ impl Engine {
         let ended = state
             .on(Event::Ended { exit, again: false })
             .map_err(|error| Error::failed(format!("record the end of container {}", record.name), error))?;
-        ended
-            .write(self.root(), id)
-            .map_err(|error| Error::failed(format!("record the end of container {}", record.name), error))?;
+        // On a full disk the next look finds the same again.
+        let recorded = ended.write(self.root(), id).is_ok();
         drop(lock);
+        if !recorded {
+            return Ok(ended);
+        }
         if record.spec.auto_remove {
             self.remove(id, &super::RemoveOptions { force: false, volumes: true })?;
         } else if returns(&ended, record.spec.restart) {

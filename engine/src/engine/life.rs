@@ -5,12 +5,12 @@ use std::io;
 use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
-use crate::container::record::{ContainerRecord, Purpose};
-use crate::container::spec::{MountSource, RestartPolicy};
+use crate::container::record::ContainerRecord;
+use crate::container::spec::MountSource;
 use crate::container::state::{Event, State};
-use crate::engine::{Container, Engine, RemoveOptions, StopOptions};
+use crate::engine::{Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ContainerId, ContainerName};
+use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::signal::Signal;
 use crate::store::{self, Lock};
@@ -195,62 +195,6 @@ impl Engine {
         remove_directories(self.root(), id).map_err(failed)
     }
 
-    /// Starts the containers whose policy asks for it after a reboot: `always`, even when somebody had stopped them;
-    /// `unless-stopped` when nobody had; `on-failure` when they had failed, as the end of the machine is. One that was
-    /// never started is not started now.
-    pub fn boot(&self) -> Result<Vec<(ContainerName, Result<()>)>> {
-        let mut started = Vec::new();
-        for id in self.ids()? {
-            let Ok(Some(record)) = ContainerRecord::read(self.root(), &id) else { continue };
-            let Ok(before) = self.read_state(&id) else { continue };
-            if record.purpose == Purpose::Service && returns(&before, record.spec.restart) {
-                // One that ran until the end is started by whoever looks at it first, which is this.
-                let result = self.container(id.as_str()).and_then(|container| match container.state {
-                    State::Running(_) | State::Restarting(_) => Ok(()),
-                    _ => self.start(&id).map(drop),
-                });
-                started.push((record.name, result));
-            }
-        }
-        Ok(started)
-    }
-
-    /// Stops every container and removes every trace of this root from the kernel, as before the machine goes down.
-    /// Files stay, and so does what [`Engine::boot`] has to start again.
-    pub fn down(&self) -> Result<()> {
-        let running =
-            |container: &Container| matches!(container.state, State::Running(_) | State::Restarting(_));
-        let containers = self.containers()?;
-        // All of them at once: each may take as long as its grace.
-        std::thread::scope(|scope| {
-            let stopping: Vec<_> = containers
-                .iter()
-                .filter(|container| running(container))
-                .map(|container| scope.spawn(|| self.shut_down(container.id())))
-                .collect();
-            stopping.into_iter().try_for_each(|stopping| {
-                stopping.join().unwrap_or_else(|_| Err(Error::new(Kind::Failed, "stop a container")))
-            })
-        })?;
-        for container in &containers {
-            drop(self.monitor_lock(container.id())?);
-        }
-        self.networks().teardown()?;
-        crate::container::cgroup::Cgroup::sweep(self.root())
-            .map_err(|error| Error::failed("remove the cgroups", error))?;
-        store::remove_tree(self.root().run())
-            .map_err(|error| Error::failed("remove the run directory", error))
-    }
-
-    fn shut_down(&self, id: &ContainerId) -> Result<()> {
-        match client::connect(self.root(), id) {
-            Ok(Some(mut connection)) => connection.shut_down(None),
-            Ok(None) => Ok(()),
-            // What does not answer must not keep the machine from going down.
-            Err(_) => client::kill_monitor(self.root(), id),
-        }
-    }
-
     /// A connection to the monitor of a container that runs.
     fn connected(&self, id: &ContainerId, verb: &str) -> Result<Connection> {
         let container = self.container(id.as_str())?;
@@ -276,18 +220,6 @@ impl Engine {
     }
 }
 
-/// Whether a container is started after a reboot, or after its monitor was killed.
-pub(super) fn returns(state: &State, policy: RestartPolicy) -> bool {
-    match (state, policy) {
-        (State::Created | State::Removing, _) | (_, RestartPolicy::No) => false,
-        (_, RestartPolicy::Always) | (State::Running(_) | State::Restarting(_), _) => true,
-        (State::Exited(exit), RestartPolicy::UnlessStopped) => !exit.stopped_by_hand,
-        (State::Exited(exit), RestartPolicy::OnFailure(limit)) => {
-            exit.code != 0 && (limit == 0 || exit.restarts < limit)
-        }
-    }
-}
-
 /// What a monitor does with a container that removes itself.
 pub(super) fn discard(root: &Root, record: &ContainerRecord) -> Result<()> {
     remove_files(&Engine::open(Some(root.state()))?, record, true)
@@ -300,7 +232,9 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
     let failed = |error: io::Error| Error::failed(format!("remove container {}", record.name), error);
     let state = engine.read_state(&record.id)?;
     if let Ok(removing) = state.on(Event::Remove) {
-        removing.write(root, &record.id).map_err(failed)?;
+        // A full disk must not keep anybody from making room. Without this, a removal that is interrupted has to be
+        // asked for again.
+        let _ = removing.write(root, &record.id);
     }
     engine.release(&record.id)?;
     if engine.claimed(&record.name).as_ref() == Some(&record.id) {

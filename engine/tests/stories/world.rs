@@ -56,7 +56,7 @@ impl World {
     /// An engine with the image `box`.
     pub(crate) fn new() -> Self {
         let world = Self::empty();
-        world.rengine(["import", box_archive().to_str().unwrap(), BOX]).succeeds();
+        world.import_box();
         world
     }
 
@@ -72,6 +72,11 @@ impl World {
         archive.finish().unwrap();
         world.rengine(["import", path.to_str().unwrap(), BOX]).succeeds();
         world
+    }
+
+    /// Gives an engine the image `box`.
+    pub(crate) fn import_box(&self) {
+        self.rengine(["import", box_archive().to_str().unwrap(), BOX]).succeeds();
     }
 
     /// A directory of the test's own, on the host.
