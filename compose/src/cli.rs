@@ -2,6 +2,7 @@
 
 mod config;
 mod convert;
+mod events;
 mod exec;
 mod failure;
 mod files;
@@ -134,6 +135,8 @@ enum Command {
     Export(files::ServiceExportArgs),
     /// Make an image of a service's container
     Commit(files::ServiceCommitArgs),
+    /// Tell what happens to the containers
+    Events(events::EventsArgs),
     /// Show where a port is published
     Port(list::PortArgs),
     /// Show the output of containers
@@ -221,6 +224,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Cp(args) => files::cp(&session, &args),
         Command::Export(args) => files::export(&session, args),
         Command::Commit(args) => files::commit(&session, args),
+        Command::Events(args) => events::events(&session, &args),
         Command::Port(args) => list::port(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
         Command::Exec(args) => exec::exec(&session, args),

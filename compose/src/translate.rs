@@ -129,6 +129,7 @@ pub fn container(
         shm_size: Some(service.shm_size).filter(|size| size.0 > 0),
         oom_score_adj: Some(service.oom_score_adj as i32).filter(|adjustment| *adjustment != 0),
         resources: limits::resources(service),
+        cgroup_parent: service.cgroup_parent.as_ref().map(PathBuf::from),
         restart: restart(service),
         stop_signal: match &service.stop_signal {
             Some(signal) => Some(signal.parse().map_err(|error| of.wrong("stop_signal", &error))?),

@@ -64,14 +64,9 @@ impl Unheeded {
             (&["cpu_percent"], service.cpu_percent != 0.0, WINDOWS),
             (&["credential_spec"], service.credential_spec.is_some(), WINDOWS),
             (&["isolation"], service.isolation.is_some(), WINDOWS),
-            (&["blkio_config"], service.blkio_config.is_some(), ABSENT),
-            (&["cgroup_parent"], service.cgroup_parent.is_some(), ABSENT),
-            (&["cpu_rt_period"], service.cpu_rt_period != 0, ABSENT),
-            (&["cpu_rt_runtime"], service.cpu_rt_runtime != 0, ABSENT),
             (&["device_cgroup_rules"], !service.device_cgroup_rules.is_empty(), ABSENT),
             (&["external_links"], !service.external_links.is_empty(), ABSENT),
             (&["gpus"], !service.gpus.is_empty(), ABSENT),
-            (&["mem_swappiness"], service.mem_swappiness != 0, ABSENT),
             (&["models"], !service.models.is_empty(), ABSENT),
             (&["pre_start"], !service.pre_start.is_empty(), ABSENT),
             (&["provider"], service.provider.is_some(), ABSENT),
@@ -161,9 +156,6 @@ impl Unheeded {
                 ServiceVolume::Bind { bind: Some(bind), .. } => {
                     self.those([(&["bind", "selinux"], bind.selinux.is_some(), ABSENT)]);
                 }
-                ServiceVolume::Volume { volume: Some(volume), .. } => {
-                    self.those([(&["volume", "labels"], !volume.labels.is_empty(), ABSENT)]);
-                }
                 _ => {}
             }
         }
@@ -176,7 +168,6 @@ impl Unheeded {
             self.those([
                 (&["driver_opts"][..], !network.driver_opts.is_empty(), ABSENT),
                 (&["interface_name"], network.interface_name.is_some(), ABSENT),
-                (&["link_local_ips"], !network.link_local_ips.is_empty(), ABSENT),
             ]);
         }
     }

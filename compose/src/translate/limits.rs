@@ -1,8 +1,9 @@
 //! Limits: of the cgroup and of single processes.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use engine::container::spec::{Resources, Ulimit};
+use engine::container::spec::{BlockLimit, BlockLimitKind, Resources, Ulimit};
 use engine::quantity::ByteSize;
 
 use crate::model::{Resource, Service};
@@ -27,8 +28,32 @@ pub(super) fn resources(service: &Service) -> Resources {
         cpuset_mems: None,
         pids: nonzero(pids),
         oom_kill_disable: service.oom_kill_disable,
-        ..Resources::default()
+        memory_swappiness: u8::try_from(service.mem_swappiness).ok().filter(|swappiness| *swappiness > 0),
+        cpu_rt_runtime: nonzero(service.cpu_rt_runtime),
+        cpu_rt_period: nonzero(service.cpu_rt_period).map(|period| period as u64),
+        blkio_weight: service.blkio_config.as_ref().map(|blkio| blkio.weight).filter(|weight| *weight > 0),
+        blkio_devices: block_limits(service),
     }
+}
+
+/// The limits at single block devices.
+fn block_limits(service: &Service) -> Vec<BlockLimit> {
+    let Some(blkio) = &service.blkio_config else { return Vec::new() };
+    let limit = |path: &String, kind, value| BlockLimit { device: PathBuf::from(path), kind, value };
+    let weights = blkio
+        .weight_device
+        .iter()
+        .map(|device| limit(&device.path, BlockLimitKind::Weight, u64::from(device.weight)));
+    let rates = [
+        (&blkio.device_read_bps, BlockLimitKind::ReadBytes),
+        (&blkio.device_write_bps, BlockLimitKind::WriteBytes),
+        (&blkio.device_read_iops, BlockLimitKind::ReadOperations),
+        (&blkio.device_write_iops, BlockLimitKind::WriteOperations),
+    ];
+    let rates = rates.into_iter().flat_map(|(devices, kind)| {
+        devices.iter().map(move |device| limit(&device.path, kind, device.rate.0))
+    });
+    weights.chain(rates).collect()
 }
 
 /// The limits of single processes.

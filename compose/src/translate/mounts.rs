@@ -75,7 +75,10 @@ fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<Moun
             },
             no_copy: volume.as_ref().is_some_and(|options| options.nocopy),
             subpath: volume.as_ref().and_then(|options| options.subpath.as_ref()).map(PathBuf::from),
-            making: VolumeMaking::default(),
+            making: VolumeMaking {
+                labels: volume.as_ref().map(|options| options.labels.clone()).unwrap_or_default(),
+                ..VolumeMaking::default()
+            },
         },
         ServiceVolume::Tmpfs { tmpfs, .. } => {
             let TmpfsOptions { size, mode } = tmpfs.clone().unwrap_or_default();
@@ -85,7 +88,11 @@ fn source(project: &Project, of: &Of<'_>, volume: &ServiceVolume) -> Result<Moun
                 options: Vec::new(),
             }
         }
-        ServiceVolume::Image { .. } => return Err(unsupported("image")),
+        ServiceVolume::Image { source, image, .. } => MountSource::Image {
+            image: source.clone(),
+            lower: Vec::new(),
+            subpath: image.as_ref().and_then(|options| options.subpath.as_ref()).map(PathBuf::from),
+        },
         ServiceVolume::Npipe { .. } => return Err(unsupported("npipe")),
         ServiceVolume::Cluster { .. } => return Err(unsupported("cluster")),
     })

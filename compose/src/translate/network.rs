@@ -65,10 +65,16 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
             addresses: addresses.into_iter().flatten().collect(),
             mac_address: network.mac_address.clone().or(main_mac),
             gateway_priority: network.gw_priority,
-            link_local: Vec::new(),
+            link_local: link_local(of, network)?,
         });
     }
     Ok(attachments)
+}
+
+fn link_local(of: &Of<'_>, network: &ServiceNetwork) -> Result<Vec<IpAddr>, TranslateError> {
+    let address =
+        |text: &String| text.parse().map_err(|_| of.wrong("networks", &format!("{text:?} is no address")));
+    network.link_local_ips.iter().map(address).collect()
 }
 
 /// The names other services link this one by.
