@@ -103,13 +103,6 @@ enum Command {
     Info(system::InfoArgs),
     /// Tell what happens, as it happens
     Events(events::EventsArgs),
-    /// Not there: registries have no search of their own
-    #[command(hide = true)]
-    Search {
-        /// Whatever is searched for
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
     /// Write a completion script for a shell
     Completion {
         /// The shell
@@ -284,14 +277,6 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),
         Command::Events(args) => events::events(engine, &args),
-        Command::Search { words } => Err(Error::new(
-            Kind::Unsupported,
-            format!(
-                "cannot search for {:?}: registries have no search, only Docker Hub's web site has",
-                words.join(" ")
-            ),
-        )
-        .with_hint("look at https://hub.docker.com, then: rengine pull NAME")),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "rengine", &mut script);
