@@ -309,14 +309,17 @@ impl Networks {
     /// When the kernel refuses.
     pub fn teardown(&self) -> Result<(), NetworkError> {
         let networks = self.recorded()?;
-        if !networks.is_empty() {
-            let _lock = self.lock()?;
-            networks
-                .iter()
-                .filter(|network| network.has_bridge())
-                .try_for_each(|network| link::remove(&network.bridge))?;
-            Table::named(self.root.tag()).delete()?;
+        let table = Table::named(self.root.tag());
+        // The table outlives the last network, in case there is a next one.
+        if networks.is_empty() && !table.is_current()? {
+            return Ok(());
         }
+        let _lock = self.lock()?;
+        networks
+            .iter()
+            .filter(|network| network.has_bridge())
+            .try_for_each(|network| link::remove(&network.bridge))?;
+        table.delete()?;
         Ok(())
     }
 

@@ -70,3 +70,13 @@ fn a_rule_of_the_hosts_own_can_close_a_published_port() {
         assert!(call("127.0.0.1:8080").is_some());
     });
 }
+
+#[test]
+fn the_table_goes_when_no_network_is_left() {
+    on_a_host(|host| {
+        let only = host.network("only");
+        host.networks.remove(&only.id).unwrap();
+        host.networks.teardown().unwrap();
+        assert_eq!(run("nft", "list ruleset"), "");
+    });
+}
