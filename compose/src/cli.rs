@@ -22,7 +22,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::failure::CliError;
 use self::session::Session;
-use crate::output::{self, ProgressMode};
+use crate::output::{self, Ansi, ProgressMode};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,9 +69,9 @@ struct Globals {
     /// How progress is shown
     #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_PROGRESS")]
     progress: ProgressMode,
-    /// When control characters are written: never, always or auto
-    #[arg(long, default_value = "auto", env = "COMPOSE_ANSI")]
-    ansi: String,
+    /// When control characters are written
+    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_ANSI")]
+    ansi: Ansi,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,

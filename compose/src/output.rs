@@ -86,6 +86,18 @@ pub enum ProgressMode {
     Quiet,
 }
 
+/// When control characters are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Ansi {
+    /// Where a terminal is.
+    #[default]
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
 /// Shows how far a plan is.
 pub struct Progress {
     mode: ProgressMode,
@@ -96,10 +108,15 @@ pub struct Progress {
 // === impl Progress ===
 
 impl Progress {
-    /// Progress in this mode; `auto` looks at standard error.
-    pub fn new(mode: ProgressMode) -> Self {
+    /// Progress in this mode; `auto` looks at standard error, unless control characters are never or always written.
+    pub fn new(mode: ProgressMode, ansi: Ansi) -> Self {
+        let is_live = match ansi {
+            Ansi::Auto => io::stderr().is_terminal(),
+            Ansi::Always => true,
+            Ansi::Never => false,
+        };
         let mode = match mode {
-            ProgressMode::Auto if io::stderr().is_terminal() => ProgressMode::Tty,
+            ProgressMode::Auto if is_live => ProgressMode::Tty,
             ProgressMode::Auto => ProgressMode::Plain,
             other => other,
         };
@@ -262,10 +279,20 @@ pub struct LogPrinter {
 
 const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
 
+impl Ansi {
+    /// Whether what goes to standard output is coloured.
+    pub fn colours(self) -> bool {
+        match self {
+            Self::Auto => io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
+}
+
 impl LogPrinter {
-    /// Names of up to this many characters are aligned; colours need a terminal.
+    /// Names of up to this many characters are aligned.
     pub fn new(width: usize, prefix: bool, colours: bool) -> Self {
-        let colours = colours && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self { width, prefix, colours, known: Mutex::default() }
     }
 

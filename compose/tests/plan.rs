@@ -623,6 +623,16 @@ fn a_changed_network_is_emptied_and_made_anew_under_its_containers() {
 }
 
 #[test]
+fn what_no_service_uses_is_made_only_when_all_resources_are_asked_for() {
+    let mut world = World::new().service("web").network("spare", &[]).volume("kept", &[]);
+    assert!(!world.up().to_string().contains("spare"));
+    world.options.all_resources = true;
+    let plan = world.up().to_string();
+    assert!(plan.contains("network p_spare: create (missing)"), "{plan}");
+    assert!(plan.contains("volume p_kept: create (missing)"), "{plan}");
+}
+
+#[test]
 fn a_container_that_is_not_on_its_network_or_volume_is_recreated() {
     let world =
         World::new().service("web").network("front", &["web"]).volume("data", &["web"]).with_resources();

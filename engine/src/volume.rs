@@ -300,6 +300,9 @@ impl From<VolumeError> for Error {
         let converted = Error::new(kind, message);
         match error {
             VolumeError::Io { source, .. } => converted.with_source(source),
+            VolumeError::NotFound(_) => {
+                converted.with_hint("`rengine volume ls` shows the volumes that exist")
+            }
             _ => converted,
         }
     }

@@ -328,9 +328,10 @@ fn a_root_file_systems_tar_becomes_an_image() {
     let tag: Reference = "imported:1".parse().unwrap();
     let changes = ["CMD [\"sh\"]".to_owned(), "ENV A=b".to_owned()];
     let mut reader = File::open(&archive).unwrap();
-    let image = world.images.import(&mut reader, &changes, Some(&tag)).unwrap();
+    let image = world.images.import(&mut reader, &changes, Some("by hand"), Some(&tag)).unwrap();
     assert_eq!(world.images.get("imported:1").unwrap().id, image.id);
     assert_eq!(image.config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
+    assert_eq!(image.config.history[0].comment.as_deref(), Some("by hand"));
     assert!(world.images.lower_dirs(&image)[0].join("bin/sh").exists());
     let (other, _) = world.load_elsewhere(&world.save(&["imported:1"]));
     assert_eq!(other.images.get("imported:1").unwrap().id, image.id);

@@ -69,8 +69,11 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
         (args.services.is_empty() && !container.one_off || args.services.contains(&container.service))
             && args.index.is_none_or(|index| index == container.number)
     });
-    let flags =
-        LogFlags { prefix: !args.no_log_prefix, colours: !args.no_color, timestamps: args.timestamps };
+    let flags = LogFlags {
+        prefix: !args.no_log_prefix,
+        colours: opened.colours() && !args.no_color,
+        timestamps: args.timestamps,
+    };
     let moment = |text: &Option<String>| {
         let parsed = text.as_deref().map(parse_moment).transpose();
         parsed.map_err(|error| CliError::Invalid(error.to_string()))

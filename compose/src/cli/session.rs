@@ -16,7 +16,7 @@ use crate::model::Project;
 use crate::names::Separator;
 use crate::observe::{self, Observed};
 use crate::operation::Operation;
-use crate::output::{self, Progress};
+use crate::output::{self, Ansi, Progress};
 use crate::plan::Plan;
 use crate::runtime::{Failure, Flags, Runtime};
 
@@ -33,6 +33,7 @@ pub(super) struct Opened {
     pub(super) lock: Option<Lock>,
     dry_run: bool,
     limit: usize,
+    ansi: Ansi,
 }
 
 /// What a command wants of a project.
@@ -79,6 +80,7 @@ impl Session {
             services: services.to_vec(),
             environment: std::env::vars().collect(),
             stdin,
+            all_resources: globals.all_resources,
             ..LoadOptions::default()
         })
     }
@@ -111,6 +113,11 @@ impl Session {
             || directory.ancestors().any(|above| names.iter().any(|name| above.join(name).exists()))
     }
 
+    /// Whether networks and volumes that no service uses are made too.
+    pub(super) fn all_resources(&self) -> bool {
+        self.globals.all_resources
+    }
+
     pub(super) fn separator(&self) -> Separator {
         let asked = std::env::var("COMPOSE_COMPATIBILITY").is_ok_and(|value| is_true(&value));
         if self.globals.compatibility || asked { Separator::Underscore } else { Separator::Dash }
@@ -130,11 +137,18 @@ impl Session {
         let lock =
             if wanted.writes && !self.globals.dry_run { Some(lock(&engine, &project.name)?) } else { None };
         let desired = Desired::of(&project, &changes);
-        let progress = Arc::new(Progress::new(self.globals.progress));
+        let progress = Arc::new(Progress::new(self.globals.progress, self.globals.ansi));
         let teller = progress.clone();
         let tell = Box::new(move |telling: crate::runtime::Telling<'_>| teller.tell(&telling));
         let runtime = Arc::new(Runtime::new(engine, project, desired, wanted.flags, tell));
-        Ok(Opened { runtime, progress, lock, dry_run: self.globals.dry_run, limit: self.limit() })
+        Ok(Opened {
+            runtime,
+            progress,
+            lock,
+            dry_run: self.globals.dry_run,
+            limit: self.limit(),
+            ansi: self.globals.ansi,
+        })
     }
 
     fn limit(&self) -> usize {
@@ -188,6 +202,11 @@ impl Opened {
     /// Keeps other commands away from the project for a while.
     pub(super) fn lock_project(&self) -> Result<Lock, CliError> {
         lock(self.engine(), &self.project().name)
+    }
+
+    /// Whether what goes to standard output is coloured.
+    pub(super) fn colours(&self) -> bool {
+        self.ansi.colours()
     }
 
     /// Whether the plan is only shown.

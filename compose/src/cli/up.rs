@@ -173,6 +173,7 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     options.no_dependencies = args.no_deps;
     options.start = !args.no_start;
     options.wait = args.wait;
+    options.all_resources = session.all_resources();
     options.grace = convert::grace(args.timeout);
     let (observed, plan) = prepare(&opened, &mut options)?;
     if detached || opened.is_dry_run() {
@@ -203,7 +204,8 @@ pub(super) fn plan(session: &Session, args: &PlanArgs) -> Result<u8, CliError> {
     let mut wanted = wanted(&args.services, &args.common)?;
     wanted.writes = false;
     let opened = session.open(wanted)?;
-    let options = options(&args.services, &args.common);
+    let mut options = options(&args.services, &args.common);
+    options.all_resources = session.all_resources();
     let plan = up::up(opened.desired(), &opened.observe()?, &options)?;
     for warning in plan.warnings() {
         output::warning(warning);
@@ -317,7 +319,7 @@ impl Attached<'_> {
         let shown = self.shown(opened)?;
         let flags = LogFlags {
             prefix: !self.args.no_log_prefix,
-            colours: !self.args.no_color,
+            colours: opened.colours() && !self.args.no_color,
             timestamps: self.args.timestamps,
         };
         let mut follower = Follower::new(opened, &flags, &shown);

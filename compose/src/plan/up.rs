@@ -39,6 +39,8 @@ pub struct UpOptions {
     pub renew_volumes: bool,
     /// What becomes of containers of services that are in no file.
     pub orphans: Orphans,
+    /// Whether networks and volumes are made that no service uses (`--all-resources`).
+    pub all_resources: bool,
     /// How long containers may take to end.
     pub grace: Option<Grace>,
     /// The service `run` is about to make a container of: its image, networks, volumes and dependencies are seen
@@ -83,6 +85,7 @@ impl Default for UpOptions {
             wait: false,
             building: Building::default(),
             renew_volumes: false,
+            all_resources: false,
             orphans: Orphans::default(),
             grace: None,
             one_off_of: None,
@@ -210,10 +213,16 @@ impl<'a> Planner<'a> {
     }
 
     fn used_networks(&self) -> BTreeSet<&'a str> {
+        if self.options.all_resources {
+            return self.desired.networks.keys().map(String::as_str).collect();
+        }
         self.services().flat_map(|service| service.networks.iter().map(String::as_str)).collect()
     }
 
     fn used_volumes(&self) -> BTreeSet<&'a str> {
+        if self.options.all_resources {
+            return self.desired.volumes.keys().map(String::as_str).collect();
+        }
         self.services().flat_map(|service| service.volumes.iter().map(String::as_str)).collect()
     }
 

@@ -56,7 +56,7 @@ impl World {
     /// Makes an image of a root file system in a tar.
     pub(crate) fn import(&self, tar: &Path, name: &str) {
         let mut archive = fs::File::open(tar).unwrap();
-        self.engine.images().import(&mut archive, &[], Some(&name.parse().unwrap())).unwrap();
+        self.engine.images().import(&mut archive, &[], None, Some(&name.parse().unwrap())).unwrap();
     }
 
     /// Puts a program of this workspace into the project.

@@ -17,7 +17,7 @@ use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::{Image, Platform, PullOptions, Reference, Removed};
+use crate::image::{Image, ImageError, Platform, PullOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
 pub(super) use list::{ListArgs, PruneArgs, list, prune};
@@ -84,8 +84,8 @@ pub(super) enum Verb {
         /// Instruction applied to the image: CMD ["sh"]
         #[arg(short, long)]
         change: Vec<String>,
-        /// Say why
-        #[arg(short, long, hide = true)]
+        /// What the image's history says of it
+        #[arg(short, long)]
         message: Option<String>,
         /// The tar, its address, or - for standard input
         file: String,
@@ -165,8 +165,8 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
         Verb::Save { output, names } => save(engine, output, &names)?,
         Verb::Load { input, quiet } => load(engine, input.as_deref(), quiet)?,
-        Verb::Import { change, file, reference, message: _ } => {
-            let image = import(engine, &file, &change, reference.as_ref())?;
+        Verb::Import { change, file, reference, message } => {
+            let image = import(engine, &file, &change, message.as_deref(), reference.as_ref())?;
             output::line(image.id.as_str());
         }
         Verb::History { no_trunc, human, quiet, format, image } => {
@@ -208,8 +208,10 @@ fn save(engine: &Engine, path: Option<PathBuf>, names: &[String]) -> Result<()> 
 }
 
 fn load(engine: &Engine, path: Option<&Path>, quiet: bool) -> Result<()> {
-    let mut reader = open_input(path.map(|path| path.display().to_string()).as_deref())?;
-    for loaded in engine.images().load(&mut reader)? {
+    let name = path.map(|path| path.display().to_string());
+    let mut reader = open_input(name.as_deref())?;
+    let loaded = engine.images().load(&mut reader).map_err(|error| of_file(name.as_deref(), error))?;
+    for loaded in loaded {
         let text = match loaded.reference {
             Some(reference) => format!("Loaded image: {reference}"),
             None => format!("Loaded image ID: {}", loaded.image.id),
@@ -219,12 +221,30 @@ fn load(engine: &Engine, path: Option<&Path>, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-fn import(engine: &Engine, file: &str, changes: &[String], reference: Option<&Reference>) -> Result<Image> {
+fn import(
+    engine: &Engine,
+    file: &str,
+    changes: &[String],
+    message: Option<&str>,
+    reference: Option<&Reference>,
+) -> Result<Image> {
     let is_address = file.starts_with("http://") || file.starts_with("https://");
     let fetched = if is_address { Some(crate::builder::download(engine.root(), file)?) } else { None };
-    let path = fetched.as_deref().and_then(Path::to_str).or(Some(file).filter(|file| *file != "-"));
-    let mut reader = open_input(path)?;
-    Ok(engine.images().import(&mut reader, changes, reference)?)
+    let name = Some(file).filter(|file| *file != "-");
+    let mut reader = open_input(fetched.as_deref().and_then(Path::to_str).or(name))?;
+    engine.images().import(&mut reader, changes, message, reference).map_err(|error| of_file(name, error))
+}
+
+/// A failure with the name of the file that was read.
+fn of_file(name: Option<&str>, error: ImageError) -> Error {
+    let error = Error::from(error);
+    let Some(name) = name else { return error };
+    let hint = error.hint().map(str::to_owned);
+    let named = Error::new(error.kind(), format!("read {name}")).with_source(error);
+    match hint {
+        Some(hint) => named.with_hint(hint),
+        None => named,
+    }
 }
 
 fn open_input(path: Option<&str>) -> Result<Box<dyn Read + Send>> {

@@ -12,6 +12,7 @@ impl Images {
         &self,
         reader: &mut (dyn Read + Send),
         changes: &[String],
+        comment: Option<&str>,
         tag: Option<&Reference>,
     ) -> Result<Image, ImageError> {
         let platform = Platform::host();
@@ -31,7 +32,7 @@ impl Images {
         config.rootfs.diff_ids = vec![layers.unpack(reader)?];
         config.history = vec![History {
             created: config.created.clone(),
-            comment: Some("Imported from -".to_owned()),
+            comment: Some(comment.unwrap_or("Imported from -").to_owned()),
             ..Default::default()
         }];
         let image = self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())?;

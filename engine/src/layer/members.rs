@@ -247,7 +247,7 @@ impl<R: BufRead> Members<R> {
         let sum: u32 =
             bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
         if header.cksum().ok() != Some(sum) {
-            return Err(MemberError::Damaged("a header's checksum is wrong"));
+            return Err(MemberError::Damaged("a header's checksum is wrong, as in what is no tar"));
         }
         Ok(Some(header))
     }

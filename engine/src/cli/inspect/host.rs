@@ -142,7 +142,7 @@ fn security_options(security: &Security) -> Vec<String> {
         (security.unmask_system_paths, "systempaths=unconfined"),
         (security.writable_cgroups, "writable-cgroups"),
     ];
-    let words = words.into_iter().filter_map(|(asked, word)| asked.then(|| word.to_owned()));
+    let words = words.into_iter().filter(|(asked, _)| *asked).map(|(_, word)| word.to_owned());
     words.chain(seccomp).chain(security.apparmor.as_ref().map(|name| format!("apparmor={name}"))).collect()
 }
 

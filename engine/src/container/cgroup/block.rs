@@ -8,12 +8,15 @@ use std::path::Path;
 use super::{CgroupError, Warning, write};
 use crate::container::spec::{BlockLimit, BlockLimitKind, Resources};
 
+/// A file of the controller, and what becomes of a value that is written to it.
+type ScaledFile = (&'static str, fn(u64) -> u64);
+
 /// How a hierarchy writes limits at block devices.
 pub(super) struct Notation {
     /// Files for a weight, the first one that exists counts, with the translation of docker's range.
-    weights: [(&'static str, fn(u64) -> u64); 2],
+    weights: [ScaledFile; 2],
     /// Files for a weight at one device.
-    device_weights: [(&'static str, fn(u64) -> u64); 2],
+    device_weights: [ScaledFile; 2],
     /// The file and the word before the number, of a rate.
     rate: fn(BlockLimitKind) -> (&'static str, &'static str),
 }
@@ -85,7 +88,7 @@ pub(super) fn limit(
 
 fn write_weight(
     node: &Path,
-    files: &[(&'static str, fn(u64) -> u64)],
+    files: &[ScaledFile],
     device: &str,
     weight: u64,
     warnings: &mut Vec<Warning>,
