@@ -152,11 +152,8 @@ impl Unheeded {
     fn volumes(&mut self, name: &str, service: &Service) {
         for (index, volume) in service.volumes.iter().enumerate() {
             self.at = Path::keys(&["services", name, "volumes"]).index(index);
-            match volume {
-                ServiceVolume::Bind { bind: Some(bind), .. } => {
-                    self.those([(&["bind", "selinux"], bind.selinux.is_some(), ABSENT)]);
-                }
-                _ => {}
+            if let ServiceVolume::Bind { bind: Some(bind), .. } = volume {
+                self.those([(&["bind", "selinux"], bind.selinux.is_some(), ABSENT)]);
             }
         }
     }

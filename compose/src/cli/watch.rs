@@ -105,7 +105,7 @@ impl<'a> Watching<'a> {
     pub(super) fn follow(&self, mut tree: Tree) -> Result<(), CliError> {
         self.sync(&initial(&self.rules));
         output::note("Watch enabled");
-        while let Some(changed) = tree.next().map_err(failed)? {
+        while let Some(changed) = tree.changed().map_err(failed)? {
             self.react(&changed);
         }
         Ok(())

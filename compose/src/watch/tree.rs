@@ -88,7 +88,7 @@ impl Tree {
     ///
     /// # Errors
     /// When a new directory cannot be watched.
-    pub fn next(&mut self) -> Result<Option<BTreeSet<PathBuf>>, WatchError> {
+    pub fn changed(&mut self) -> Result<Option<BTreeSet<PathBuf>>, WatchError> {
         let mut changed = BTreeSet::new();
         let mut begun: Option<Instant> = None;
         loop {

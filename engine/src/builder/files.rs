@@ -151,7 +151,7 @@ impl StageRun<'_> {
         tree.select(&literal(&fetched.name), &Ignore::default(), false).map_err(|error| not_copied(&error))
     }
 
-    /// What a server wants to see: the secrets HTTP_AUTH_HEADER_<host> and HTTP_AUTH_TOKEN_<host>, as BuildKit
+    /// What a server wants to see: the secrets `HTTP_AUTH_HEADER_<host>` and `HTTP_AUTH_TOKEN_<host>`, as BuildKit
     /// names them.
     fn authorization(&self, source: &str) -> Result<Option<String>, Trouble> {
         let host = source.split('/').nth(2).unwrap_or_default();

@@ -69,7 +69,7 @@ pub(super) struct BuildArgs {
     /// Size of /dev/shm for RUN
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
-    /// Resource limit for RUN: name=soft[:hard]
+    /// Resource limit for RUN: name=soft:hard, or name=both
     #[arg(long)]
     ulimit: Vec<String>,
     /// Memory limit for RUN

@@ -42,7 +42,7 @@ pub(super) struct UpdateArgs {
     /// Limit of processes and threads; -1 for no limit
     #[arg(long, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    /// no, always, unless-stopped or on-failure[:N]
+    /// no, always, unless-stopped, on-failure or on-failure:N
     #[arg(long)]
     restart: Option<String>,
     /// Names or ids

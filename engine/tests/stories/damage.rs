@@ -69,7 +69,7 @@ fn times_that_are_yet_to_come_are_shown_all_the_same() {
     let config = world.root().containers().join(id).join("config.json");
     let text = fs::read_to_string(&config).unwrap();
     let (head, tail) = text.split_once("\"created\":\"20").unwrap();
-    fs::write(&config, format!("{head}\"created\":\"21{}", &tail[..])).unwrap();
+    fs::write(&config, format!("{head}\"created\":\"21{}", tail)).unwrap();
     world.rengine(["ps", "--format", "{{.Names}} {{.RunningFor}}"]).succeeds().shows("it ");
     world.rengine(["stop", "-t", "0", "it"]).succeeds();
 }

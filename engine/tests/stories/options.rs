@@ -99,7 +99,7 @@ fn what_is_mounted_below_a_read_only_bind_can_be_left_writable() {
     let world = World::new();
     let script = |file: &str| format!("(echo x > {file}) 2>/dev/null && echo wrote; true");
     let bind = "type=bind,src=/dev,dst=/there,readonly";
-    let write = script("/there/shm/rengine-options-test; rm -f /there/shm/rengine-options-test");
+    let write = script("/there/shm/rengine-options-test && rm /there/shm/rengine-options-test");
     run(&world, &["--mount", bind], &write).prints("");
     if fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" /dev/shm ") {
         run(&world, &["--mount", &format!("{bind},bind-recursive=writable")], &write).prints("wrote\n");
@@ -162,13 +162,13 @@ fn only_what_is_shareable_is_shared() {
     let world = World::new();
     world.background(
         "--network none --name open --ipc shareable -h there",
-        "echo x > /dev/shm/y; echo done; sleep 1000",
+        "echo x > /dev/shm/y; echo done; exec sleep 1000",
     );
     world.background("--network none --name shut", "sleep 1000");
     world.await_log("open", "done");
     run(&world, &["--ipc", "container:open"], "cat /dev/shm/y").prints("x\n");
     run(&world, &["--ipc", "container:shut"], "true").exits(125).complains("shareable");
-    run(&world, &["--pid", "container:open"], "cat /proc/1/comm").prints("sh\n");
+    run(&world, &["--pid", "container:open"], "cat /proc/1/comm").prints("sleep\n");
     run(&world, &["--ipc", "none"], "ls /dev/shm").fails();
     world.rengine(["run", "--rm", "--network", "container:open", BOX, "hostname"]).prints("there\n");
     let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();

@@ -238,7 +238,7 @@ fn a_fork_bomb_stays_in_its_container() {
     let world = World::new();
     world.background(
         "--network none --name it --pids-limit 30",
-        "bomb() { bomb | bomb & }; bomb; exec sleep 1000",
+        "exec 2>&1; bomb() { bomb | bomb & }; bomb; exec sleep 1000",
     );
     world.await_log("it", "fork");
     let id = world.inspect("it", "{{.Id}}").parse().unwrap();
