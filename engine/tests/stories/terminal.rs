@@ -85,6 +85,9 @@ fn a_person_leaves_with_the_detach_keys_and_comes_back() {
     assert_eq!(screen.ends(), Some(0));
 
     let mut screen = Screen::of(world.command(["attach", "it"]));
+    // A person types once the shell answers.
+    screen.types("echo back-$((1 + 1))\n");
+    screen.shows("back-2");
     screen.types("exit 3\n");
     assert_eq!(screen.ends(), Some(3));
     let mut screen = Screen::of(world.command(["start", "-ai", "it"]));
