@@ -1,3 +1,4 @@
-//! From a commit to running servers. Today it knows its names: the verbs that deploy are not there yet.
+//! From a commit to running servers: build, send, prepare, flip, drain; on one host or many.
 
 pub mod cli;
+pub mod protocol;
