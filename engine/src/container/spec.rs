@@ -38,8 +38,9 @@ pub struct ContainerSpec {
     pub ports: Vec<PortBinding>,
     /// Whether every exposed port, the image's too, is published on a free port.
     pub publish_all: bool,
-    /// Whether its ports are held back until they are handed over to it, because another container has them.
-    pub ports_held: bool,
+    /// Whether its ports and names are held back until they are handed over to it, because another container has them.
+    #[serde(alias = "ports_held")]
+    pub held: bool,
     /// Ports the program says it listens on: `8080/tcp`.
     pub expose: Vec<ContainerPort>,
     /// Name servers, search domains, options and static names.
@@ -530,7 +531,7 @@ impl Default for ContainerSpec {
             network: NetworkMode::Bridge(Vec::new()),
             ports: Vec::new(),
             publish_all: false,
-            ports_held: false,
+            held: false,
             expose: Vec::new(),
             dns: DnsSpec::default(),
             mounts: Vec::new(),

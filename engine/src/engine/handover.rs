@@ -1,39 +1,81 @@
-//! Handing published ports from one container to another one, so that nobody who connects is refused.
+//! Handing published ports and names from one container to another one, so that nobody who connects is refused.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
 
 use crate::container::client;
 use crate::container::record::ContainerRecord;
+use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::network::PublishedPort;
 use crate::store::Lock;
 
 impl Engine {
-    /// Publishes the ports of a running container that were held back. What another container publishes moves in one
-    /// transaction: new connections go to `to` from then on, established ones stay with `from`, which publishes
-    /// nothing any more.
+    /// Publishes the ports of a running container that were held back, and lets it be found by its names. What another
+    /// container publishes moves in one transaction: new connections go to `to` from then on, established ones stay
+    /// with `from`, which holds its own ports and names back from now on.
     ///
     /// # Errors
     /// When a port is taken by a third, or `to` is on no network.
-    pub fn hand_over_ports(&self, from: Option<&ContainerId>, to: &ContainerId) -> Result<()> {
+    pub fn hand_over(&self, from: Option<&ContainerId>, to: &ContainerId) -> Result<()> {
         let wanted = self.container(to.as_str())?.record.spec.ports;
         let networks = self.networks();
         if let Some(from) = from {
             let had = self.container(from.as_str())?.record.spec.ports;
-            if !networks.published(from)?.is_empty() {
+            let has_them_now = !networks.published(from)?.is_empty();
+            if has_them_now {
                 networks.move_ports(from, to)?;
             }
-            if had != wanted {
+            if had != wanted || !has_them_now {
                 networks.publish(to, &wanted, &networks.endpoints(to)?)?;
             }
         } else {
             networks.publish(to, &wanted, &networks.endpoints(to)?)?;
         }
+        // Both answer to their names for a moment; the other way round nobody would.
+        networks.hold_names(to, false)?;
         // A crash before this leaves them marked as held back: whoever looks hands them over again.
-        self.change_record(to, |record| record.spec.ports_held = false)?;
+        self.change_record(to, |record| record.spec.held = false)?;
         match from {
-            Some(from) => self.change_record(from, |record| record.spec.ports.clear()),
+            Some(from) => {
+                networks.hold_names(from, true)?;
+                self.change_record(from, |record| record.spec.held = true)
+            }
             None => Ok(()),
         }
+    }
+
+    /// Leads the published ports of a container that is about to stop to listeners on the host, until the container
+    /// that takes its place is ready and they are handed over to that one.
+    ///
+    /// # Errors
+    /// When the ports cannot be moved.
+    pub fn park_ports(
+        &self,
+        from: &ContainerId,
+        to: &ContainerId,
+        listener: &dyn Fn(&PublishedPort) -> Option<SocketAddr>,
+    ) -> Result<()> {
+        Ok(self.networks().park_ports(from, to, listener)?)
+    }
+
+    /// How many connections others have to what a container serves. It counts what the container's own network
+    /// namespace knows (proc(5), `/proc/<pid>/net/tcp`), so connections from other containers count like those from
+    /// outside; one that only waits for its last packets does not.
+    ///
+    /// # Errors
+    /// When the container is not there.
+    pub fn open_connections(&self, id: &ContainerId) -> Result<usize> {
+        let State::Running(running) = self.container(id.as_str())?.state else { return Ok(0) };
+        let mut count = 0;
+        for table in ["tcp", "tcp6"] {
+            let path = format!("/proc/{}/net/{table}", running.pid);
+            // It may have ended meanwhile, or know no IPv6.
+            count += std::fs::read_to_string(path).map_or(0, |text| served(&text));
+        }
+        Ok(count)
     }
 
     fn change_record(&self, id: &ContainerId, change: impl FnOnce(&mut ContainerRecord)) -> Result<()> {
@@ -49,5 +91,42 @@ impl Engine {
             Some(mut monitor) => monitor.reload().map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// The live connections to ports that are listened on, in a table as the kernel shows it.
+fn served(table: &str) -> usize {
+    const LISTENING: &str = "0A";
+    // Established, half open, and those of which one side has more to say (include/net/tcp_states.h).
+    const ALIVE: [&str; 6] = ["01", "03", "04", "08", "09", "0B"];
+    let rows: Vec<(&str, &str)> = table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(1);
+            let (_, port) = fields.next()?.split_once(':')?;
+            Some((port, fields.nth(1)?))
+        })
+        .collect();
+    let listening: HashSet<&str> =
+        rows.iter().filter(|(_, state)| *state == LISTENING).map(|(port, _)| *port).collect();
+    rows.iter().filter(|(port, state)| ALIVE.contains(state) && listening.contains(port)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_served_counts_and_what_is_asked_of_others_does_not() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue
+   0: 00000000:1F90 00000000:0000 0A 00000000:00000000
+   1: 020011AC:1F90 010011AC:C350 01 00000000:00000000
+   2: 020011AC:1F90 010011AC:C351 06 00000000:00000000
+   3: 020011AC:1F90 010011AC:C352 08 00000000:00000000
+   4: 020011AC:D000 030011AC:1538 01 00000000:00000000
+";
+        assert_eq!(served(table), 2);
+        assert_eq!(served(""), 0);
     }
 }

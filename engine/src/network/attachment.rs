@@ -147,6 +147,19 @@ impl Networks {
         Ok(())
     }
 
+    /// Lets an attached container be found by its names, or not any more.
+    ///
+    /// # Errors
+    /// When an endpoint's record cannot be written.
+    pub fn hold_names(&self, container: &ContainerId, held: bool) -> Result<(), NetworkError> {
+        let _lock = self.lock()?;
+        for mut endpoint in self.endpoints(container)? {
+            endpoint.party.held = held;
+            self.write_endpoint(&endpoint)?;
+        }
+        Ok(())
+    }
+
     /// Takes back everything a container had: ports, addresses, names. Its links vanish with its network
     /// namespace. Doing it twice is fine.
     ///

@@ -17,6 +17,9 @@ pub struct Party {
     pub name: ContainerName,
     /// Its host name when one was asked for, which resolves as well.
     pub hostname: Option<String>,
+    /// Whether nobody finds it by its names yet, because another container still answers to them.
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// A live attachment of a container to a network.

@@ -210,6 +210,39 @@ impl Networks {
         Ok(moved)
     }
 
+    /// Leads every published port of one container to listeners on the host, in one transaction, in the name of the
+    /// container that is to take its place. A later [`Networks::publish`] leads them to that container.
+    ///
+    /// `listener` says where the listener for a port is; a port without one, and every port that is not TCP, moves to
+    /// nowhere: it is published again with the others.
+    ///
+    /// # Errors
+    /// When the table or a record cannot be changed.
+    pub fn park_ports(
+        &self,
+        from: &ContainerId,
+        to: &ContainerId,
+        listener: &dyn Fn(&PublishedPort) -> Option<SocketAddr>,
+    ) -> Result<(), NetworkError> {
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        self.ensure_table()?;
+        let moving = self.read_ports(from)?.map(|record| record.ports).unwrap_or_default();
+        let parked: Vec<PublishedPort> = moving
+            .into_iter()
+            .filter_map(|port| listener(&port).map(|target| PublishedPort { target, ..port }))
+            .collect();
+        let owner = format!("{} parked", to.short());
+        let table = Table::named(self.root.tag());
+        let leaving: Vec<Forward> =
+            table.forwards()?.into_iter().filter(|forward| is_of(forward, from)).collect();
+        let coming: Vec<Forward> = parked.iter().map(|port| port.forward(&owner)).collect();
+        self.write_ports(to, &Record { version: VERSION, owner, ports: parked })?;
+        table.replace(&leaving, &coming)?;
+        let path = self.root.port_run(from);
+        store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
     /// Takes back the published ports of a container. The caller holds the lock.
     pub(crate) fn withdraw(&self, container: &ContainerId) -> Result<(), NetworkError> {
         let path = self.root.port_run(container);

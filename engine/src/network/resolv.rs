@@ -141,7 +141,7 @@ mod tests {
             version: 1,
             network: NetworkId::random(),
             network_name: "back".parse().unwrap(),
-            party: Party { container, name: "web".parse().unwrap(), hostname: None },
+            party: Party { container, name: "web".parse().unwrap(), hostname: None, held: false },
             aliases: Vec::new(),
             interface: "eth0".to_owned(),
             link_local: Vec::new(),

@@ -55,7 +55,7 @@ fn addresses_are_given_as_asked() {
         assert_eq!(fixed.ip(), address("10.77.0.5"));
         let refused = |text: &str| {
             let container = ContainerId::random();
-            let party = Party { container, name: "late".parse().unwrap(), hostname: None };
+            let party = Party { container, name: "late".parse().unwrap(), hostname: None, held: false };
             host.networks.attach(&party, &[wanted(text)]).unwrap_err().to_string()
         };
         assert_eq!(
@@ -86,6 +86,7 @@ fn five_hundred_containers_fit_into_one_network() {
                 container: ContainerId::random(),
                 name: format!("many-{number}").parse().unwrap(),
                 hostname: None,
+                held: false,
             };
             host.networks.attach(&party, &[on("large")]).unwrap()[0].ipv4().unwrap()
         };
@@ -114,6 +115,7 @@ fn a_full_network_says_so() {
             container: ContainerId::random(),
             name: name.parse().unwrap(),
             hostname: None,
+            held: false,
         };
         let late = party("late");
         let text = host.networks.attach(&late, &[on("small")]).unwrap_err().to_string();

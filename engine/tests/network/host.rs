@@ -117,7 +117,7 @@ impl Host {
     pub(crate) fn guest(&self, name: &str, attachments: &[NetworkAttachment]) -> Guest {
         let place = Place::new();
         let id = ContainerId::random();
-        let party = Party { container: id.clone(), name: name.parse().unwrap(), hostname: None };
+        let party = Party { container: id.clone(), name: name.parse().unwrap(), hostname: None, held: false };
         let endpoints = self.networks.attach(&party, attachments).unwrap();
         let links = network::plug(&endpoints, place.pid()).unwrap();
         // As it travels from the monitor to the child.

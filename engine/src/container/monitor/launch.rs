@@ -260,9 +260,10 @@ impl Monitor {
             container: self.id.clone(),
             name: self.record.name.clone(),
             hostname: self.record.spec.hostname.clone(),
+            held: self.record.spec.held,
         };
         let endpoints = self.networks.attach(&party, attachments)?;
-        if !self.record.spec.ports.is_empty() && !self.record.spec.ports_held {
+        if !self.record.spec.ports.is_empty() && !self.record.spec.held {
             self.networks.publish(&self.id, &self.record.spec.ports, &endpoints)?;
         }
         Ok(endpoints)

@@ -48,6 +48,7 @@ impl Monitor {
             container: self.id.clone(),
             name: self.record.name.clone(),
             hostname: self.record.spec.hostname.clone(),
+            held: self.record.spec.held,
         };
         let endpoint = self.networks.connect(&party, attachment)?;
         let mut after = before.clone();
@@ -55,17 +56,25 @@ impl Monitor {
         after.sort_by_key(Endpoint::number);
         let attached = self
             .plug_in(&endpoint, &after)
-            .and_then(|()| Ok(self.networks.publish(&self.id, &spec.ports, &after).map(|_| ())?))
+            .and_then(|()| self.publish(spec, &after))
             .and_then(|()| self.rewrite_network_files(spec, &before, &after));
         if attached.is_err() {
             // The first failure is the one to tell; the link may not be there at all.
             let _ = self.unplug(&endpoint, &before);
             let _ = self.networks.disconnect(&endpoint.network, &self.id);
-            let _ = self.networks.publish(&self.id, &spec.ports, &before);
+            let _ = self.publish(spec, &before);
         } else {
             self.networks.announce_endpoint(&endpoint, &self.id, "connect");
         }
         attached
+    }
+
+    /// Publishes the ports on these endpoints, unless they are held back.
+    fn publish(&self, spec: &ContainerSpec, endpoints: &[Endpoint]) -> Result<()> {
+        if !spec.held {
+            self.networks.publish(&self.id, &spec.ports, endpoints)?;
+        }
+        Ok(())
     }
 
     fn detach_running(&mut self, spec: &ContainerSpec, network: &Network) -> Result<()> {
@@ -75,7 +84,7 @@ impl Monitor {
         };
         let after: Vec<Endpoint> = before.iter().filter(|other| *other != endpoint).cloned().collect();
         // Nobody shall be led to an address that is about to go.
-        self.networks.publish(&self.id, &spec.ports, &after)?;
+        self.publish(spec, &after)?;
         self.unplug(endpoint, &after)?;
         self.networks.disconnect(&network.id, &self.id)?;
         self.networks.announce_endpoint(endpoint, &self.id, "disconnect");

@@ -137,9 +137,9 @@ impl Seen {
         !self.settled || changed(directory) != Some(self.changed)
     }
 
-    /// Its members, if it is a network on which names are resolved.
+    /// Its members that are found by name, if it is a network on which names are resolved.
     fn known_members(&self) -> impl Iterator<Item = &Endpoint> {
-        self.members.iter().filter(|member| member.resolves)
+        self.members.iter().filter(|member| member.resolves && !member.party.held)
     }
 }
 
