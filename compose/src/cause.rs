@@ -44,6 +44,8 @@ pub enum Cause {
     Replaced,
     /// A step of an earlier run left it behind.
     LeftOver,
+    /// An earlier run made it and never let it serve.
+    NeverServed,
     /// More containers are wanted than there are.
     ScaledUp,
     /// Fewer containers are wanted than there are.
@@ -76,6 +78,7 @@ impl fmt::Display for Cause {
             }
             Self::Replaced => f.write_str("replaced"),
             Self::LeftOver => f.write_str("left over"),
+            Self::NeverServed => f.write_str("never served"),
             Self::ScaledUp => f.write_str("scaled up"),
             Self::ScaledDown => f.write_str("scaled down"),
             Self::Orphan => f.write_str("orphan"),

@@ -108,7 +108,7 @@ where
                 let operation = &plan.steps()[step].operation;
                 // Waiting for others costs nothing and must not keep them from running.
                 let slot = match operation {
-                    Operation::Await { .. } | Operation::HandOver { .. } | Operation::Rest { .. } => None,
+                    Operation::Await { .. } | Operation::Prove { .. } | Operation::Rest { .. } => None,
                     _ => slots.acquire_owned().await.ok(),
                 };
                 let work = tokio::task::spawn_blocking({

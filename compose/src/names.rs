@@ -30,6 +30,11 @@ pub fn replaced(id: &ContainerId, name: &str) -> String {
     format!("{}_{name}", id.short())
 }
 
+/// The name of a container that waits to take over this one.
+pub fn candidate(name: &str) -> String {
+    format!("next_{name}")
+}
+
 /// The image a service with `build` and without `image` gets.
 pub fn image(separator: Separator, project: &str, service: &str) -> String {
     format!("{project}{}{service}", separator.as_str())

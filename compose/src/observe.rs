@@ -58,8 +58,8 @@ pub struct SeenContainer {
     pub parents: BTreeSet<ContainerId>,
     /// The named volumes mounted in it.
     pub volumes: BTreeSet<VolumeName>,
-    /// Whether its ports wait to be handed over to it.
-    pub ports_held: bool,
+    /// Whether its name, ports and DNS names wait to be handed over to it.
+    pub held: bool,
     /// When it was made, in seconds of the epoch: tells which of two claimants of a number is the newer one.
     pub created: i64,
 }
@@ -213,7 +213,7 @@ impl SeenContainer {
             networks: record.spec.network.names().into_iter().collect(),
             parents: parents(&record.spec),
             volumes: volumes.collect(),
-            ports_held: record.spec.ports_held,
+            held: record.spec.held,
             created: record.created.as_second(),
         }
     }

@@ -67,18 +67,24 @@ pub enum Operation {
         name: String,
         /// The container whose place and anonymous volumes it takes.
         replaces: Option<ContainerId>,
-        /// Whether its ports are held back until they are handed over.
-        holds_ports: bool,
+        /// Whether its name, ports and DNS names are held back until they are handed over.
+        held: bool,
     },
-    /// Wait until a container is ready and hand the published ports over to it. When it does not get ready it goes,
-    /// and the one whose place it was to take has its name back.
+    /// Wait until a container that is held back is ready. When it does not get ready it goes.
+    Prove {
+        /// The container.
+        instance: Instance,
+        /// How long it has to run before it counts as ready without a health check.
+        monitor: Option<Span>,
+    },
+    /// Hand name, published ports and DNS names over to a container.
     HandOver {
         /// The container that has them; nobody when `None`.
         from: Option<Existing>,
         /// The container that gets them.
         to: Instance,
-        /// How long it has to run before it counts as ready without a health check.
-        monitor: Option<Span>,
+        /// The name it gets.
+        name: String,
     },
     /// Let some time pass before the next containers of a service are replaced.
     Rest {
@@ -217,9 +223,10 @@ impl Operation {
             | Self::PauseContainer { container }
             | Self::UnpauseContainer { container }
             | Self::RemoveContainer { container, .. } => format!("Container {}", container.name),
-            Self::StartContainer { instance } | Self::HandOver { to: instance, .. } => {
+            Self::StartContainer { instance } | Self::Prove { instance, .. } => {
                 format!("Container {}", instance.name())
             }
+            Self::HandOver { name, .. } => format!("Container {name}"),
             Self::Rest { service, .. } => format!("Service {service}"),
             Self::Await { service, .. } => format!("Service {service}"),
         }
@@ -239,7 +246,8 @@ impl Operation {
             | Self::RemoveContainer { .. } => ("Removing", "Removed"),
             Self::RenameContainer { .. } => ("Renaming", "Renamed"),
             Self::StartContainer { .. } => ("Starting", "Started"),
-            Self::HandOver { .. } => ("Waiting", "Ready"),
+            Self::Prove { .. } => ("Waiting", "Ready"),
+            Self::HandOver { .. } => ("Switching", "Switched"),
             Self::Rest { .. } => ("Resting", "Rested"),
             Self::StopContainer { .. } => ("Stopping", "Stopped"),
             Self::KillContainer { .. } => ("Killing", "Killed"),
@@ -271,12 +279,11 @@ impl fmt::Display for Operation {
                 write!(f, "container {}: rename to {to}", container.name)
             }
             Self::StartContainer { instance } => write!(f, "container {}: start", instance.name()),
-            Self::HandOver { from: Some(from), to, .. } => {
-                write!(f, "container {}: take the ports of {} once ready", to.name(), from.name)
+            Self::HandOver { from: Some(from), name, .. } => {
+                write!(f, "container {name}: take over from {}", from.id.short())
             }
-            Self::HandOver { from: None, to, .. } => {
-                write!(f, "container {}: publish its ports once ready", to.name())
-            }
+            Self::HandOver { from: None, name, .. } => write!(f, "container {name}: take its place"),
+            Self::Prove { instance, .. } => write!(f, "container {}: wait until ready", instance.name()),
             Self::Rest { service, time } => write!(f, "service {service}: wait {time}"),
             Self::StopContainer { container, .. } => write!(f, "container {}: stop", container.name),
             Self::KillContainer { container, signal } => {

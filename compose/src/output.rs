@@ -132,7 +132,7 @@ impl Progress {
                     Operation::PullImage { .. }
                         | Operation::BuildImage { .. }
                         | Operation::Await { .. }
-                        | Operation::HandOver { .. }
+                        | Operation::Prove { .. }
                 );
                 self.change(&operation.object(), operation.words().0, Phase::Working { long });
             }

@@ -3,6 +3,7 @@
 
 pub mod down;
 pub mod images;
+pub mod stages;
 pub mod up;
 pub mod verbs;
 
@@ -119,6 +120,16 @@ impl Plan {
         debug_assert!(after.iter().all(|step| *step < id), "a step waits for a later one");
         self.steps.push(Step { operation, cause, after });
         id
+    }
+
+    /// The plan of these steps alone. What they wait for and is not among them is taken for done.
+    pub fn only(&self, wanted: &BTreeSet<StepId>) -> Self {
+        let place = |step: &StepId| wanted.iter().position(|other| other == step);
+        let steps = wanted
+            .iter()
+            .filter_map(|step| self.steps.get(*step))
+            .map(|step| Step { after: step.after.iter().filter_map(place).collect(), ..step.clone() });
+        Self { steps: steps.collect(), warnings: self.warnings.clone() }
     }
 
     pub(crate) fn warn(&mut self, warning: String) {

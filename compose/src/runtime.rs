@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
+use engine::container::logs::LogOptions;
 use engine::container::spec::{ContainerSpec, Seccomp};
 use engine::container::state::{Probe, State};
 use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
@@ -24,6 +25,7 @@ use crate::build::{self, BuildFlags};
 use crate::desired::Desired;
 use crate::labels;
 use crate::model::{Hook, Project, Service};
+use crate::names;
 use crate::operation::{Existing, Instance, Milestone, Operation};
 use crate::translate::{self, Circumstances};
 
@@ -48,6 +50,9 @@ pub struct Flags {
     /// Whether pulling is not shown.
     pub quiet_pull: bool,
 }
+
+/// How many lines of a container that did not get ready its failure shows.
+const LAST_WORDS: usize = 10;
 
 /// Takes lines for people: the steps of a build, the layers of a pull, warnings.
 pub type Tell = Box<dyn Fn(Telling<'_>) + Send + Sync>;
@@ -131,10 +136,11 @@ impl Runtime {
             Operation::RemoveImage { image } => {
                 self.still_used(self.engine.remove_image(image, false).map(drop))
             }
-            Operation::CreateContainer { service, number, name, replaces, holds_ports } => {
-                self.create_container(service, *number, name, replaces.as_ref(), *holds_ports)
+            Operation::CreateContainer { service, number, name, replaces, held } => {
+                self.create_container(service, *number, name, replaces.as_ref(), *held)
             }
-            Operation::HandOver { from, to, monitor } => self.hand_over(from.as_ref(), to, *monitor),
+            Operation::Prove { instance, monitor } => self.prove(instance, *monitor),
+            Operation::HandOver { from, to, name } => self.hand_over(from.as_ref(), to, name),
             Operation::Rest { time, .. } => {
                 std::thread::sleep(time.0);
                 Ok(())
@@ -323,11 +329,12 @@ impl Runtime {
         number: u32,
         name: &str,
         replaces: Option<&ContainerId>,
-        holds_ports: bool,
+        held: bool,
     ) -> Result<()> {
         let service = self.service(service)?;
-        let mut spec = self.specification(service, name, number, None, replaces)?;
-        spec.ports_held = holds_ports;
+        let until_then = if held { names::candidate(name) } else { name.to_owned() };
+        let mut spec = self.specification(service, &until_then, number, None, replaces)?;
+        spec.held = held;
         let created = self.engine.create(spec)?;
         for warning in created.warnings {
             (self.tell)(Telling::Warning(format!("container {name}: {warning}")));
@@ -498,23 +505,50 @@ impl Runtime {
         })
     }
 
-    fn hand_over(&self, from: Option<&Existing>, to: &Instance, monitor: Option<Span>) -> Result<()> {
-        let id = self.id_of(to)?;
-        let ready = self.wait_for(to, Milestone::Ready).and_then(|()| match monitor {
+    /// Waits until a container that is held back is ready. One that does not get ready goes, and its last words are
+    /// in the failure.
+    fn prove(&self, instance: &Instance, monitor: Option<Span>) -> Result<()> {
+        let id = self.id_of(instance)?;
+        let ready = self.wait_for(instance, Milestone::Ready).and_then(|()| match monitor {
             None => Ok(()),
             Some(time) => {
                 std::thread::sleep(time.0);
                 self.is_running(&self.engine.container(id.as_str())?)
             }
         });
-        let from_id = from.map(|from| &from.id);
-        ready.and_then(|()| self.engine.hand_over_ports(from_id, &id)).inspect_err(|_| {
-            // The failure that led here is the one to report; the old container never stopped serving.
-            if let (Some(from), Ok(name)) = (from, to.name().parse()) {
-                let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
-                let _ = self.engine.rename(&from.id, &name);
+        ready.map_err(|error| {
+            let told = self.last_words(&id);
+            // The failure that led here is the one to report; nobody was served by this one.
+            let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
+            if told.is_empty() {
+                return error;
             }
+            Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
         })
+    }
+
+    /// The last lines a container wrote, each behind a bar.
+    fn last_words(&self, id: &ContainerId) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        let options = LogOptions { tail: Some(LAST_WORDS), ..LogOptions::default() };
+        // Whoever cannot be read has said nothing.
+        let _ = self.engine.logs(id, &options, &mut |line| {
+            lines.push(format!("  | {}", line.log.trim_end()));
+        });
+        lines.join("\n")
+    }
+
+    fn hand_over(&self, from: Option<&Existing>, to: &Instance, name: &str) -> Result<()> {
+        let id = self.id_of(to)?;
+        self.engine.hand_over(from.map(|from| &from.id), &id)?;
+        let named = |text: &str| text.parse().map_err(|error| invalid_name(text, error));
+        if let Some(from) = from.filter(|from| from.name == name) {
+            self.engine.rename(&from.id, &named(&names::replaced(&from.id, name))?)?;
+        }
+        if self.engine.container(id.as_str())?.name().as_str() == name {
+            return Ok(());
+        }
+        self.engine.rename(&id, &named(name)?)
     }
 
     fn wait_for(&self, instance: &Instance, milestone: Milestone) -> Result<()> {
@@ -620,9 +654,9 @@ fn subject(operation: &Operation) -> (Option<String>, String) {
         | Operation::BuildImage { service, .. }
         | Operation::CreateContainer { service, .. }
         | Operation::Await { service, .. } => Some(service.clone()),
-        Operation::StartContainer { instance } | Operation::HandOver { to: instance, .. } => {
-            Some(instance.service().to_owned())
-        }
+        Operation::StartContainer { instance }
+        | Operation::Prove { instance, .. }
+        | Operation::HandOver { to: instance, .. } => Some(instance.service().to_owned()),
         Operation::RenameContainer { container, .. }
         | Operation::StopContainer { container, .. }
         | Operation::KillContainer { container, .. }

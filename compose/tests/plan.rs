@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::BTreeSet;
+
 use compose::desired::{
-    Desired, DesiredImage, DesiredNetwork, DesiredService, DesiredVolume, ImagePolicy, Needs,
+    Desired, DesiredImage, DesiredNetwork, DesiredService, DesiredVolume, ImagePolicy, Needs, Update,
 };
 use compose::names::Separator;
 use compose::observe::{Life, Observed, SeenContainer, SeenNetwork, SeenVolume};
 use compose::operation::Milestone;
 use compose::plan::down::{DownOptions, Images, down};
 use compose::plan::images::{self, Building};
+use compose::plan::stages::Stages;
 use compose::plan::up::{Orphans, Recreate, UpOptions, up};
 use compose::plan::verbs::{Verb, apply};
 use compose::plan::{Plan, PlanError};
@@ -146,7 +149,7 @@ impl World {
             health: None,
             config_hash: "h1".to_owned(),
             contents: String::new(),
-            ports_held: false,
+            held: false,
             parents: std::collections::BTreeSet::new(),
             image: image("box"),
             networks: wanted
@@ -857,4 +860,131 @@ fn signals_and_freezing_reach_what_they_can() {
     assert_plan(&world.apply(&[], Verb::Unpause), &["1 container p-web-2: unpause (asked)"]);
     let kill = Verb::Kill { signal: "HUP".parse().unwrap() };
     assert_eq!(world.apply(&[], kill).steps().len(), 2);
+}
+
+/// The stages of a plan that can be called off, each step by its number.
+#[track_caller]
+fn assert_stages(plan: &Plan, prepare: &[usize], commit: &[usize], retire: &[usize]) {
+    let stages = Stages::of(plan);
+    let numbers = |steps: &BTreeSet<usize>| steps.iter().map(|step| step + 1).collect::<Vec<_>>();
+    let found = (numbers(&stages.prepare), numbers(&stages.commit), numbers(&stages.retire));
+    assert_eq!(found, (prepare.to_vec(), commit.to_vec(), retire.to_vec()), "\n{plan}\n");
+}
+
+fn start_first() -> Option<Update> {
+    Some(Update { start_first: true, parallelism: 0, delay: None, monitor: None })
+}
+
+#[test]
+fn a_staged_rollout_makes_all_ready_before_anything_changes() {
+    let world = World::new()
+        .service("api")
+        .service("web")
+        .needs("web", "api", Milestone::Healthy)
+        .has('a', "api", 1, Life::Running)
+        .has('b', "web", 1, Life::Running)
+        .with(|options| options.staged = true);
+    let world = ["api", "web"].into_iter().fold(world, |world, name| {
+        world.change(name, |service| {
+            service.config_hash = "h2".to_owned();
+            service.update = start_first();
+        })
+    });
+    let plan = world.up();
+    assert_plan(
+        &plan,
+        &[
+            "1 container p-api-1: create in place of aaaaaaaaaaaa (configuration changed)",
+            "2 container p-web-1: create in place of bbbbbbbbbbbb (configuration changed)",
+            "3 container p-api-1: start (configuration changed) after 1",
+            "4 container p-api-1: wait until ready (asked) after 3",
+            "5 container p-api-1: take over from aaaaaaaaaaaa (asked) after 4",
+            "6 container p-api-1: stop (replaced) after 5",
+            "7 container p-api-1: remove (replaced) after 6",
+            "8 service api: wait until healthy (asked) after 4",
+            "9 container p-web-1: start (configuration changed) after 2, 8",
+            "10 container p-web-1: wait until ready (asked) after 9",
+            "11 container p-web-1: take over from bbbbbbbbbbbb (asked) after 10",
+            "12 container p-web-1: stop (replaced) after 11",
+            "13 container p-web-1: remove (replaced) after 12",
+        ],
+    );
+    assert_stages(&plan, &[1, 2, 3, 4, 8, 9, 10], &[5, 11], &[6, 7, 12, 13]);
+}
+
+#[test]
+fn what_was_prepared_only_has_to_take_over() {
+    let world = World::new()
+        .service("web")
+        .change("web", |web| web.update = start_first())
+        .has('a', "web", 1, Life::Running)
+        .where_it(|seen| seen.config_hash = "old".to_owned())
+        .has('b', "web", 1, Life::Running)
+        .where_it(|seen| (seen.held, seen.name) = (true, "next_p-web-1".to_owned()))
+        .with(|options| options.staged = true);
+    let plan = world.up();
+    assert_plan(
+        &plan,
+        &[
+            "1 container next_p-web-1: wait until ready (asked)",
+            "2 container p-web-1: take over from aaaaaaaaaaaa (asked) after 1",
+            "3 container p-web-1: stop (left over) after 2",
+            "4 container p-web-1: remove (left over) after 3",
+        ],
+    );
+    assert_stages(&plan, &[1], &[2], &[3, 4]);
+}
+
+#[test]
+fn one_that_never_served_goes_before_another_one_is_prepared() {
+    let world = World::new()
+        .service("web")
+        .change("web", |web| (web.update, web.config_hash) = (start_first(), "h3".to_owned()))
+        .has('a', "web", 1, Life::Running)
+        .has('b', "web", 1, Life::Running)
+        .where_it(|seen| (seen.held, seen.name) = (true, "next_p-web-1".to_owned()))
+        .with(|options| options.staged = true);
+    let plan = world.up();
+    assert_plan(
+        &plan,
+        &[
+            "1 container next_p-web-1: stop (never served)",
+            "2 container next_p-web-1: remove (never served) after 1",
+            "3 container p-web-1: create in place of aaaaaaaaaaaa (configuration changed) after 2",
+            "4 container p-web-1: start (configuration changed) after 1, 3",
+            "5 container p-web-1: wait until ready (asked) after 4",
+            "6 container p-web-1: take over from aaaaaaaaaaaa (asked) after 5",
+            "7 container p-web-1: stop (replaced) after 6",
+            "8 container p-web-1: remove (replaced) after 7",
+        ],
+    );
+    assert_stages(&plan, &[1, 2, 3, 4, 5], &[6], &[7, 8]);
+}
+
+#[test]
+fn a_service_that_cannot_stand_beside_itself_is_replaced_when_all_is_ready() {
+    let world = World::new()
+        .service("db")
+        .change("db", |db| {
+            db.update = Some(Update { start_first: false, parallelism: 0, delay: None, monitor: None });
+            db.config_hash = "h2".to_owned();
+        })
+        .service("job")
+        .has('a', "db", 1, Life::Running)
+        .with(|options| options.staged = true);
+    let plan = world.up();
+    assert_plan(
+        &plan,
+        &[
+            "1 container p-db-1: rename to aaaaaaaaaaaa_p-db-1 (configuration changed)",
+            "2 container p-db-1: create in place of aaaaaaaaaaaa (configuration changed) after 1",
+            "3 container p-job-1: create (missing)",
+            "4 container p-db-1: stop (replaced) after 2",
+            "5 container p-db-1: start (configuration changed) after 2, 4",
+            "6 service db: wait until ready (asked) after 5",
+            "7 container p-db-1: remove (replaced) after 6",
+            "8 container p-job-1: start (missing) after 3",
+        ],
+    );
+    assert_stages(&plan, &[3, 8], &[1, 2, 4, 5, 6], &[7]);
 }

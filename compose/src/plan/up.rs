@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::container::spec::Grace;
 use engine::id::ContainerId;
+use engine::quantity::Span;
 
 use super::images::{self, Building};
 use super::{Plan, PlanError, StepId};
@@ -48,6 +49,9 @@ pub struct UpOptions {
     pub one_off_of: Option<String>,
     /// Images that have just been fetched or built.
     pub settled_images: BTreeSet<String>,
+    /// Whether all that nobody outside notices comes first (see [`super::stages`]): new containers are held back
+    /// too, and what depends on a replaced service waits for its successor to be ready, not for it to take over.
+    pub staged: bool,
 }
 
 /// When containers that exist are made anew.
@@ -90,6 +94,7 @@ impl Default for UpOptions {
             grace: None,
             one_off_of: None,
             settled_images: BTreeSet::new(),
+            staged: false,
         }
     }
 }
@@ -121,6 +126,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
         extras: Vec::new(),
         starting: BTreeSet::new(),
         restarting: BTreeMap::new(),
+        taken_over: BTreeSet::new(),
         plan: Plan::default(),
         images: BTreeMap::new(),
         networks: BTreeMap::new(),
@@ -185,6 +191,8 @@ struct Planner<'a> {
     starting: BTreeSet<String>,
     /// Running containers that stop and start again with something they depend on, and why.
     restarting: BTreeMap<ContainerId, Cause>,
+    /// Containers that were held back and take over from one that was left behind.
+    taken_over: BTreeSet<ContainerId>,
     plan: Plan,
     images: BTreeMap<String, StepId>,
     networks: BTreeMap<String, StepId>,
@@ -286,14 +294,15 @@ impl<'a> Planner<'a> {
         // Of two that claim one number, an up-to-date one wins over an obsolete one, a running one over one
         // that does not run, one that serves over one that waits for its ports, and the newer one over the older.
         candidates.sort_by_key(|(container, cause)| {
-            let held = container.ports_held;
+            let held = container.held;
             (container.number, cause.is_some(), !container.life.is_up(), held, -container.created)
         });
         let mut kept: Vec<(&SeenContainer, Option<Cause>)> = Vec::new();
         for (container, cause) in candidates {
             let claimed = kept.last().is_some_and(|(other, _)| other.number == container.number);
             if claimed || container.life == Life::Removing {
-                self.extras.push((container, Cause::LeftOver));
+                let cause = if container.held { Cause::NeverServed } else { Cause::LeftOver };
+                self.extras.push((container, cause));
             } else {
                 kept.push((container, cause));
             }
@@ -538,6 +547,7 @@ impl Planner<'_> {
         for slot in &slots {
             if let Fate::Replace(seen, cause) = &slot.fate
                 && wanted.contains(&seen.name)
+                && !self.is_held(slot)
             {
                 let to = names::replaced(&seen.id, &seen.name);
                 let rename = Operation::RenameContainer { container: seen.existing(), to };
@@ -560,6 +570,7 @@ impl Planner<'_> {
             after.extend(service.networks.iter().filter_map(|key| self.networks.get(key)));
             after.extend(service.volumes.iter().filter_map(|key| self.volumes.get(key)));
             after.extend(self.freed.get(&slot.name));
+            after.extend(self.freed.get(&names::candidate(&slot.name)));
             for parent in service.shares.iter().filter_map(|parent| self.slots.get(parent)).flatten() {
                 after.extend(self.created.get(&parent.name));
             }
@@ -568,18 +579,26 @@ impl Planner<'_> {
                 number: slot.number,
                 name: slot.name.clone(),
                 replaces,
-                holds_ports: slot.is_replaced_while_up()
-                    && self.starting.contains(slot.service)
-                    && service.update.is_some_and(|update| update.start_first),
+                held: self.is_held(slot),
             };
             let step = self.plan.add(create, cause, after);
             self.created.insert(slot.name.clone(), step);
         }
     }
 
+    /// Whether the container that is made for a slot has to wait for its name and its ports until it is ready.
+    fn is_held(&self, slot: &Slot<'_>) -> bool {
+        let start_first = self
+            .service(slot.service)
+            .is_some_and(|service| service.update.is_some_and(|update| update.start_first));
+        let is_new = self.options.staged && matches!(slot.fate, Fate::New(_));
+        start_first && self.starting.contains(slot.service) && (is_new || slot.is_replaced_while_up())
+    }
+
     /// Gives a container its name back that a run which was cut off took from it.
     fn rename_back(&mut self, seen: &SeenContainer, name: &str) {
-        if seen.name != name {
+        // One that is held back gets it when it takes over.
+        if seen.name != name && !seen.held {
             let rename = Operation::RenameContainer { container: seen.existing(), to: name.to_owned() };
             let freed = self.freed.get(name).copied();
             let step = self.plan.add(rename, Cause::LeftOver, freed);
@@ -662,9 +681,12 @@ impl Planner<'_> {
                     after.extend(self.cleared.get(&name).into_iter().flatten());
                     let start = Operation::StartContainer { instance: slot.instance() };
                     let step = self.plan.add(start, self.why_start(&slot), after);
-                    let step = self.publish_held(&slot, step);
+                    let step = self.release_held(&slot, Some(step)).unwrap_or(step);
                     self.started.entry(name.clone()).or_default().push(step);
                     done = BTreeSet::from([step]);
+                } else if starts || slot.is_up() {
+                    let released = self.release_held(&slot, None);
+                    self.started.entry(name.clone()).or_default().extend(released);
                 }
                 if let Fate::Replace(seen, _) = &slot.fate {
                     let remove = Operation::RemoveContainer {
@@ -697,16 +719,19 @@ impl Planner<'_> {
         after.extend(self.cleared.get(slot.service).into_iter().flatten());
         let start = Operation::StartContainer { instance: slot.instance() };
         let start = self.plan.add(start, cause.clone(), after);
-        let ready = if update.start_first {
-            let (from, to) = (Some(old.existing()), slot.instance());
-            let hand_over = Operation::HandOver { from, to, monitor: update.monitor };
-            self.plan.add(hand_over, Cause::Asked, [start])
+        let (ready, gone) = if update.start_first {
+            let (proved, taken) =
+                self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, Some(start));
+            // What depends on it can be made ready before anything changes for those outside.
+            let ready = if self.options.staged { proved } else { taken };
+            (ready, self.stop(old, Cause::Replaced, [taken]))
         } else {
             let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
             let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
-            self.plan.add(wait, Cause::Asked, [start])
+            let ready = self.plan.add(wait, Cause::Asked, [start]);
+            // Until the new one is ready, a rollout can go back to the old one.
+            (ready, if self.options.staged { ready } else { start })
         };
-        let gone = if update.start_first { self.stop(old, Cause::Replaced, [ready]) } else { start };
         let remove =
             Operation::RemoveContainer { container: old.existing(), volumes: self.options.renew_volumes };
         self.plan.add(remove, Cause::Replaced, [gone]);
@@ -721,28 +746,53 @@ impl Planner<'_> {
         }
     }
 
-    /// A run that was cut off left a container behind that still has the ports of the one that stays.
+    /// Waits until a container that is held back is ready, then hands over to it. The two steps, in this order.
+    fn take_over(
+        &mut self,
+        from: Option<&SeenContainer>,
+        to: Instance,
+        name: &str,
+        monitor: Option<Span>,
+        after: Option<StepId>,
+    ) -> (StepId, StepId) {
+        let cause = if from.is_some() { Cause::Asked } else { Cause::Missing };
+        let prove = Operation::Prove { instance: to.clone(), monitor };
+        let proved = self.plan.add(prove, Cause::Asked, after);
+        let from = from.map(SeenContainer::existing);
+        let hand_over = Operation::HandOver { from, to, name: name.to_owned() };
+        (proved, self.plan.add(hand_over, cause, [proved]))
+    }
+
+    /// A run that was cut off left a container behind that still serves in place of the one that stays.
     fn hand_over_left(&mut self, left: &SeenContainer) -> Option<StepId> {
         let slots = self.slots.get(&left.service)?;
         let heir = slots.iter().find_map(|slot| match slot.fate {
-            Fate::Keep(seen) if seen.ports_held && seen.number == left.number && seen.life.is_up() => {
+            Fate::Keep(seen) if seen.held && seen.number == left.number && seen.life.is_up() => {
                 Some((seen, slot.name.clone()))
             }
             _ => None,
         });
-        let (heir, _) = heir.filter(|_| left.life.is_up())?;
-        let (from, to) = (Some(left.existing()), Instance::Existing(heir.existing()));
-        let hand_over = Operation::HandOver { from, to, monitor: None };
-        Some(self.plan.add(hand_over, Cause::LeftOver, []))
+        let (heir, name) = heir.filter(|_| left.life.is_up() && !left.held)?;
+        let monitor = self.service(&left.service)?.update.and_then(|update| update.monitor);
+        let (_, taken) =
+            self.take_over(Some(left), Instance::Existing(heir.existing()), &name, monitor, None);
+        self.taken_over.insert(heir.id.clone());
+        Some(taken)
     }
 
-    /// A container whose ports are still held back gets them once it has started.
-    fn publish_held(&mut self, slot: &Slot<'_>, started: StepId) -> StepId {
-        if !matches!(slot.fate, Fate::Keep(seen) if seen.ports_held) {
+    /// A container that is held back and has nobody to take over from takes its place as soon as it is ready.
+    fn release_held(&mut self, slot: &Slot<'_>, started: Option<StepId>) -> Option<StepId> {
+        let is_held = match &slot.fate {
+            Fate::Keep(seen) => seen.held && !self.taken_over.contains(&seen.id),
+            Fate::New(_) => self.is_held(slot),
+            Fate::Replace(..) => false,
+        };
+        if !is_held {
             return started;
         }
-        let hand_over = Operation::HandOver { from: None, to: slot.instance(), monitor: None };
-        self.plan.add(hand_over, Cause::LeftOver, [started])
+        let monitor = self.service(slot.service)?.update.and_then(|update| update.monitor);
+        let (proved, taken) = self.take_over(None, slot.instance(), &slot.name, monitor, started);
+        Some(if self.options.staged { proved } else { taken })
     }
 
     fn why_start(&self, slot: &Slot<'_>) -> Cause {
