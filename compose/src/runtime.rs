@@ -4,19 +4,21 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
-use engine::container::spec::{ContainerSpec, Seccomp};
+use engine::container::spec::{ContainerSpec, Protocol, Seccomp};
 use engine::container::state::{Probe, State};
 use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
 use engine::image::{PullOptions, Reference};
-use engine::network::{NetworkSpec, Subnet};
+use engine::network::{Endpoint, NetworkSpec, Subnet};
 use engine::quantity::Span;
 use engine::store;
 use engine::volume::VolumeSpec;
@@ -50,6 +52,9 @@ pub struct Flags {
     /// Whether pulling is not shown.
     pub quiet_pull: bool,
 }
+
+/// How long a container without a health check may take until it listens.
+const LISTENING: Duration = Duration::from_secs(60);
 
 /// How many lines of a container that did not get ready its failure shows.
 const LAST_WORDS: usize = 10;
@@ -509,7 +514,14 @@ impl Runtime {
     /// in the failure.
     fn prove(&self, instance: &Instance, monitor: Option<Span>) -> Result<()> {
         let id = self.id_of(instance)?;
-        let ready = self.wait_for(instance, Milestone::Ready).and_then(|()| match monitor {
+        let ready = self.wait_for(instance, Milestone::Ready).and_then(|()| {
+            let container = self.engine.container(id.as_str())?;
+            match container.record.spec.healthcheck {
+                None => self.wait_listening(&container, instance.name()),
+                Some(_) => Ok(()),
+            }
+        });
+        let ready = ready.and_then(|()| match monitor {
             None => Ok(()),
             Some(time) => {
                 std::thread::sleep(time.0);
@@ -525,6 +537,34 @@ impl Runtime {
             }
             Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
         })
+    }
+
+    /// Waits until a container accepts connections to every TCP port that it publishes: without a health check that is
+    /// what tells whether it can serve. The kernel tells nobody when a program in another network namespace begins to
+    /// listen, so it is tried.
+    fn wait_listening(&self, container: &Container, name: &str) -> Result<()> {
+        let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
+        let Some(address) = reached.and_then(Endpoint::ipv4) else { return Ok(()) };
+        let published = &container.record.spec.ports;
+        let began = Instant::now();
+        let mut pause = Duration::from_millis(5);
+        for port in published.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp)
+        {
+            let there = SocketAddr::new(address, port.port);
+            while TcpStream::connect_timeout(&there, Duration::from_secs(1)).is_err() {
+                if began.elapsed() > LISTENING {
+                    let patience = LISTENING.as_secs();
+                    return Err(Error::conflict(format!(
+                        "container {name} does not listen on {port} {patience} seconds after its start"
+                    ))
+                    .with_hint("does the program listen on 0.0.0.0, on the port that `ports:` names?"));
+                }
+                self.is_running(&self.engine.container(container.id().as_str())?)?;
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(200));
+            }
+        }
+        Ok(())
     }
 
     /// The last lines a container wrote, each behind a bar.

@@ -976,15 +976,15 @@ fn a_service_that_cannot_stand_beside_itself_is_replaced_when_all_is_ready() {
     assert_plan(
         &plan,
         &[
-            "1 container p-db-1: rename to aaaaaaaaaaaa_p-db-1 (configuration changed)",
-            "2 container p-db-1: create in place of aaaaaaaaaaaa (configuration changed) after 1",
-            "3 container p-job-1: create (missing)",
-            "4 container p-db-1: stop (replaced) after 2",
-            "5 container p-db-1: start (configuration changed) after 2, 4",
-            "6 service db: wait until ready (asked) after 5",
+            "1 container p-db-1: create in place of aaaaaaaaaaaa (configuration changed)",
+            "2 container p-job-1: create (missing)",
+            "3 container p-db-1: stop (replaced) after 1",
+            "4 container p-db-1: start (configuration changed) after 1, 3",
+            "5 container p-db-1: wait until ready (asked) after 4",
+            "6 container p-db-1: take over from aaaaaaaaaaaa (asked) after 5",
             "7 container p-db-1: remove (replaced) after 6",
-            "8 container p-job-1: start (missing) after 3",
+            "8 container p-job-1: start (missing) after 2",
         ],
     );
-    assert_stages(&plan, &[3, 8], &[1, 2, 4, 5, 6], &[7]);
+    assert_stages(&plan, &[1, 2, 8], &[3, 4, 5, 6], &[7]);
 }

@@ -588,11 +588,11 @@ impl Planner<'_> {
 
     /// Whether the container that is made for a slot has to wait for its name and its ports until it is ready.
     fn is_held(&self, slot: &Slot<'_>) -> bool {
-        let start_first = self
-            .service(slot.service)
-            .is_some_and(|service| service.update.is_some_and(|update| update.start_first));
-        let is_new = self.options.staged && matches!(slot.fate, Fate::New(_));
-        start_first && self.starting.contains(slot.service) && (is_new || slot.is_replaced_while_up())
+        let staged = self.options.staged;
+        let update = self.service(slot.service).and_then(|service| service.update);
+        let waits = update.is_some_and(|update| update.start_first || staged);
+        let is_new = staged && matches!(slot.fate, Fate::New(_));
+        waits && self.starting.contains(slot.service) && (is_new || slot.is_replaced_while_up())
     }
 
     /// Gives a container its name back that a run which was cut off took from it.
@@ -719,18 +719,17 @@ impl Planner<'_> {
         after.extend(self.cleared.get(slot.service).into_iter().flatten());
         let start = Operation::StartContainer { instance: slot.instance() };
         let start = self.plan.add(start, cause.clone(), after);
-        let (ready, gone) = if update.start_first {
+        let (ready, gone) = if self.is_held(slot) {
             let (proved, taken) =
                 self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, Some(start));
             // What depends on it can be made ready before anything changes for those outside.
             let ready = if self.options.staged { proved } else { taken };
-            (ready, self.stop(old, Cause::Replaced, [taken]))
+            let gone = if update.start_first { self.stop(old, Cause::Replaced, [taken]) } else { taken };
+            (ready, gone)
         } else {
             let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
             let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
-            let ready = self.plan.add(wait, Cause::Asked, [start]);
-            // Until the new one is ready, a rollout can go back to the old one.
-            (ready, if self.options.staged { ready } else { start })
+            (self.plan.add(wait, Cause::Asked, [start]), start)
         };
         let remove =
             Operation::RemoveContainer { container: old.existing(), volumes: self.options.renew_volumes };
