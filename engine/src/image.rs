@@ -465,16 +465,39 @@ impl Images {
         Ok(Image { references: names.tags_of(&id), digests: names.digests_of(&id), id, config, size })
     }
 
-    /// The manifest an image came with, as it came.
-    pub(crate) fn manifest(&self, id: &ImageId) -> Result<Option<Vec<u8>>, ImageError> {
+    /// Makes an image of a configuration and a manifest that another engine sent, whose layers are all here, and
+    /// names it. All of it is on the disk before the image can be seen.
+    ///
+    /// # Errors
+    /// When the configuration is not one, a layer is not here, or the system refuses.
+    pub fn receive(
+        &self,
+        raw: &[u8],
+        manifest: Option<&[u8]>,
+        references: &[Reference],
+    ) -> Result<Image, ImageError> {
+        let image = self.install(raw, manifest, references)?;
+        let name = references.first().map_or_else(|| image.id.to_string(), ToString::to_string);
+        self.announce("load", &image.id, &name);
+        Ok(image)
+    }
+
+    /// The manifest an image came with, as it came; `None` for an image that was built here.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn manifest(&self, id: &ImageId) -> Result<Option<Vec<u8>>, ImageError> {
         match self.record(id)?.and_then(|record| record.manifest) {
             Some(digest) => Ok(Some(self.content().read(&digest, MOST_JSON)?)),
             None => Ok(None),
         }
     }
 
-    /// The image's configuration as it came.
-    pub(crate) fn raw_config(&self, id: &ImageId) -> Result<Vec<u8>, ImageError> {
+    /// The image's configuration as it came: the bytes whose digest is its id.
+    ///
+    /// # Errors
+    /// When it is not here or damaged.
+    pub fn raw_config(&self, id: &ImageId) -> Result<Vec<u8>, ImageError> {
         Ok(self.content().read(id, MOST_JSON)?)
     }
 

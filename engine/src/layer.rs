@@ -86,7 +86,7 @@ pub struct Hold {
 
 /// The right to fetch a layer, so that it is fetched once.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     path: PathBuf,
     _lock: Lock,
 }
@@ -182,6 +182,14 @@ impl Layers {
     /// saving.
     pub fn unpack(&self, reader: impl Read + Send) -> Result<DiffId, LayerError> {
         Ok(self.receive(reader, &Announced::default())?.diff)
+    }
+
+    /// Unpacks the plain tar of the layer with this diff id and keeps no other copy of it.
+    ///
+    /// # Errors
+    /// When the tar is another one, cannot be unpacked, or there is no room for it.
+    pub fn unpack_as(&self, diff: &DiffId, tar: impl Read + Send) -> Result<LayerRecord, LayerError> {
+        self.receive(tar, &Announced { blob: None, diff: Some(diff.clone()), is_kept: true })
     }
 
     /// Unpacks a layer that was announced. Nothing of it is seen unless all of it is as announced.
@@ -286,8 +294,11 @@ impl Layers {
             .map_err(failure("record", diff.as_str()))
     }
 
-    /// Waits until nobody else fetches this layer.
-    pub(crate) fn claim(&self, diff: &DiffId) -> Result<Claim, LayerError> {
+    /// Waits until nobody else fetches this layer. Whoever claims several takes them in the order of their ids.
+    ///
+    /// # Errors
+    /// When the lock cannot be made.
+    pub fn claim(&self, diff: &DiffId) -> Result<Claim, LayerError> {
         let fail = failure("claim", diff.as_str());
         crate::store::private_directory(&self.root.scratch()).map_err(&fail)?;
         let path = self.root.scratch().join(format!("{}{}", scratch::CLAIM, diff.hex()));
@@ -426,6 +437,26 @@ impl Layers {
         let directory = self.root.layers();
         crate::store::private_directory(&directory).map_err(failure("make", "store"))?;
         Ok(directory.join(LOCK))
+    }
+}
+
+// === impl LayerError ===
+
+impl LayerError {
+    /// Whether there was too little room on the disk.
+    pub fn is_full(&self) -> bool {
+        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
+        while let Some(error) = next {
+            let unpacking = error.downcast_ref::<UnpackError>();
+            let system = error.downcast_ref::<io::Error>().map(io::Error::kind);
+            if matches!(unpacking, Some(UnpackError::Full))
+                || matches!(system, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            {
+                return true;
+            }
+            next = error.source();
+        }
+        false
     }
 }
 

@@ -1,0 +1,133 @@
+//! The receiver's part of the conversation: it compares what is offered with what it has, asks for the rest, and puts
+//! the images together.
+
+use std::collections::BTreeSet;
+
+use engine::engine::Engine;
+use engine::id::{DiffId, Digest, ImageId};
+use engine::image::{ImageConfig, Reference};
+
+use crate::protocol::Channel;
+use crate::transfer::failure::{TransferError, here};
+use crate::transfer::flow::Inflow;
+use crate::transfer::message::{Answer, LONGEST_OFFER, Offer};
+
+/// One transfer, as its receiver sees it.
+pub(super) struct Receiver<'a> {
+    pub(super) channel: &'a mut Channel,
+    pub(super) engine: &'a Engine,
+    /// Whether the sender knows already why this side fails.
+    pub(super) has_told: bool,
+}
+
+/// An image that is offered.
+struct Offered {
+    id: ImageId,
+    raw: Vec<u8>,
+    manifest: Option<Vec<u8>>,
+    layers: Vec<DiffId>,
+    names: Vec<Reference>,
+}
+
+// === impl Receiver ===
+
+impl Receiver<'_> {
+    pub(super) fn run(&mut self) -> Result<Vec<ImageId>, TransferError> {
+        let documents = self.channel.receive_data()?;
+        let offer: Offer = self.channel.receive()?;
+        let received = self.fetch(&offer, &documents);
+        if let Err(error) = &received
+            && !self.has_told
+            && !matches!(error, TransferError::Channel(_) | TransferError::There(_))
+        {
+            // The failure here is the one to tell, even if the sender cannot be told.
+            let _ = self.channel.send(&Answer::Failed(error.to_failure()));
+        }
+        let images = received?;
+        self.channel.send(&Answer::Done(images.clone()))?;
+        Ok(images)
+    }
+
+    fn fetch(&mut self, offer: &Offer, documents: &[u8]) -> Result<Vec<ImageId>, TransferError> {
+        let offered = read_offer(offer, documents)?;
+        let _hold = self.engine.layers().hold().map_err(here("keep the layers"))?;
+        let lacking = self.lacking(&offered);
+        if !lacking.is_empty() {
+            self.layers(&lacking)?;
+        }
+        self.install(&offered)
+    }
+
+    /// The layers that are not here, each once, in the order of their ids.
+    fn lacking(&self, offered: &[Offered]) -> BTreeSet<DiffId> {
+        let layers = self.engine.layers();
+        let wanted = offered.iter().flat_map(|image| &image.layers);
+        wanted.filter(|diff| !layers.contains(diff)).cloned().collect()
+    }
+
+    fn layers(&mut self, lacking: &BTreeSet<DiffId>) -> Result<(), TransferError> {
+        let layers = self.engine.layers();
+        // In the order of their ids, so that two receivers of the same layers never wait for each other.
+        let claims: Result<Vec<_>, _> = lacking.iter().map(|diff| layers.claim(diff)).collect();
+        let _claims = claims.map_err(here("claim the layers"))?;
+        let lacking: Vec<DiffId> = lacking.iter().filter(|diff| !layers.contains(diff)).cloned().collect();
+        self.channel.send(&Answer::Lacks(lacking.clone()))?;
+        for diff in &lacking {
+            let mut inflow = Inflow::new(self.channel)?;
+            let unpacked = layers.unpack_as(diff, &mut inflow);
+            match unpacked {
+                Ok(_) => inflow.finish()?,
+                Err(error) => {
+                    let error = inflow.failed.take().unwrap_or_else(|| here("unpack a layer")(error));
+                    self.has_told = true;
+                    return Err(inflow.stop(error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn install(&self, offered: &[Offered]) -> Result<Vec<ImageId>, TransferError> {
+        let images = self.engine.images();
+        for image in offered {
+            images
+                .receive(&image.raw, image.manifest.as_deref(), &image.names)
+                .map_err(here("record the image"))?;
+        }
+        Ok(offered.iter().map(|image| image.id.clone()).collect())
+    }
+}
+
+fn read_offer(offer: &Offer, documents: &[u8]) -> Result<Vec<Offered>, TransferError> {
+    let refused = |what: &str| TransferError::Refused(what.to_owned());
+    if offer.length > LONGEST_OFFER {
+        return Err(refused("an offer of too many images"));
+    }
+    let documents = zstd::bulk::decompress(documents, offer.length).map_err(here("decompress the offer"))?;
+    let mut rest = documents.as_slice();
+    let mut take = |length| {
+        let (taken, left) =
+            rest.split_at_checked(length).ok_or_else(|| refused("an offer that is cut off"))?;
+        rest = left;
+        Ok::<_, TransferError>(taken.to_vec())
+    };
+    let mut offered = Vec::new();
+    for image in &offer.images {
+        let raw = take(image.config)?;
+        let manifest = image.manifest.map(&mut take).transpose()?;
+        if Digest::of(&raw) != image.id {
+            return Err(refused("a configuration that does not have the image's digest"));
+        }
+        let config: ImageConfig =
+            serde_json::from_slice(&raw).map_err(here("read the configuration of an image"))?;
+        let names = offer.names.iter().filter(|(id, _)| *id == image.id).map(|(_, name)| name.clone());
+        offered.push(Offered {
+            id: image.id.clone(),
+            raw,
+            manifest,
+            layers: config.rootfs.diff_ids,
+            names: names.collect(),
+        });
+    }
+    Ok(offered)
+}

@@ -1,0 +1,5 @@
+//! Images on their way from one engine to another, over real channels between real stores.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+
+mod whole;
+mod world;
