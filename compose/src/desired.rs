@@ -234,7 +234,7 @@ impl Update {
 }
 
 /// Whether two containers of the service can run at once: what is the host's or has a fixed address is there once.
-pub(crate) fn can_stand_beside(service: &model::Service) -> bool {
+pub fn can_stand_beside(service: &model::Service) -> bool {
     let fixed = service.networks.values().flatten().any(|network| {
         network.ipv4_address.is_some() || network.ipv6_address.is_some() || network.mac_address.is_some()
     });

@@ -17,7 +17,7 @@ use engine::container::state::{Probe, State};
 use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
-use engine::image::{PullOptions, Reference};
+use engine::image::{Login, PullOptions, Reference};
 use engine::network::{Endpoint, NetworkSpec, Subnet};
 use engine::quantity::Span;
 use engine::store;
@@ -51,6 +51,8 @@ pub struct Flags {
     pub renew_volumes: bool,
     /// Whether pulling is not shown.
     pub quiet_pull: bool,
+    /// Who asks which registry; for all others what `rengine login` has kept.
+    pub logins: Vec<Login>,
 }
 
 /// How long a container without a health check may take until it listens.
@@ -222,7 +224,7 @@ impl Runtime {
                     .map_err(|error| Error::invalid(format!("platform {text:?}")).with_source(error))?,
             ),
         };
-        let options = PullOptions { platform, ..PullOptions::default() };
+        let options = PullOptions { platform, logins: self.flags.logins.clone(), ..PullOptions::default() };
         let progress = |progress| {
             if !self.flags.quiet_pull {
                 (self.tell)(Telling::Pull(image, progress));

@@ -1,38 +1,176 @@
 //! The command line of `rdeploy`.
 
+mod connect;
+mod output;
+mod rollout;
+mod show;
+
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// From a commit to running on the servers
 ///
-/// This release knows its version only; `rengine` and `rcompose` in the same file do the work on one machine.
+/// Takes the compose file as it is: builds its images here, sends each host what it lacks, has the new containers ready
+/// beside the old ones, and lets them take over on all hosts at once, so that nobody who connects is refused.
+///
+///   rdeploy up --host deploy@example.org
+///   rdeploy rollback
 #[derive(Debug, Parser)]
 #[command(name = "rdeploy", version, arg_required_else_help = true, disable_help_subcommand = true)]
 struct Cli {
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
 
+/// What every command understands.
+#[derive(Debug, Clone, Args)]
+struct Globals {
+    /// Compose file; may be given several times
+    #[arg(short, long, global = true, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Where relative paths start
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    project_directory: Option<PathBuf>,
+    /// The project's name
+    #[arg(short, long, global = true, value_name = "NAME")]
+    project_name: Option<String>,
+    /// A file of variables instead of `.env`; may be given several times
+    #[arg(long, global = true, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// A profile that is active; may be given several times
+    #[arg(long, global = true, value_name = "PROFILE")]
+    profile: Vec<String>,
+    /// The settings [default: rdeploy.yaml beside the compose file, or `x-rdeploy` in it]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A host, `[user@]host[:port]`, or `local` for this machine; may be given several times
+    #[arg(
+        short = 'H',
+        long,
+        global = true,
+        value_name = "HOST",
+        env = "RDEPLOY_HOST",
+        value_delimiter = ','
+    )]
+    host: Vec<String>,
+    /// Where the engine on the hosts keeps itself
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "RDEPLOY_REMOTE_ROOT")]
+    remote_root: Option<String>,
+    /// Where the engine of this machine keeps itself
+    #[arg(long, global = true, value_name = "DIRECTORY")]
+    root: Option<PathBuf>,
+    #[command(flatten)]
+    ssh: connect::SshFlags,
+    /// Print one JSON object instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make hosts ready to be deployed to
+    Setup,
+    /// Show what `up` would do, and change nothing
+    Plan(rollout::PlanArgs),
+    /// Build, send and let the new version take over
+    Up(rollout::UpArgs),
+    /// Let a release that is kept on the hosts serve again
+    Rollback(rollout::RollbackArgs),
+    /// Put right what deployments that were cut off left on the hosts
+    Resume,
+    /// Show what runs
+    Status,
+    /// Show what is not as the release says; ends with 1 when something is
+    Drift,
+    /// Show the releases and what became of them
+    History,
+    /// Show what services write
+    Logs(show::LogsArgs),
+    /// Run a program in a container of a service
+    Exec(show::ExecArgs),
+    /// Run a program in a new container of a service
+    Run(show::RunArgs),
+    /// Remove what only releases before the one that serves need
+    Prune,
+    /// Answer a client on standard input and output; what this program does on hosts
+    #[command(hide = true)]
+    Agent(AgentArgs),
     /// Show the version
     Version,
 }
 
+/// The flags of `agent`.
+#[derive(Debug, Args)]
+struct AgentArgs {
+    #[command(subcommand)]
+    task: Option<AgentTask>,
+}
+
+#[derive(Debug, Subcommand)]
+enum AgentTask {
+    /// Wait for the end of an agent and put right what it left
+    Guard {
+        /// The project
+        project: String,
+    },
+    /// Put right what deployments that were cut off left
+    Recover,
+}
+
 /// Runs `rdeploy` with this command line, name first.
-#[expect(clippy::print_stdout, reason = "the version is data")]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    match Cli::try_parse_from(arguments) {
-        Ok(Cli { command: Command::Version }) => {
-            println!("rdeploy version {}", env!("CARGO_PKG_VERSION"));
-            ExitCode::SUCCESS
-        }
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
         Err(error) => {
             // Help is data and success; anything else is the user's mistake.
             let _ = error.print();
-            if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let json = cli.globals.json;
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::failure(&error, json);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> engine::Result<ExitCode> {
+    let globals = &cli.globals;
+    match cli.command {
+        Command::Setup => rollout::setup(globals),
+        Command::Plan(args) => rollout::plan(globals, &args),
+        Command::Up(args) => rollout::up(globals, &args),
+        Command::Rollback(args) => rollout::rollback(globals, &args),
+        Command::Resume => rollout::resume(globals),
+        Command::Status => show::status(globals),
+        Command::Drift => show::drift(globals),
+        Command::History => show::history(globals),
+        Command::Logs(args) => show::logs(globals, &args),
+        Command::Exec(args) => show::exec(globals, &args),
+        Command::Run(args) => show::run(globals, &args),
+        Command::Prune => rollout::prune(globals),
+        Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.clone()),
+        Command::Agent(AgentArgs { task: Some(task) }) => {
+            let engine = engine::Engine::open(globals.root.as_deref())?;
+            match task {
+                AgentTask::Guard { project } => crate::agent::guard::stand(&engine, &project),
+                AgentTask::Recover => {
+                    crate::agent::guard::recover_all(&engine)?.iter().for_each(|name| output::line(name));
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        }
+        Command::Version => {
+            output::line(&format!("rdeploy version {}", env!("CARGO_PKG_VERSION")));
+            Ok(ExitCode::SUCCESS)
         }
     }
 }

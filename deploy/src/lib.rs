@@ -1,5 +1,17 @@
 //! From a commit to running servers: build, send, prepare, flip, drain; on one host or many.
 
+pub mod agent;
+pub mod build;
 pub mod cli;
+pub mod commit;
+pub mod fleet;
+pub mod hooks;
+pub mod host;
+pub mod message;
+pub mod parcel;
+pub mod pipeline;
+pub mod project;
 pub mod protocol;
+pub mod release;
+pub mod settings;
 pub mod transfer;

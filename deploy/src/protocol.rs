@@ -1,9 +1,12 @@
 //! Frames on the two pipes between a client and the agent on a host: a length, a kind, and JSON or plain bytes.
 //!
+//! A client that waits sends a beat now and then; it is how an agent knows that the client is alive.
 //! Whoever asks waits for the answer, and one conversation at a time goes over a channel. Neither side trusts a length
 //! further than [`LONGEST`].
 
 use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,10 +17,22 @@ pub const LONGEST: usize = 16 << 20;
 /// One end of a connection, with a count of what went over it.
 pub struct Channel {
     reader: Box<dyn Read + Send>,
-    writer: Box<dyn Write + Send>,
+    writer: Writer,
     sent: u64,
     received: u64,
 }
+
+/// The way out, which a channel shares with its heart.
+type Writer = Arc<Mutex<Box<dyn Write + Send>>>;
+
+/// Sends beats over a channel until it is dropped.
+#[derive(Debug)]
+pub struct Heart {
+    stop: Option<std::sync::mpsc::Sender<()>>,
+}
+
+/// How often a client says that it is alive.
+pub const BEAT: Duration = Duration::from_secs(3);
 
 /// Why a frame did not come or go.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +53,7 @@ pub enum ChannelError {
 enum Kind {
     Message,
     Data,
+    Beat,
 }
 
 const HEAD: usize = 5;
@@ -49,10 +65,29 @@ impl Channel {
     pub fn new(reader: impl Read + Send + 'static, writer: impl Write + Send + 'static) -> Self {
         Self {
             reader: Box::new(io::BufReader::with_capacity(1 << 16, reader)),
-            writer: Box::new(io::BufWriter::with_capacity(1 << 16, writer)),
+            writer: Arc::new(Mutex::new(Box::new(io::BufWriter::with_capacity(1 << 16, writer)))),
             sent: 0,
             received: 0,
         }
+    }
+
+    /// Sends a beat every [`BEAT`] from now on.
+    ///
+    /// # Errors
+    /// When no thread can be made.
+    pub fn heart(&self) -> io::Result<Heart> {
+        let writer = self.writer.clone();
+        let (stop, stopped) = std::sync::mpsc::channel();
+        std::thread::Builder::new().name("heart".to_owned()).spawn(move || {
+            while stopped.recv_timeout(BEAT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let head = [0, 0, 0, 0, Kind::Beat.byte()];
+                if writer.write_all(&head).and_then(|()| writer.flush()).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Heart { stop: Some(stop) })
     }
 
     /// Bytes sent so far, heads of frames included.
@@ -72,7 +107,7 @@ impl Channel {
     pub fn send(&mut self, message: &impl Serialize) -> Result<(), ChannelError> {
         let text = serde_json::to_vec(message).map_err(|error| ChannelError::Garbled(error.to_string()))?;
         self.write(Kind::Message, &text)?;
-        self.writer.flush().map_err(broken)
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).flush().map_err(broken)
     }
 
     /// Receives a message.
@@ -92,6 +127,14 @@ impl Channel {
         self.write(Kind::Data, bytes)
     }
 
+    /// Lets what was sent leave now.
+    ///
+    /// # Errors
+    /// When the other side is gone.
+    pub fn flush(&mut self) -> Result<(), ChannelError> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).flush().map_err(broken)
+    }
+
     /// Receives bytes that the other side sent in one piece.
     ///
     /// # Errors
@@ -108,13 +151,26 @@ impl Channel {
         let mut head = [0; HEAD];
         head[..4].copy_from_slice(&length.to_be_bytes());
         head[4] = kind.byte();
-        self.writer.write_all(&head).map_err(broken)?;
-        self.writer.write_all(bytes).map_err(broken)?;
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.write_all(&head).map_err(broken)?;
+        writer.write_all(bytes).map_err(broken)?;
         self.sent += (HEAD + bytes.len()) as u64;
         Ok(())
     }
 
     fn read(&mut self, wanted: Kind) -> Result<Vec<u8>, ChannelError> {
+        loop {
+            let (kind, bytes) = self.read_any()?;
+            if kind == wanted {
+                return Ok(bytes);
+            }
+            if kind != Kind::Beat {
+                return Err(ChannelError::Garbled(format!("{kind:?} came where {wanted:?} was expected")));
+            }
+        }
+    }
+
+    fn read_any(&mut self) -> Result<(Kind, Vec<u8>), ChannelError> {
         let mut head = [0; HEAD];
         self.reader.read_exact(&mut head).map_err(broken)?;
         let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
@@ -123,19 +179,25 @@ impl Channel {
             let text = String::from_utf8_lossy(&head).into_owned();
             ChannelError::Garbled(format!("{text:?} does not begin a frame"))
         })?;
-        if kind != wanted {
-            return Err(ChannelError::Garbled(format!("{kind:?} came where {wanted:?} was expected")));
-        }
         let mut bytes = vec![0; length];
         self.reader.read_exact(&mut bytes).map_err(broken)?;
         self.received += (HEAD + length) as u64;
-        Ok(bytes)
+        Ok((kind, bytes))
     }
 }
 
 impl std::fmt::Debug for Channel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Channel").field("sent", &self.sent).field("received", &self.received).finish()
+    }
+}
+
+// === impl Heart ===
+
+impl Drop for Heart {
+    fn drop(&mut self) {
+        // The thread sees that nobody is left to tell it anything.
+        self.stop = None;
     }
 }
 
@@ -146,11 +208,12 @@ impl Kind {
         match self {
             Self::Message => b'm',
             Self::Data => b'd',
+            Self::Beat => b'b',
         }
     }
 
     fn of(byte: u8) -> Option<Self> {
-        [Self::Message, Self::Data].into_iter().find(|kind| kind.byte() == byte)
+        [Self::Message, Self::Data, Self::Beat].into_iter().find(|kind| kind.byte() == byte)
     }
 }
 

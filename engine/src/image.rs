@@ -24,7 +24,7 @@ mod upload;
 
 pub use archive::ArchiveError;
 pub use config::ImageConfig;
-pub use credentials::CredentialsError;
+pub use credentials::{CredentialsError, Login, kept_login};
 pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::Reference;
@@ -179,6 +179,8 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Registries (`host[:port]`) spoken to over http, or https without verification. Loopback is always in.
     pub insecure: Vec<String>,
+    /// Who asks which registry; for all others what `login` has kept.
+    pub logins: Vec<Login>,
 }
 
 /// How an image is sent.

@@ -174,6 +174,16 @@ impl Root {
         self.port_runs().join(id.as_str())
     }
 
+    /// What deployments keep: releases, history, and the journal of one that goes on.
+    pub fn deployments(&self) -> PathBuf {
+        self.state.join("deploy")
+    }
+
+    /// Secrets of deployments, which must not survive a reboot.
+    pub fn deployment_runs(&self) -> PathBuf {
+        self.run.join("deploy")
+    }
+
     /// What a compose project keeps while it runs: its lock, and contents that are in no file of the user's.
     pub fn project(&self, name: &str) -> PathBuf {
         self.run.join("projects").join(name)

@@ -25,6 +25,17 @@ pub(crate) enum Credentials {
     Bearer(String),
 }
 
+/// Who asks a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The registry, `host[:port]`.
+    pub registry: String,
+    /// The name.
+    pub username: String,
+    /// The password or token.
+    pub password: String,
+}
+
 /// Why credentials could not be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
@@ -126,6 +137,47 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credential
         }
     }
     Ok(None)
+}
+
+/// The credentials for a repository, from these or from what `login` has kept.
+pub(crate) fn find_among(
+    logins: &[Login],
+    registry: &str,
+    repository: &str,
+) -> Result<Option<Credentials>, CredentialsError> {
+    let given = logins.iter().find(|login| host(&login.registry) == registry);
+    match given {
+        Some(Login { username, password, .. }) => {
+            Ok(Some(Credentials::Basic { username: username.clone(), password: password.clone() }))
+        }
+        None => find(registry, repository),
+    }
+}
+
+/// What `login` has kept for a registry, for another machine that has to ask it. Tokens that cannot be handed on as a
+/// name and a password are left out.
+///
+/// # Errors
+/// When a file cannot be read or a credential helper fails.
+pub fn kept_login(registry: &str, repository: &str) -> Result<Option<Login>, CredentialsError> {
+    Ok(match find(registry, repository)? {
+        Some(Credentials::Basic { username, password }) => {
+            Some(Login { registry: registry.to_owned(), username, password })
+        }
+        _ => None,
+    })
+}
+
+// === impl Login ===
+
+/// Never shows the password.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("registry", &self.registry)
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
 }
 
 // === impl Credentials ===

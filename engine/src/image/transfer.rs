@@ -52,7 +52,8 @@ impl Images {
         options: &PullOptions,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pulled, ImageError> {
-        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        let credentials =
+            credentials::find_among(&options.logins, reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
         let pulled =
             runtime(reference.registry())?.block_on(self.fetch(reference, options, credentials, progress))?;
@@ -89,7 +90,8 @@ impl Images {
         progress: Tell<'_>,
     ) -> Result<Pulled, ImageError> {
         for mirror in mirrors(reference)? {
-            let credentials = credentials::find(&authority(&mirror), reference.repository())?;
+            let credentials =
+                credentials::find_among(&options.logins, &authority(&mirror), reference.repository())?;
             let found = match Repository::mirror(reference, &mirror, credentials).await {
                 Ok(repository) => self.fetch_from(&repository, reference, options, progress).await,
                 Err(error) => Err(error.into()),

@@ -1,0 +1,259 @@
+//! The far side: the same executable, started on a host over SSH, that does there what a client asks for.
+//!
+//! It does everything itself and holds the project's lock while it does, so that work can never be done in the name of
+//! somebody who has lost the lock. When its client is gone it ends, and a guard puts right what it left.
+
+pub(crate) mod guard;
+mod history;
+mod journal;
+mod keep;
+mod line;
+mod opened;
+mod parking;
+mod places;
+mod prober;
+mod prune;
+mod rollout;
+mod status;
+mod undo;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use engine::Engine;
+use engine::engine::{BootUnit, UNITS};
+use engine::error::{Error, Result};
+use engine::id::Digest;
+use engine::store::{self, Lock};
+
+use self::places::Places;
+use self::rollout::Running;
+use crate::message::{Answer, Event, Failure, Hello, Outcome, PROTOCOL, Request};
+use crate::protocol::{Channel, ChannelError};
+use crate::transfer;
+
+/// Takes what is told while work is done.
+pub(crate) type Tell = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// An agent with what it holds for its client.
+struct Agent {
+    engine: Engine,
+    channel: Arc<Mutex<Channel>>,
+    held: Option<Held>,
+}
+
+/// A project whose lock the agent holds.
+struct Held {
+    project: String,
+    places: Places,
+    running: Option<Running>,
+    _lock: Lock,
+}
+
+/// How often it is looked whether a lock is free.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Serves one client on standard input and output until it hangs up.
+///
+/// # Errors
+/// When the engine cannot be opened or the connection cannot be set up.
+pub fn serve(root: Option<PathBuf>) -> Result<ExitCode> {
+    let engine = Engine::open(root.as_deref())?;
+    let failed = |error: io::Error| Error::failed("set up the connection to the client", error);
+    let mut channel = Channel::new(line::watched().map_err(failed)?, io::stdout());
+    let hello = hello()?;
+    channel.send(&hello).map_err(|error| Error::failed("greet the client", error))?;
+    let mut agent = Agent { engine, channel: Arc::new(Mutex::new(channel)), held: None };
+    agent.work();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The digest of this executable, by which a client knows whether a host has the same one.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn executable_digest() -> Result<String> {
+    let bytes =
+        std::fs::read("/proc/self/exe").map_err(|error| Error::failed("read this executable", error))?;
+    Ok(Digest::of(&bytes).to_string())
+}
+
+fn hello() -> Result<Hello> {
+    let name = rustix::system::uname();
+    Ok(Hello {
+        protocol: PROTOCOL,
+        executable: executable_digest()?,
+        hostname: name.nodename().to_string_lossy().into_owned(),
+        architecture: std::env::consts::ARCH.to_owned(),
+        kernel: name.release().to_string_lossy().into_owned(),
+    })
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Answers until the client is gone.
+    fn work(&mut self) {
+        loop {
+            let request = self.channel().receive::<Request>();
+            let answer = match request {
+                Ok(request) => match self.answer(request) {
+                    Ok(outcome) => Answer::Done(outcome),
+                    Err(error) => Answer::Failed(Failure::from(&error)),
+                },
+                Err(ChannelError::Garbled(what)) => Answer::Failed(Failure { message: what, hint: None }),
+                Err(_) => return,
+            };
+            if self.channel().send(&answer).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn channel(&self) -> std::sync::MutexGuard<'_, Channel> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) -> Tell {
+        let channel = self.channel.clone();
+        Arc::new(move |event| {
+            // A client that is gone is noticed where the line is watched.
+            let _ = channel.lock().unwrap_or_else(PoisonError::into_inner).send(&Answer::Event(event));
+        })
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Outcome> {
+        let tell = self.tell();
+        match request {
+            Request::Lock { project, author, wait_ms } => {
+                self.lock(project, &author, Duration::from_millis(wait_ms)).map(|()| Outcome::Nothing)
+            }
+            Request::ReceiveImages => {
+                let received = transfer::receive(&mut self.channel(), &self.engine);
+                received.map_err(|error| Error::failed("take the images over", error))?;
+                Ok(Outcome::Nothing)
+            }
+            Request::KeepFiles { project, files } => {
+                let places = self.held(&project)?.places.clone();
+                let mut channel = self.channel();
+                files.iter().try_for_each(|file| keep::keep(&mut channel, &places, file))?;
+                Ok(Outcome::Nothing)
+            }
+            Request::Plan(rollout) => {
+                let places = Places::of(self.engine.root(), &rollout.release.project);
+                rollout::plan(&self.engine, &places, &rollout, &tell).map(Outcome::Plan)
+            }
+            Request::Prepare(rollout) => self.prepare(&rollout, &tell),
+            Request::Commit => self.running()?.commit(&tell).map(Outcome::Committed),
+            Request::Finish => self.take_running()?.finish(&tell).map(|()| Outcome::Nothing),
+            Request::BackOut { reason } => self.back_out(reason).map(|()| Outcome::Nothing),
+            Request::History { project } => history::entries(&self.places(&project)).map(Outcome::History),
+            Request::Release { project, id } => {
+                history::find(&self.places(&project), &id).map(|release| Outcome::Release(Box::new(release)))
+            }
+            Request::Status { project } => {
+                status::status(&self.engine, &self.places(&project), &project, &tell).map(Outcome::Status)
+            }
+            Request::Prune { project } => {
+                let places = self.held(&project)?.places.clone();
+                let pruned = prune::prune(&self.engine, &places, 1)?;
+                Ok(Outcome::Pruned { count: pruned.count, bytes: pruned.bytes })
+            }
+            Request::InstallBootUnit => install_boot_unit(&self.engine).map(|()| Outcome::Nothing),
+        }
+    }
+
+    fn places(&self, project: &str) -> Places {
+        Places::of(self.engine.root(), project)
+    }
+
+    /// Takes the project's lock, and puts right what an earlier rollout left.
+    fn lock(&mut self, project: String, author: &str, wait: Duration) -> Result<()> {
+        if project.is_empty() || project.contains(['/', '\0']) || project.starts_with('.') {
+            return Err(Error::invalid(format!("{project:?} is not the name of a project")));
+        }
+        let places = self.places(&project);
+        let failed = |error| Error::failed(format!("lock the project {project}"), error);
+        for directory in [places.state(), places.run()] {
+            store::private_directory(directory).map_err(failed)?;
+        }
+        let began = Instant::now();
+        let lock = loop {
+            if let Some(lock) = Lock::try_exclusive(&places.lock()).map_err(failed)? {
+                break lock;
+            }
+            if began.elapsed() >= wait {
+                let holder =
+                    std::fs::read_to_string(places.holder()).unwrap_or_else(|_| "somebody".to_owned());
+                return Err(Error::conflict(format!("project {project} is being changed by {holder}"))
+                    .with_hint("wait for it with --lock-wait; the lock is given up as soon as whoever holds it is gone"));
+            }
+            std::thread::sleep(GLANCE);
+        };
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
+        std::fs::write(places.holder(), format!("{author} since {now}")).map_err(failed)?;
+        undo::recover(&self.engine, &places)?;
+        self.held = Some(Held { project, places, running: None, _lock: lock });
+        Ok(())
+    }
+
+    fn held(&mut self, project: &str) -> Result<&mut Held> {
+        let held = self.held.as_mut().filter(|held| held.project == project);
+        held.ok_or_else(|| Error::conflict(format!("the project {project} is not locked by this connection")))
+    }
+
+    fn prepare(&mut self, rollout: &crate::message::Rollout, tell: &Tell) -> Result<Outcome> {
+        let engine = self.engine.clone();
+        let held = self.held(&rollout.release.project)?;
+        match Running::prepare(&engine, &held.places, rollout, tell) {
+            Ok((running, planned)) => {
+                held.running = Some(running);
+                Ok(Outcome::Plan(planned))
+            }
+            Err(error) => {
+                // What was made ready so far goes; the failure that led here is the one to tell.
+                undo_failed(&engine, &held.places, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn running(&mut self) -> Result<&mut Running> {
+        let running = self.held.as_mut().and_then(|held| held.running.as_mut());
+        running.ok_or_else(|| Error::conflict("nothing is prepared"))
+    }
+
+    fn take_running(&mut self) -> Result<Running> {
+        let running = self.held.as_mut().and_then(|held| held.running.take());
+        running.ok_or_else(|| Error::conflict("nothing is prepared"))
+    }
+
+    /// Nothing to go back from is fine.
+    fn back_out(&mut self, reason: Option<String>) -> Result<()> {
+        match self.take_running() {
+            Ok(running) => running.back_out(reason),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Leaves everything as it was before a rollout whose preparation failed.
+fn undo_failed(engine: &Engine, places: &Places, error: &Error) {
+    let reason = engine::error::chain(error);
+    if let Ok(Some(journal)) = journal::Journal::read(places) {
+        // When even that fails, the journal stays and the guard tries it again.
+        let _ = undo::back_out(engine, places, &journal, Some(reason));
+    }
+}
+
+/// Has containers started with every boot, where systemd is.
+fn install_boot_unit(engine: &Engine) -> Result<()> {
+    if !std::path::Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().map_err(|error| Error::failed("find this executable", error))?;
+    BootUnit::new(&program, engine.root()).install(std::path::Path::new(UNITS)).map(drop)
+}

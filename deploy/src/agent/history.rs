@@ -1,0 +1,76 @@
+//! The releases that a host keeps, and what happened to them.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+
+use engine::error::{Error, Result};
+use engine::store::{self, Durability};
+
+use super::places::Places;
+use crate::release::{Entry, Outcome, Release, ReleaseId};
+
+/// Keeps a release.
+pub(crate) fn keep(places: &Places, release: &Release) -> Result<()> {
+    store::private_directory(&places.releases())
+        .and_then(|()| store::write_json(&places.release(&release.id), release, Durability::Sync))
+        .map_err(|error| Error::failed(format!("keep the release {}", release.id), error))
+}
+
+/// A release that is kept.
+pub(crate) fn find(places: &Places, id: &ReleaseId) -> Result<Release> {
+    let found: Option<Release> = store::read_json(&places.release(id))
+        .map_err(|error| Error::failed(format!("read the release {id}"), error))?;
+    found.ok_or_else(|| {
+        Error::not_found(format!("the release {id} is not kept here"))
+            .with_hint("`rdeploy history` lists those that are")
+    })
+}
+
+/// Forgets a release.
+pub(crate) fn forget(places: &Places, id: &ReleaseId) -> Result<()> {
+    store::remove_file(&places.release(id))
+        .map_err(|error| Error::failed(format!("forget the release {id}"), error))
+}
+
+/// The names of all releases that are kept, the oldest first.
+pub(crate) fn kept(places: &Places) -> Result<Vec<ReleaseId>> {
+    let entries = match std::fs::read_dir(places.releases()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| Error::failed("list the releases", error))?,
+    };
+    let mut all: Vec<ReleaseId> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Puts what happened on record.
+pub(crate) fn record(places: &Places, entry: &Entry) -> Result<()> {
+    let failed = |error| Error::failed("write the history", error);
+    let mut line = serde_json::to_vec(entry).map_err(|error| Error::failed("write the history", error))?;
+    line.push(b'\n');
+    let mut file =
+        OpenOptions::new().append(true).create(true).mode(0o600).open(places.history()).map_err(failed)?;
+    // One write of a line to a file opened for appending is whole or absent.
+    file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
+}
+
+/// What happened, the oldest first. A line that a power cut left half is passed over.
+pub(crate) fn entries(places: &Places) -> Result<Vec<Entry>> {
+    let text = match std::fs::read_to_string(places.history()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(|error| Error::failed("read the history", error))?,
+    };
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The release that serves: the last one that was rolled out to the end.
+pub(crate) fn serving(places: &Places) -> Result<Option<ReleaseId>> {
+    Ok(entries(places)?
+        .into_iter()
+        .rev()
+        .find(|entry| entry.outcome == Outcome::Served)
+        .map(|entry| entry.release))
+}

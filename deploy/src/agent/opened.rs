@@ -1,0 +1,138 @@
+//! A release on the engine of this host: its model loaded, with this host's paths in it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use compose::desired::{Changes, Desired, Update};
+use compose::load::{LoadOptions, load};
+use compose::observe::{Observed, observe};
+use compose::plan::Plan;
+use compose::plan::stages::Stages;
+use compose::plan::up::{Orphans, UpOptions, up};
+use compose::runtime::{Flags, Runtime, Telling};
+use engine::Engine;
+use engine::error::{Error, Result};
+use engine::image::Login;
+use engine::store::{self, Durability};
+use serde_json::Value;
+
+use super::Tell;
+use super::places::Places;
+use crate::message::{Event, RegistryLogin, Rollout};
+use crate::parcel;
+use crate::release::{Policy, Release, Strategy};
+
+/// A release with all that plans and steps need.
+pub(crate) struct Opened {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) policy: Policy,
+    services: Vec<String>,
+}
+
+impl Opened {
+    /// Loads what is to be rolled out.
+    pub(crate) fn new(engine: &Engine, places: &Places, rollout: &Rollout, tell: &Tell) -> Result<Self> {
+        let release = &rollout.release;
+        let options = LoadOptions {
+            files: vec![PathBuf::from("-")],
+            stdin: Some(at_home(release, places)?),
+            project_directory: Some(places.state().to_owned()),
+            project_name: Some(release.project.clone()),
+            // The user's environment was put in where the release was made.
+            env_files: vec![PathBuf::from("/dev/null")],
+            all_resources: true,
+            ..LoadOptions::default()
+        };
+        let loaded = load(&options).map_err(|diagnostics| {
+            Error::invalid(format!("the release {} cannot be loaded: {diagnostics}", release.id))
+        })?;
+        let mut desired = Desired::of(&loaded.project, &Changes::default());
+        for (name, service) in &mut desired.services {
+            let strategy = release.policy.strategies.get(name).copied().unwrap_or(Strategy::StopFirst);
+            let monitor = service.update.and_then(|update| update.monitor);
+            service.update = Some(Update {
+                start_first: strategy == Strategy::StartFirst,
+                parallelism: 0,
+                delay: None,
+                monitor,
+            });
+        }
+        let flags = Flags { logins: logins(&rollout.credentials), ..Flags::default() };
+        let teller = tell.clone();
+        let tell = Box::new(move |telling: Telling<'_>| {
+            if let Telling::Warning(text) = telling {
+                teller(Event::Remark(format!("WARNING: {text}")));
+            }
+        });
+        let runtime = Arc::new(Runtime::new(engine.clone(), loaded.project, desired, flags, tell));
+        Ok(Self { runtime, policy: release.policy.clone(), services: rollout.services.clone() })
+    }
+
+    /// What there is now, what is to be done about it, and in which stages.
+    pub(crate) fn plan(&self) -> Result<(Observed, Plan, Stages)> {
+        let observed = observe(self.runtime.engine(), self.runtime.desired())?;
+        let options = UpOptions {
+            services: self.services.clone(),
+            orphans: if self.services.is_empty() { Orphans::Remove } else { Orphans::Ignore },
+            staged: true,
+            ..UpOptions::default()
+        };
+        let plan = up(self.runtime.desired(), &observed, &options)
+            .map_err(|error| Error::invalid(error.to_string()))?;
+        let stages = Stages::of(&plan);
+        Ok((observed, plan, stages))
+    }
+}
+
+/// Writes the model down for `rcompose -f` on the host.
+pub(crate) fn write_model(places: &Places, release: &Release) -> Result<()> {
+    let text = at_home(release, places)?;
+    store::write_atomic(&places.model(), text.as_bytes(), 0o600, Durability::Rename)
+        .map_err(|error| Error::failed("write the model", error))
+}
+
+fn logins(credentials: &BTreeMap<String, RegistryLogin>) -> Vec<Login> {
+    credentials
+        .iter()
+        .map(|(registry, login)| Login {
+            registry: registry.clone(),
+            username: login.username.clone(),
+            password: login.password.clone(),
+        })
+        .collect()
+}
+
+/// The model with this host's paths where the release has names.
+fn at_home(release: &Release, places: &Places) -> Result<String> {
+    let mut model: Value = serde_json::from_str(&release.model)
+        .map_err(|error| Error::failed(format!("read the model of the release {}", release.id), error))?;
+    let translate = |value: &mut Value| {
+        if let Some(path) = value.as_str().and_then(|text| path(text, places)) {
+            *value = Value::String(path.to_string_lossy().into_owned());
+        }
+    };
+    for section in ["secrets", "configs"] {
+        for object in model.get_mut(section).and_then(Value::as_object_mut).into_iter().flatten() {
+            object.1.get_mut("file").map(translate);
+        }
+    }
+    for service in model.get_mut("services").and_then(Value::as_object_mut).into_iter().flatten() {
+        let volumes = service.1.get_mut("volumes").and_then(Value::as_array_mut);
+        for volume in volumes.into_iter().flatten() {
+            volume.get_mut("source").map(translate);
+        }
+    }
+    Ok(model.to_string())
+}
+
+/// Where a name of the release is on this host. Names with `..` lead nowhere.
+fn path(name: &str, places: &Places) -> Option<PathBuf> {
+    if name.split('/').any(|part| part == "..") {
+        return None;
+    }
+    let kept = name.strip_prefix(parcel::FILES).map(|name| places.kept(name));
+    let secret = || name.strip_prefix(parcel::SECRETS).map(|name| places.secret(name));
+    let data = || name.strip_prefix(parcel::DATA).map(|name| places.data(name));
+    kept.or_else(secret).or_else(data)
+}

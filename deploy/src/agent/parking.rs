@@ -1,0 +1,116 @@
+//! A place for connections to wait while a service that cannot stand beside itself is replaced: a listener on the host
+//! takes them, and passes them on once the successor is ready.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use engine::Engine;
+use engine::container::spec::Protocol;
+use engine::error::{Error, Result};
+use engine::id::ContainerId;
+use engine::network::PublishedPort;
+
+/// The listeners for the ports of one container.
+pub(crate) struct Parking {
+    listeners: HashMap<(SocketAddr, u16), (Listening, SocketAddr)>,
+}
+
+/// One listener with the thread that accepts.
+struct Listening {
+    waiting: Arc<Mutex<Queue>>,
+}
+
+/// The connections that wait; once it is known where to, they go there at once.
+enum Queue {
+    Waiting(Vec<TcpStream>),
+    PassedOn(SocketAddr),
+}
+
+impl Parking {
+    /// Leads the published TCP ports of `from` to listeners, in the name of `to`. IPv6 ports and UDP are not parked.
+    pub(crate) fn open(engine: &Engine, from: &ContainerId, to: &ContainerId) -> Result<Self> {
+        let failed = |error| Error::failed("make a place for connections to wait", error);
+        let mut listeners = HashMap::new();
+        // The gateway of the container's own network is an address of this host that packets from outside reach.
+        let container = engine.container(from.as_str())?;
+        let gateway = container
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.is_reached_by_host())
+            .flat_map(|endpoint| &endpoint.addresses)
+            .find_map(|entry| entry.gateway.filter(|gateway| gateway.is_ipv4()));
+        let Some(gateway) = gateway else { return Ok(Self { listeners }) };
+        for port in engine.networks().published(from)? {
+            if port.container.protocol == Protocol::Tcp && port.host_ip.is_ipv4() {
+                let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
+                let address = listener.local_addr().map_err(failed)?;
+                let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
+                listeners.insert(key, (Listening::start(listener).map_err(failed)?, address));
+            }
+        }
+        let find = |port: &PublishedPort| {
+            let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
+            listeners.get(&key).map(|(_, address)| *address)
+        };
+        engine.park_ports(from, to, &find)?;
+        Ok(Self { listeners })
+    }
+
+    /// Passes on what waits, and what still comes, to the container that has taken over.
+    pub(crate) fn pass_on(&self, engine: &Engine, to: &ContainerId) -> Result<()> {
+        let container = engine.container(to.as_str())?;
+        let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
+        let address = reached.and_then(engine::network::Endpoint::ipv4);
+        let address = address.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into());
+        for ((_, port), (listening, _)) in &self.listeners {
+            listening.pass_on(SocketAddr::new(address, *port));
+        }
+        Ok(())
+    }
+}
+
+impl Listening {
+    fn start(listener: TcpListener) -> io::Result<Self> {
+        let waiting = Arc::new(Mutex::new(Queue::Waiting(Vec::new())));
+        let queue = waiting.clone();
+        // It ends with the process: connections that are passed on live until then.
+        std::thread::Builder::new().name("parking".to_owned()).spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+                match &mut *queue {
+                    Queue::Waiting(streams) => streams.push(stream),
+                    Queue::PassedOn(target) => splice(stream, *target),
+                }
+            }
+        })?;
+        Ok(Self { waiting })
+    }
+
+    fn pass_on(&self, target: SocketAddr) {
+        let mut queue = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Queue::Waiting(streams) = std::mem::replace(&mut *queue, Queue::PassedOn(target)) {
+            streams.into_iter().for_each(|stream| splice(stream, target));
+        }
+    }
+}
+
+/// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.
+fn splice(here: TcpStream, target: SocketAddr) {
+    let carry = move || -> io::Result<()> {
+        let there = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
+        let (mut from_here, mut to_there) = (here.try_clone()?, there.try_clone()?);
+        let upward = std::thread::spawn(move || {
+            let _ = io::copy(&mut from_here, &mut to_there);
+            let _ = to_there.shutdown(Shutdown::Write);
+        });
+        let (mut from_there, mut to_here) = (there, here);
+        let _ = io::copy(&mut from_there, &mut to_here);
+        let _ = to_here.shutdown(Shutdown::Write);
+        let _ = upward.join();
+        Ok(())
+    };
+    std::thread::spawn(move || drop(carry()));
+}

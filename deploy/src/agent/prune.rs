@@ -1,0 +1,93 @@
+//! What no kept release and no container needs any more goes: images, files, secrets.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use engine::Engine;
+use engine::error::{Error, Kind, Result};
+use engine::store;
+
+use super::history;
+use super::places::Places;
+use crate::parcel;
+use crate::release::Release;
+
+/// What went.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pruned {
+    /// How many releases, images and files.
+    pub(crate) count: usize,
+    /// The bytes of the images.
+    pub(crate) bytes: u64,
+}
+
+/// Forgets all but the newest releases, and removes what only they needed. The one that serves always stays.
+pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<Pruned> {
+    let serving = history::serving(places)?;
+    let all = history::kept(places)?;
+    let old = all.len().saturating_sub(keep.max(1));
+    let (go, stay): (Vec<_>, Vec<_>) =
+        all.into_iter().enumerate().partition(|(place, id)| *place < old && serving.as_ref() != Some(id));
+    let mut images = BTreeSet::new();
+    let mut pruned = Pruned::default();
+    for (_, id) in &go {
+        let release = history::find(places, id)?;
+        images.extend(release.images.into_values().map(|image| image.name));
+        history::forget(places, id)?;
+        pruned.count += 1;
+    }
+    let stay: Vec<Release> = stay.iter().map(|(_, id)| history::find(places, id)).collect::<Result<_>>()?;
+    for image in stay.iter().flat_map(|release| release.images.values()) {
+        images.remove(&image.name);
+    }
+    for image in images {
+        match engine.remove_image(&image, false) {
+            Ok(removed) => pruned.count += removed.len(),
+            // Somebody runs it, or it is gone.
+            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mounted = mounted(engine)?;
+    let wanted = |path: &Path, name: &str| {
+        stay.iter().any(|release| release.model.contains(name))
+            || mounted.contains(&path.to_string_lossy().into_owned())
+    };
+    pruned.count += sweep(&places.kept(""), &|path, name| wanted(path, &format!("{}{name}", parcel::FILES)))?;
+    pruned.count += sweep(&places.secret(""), &|path, name| {
+        let below = |mounted: &String| Path::new(mounted).starts_with(path);
+        stay.iter().any(|release| release.id.as_str() == name) || mounted.iter().any(below)
+    })?;
+    Ok(pruned)
+}
+
+/// The files of the host that containers mount.
+fn mounted(engine: &Engine) -> Result<BTreeSet<String>> {
+    use engine::container::spec::MountSource;
+    let paths =
+        engine.containers()?.into_iter().flat_map(|container| container.record.spec.mounts).filter_map(
+            |mount| match mount.source {
+                MountSource::Bind { path, .. } | MountSource::Content { file: path, .. } => {
+                    Some(path.to_string_lossy().into_owned())
+                }
+                _ => None,
+            },
+        );
+    Ok(paths.collect())
+}
+
+fn sweep(directory: &Path, wanted: &dyn Fn(&Path, &str) -> bool) -> Result<usize> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(0) };
+    let mut count = 0;
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !wanted(&path, &name) {
+            let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let removed = if is_directory { store::remove_tree(&path) } else { store::remove_file(&path) };
+            removed.map_err(|error| Error::failed(format!("remove {}", path.display()), error))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}

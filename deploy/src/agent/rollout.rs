@@ -1,0 +1,320 @@
+//! A rollout on one host: prepare, commit, finish. Each of them looks at what there is and plans from that, so that one
+//! that was cut off and begun again goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use compose::execute::{Event as Walking, walk};
+use compose::observe::Observed;
+use compose::operation::{Instance, Operation};
+use compose::plan::{Plan, StepId};
+use compose::runtime::{Failure, Runtime};
+use engine::Engine;
+use engine::error::{Error, Kind, Result};
+use engine::id::ContainerId;
+use jiff::Timestamp;
+
+use super::journal::{Before, Journal, Move, Stage, Standing};
+use super::opened::Opened;
+use super::parking::Parking;
+use super::places::Places;
+use super::prober::Prober;
+use super::{Tell, guard, history, opened, prune, undo};
+use crate::message::{Event, Measured, Planned, Rollout};
+use crate::release::Outcome;
+
+/// A rollout that goes on.
+pub(crate) struct Running {
+    engine: Engine,
+    places: Places,
+    opened: Opened,
+    journal: Journal,
+}
+
+/// How many steps are done at once.
+const AT_ONCE: usize = 16;
+
+/// How often it is looked whether a container still serves somebody: the kernel tells nobody.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// What a rollout would do, without doing it.
+pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &Tell) -> Result<Planned> {
+    let opened = Opened::new(engine, places, rollout, tell)?;
+    let (_, plan, stages) = opened.plan()?;
+    planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Makes everything ready. Nobody outside notices anything.
+    pub(crate) fn prepare(
+        engine: &Engine,
+        places: &Places,
+        rollout: &Rollout,
+        tell: &Tell,
+    ) -> Result<(Self, Planned)> {
+        let began = Instant::now();
+        let opened = Opened::new(engine, places, rollout, tell)?;
+        let (observed, plan, stages) = opened.plan()?;
+        let planned = planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+        let journal = Journal {
+            release: rollout.release.clone(),
+            rollback: rollout.rollback,
+            author: rollout.author.clone(),
+            previous: planned.previous.clone(),
+            began: Timestamp::now(),
+            stage: Stage::Preparing,
+            before: before(&observed),
+            prepare_ms: 0,
+            commit_ms: 0,
+            downtime_ms: None,
+        };
+        journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
+        guard::post(engine, places, &rollout.release.project)?;
+        let mut running = Self { engine: engine.clone(), places: places.clone(), opened, journal };
+        running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
+        running.journal.prepare_ms = millis(began);
+        running.advance(Move::Prepared)?;
+        Ok((running, planned))
+    }
+
+    /// Lets the new release answer. The old containers stay until [`Running::finish`].
+    pub(crate) fn commit(&mut self, tell: &Tell) -> Result<Measured> {
+        let began = Instant::now();
+        self.advance(Move::Commit)?;
+        let (observed, plan, stages) = self.opened.plan()?;
+        let prober = Prober::start(&self.published(&observed)?);
+        let steps: BTreeSet<StepId> = stages.prepare.union(&stages.commit).copied().collect();
+        let plan = plan.only(&steps);
+        let parked = Parked::of(&plan);
+        let walked = self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
+            parked.perform(runtime, operation)
+        });
+        self.journal.downtime_ms =
+            prober.finish().map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
+        self.journal.commit_ms = millis(began);
+        walked?;
+        self.advance(Move::Committed)?;
+        Ok(Measured { took_ms: self.journal.commit_ms, downtime_ms: self.journal.downtime_ms })
+    }
+
+    /// Takes the old away, once nobody is served by it any more, and puts the rollout on record.
+    pub(crate) fn finish(mut self, tell: &Tell) -> Result<()> {
+        self.advance(Move::Finish)?;
+        self.retire(tell)
+    }
+
+    /// The part of finishing that is begun again when it was cut off.
+    fn retire(self, tell: &Tell) -> Result<()> {
+        history::keep(&self.places, &self.journal.release)?;
+        opened::write_model(&self.places, &self.journal.release)?;
+        let (_, plan, _) = self.opened.plan()?;
+        let drain = self.opened.policy.drain();
+        let engine = self.engine.clone();
+        self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
+            if let Operation::StopContainer { container, .. } = operation {
+                drained(&engine, &container.id, drain);
+            }
+            runtime.perform(operation)
+        })?;
+        history::record(&self.places, &self.journal.entry(Outcome::Served))?;
+        Journal::close(&self.places).map_err(|error| Error::failed("close the journal", error))?;
+        // What is too many can go another time; the rollout is done.
+        if let Err(error) = prune::prune(&self.engine, &self.places, self.opened.policy.keep) {
+            tell(Event::Remark(format!("WARNING: {}", engine::error::chain(&error))));
+        }
+        Ok(())
+    }
+
+    /// Leaves everything as it was before, and says why in the history.
+    pub(crate) fn back_out(self, reason: Option<String>) -> Result<()> {
+        undo::back_out(&self.engine, &self.places, &self.journal, reason)
+    }
+
+    fn advance(&mut self, word: Move) -> Result<()> {
+        self.journal.stage =
+            self.journal.stage.on(word).map_err(|error| Error::conflict(error.to_string()))?;
+        self.journal.write(&self.places).map_err(|error| Error::failed("write the journal", error))
+    }
+
+    fn published(&self, observed: &Observed) -> Result<Vec<engine::network::PublishedPort>> {
+        let networks = self.engine.networks();
+        let mut all = Vec::new();
+        for container in &observed.containers {
+            all.extend(networks.published(&container.id)?);
+        }
+        Ok(all)
+    }
+
+    fn walk(
+        &self,
+        plan: Plan,
+        tell: &Tell,
+        perform: &(impl Fn(&Runtime, &Operation) -> Result<(), Failure> + Clone + Send + Sync + 'static),
+    ) -> Result<()> {
+        let runtime = self.opened.runtime.clone();
+        let perform = perform.clone();
+        let teller = tell.clone();
+        let told = move |event: Walking<'_>| {
+            let (operation, word, took) = match event {
+                Walking::Began(operation) => (operation, operation.words().0, None),
+                Walking::Done(operation, took) => (operation, operation.words().1, Some(took)),
+                Walking::Failed(operation) => (operation, "Error", None),
+                Walking::Forgiven(operation, why) => {
+                    teller(Event::Remark(format!("WARNING: {}: {why}", operation.object())));
+                    return;
+                }
+            };
+            let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            teller(Event::Step { object: operation.object(), word: word.to_owned(), took_ms });
+        };
+        let executor = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::failed("start the executor", error))?;
+        let plan = Arc::new(plan);
+        let walked = executor.block_on(walk(
+            &plan,
+            AT_ONCE,
+            move |operation: &Operation| perform(&runtime, operation),
+            &told,
+        ));
+        let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
+        let Some(first) = failures.first() else { return Ok(()) };
+        let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let error = Error::new(Kind::Failed, text);
+        Err(match first.error.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        })
+    }
+}
+
+/// Goes on with a rollout that was decided and cut off while the old went away.
+pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Result<()> {
+    let tell: Tell = Arc::new(|_| {});
+    let rollout = Rollout {
+        release: journal.release.clone(),
+        rollback: journal.rollback,
+        author: journal.author.clone(),
+        services: Vec::new(),
+        credentials: BTreeMap::new(),
+    };
+    let opened = Opened::new(engine, places, &rollout, &tell)?;
+    Running { engine: engine.clone(), places: places.clone(), opened, journal }.retire(&tell)
+}
+
+fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Result<Planned> {
+    let lines = |steps: &BTreeSet<StepId>| {
+        let steps = steps.iter().filter_map(|step| plan.steps().get(*step));
+        steps.map(|step| format!("{} ({})", step.operation, step.cause)).collect()
+    };
+    let changed: BTreeSet<String> = plan
+        .steps()
+        .iter()
+        .filter_map(|step| match &step.operation {
+            Operation::CreateContainer { service, .. } => Some(service.clone()),
+            Operation::HandOver { to, .. } => Some(to.service().to_owned()),
+            Operation::RemoveContainer { container, .. } => Some(container.service.clone()),
+            Operation::StartContainer { instance } => Some(instance.service().to_owned()),
+            _ => None,
+        })
+        .collect();
+    Ok(Planned {
+        prepare: lines(stages[0]),
+        commit: lines(stages[1]),
+        retire: lines(stages[2]),
+        changed: changed.into_iter().collect(),
+        previous: history::serving(places)?,
+    })
+}
+
+fn before(observed: &Observed) -> Before {
+    let containers = observed.containers.iter().filter(|container| !container.one_off);
+    Before {
+        containers: containers
+            .map(|container| Standing {
+                id: container.id.to_string(),
+                name: container.name.clone(),
+                service: container.service.clone(),
+                number: container.number,
+                is_up: container.life.is_up(),
+                held: container.held,
+            })
+            .collect(),
+        networks: observed.networks.keys().cloned().collect(),
+    }
+}
+
+/// Waits until a container serves nobody any more, or the time is up.
+fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
+    let began = Instant::now();
+    // One that cannot be looked at has nobody to wait for.
+    while began.elapsed() < limit && engine.open_connections(id).is_ok_and(|count| count > 0) {
+        std::thread::sleep(GLANCE);
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The containers that stop before their successors start, and where those who connect meanwhile wait.
+#[derive(Clone)]
+struct Parked {
+    /// By the id of the one that stops: the one that takes its place.
+    successors: Arc<BTreeMap<String, Instance>>,
+    /// By the name of the successor.
+    lots: Arc<Mutex<BTreeMap<String, Parking>>>,
+}
+
+impl Parked {
+    fn of(plan: &Plan) -> Self {
+        let mut successors = BTreeMap::new();
+        for step in plan.steps() {
+            let Operation::StartContainer { instance } = &step.operation else { continue };
+            for before in step.after.iter().filter_map(|before| plan.steps().get(*before)) {
+                if let Operation::StopContainer { container, .. } = &before.operation {
+                    successors.insert(container.id.to_string(), instance.clone());
+                }
+            }
+        }
+        Self { successors: Arc::new(successors), lots: Arc::default() }
+    }
+
+    fn perform(&self, runtime: &Runtime, operation: &Operation) -> Result<(), Failure> {
+        match operation {
+            Operation::StopContainer { container, .. } => {
+                if let Some(successor) = self.successors.get(container.id.as_str()) {
+                    let engine = runtime.engine();
+                    let lot =
+                        runtime.id_of(successor).and_then(|to| Parking::open(engine, &container.id, &to));
+                    let lot = lot.map_err(|error| Failure {
+                        service: Some(container.service.clone()),
+                        object: format!("container {}", container.name),
+                        error,
+                    })?;
+                    let mut lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
+                    lots.insert(successor.name().to_owned(), lot);
+                }
+                runtime.perform(operation)
+            }
+            Operation::HandOver { to, name, .. } => {
+                runtime.perform(operation)?;
+                let lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
+                if let (Some(lot), Ok(id)) = (lots.get(to.name()), runtime.id_of(to)) {
+                    let passed = lot.pass_on(runtime.engine(), &id);
+                    return passed.map_err(|error| Failure {
+                        service: Some(to.service().to_owned()),
+                        object: format!("container {name}"),
+                        error,
+                    });
+                }
+                Ok(())
+            }
+            _ => runtime.perform(operation),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What runs of a project on this host, and what is not as its release says.
+
+use compose::labels;
+use engine::Engine;
+use engine::container::state::{HealthStatus, State};
+use engine::engine::Container;
+use engine::error::{Error, Result};
+use engine::store::Lock;
+
+use super::opened::Opened;
+use super::places::Places;
+use super::{Tell, history};
+use crate::message::{ContainerStatus, Rollout, Status};
+
+/// Looks.
+pub(crate) fn status(engine: &Engine, places: &Places, project: &str, tell: &Tell) -> Result<Status> {
+    let serving = history::serving(places)?;
+    let containers = engine
+        .containers()?
+        .iter()
+        .filter(|container| labels::belongs_to(&container.record.spec.labels, project))
+        .map(seen)
+        .collect();
+    let drift = match &serving {
+        None => Vec::new(),
+        Some(id) => {
+            let rollout = Rollout {
+                release: history::find(places, id)?,
+                rollback: false,
+                author: String::new(),
+                services: Vec::new(),
+                credentials: std::collections::BTreeMap::new(),
+            };
+            let (_, plan, _) = Opened::new(engine, places, &rollout, tell)?.plan()?;
+            plan.steps().iter().map(|step| format!("{} ({})", step.operation, step.cause)).collect()
+        }
+    };
+    Ok(Status { release: serving, containers, drift, locked_by: holder(places)? })
+}
+
+/// Who holds the project's lock, if somebody does.
+pub(crate) fn holder(places: &Places) -> Result<Option<String>> {
+    if !places.state().exists() {
+        return Ok(None);
+    }
+    let lock = Lock::try_exclusive(&places.lock())
+        .map_err(|error| Error::failed("look at the project's lock", error))?;
+    match lock {
+        Some(_) => Ok(None),
+        None => Ok(Some(std::fs::read_to_string(places.holder()).unwrap_or_else(|_| "somebody".to_owned()))),
+    }
+}
+
+fn seen(container: &Container) -> ContainerStatus {
+    let state = match &container.state {
+        State::Running(running) => {
+            let health = match running.health.as_ref().map(|health| health.status) {
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+                Some(HealthStatus::Starting) => " (starting)",
+                None => "",
+            };
+            format!("running{health}")
+        }
+        State::Exited(exited) => format!("exited ({})", exited.code),
+        other => other.word().to_owned(),
+    };
+    ContainerStatus {
+        name: container.name().to_string(),
+        service: labels::value(&container.record.spec.labels, labels::SERVICE).to_owned(),
+        state,
+        image: container.record.spec.image.clone(),
+        ports: container.ports.iter().map(ToString::to_string).collect(),
+    }
+}

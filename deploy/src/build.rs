@@ -1,0 +1,110 @@
+//! The images of the services that can be built, on the engine of this machine.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use compose::Project;
+use compose::desired::{Changes, Desired};
+use compose::execute::walk;
+use compose::operation::Operation;
+use compose::plan::images;
+use compose::runtime::{Failure, Flags, Runtime, Telling};
+use engine::Engine;
+use engine::error::{Error, Kind, Result};
+use engine::image::Reference;
+
+use crate::release::SentImage;
+
+/// How many images are built at once: each build uses all cores by itself.
+const AT_ONCE: usize = 2;
+
+/// Builds, and says what became of each service. `told` takes the lines of the builds.
+///
+/// # Errors
+/// When a build fails.
+pub fn build(
+    root: Option<&Path>,
+    project: &Project,
+    services: &[String],
+    told: &(dyn Fn(&str) + Sync),
+) -> Result<BTreeMap<String, SentImage>> {
+    let desired = Desired::of(project, &Changes::default());
+    let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
+    if plan.is_empty() {
+        return known(root, project);
+    }
+    let engine = Engine::open(root)?;
+    let (lines, spoken) = std::sync::mpsc::channel::<String>();
+    let tell = Box::new(move |telling: Telling<'_>| {
+        let line = match telling {
+            Telling::Build(service, bytes) => {
+                let text = String::from_utf8_lossy(bytes);
+                text.lines().map(|line| format!("{service}: {line}")).collect::<Vec<_>>().join("\n")
+            }
+            Telling::Warning(text) => format!("WARNING: {text}"),
+            Telling::Pull(..) => return,
+        };
+        // Whoever listened has gone: then nobody is left to be told.
+        let _ = lines.send(line);
+    });
+    let runtime = Arc::new(Runtime::new(engine, project.clone(), desired, Flags::default(), tell));
+    let executor = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::failed("start the executor", error))?;
+    let plan = Arc::new(plan);
+    let performer = runtime.clone();
+    let walked = std::thread::scope(|scope| {
+        scope.spawn(move || spoken.iter().for_each(|line| told(&line)));
+        let walked = executor.block_on(walk(
+            &plan,
+            AT_ONCE,
+            move |operation: &Operation| performer.perform(operation),
+            &|_| {},
+        ));
+        // The sender of lines goes with the last reference.
+        drop(runtime);
+        walked
+    });
+    let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
+    if let Some(first) = failures.first() {
+        let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let error = Error::new(Kind::Failed, text);
+        return Err(match first.error.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
+    }
+    known(root, project)
+}
+
+/// The images of the services that can be built, as they are here now; services whose image is not here are left out.
+///
+/// # Errors
+/// When the engine cannot be read.
+pub fn known(root: Option<&Path>, project: &Project) -> Result<BTreeMap<String, SentImage>> {
+    let desired = Desired::of(project, &Changes::default());
+    let buildable: Vec<_> = desired.services.iter().filter(|(_, service)| service.image.buildable).collect();
+    if buildable.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let engine = Engine::open(root)?;
+    let mut images = BTreeMap::new();
+    for (name, service) in buildable {
+        if let Some(image) = engine.images().find(&service.image.name)? {
+            let name_there = sent_name(&service.image.name, image.id.hex())?;
+            images.insert(name.clone(), SentImage { name: name_there, id: image.id.to_string() });
+        }
+    }
+    Ok(images)
+}
+
+/// An image is called by what is in it, so that a name on a host never means something else later:
+/// `shop-web:rdeploy-0123456789ab`.
+fn sent_name(name: &str, hex: &str) -> Result<String> {
+    let failed = |error| Error::invalid(format!("image {name:?}")).with_source(error);
+    let reference: Reference = name.parse().map_err(failed)?;
+    let tagged = reference.with_tag(&format!("rdeploy-{}", &hex[..12])).map_err(failed)?;
+    Ok(tagged.familiar_name())
+}

@@ -1,0 +1,249 @@
+//! `up`, `plan`, `rollback`, `resume`, `setup` and `prune`.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use engine::error::Result;
+use engine::quantity::{ByteSize, Span};
+use serde_json::{Value, json};
+
+use super::connect::{self, Loaded};
+use super::{Globals, output};
+use crate::commit;
+use crate::fleet::Fleet;
+use crate::message::{Event, Outcome, Request};
+use crate::pipeline::{Deployment, HostReport, Report, Task};
+use crate::release::ReleaseId;
+
+/// The flags of `up`.
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    #[command(flatten)]
+    waiting: Waiting,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `plan`.
+#[derive(Debug, Args)]
+pub(super) struct PlanArgs {
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `rollback`.
+#[derive(Debug, Args)]
+pub(super) struct RollbackArgs {
+    /// How many releases to go back
+    #[arg(default_value_t = 1, conflicts_with = "to")]
+    back: usize,
+    /// The release to go back to
+    #[arg(long, value_name = "RELEASE")]
+    to: Option<ReleaseId>,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// How long somebody waits.
+#[derive(Debug, Args)]
+struct Waiting {
+    /// How long to wait for another deployment of the same project to end: 30s, 5m
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    lock_wait: Span,
+    /// How long connections to containers that were replaced may go on: 30s, 5m
+    #[arg(long, value_name = "TIME")]
+    drain: Option<Span>,
+}
+
+/// `up`.
+pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
+    let mut loaded = connect::load_project(globals)?;
+    loaded.settings.drain = args.waiting.drain.or(loaded.settings.drain);
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    let deployment = deployment(globals, &loaded, &args.services, args.waiting.lock_wait.0, &told);
+    let report = deployment.up(&mut fleet)?;
+    show(globals, &report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `plan`.
+pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    let deployment = deployment(globals, &loaded, &args.services, Duration::ZERO, &told);
+    let report = deployment.plan(&mut fleet)?;
+    if globals.json {
+        output::json(&described(&report));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for host in &report.hosts {
+        output::line(&format!("host {}", host.host));
+        let stages = [
+            ("prepare", &host.planned.prepare),
+            ("commit", &host.planned.commit),
+            ("retire", &host.planned.retire),
+        ];
+        if stages.iter().all(|(_, steps)| steps.is_empty()) {
+            output::line("  nothing to do");
+        }
+        for (stage, steps) in stages {
+            steps.iter().for_each(|step| output::line(&format!("  {stage:<8} {step}")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `rollback`.
+pub(super) fn rollback(globals: &Globals, args: &RollbackArgs) -> Result<ExitCode> {
+    let mut loaded = connect::load_project(globals)?;
+    loaded.settings.drain = args.waiting.drain.or(loaded.settings.drain);
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    let deployment = deployment(globals, &loaded, &[], args.waiting.lock_wait.0, &told);
+    let report = deployment.rollback(&mut fleet, args.back, args.to.as_ref())?;
+    show(globals, &report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `resume`: taking the lock puts right what is left.
+pub(super) fn resume(globals: &Globals) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    lock(&mut fleet, &loaded)?;
+    super::show::print_history(globals, &mut fleet, &loaded, Some(1))
+}
+
+/// `setup`.
+pub(super) fn setup(globals: &Globals) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    fleet.each(|host, _| host.ask(&Request::InstallBootUnit, &|_| {}).map(drop))?;
+    for member in &fleet.members {
+        let hello = member.host.hello();
+        let name = member.host.name();
+        if globals.json {
+            output::json(
+                &json!({ "host": name, "architecture": hello.architecture, "kernel": hello.kernel }),
+            );
+        } else {
+            output::line(&format!("{name}: ready ({}, Linux {})", hello.architecture, hello.kernel));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `prune`.
+pub(super) fn prune(globals: &Globals) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    lock(&mut fleet, &loaded)?;
+    let project = loaded.project.name.clone();
+    let pruned = fleet.each(|host, _| {
+        let outcome = host.ask(&Request::Prune { project: project.clone() }, &|_| {})?;
+        let Outcome::Pruned { count, bytes } = outcome else { return Ok((0, 0)) };
+        Ok((count, bytes))
+    })?;
+    for (name, (count, bytes)) in fleet.names().iter().zip(pruned) {
+        if globals.json {
+            output::json(&json!({ "host": name, "removed": count, "bytes": bytes }));
+        } else {
+            output::line(&format!("{name}: {count} removed, {} free", ByteSize(bytes)));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn lock(fleet: &mut Fleet<Task>, loaded: &Loaded) -> Result<()> {
+    let project = loaded.project.name.clone();
+    let author = commit::author();
+    fleet.each(|host, _| {
+        let request = Request::Lock { project: project.clone(), author: author.clone(), wait_ms: 0 };
+        host.ask(&request, &|_| {}).map(drop)
+    })?;
+    Ok(())
+}
+
+fn deployment<'a>(
+    globals: &Globals,
+    loaded: &'a Loaded,
+    services: &[String],
+    lock_wait: Duration,
+    told: &'a (dyn Fn(&str, Event) + Sync),
+) -> Deployment<'a> {
+    Deployment {
+        project: &loaded.project,
+        settings: &loaded.settings,
+        services: services.to_vec(),
+        commit: commit::of(&loaded.project.working_dir),
+        author: commit::author(),
+        lock_wait,
+        root: globals.root.clone(),
+        told,
+    }
+}
+
+fn teller(globals: &Globals) -> impl Fn(&str, Event) + Sync + use<> {
+    let several = globals.host.len() != 1;
+    move |host: &str, event: Event| output::event(if several { host } else { "" }, &event)
+}
+
+fn show(globals: &Globals, report: &Report) {
+    if globals.json {
+        output::json(&described(report));
+        return;
+    }
+    if !report.changed {
+        output::note(&format!("nothing changed ({})", output::seconds(millis(report.took))));
+        return;
+    }
+    let rows: Vec<Vec<String>> = report.hosts.iter().map(row).collect();
+    output::table(&["HOST", "RELEASE", "BEFORE", "CHANGED", "SENT", "DOWN"], &rows);
+    output::note(&format!("release {} serves ({})", report.release, output::seconds(millis(report.took))));
+
+    fn row(host: &HostReport) -> Vec<String> {
+        let planned = &host.planned;
+        vec![
+            host.host.clone(),
+            "serves".to_owned(),
+            planned.previous.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+            if planned.changed.is_empty() { "nothing".to_owned() } else { planned.changed.join(",") },
+            ByteSize(host.sent).to_string(),
+            host.measured.downtime_ms.map_or_else(|| "-".to_owned(), output::seconds),
+        ]
+    }
+}
+
+/// A report as JSON; what `action` takes its outputs from.
+pub(super) fn described(report: &Report) -> Value {
+    let hosts: Vec<Value> = report
+        .hosts
+        .iter()
+        .map(|host| {
+            json!({
+                "host": host.host,
+                "previous": host.planned.previous,
+                "changed": host.planned.changed,
+                "prepare": host.planned.prepare,
+                "commit": host.planned.commit,
+                "retire": host.planned.retire,
+                "commit_ms": host.measured.took_ms,
+                "downtime_ms": host.measured.downtime_ms,
+                "bytes_sent": host.sent,
+            })
+        })
+        .collect();
+    json!({
+        "release": report.release,
+        "changed": report.changed,
+        "took_ms": millis(report.took),
+        "images": report.images,
+        "hosts": hosts,
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

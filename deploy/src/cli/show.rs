@@ -1,0 +1,191 @@
+//! `status`, `drift`, `history`, `logs`, `exec` and `run`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use engine::error::{Error, Result};
+use serde_json::json;
+
+use super::connect::{self, Loaded};
+use super::{Globals, output};
+use crate::fleet::Fleet;
+use crate::message::{Outcome, Request, Status};
+use crate::pipeline::Task;
+use crate::release::{self, Entry};
+
+/// The flags of `logs`.
+#[derive(Debug, Args)]
+pub(super) struct LogsArgs {
+    /// Show what comes later too
+    #[arg(long)]
+    follow: bool,
+    /// So many lines of each container from the end
+    #[arg(short = 'n', long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// The services; all when none is named
+    services: Vec<String>,
+}
+
+/// The flags of `exec`.
+#[derive(Debug, Args)]
+pub(super) struct ExecArgs {
+    /// The service
+    service: String,
+    /// The program and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// The flags of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// The service
+    service: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// `status`.
+pub(super) fn status(globals: &Globals) -> Result<ExitCode> {
+    let all = statuses(globals)?;
+    if globals.json {
+        all.iter().for_each(|(host, status)| output::json(&json!({ "host": host, "status": status })));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut rows = Vec::new();
+    for (host, status) in &all {
+        for container in &status.containers {
+            rows.push(vec![
+                host.clone(),
+                container.service.clone(),
+                container.name.clone(),
+                container.state.clone(),
+                container.image.clone(),
+                container.ports.join(", "),
+            ]);
+        }
+    }
+    output::table(&["HOST", "SERVICE", "NAME", "STATE", "IMAGE", "PORTS"], &rows);
+    for (host, status) in &all {
+        let release =
+            status.release.as_ref().map_or_else(|| "no release".to_owned(), |id| format!("release {id}"));
+        let held =
+            status.locked_by.as_ref().map(|who| format!("; being changed by {who}")).unwrap_or_default();
+        output::note(&format!("{host}: {release}{held}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `drift`.
+pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
+    let all = statuses(globals)?;
+    let mut drifted = false;
+    for (host, status) in &all {
+        drifted |= !status.drift.is_empty();
+        if globals.json {
+            output::json(&json!({ "host": host, "release": status.release, "drift": status.drift }));
+        } else if status.drift.is_empty() {
+            output::line(&format!("{host}: as the release says"));
+        } else {
+            status.drift.iter().for_each(|line| output::line(&format!("{host}: {line}")));
+        }
+    }
+    Ok(if drifted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn statuses(globals: &Globals) -> Result<Vec<(String, Status)>> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let project = loaded.project.name.clone();
+    let all = fleet.each(|host, _| {
+        let outcome = host.ask(&Request::Status { project: project.clone() }, &|_| {})?;
+        match outcome {
+            Outcome::Status(status) => Ok((host.name().to_owned(), status)),
+            _ => Err(Error::conflict("the agent answered something else than it was asked")),
+        }
+    })?;
+    Ok(all)
+}
+
+/// `history`.
+pub(super) fn history(globals: &Globals) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    print_history(globals, &mut fleet, &loaded, None)
+}
+
+/// Prints the last entries of every host's history, the newest last.
+pub(super) fn print_history(
+    globals: &Globals,
+    fleet: &mut Fleet<Task>,
+    loaded: &Loaded,
+    last: Option<usize>,
+) -> Result<ExitCode> {
+    let project = loaded.project.name.clone();
+    let all = fleet.each(|host, _| {
+        let outcome = host.ask(&Request::History { project: project.clone() }, &|_| {})?;
+        match outcome {
+            Outcome::History(entries) => Ok((host.name().to_owned(), entries)),
+            _ => Err(Error::conflict("the agent answered something else than it was asked")),
+        }
+    })?;
+    let mut rows = Vec::new();
+    for (host, entries) in &all {
+        let skipped = last.map_or(0, |last| entries.len().saturating_sub(last));
+        for entry in &entries[skipped..] {
+            if globals.json {
+                output::json(&json!({ "host": host, "entry": entry }));
+            } else {
+                rows.push(row(host, entry));
+            }
+        }
+    }
+    if !globals.json {
+        output::table(&["HOST", "RELEASE", "COMMIT", "BY", "BEGAN", "TOOK", "DOWN", "OUTCOME"], &rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(host: &str, entry: &Entry) -> Vec<String> {
+    let outcome = match &entry.outcome {
+        release::Outcome::Served if entry.rollback => "served (rollback)".to_owned(),
+        release::Outcome::Served => "served".to_owned(),
+        release::Outcome::BackedOut(reason) => {
+            format!("called off: {}", reason.lines().next().unwrap_or_default())
+        }
+    };
+    vec![
+        host.to_owned(),
+        entry.release.to_string(),
+        entry.commit.as_ref().map_or_else(|| "-".to_owned(), release::Commit::short),
+        entry.author.clone(),
+        entry.began.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        output::seconds(entry.prepare_ms + entry.commit_ms),
+        entry.downtime_ms.map_or_else(|| "-".to_owned(), output::seconds),
+        outcome,
+    ]
+}
+
+/// `logs`.
+pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
+    let mut words = vec!["logs".to_owned(), "--no-color".to_owned()];
+    words.extend(args.follow.then(|| "--follow".to_owned()));
+    words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.to_string()]));
+    words.extend(args.services.iter().cloned());
+    connect::compose_on_hosts(globals, &words)
+}
+
+/// `exec`.
+pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
+    let mut words = vec!["exec".to_owned(), args.service.clone()];
+    words.extend(args.command.iter().cloned());
+    connect::compose_on_one(globals, &words)
+}
+
+/// `run`.
+pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
+    let mut words = vec!["run".to_owned(), "--rm".to_owned(), args.service.clone()];
+    words.extend(args.command.iter().cloned());
+    connect::compose_on_one(globals, &words)
+}

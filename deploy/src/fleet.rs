@@ -1,0 +1,94 @@
+//! Hosts that do the same at once: all succeed, or the failures are told together.
+
+use std::thread;
+
+use engine::error::{Error, Result};
+
+use crate::host::Host;
+
+/// The hosts of a deployment, each with what it is about there.
+#[derive(Debug)]
+pub struct Fleet<T> {
+    /// The hosts.
+    pub members: Vec<Member<T>>,
+}
+
+/// One host.
+#[derive(Debug)]
+pub struct Member<T> {
+    /// The host.
+    pub host: Host,
+    /// What it is about there.
+    pub task: T,
+}
+
+/// Why some hosts did not do what all were to do.
+#[derive(Debug)]
+pub struct Failures(pub Vec<(String, Error)>);
+
+// === impl Fleet ===
+
+impl<T: Send> Fleet<T> {
+    /// Does something on every host at once, and waits for all. What each came to is in their order.
+    ///
+    /// # Errors
+    /// When one failed, or several; all that did are told.
+    pub fn each<R: Send>(
+        &mut self,
+        work: impl Fn(&mut Host, &mut T) -> Result<R> + Sync,
+    ) -> Result<Vec<R>, Failures> {
+        let work = &work;
+        let results: Vec<(String, Result<R>)> = thread::scope(|scope| {
+            let running: Vec<_> = self
+                .members
+                .iter_mut()
+                .map(|member| {
+                    let name = member.host.name().to_owned();
+                    (name, scope.spawn(move || work(&mut member.host, &mut member.task)))
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|(name, thread)| {
+                    let result = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    (name, result)
+                })
+                .collect()
+        });
+        let mut done = Vec::new();
+        let mut failed = Vec::new();
+        for (name, result) in results {
+            match result {
+                Ok(value) => done.push(value),
+                Err(error) => failed.push((name, error)),
+            }
+        }
+        if failed.is_empty() { Ok(done) } else { Err(Failures(failed)) }
+    }
+
+    /// The hosts' names.
+    pub fn names(&self) -> Vec<&str> {
+        self.members.iter().map(|member| member.host.name()).collect()
+    }
+}
+
+// === impl Failures ===
+
+impl From<Failures> for Error {
+    fn from(Failures(all): Failures) -> Self {
+        let hint = all.iter().find_map(|(_, error)| error.hint().map(str::to_owned));
+        let text = all
+            .iter()
+            .map(|(name, error)| {
+                let text = engine::error::chain(error);
+                if text.starts_with("host ") { text } else { format!("host {name}: {text}") }
+            })
+            .collect::<Vec<_>>()
+            .join("\n");
+        let error = Self::new(engine::Kind::Failed, text);
+        match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! What a client asks an agent for, and what it is told.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use engine::error::{Error, Kind};
+use serde::{Deserialize, Serialize};
+
+use crate::release::{Entry, Release, ReleaseId};
+
+/// What an agent says first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The version of this protocol it speaks.
+    pub protocol: u32,
+    /// The digest of its executable.
+    pub executable: String,
+    /// What it is called among machines.
+    pub hostname: String,
+    /// Its architecture, as Rust names it: `x86_64`.
+    pub architecture: String,
+    /// The kernel's release.
+    pub kernel: String,
+}
+
+/// What an agent is asked for. Each is answered by any number of [`Answer::Event`]s and one other answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Keep others from changing a project, as long as this connection lasts.
+    Lock {
+        /// The project.
+        project: String,
+        /// Who asks: shown to others.
+        author: String,
+        /// How long to wait for it, in milliseconds.
+        wait_ms: u64,
+    },
+    /// Take images over; a conversation of [`crate::transfer`] follows, and only then the answer.
+    ReceiveImages,
+    /// Keep files that containers mount.
+    KeepFiles {
+        /// The project.
+        project: String,
+        /// The files; the bytes of each follow in this order as data.
+        files: Vec<KeptFile>,
+    },
+    /// What a rollout would do.
+    Plan(Box<Rollout>),
+    /// Make everything ready.
+    Prepare(Box<Rollout>),
+    /// Change who answers.
+    Commit,
+    /// Take the old away and put the rollout on record.
+    Finish,
+    /// Leave everything as it was before.
+    BackOut {
+        /// Why, for the history; nothing is put on record when `None`.
+        reason: Option<String>,
+    },
+    /// The releases that are kept, the newest last.
+    History {
+        /// The project.
+        project: String,
+    },
+    /// A release that is kept.
+    Release {
+        /// The project.
+        project: String,
+        /// Its name.
+        id: ReleaseId,
+    },
+    /// What runs.
+    Status {
+        /// The project.
+        project: String,
+    },
+    /// Take away what no kept release needs.
+    Prune {
+        /// The project.
+        project: String,
+    },
+    /// Start containers after a reboot, and go back from rollouts that were cut off.
+    InstallBootUnit,
+}
+
+/// A release to roll out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// The release.
+    pub release: Release,
+    /// Whether it goes back to a release that was kept.
+    pub rollback: bool,
+    /// Who rolls it out.
+    pub author: String,
+    /// The services it is about; all when empty.
+    pub services: Vec<String>,
+    /// Where registries want to be told who asks, by registry.
+    pub credentials: BTreeMap<String, RegistryLogin>,
+}
+
+/// Who asks a registry.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryLogin {
+    /// The name.
+    pub username: String,
+    /// The password or token.
+    pub password: String,
+}
+
+/// A file that containers mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptFile {
+    /// The name it has in the release, see [`crate::parcel`].
+    pub name: String,
+    /// Its permissions.
+    pub mode: u32,
+    /// Whether it is a tar of a directory.
+    pub directory: bool,
+    /// Whether it must be in memory only.
+    pub secret: bool,
+    /// How many bytes it has.
+    pub size: u64,
+}
+
+/// What an agent answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    /// How far it is. More answers follow.
+    Event(Event),
+    /// It is done.
+    Done(Outcome),
+    /// It cannot be done.
+    Failed(Failure),
+}
+
+/// How far an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// Something happens to an object, or has happened.
+    Step {
+        /// `Container shop-web-1`.
+        object: String,
+        /// `Starting`, `Started`.
+        word: String,
+        /// How long it took, in milliseconds, once it is done.
+        took_ms: Option<u64>,
+    },
+    /// A line for the person.
+    Remark(String),
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Nothing to tell.
+    Nothing,
+    /// What a rollout does, a line a step.
+    Plan(Planned),
+    /// What has changed.
+    Committed(Measured),
+    /// What happened so far.
+    History(Vec<Entry>),
+    /// A release.
+    Release(Box<Release>),
+    /// What runs.
+    Status(Status),
+    /// How many things went and the bytes that became free.
+    Pruned {
+        /// How many.
+        count: usize,
+        /// How many bytes.
+        bytes: u64,
+    },
+}
+
+/// What a rollout does on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The steps that come before anything changes.
+    pub prepare: Vec<String>,
+    /// The steps that change who answers.
+    pub commit: Vec<String>,
+    /// The steps that take the old away.
+    pub retire: Vec<String>,
+    /// The services whose containers change.
+    pub changed: Vec<String>,
+    /// The release that serves.
+    pub previous: Option<ReleaseId>,
+}
+
+/// What a change of who answers came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// The longest time within which no connection was accepted, in milliseconds; `None` when nothing is published.
+    pub downtime_ms: Option<u64>,
+}
+
+/// What runs of a project on a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The release that serves.
+    pub release: Option<ReleaseId>,
+    /// The containers.
+    pub containers: Vec<ContainerStatus>,
+    /// What is not as the release says: one line each.
+    pub drift: Vec<String>,
+    /// Who changes the project at the moment.
+    pub locked_by: Option<String>,
+}
+
+/// A container of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its service.
+    pub service: String,
+    /// `running`, `running (healthy)`, `exited (1)`.
+    pub state: String,
+    /// Its image.
+    pub image: String,
+    /// Its published ports: `0.0.0.0:8080->80/tcp`.
+    pub ports: Vec<String>,
+}
+
+/// Why something cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// One sentence with its causes.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// The version of this protocol. An agent of another one is replaced.
+pub const PROTOCOL: u32 = 1;
+
+// === impls ===
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self { message: engine::error::chain(error), hint: error.hint().map(str::to_owned) }
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(Kind::Failed, failure.message);
+        match failure.hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// Never shows the password.
+impl fmt::Debug for RegistryLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryLogin").field("username", &self.username).finish_non_exhaustive()
+    }
+}
