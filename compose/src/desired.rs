@@ -57,7 +57,7 @@ pub struct DesiredService {
 }
 
 /// How the containers of a service are replaced (`deploy.update_config`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Update {
     /// Whether the new one is ready before the old one stops.
     pub start_first: bool,

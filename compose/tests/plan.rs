@@ -928,8 +928,8 @@ fn what_was_prepared_only_has_to_take_over() {
         &[
             "1 container next_p-web-1: wait until ready (asked)",
             "2 container p-web-1: take over from aaaaaaaaaaaa (asked) after 1",
-            "3 container p-web-1: stop (left over) after 2",
-            "4 container p-web-1: remove (left over) after 3",
+            "3 container p-web-1: stop (replaced) after 2",
+            "4 container p-web-1: remove (replaced) after 3",
         ],
     );
     assert_stages(&plan, &[1], &[2], &[3, 4]);
@@ -987,4 +987,51 @@ fn a_service_that_cannot_stand_beside_itself_is_replaced_when_all_is_ready() {
         ],
     );
     assert_stages(&plan, &[1, 2, 8], &[3, 4, 5, 6], &[7]);
+}
+
+#[test]
+fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
+    let world = |start_first: bool, old: Life, new: Life| {
+        World::new()
+            .service("db")
+            .change("db", |db| {
+                db.update = Some(Update { start_first, parallelism: 0, delay: None, monitor: None });
+            })
+            .has('a', "db", 1, old)
+            .where_it(|seen| seen.config_hash = "old".to_owned())
+            .has('b', "db", 1, new)
+            .where_it(|seen| (seen.held, seen.name) = (true, "next_p-db-1".to_owned()))
+            .with(|options| options.staged = true)
+            .up()
+    };
+    // Made and not started; the old one must not stop before that, or has to.
+    assert_plan(
+        &world(true, Life::Running, Life::Created),
+        &[
+            "1 container next_p-db-1: start (left over)",
+            "2 container next_p-db-1: wait until ready (asked) after 1",
+            "3 container p-db-1: take over from aaaaaaaaaaaa (asked) after 2",
+            "4 container p-db-1: stop (replaced) after 3",
+            "5 container p-db-1: remove (replaced) after 4",
+        ],
+    );
+    assert_plan(
+        &world(false, Life::Running, Life::Created),
+        &[
+            "1 container p-db-1: stop (replaced)",
+            "2 container next_p-db-1: start (left over) after 1",
+            "3 container next_p-db-1: wait until ready (asked) after 2",
+            "4 container p-db-1: take over from aaaaaaaaaaaa (asked) after 3",
+            "5 container p-db-1: remove (replaced) after 4",
+        ],
+    );
+    // The old one has stopped and the new one runs.
+    assert_plan(
+        &world(false, Life::Exited(0), Life::Running),
+        &[
+            "1 container next_p-db-1: wait until ready (asked)",
+            "2 container p-db-1: take over from aaaaaaaaaaaa (asked) after 1",
+            "3 container p-db-1: remove (replaced) after 2",
+        ],
+    );
 }

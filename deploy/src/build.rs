@@ -40,7 +40,8 @@ pub fn build(
         let line = match telling {
             Telling::Build(service, bytes) => {
                 let text = String::from_utf8_lossy(bytes);
-                text.lines().map(|line| format!("{service}: {line}")).collect::<Vec<_>>().join("\n")
+                let said = text.lines().filter(|line| !line.trim().is_empty());
+                said.map(|line| format!("{service}: {line}")).collect::<Vec<_>>().join("\n")
             }
             Telling::Warning(text) => format!("WARNING: {text}"),
             Telling::Pull(..) => return,
@@ -106,5 +107,5 @@ fn sent_name(name: &str, hex: &str) -> Result<String> {
     let failed = |error| Error::invalid(format!("image {name:?}")).with_source(error);
     let reference: Reference = name.parse().map_err(failed)?;
     let tagged = reference.with_tag(&format!("rdeploy-{}", &hex[..12])).map_err(failed)?;
-    Ok(tagged.familiar_name())
+    Ok(tagged.to_string())
 }

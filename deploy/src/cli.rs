@@ -48,7 +48,7 @@ struct Globals {
     /// The settings [default: rdeploy.yaml beside the compose file, or `x-rdeploy` in it]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A host, `[user@]host[:port]`, or `local` for this machine; may be given several times
+    /// A host, `[user@]host[:port]`, or `local[:ROOT]` for this machine; may be given several times
     #[arg(
         short = 'H',
         long,

@@ -24,7 +24,7 @@ pub(crate) enum Line {
     Local(#[expect(dead_code, reason = "it lives as long as this does")] Child),
 }
 
-/// The address that means this machine.
+/// The address that means this machine: `local`, or `local:DIRECTORY` for an engine with another root.
 pub const LOCAL: &str = "local";
 
 // === impl Host ===
@@ -34,7 +34,7 @@ impl Host {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn local(root: Option<&str>) -> Result<Self> {
+    pub fn local(name: &str, root: Option<&str>) -> Result<Self> {
         let failed = |error| Error::failed("start an agent on this machine", error);
         let program = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(program);
@@ -44,7 +44,7 @@ impl Host {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::conflict("the agent has no pipes"));
         };
-        Self::greet(LOCAL.to_owned(), root, Channel::new(stdout, stdin), Line::Local(child))
+        Self::greet(name.to_owned(), root, Channel::new(stdout, stdin), Line::Local(child))
     }
 
     fn greet(name: String, root: Option<&str>, mut channel: Channel, line: Line) -> Result<Self> {

@@ -126,7 +126,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
         extras: Vec::new(),
         starting: BTreeSet::new(),
         restarting: BTreeMap::new(),
-        taken_over: BTreeSet::new(),
+        superseded: BTreeMap::new(),
         plan: Plan::default(),
         images: BTreeMap::new(),
         networks: BTreeMap::new(),
@@ -191,8 +191,8 @@ struct Planner<'a> {
     starting: BTreeSet<String>,
     /// Running containers that stop and start again with something they depend on, and why.
     restarting: BTreeMap<ContainerId, Cause>,
-    /// Containers that were held back and take over from one that was left behind.
-    taken_over: BTreeSet<ContainerId>,
+    /// By the container that was made to take over and has not yet: the one that still serves.
+    superseded: BTreeMap<ContainerId, &'a SeenContainer>,
     plan: Plan,
     images: BTreeMap<String, StepId>,
     networks: BTreeMap<String, StepId>,
@@ -300,7 +300,10 @@ impl<'a> Planner<'a> {
         let mut kept: Vec<(&SeenContainer, Option<Cause>)> = Vec::new();
         for (container, cause) in candidates {
             let claimed = kept.last().is_some_and(|(other, _)| other.number == container.number);
-            if claimed || container.life == Life::Removing {
+            let heir = kept.last().filter(|(heir, cause)| claimed && heir.held && cause.is_none());
+            if let Some((heir, _)) = heir.filter(|_| !container.held && container.life != Life::Removing) {
+                self.superseded.insert(heir.id.clone(), container);
+            } else if claimed || container.life == Life::Removing {
                 let cause = if container.held { Cause::NeverServed } else { Cause::LeftOver };
                 self.extras.push((container, cause));
             } else {
@@ -524,8 +527,7 @@ impl Planner<'_> {
     fn add_removals(&mut self) {
         for (container, cause) in std::mem::take(&mut self.extras) {
             let volumes = cause == Cause::ScaledDown;
-            let handed = self.hand_over_left(container);
-            let stopped = container.life.is_up().then(|| self.stop(container, cause.clone(), handed));
+            let stopped = container.life.is_up().then(|| self.stop(container, cause.clone(), []));
             if let Some(step) = stopped {
                 self.cleared.entry(container.service.clone()).or_default().push(step);
             }
@@ -670,6 +672,14 @@ impl Planner<'_> {
                     self.update(&slot, (seen, cause), update, &gates, &mut pace);
                     continue;
                 }
+                if let Fate::Keep(heir) = slot.fate
+                    && let Some(old) = self.superseded.get(&heir.id).copied()
+                    && self.options.start
+                {
+                    let update = self.service(&name).and_then(|service| service.update).unwrap_or_default();
+                    self.update(&slot, (old, &Cause::LeftOver), update, &gates, &mut pace);
+                    continue;
+                }
                 let mut done: BTreeSet<StepId> = BTreeSet::new();
                 done.extend(self.created.get(&slot.name));
                 done.extend(slot.seen().and_then(|seen| self.stopped.get(&seen.id)));
@@ -710,26 +720,30 @@ impl Planner<'_> {
     ) {
         let created = self.created.get(&slot.name).copied();
         let mut after: BTreeSet<StepId> = created.into_iter().chain(pace.gate.iter().copied()).collect();
-        if !update.start_first {
+        if !update.start_first && old.life.is_up() {
             let stop = self.stop(old, Cause::Replaced, after.clone());
             after.insert(stop);
         }
         after.extend(gates);
         after.extend(self.networks_of(slot.service));
         after.extend(self.cleared.get(slot.service).into_iter().flatten());
-        let start = Operation::StartContainer { instance: slot.instance() };
-        let start = self.plan.add(start, cause.clone(), after);
-        let (ready, gone) = if self.is_held(slot) {
+        if !slot.is_up() {
+            let start = Operation::StartContainer { instance: slot.instance() };
+            after = BTreeSet::from([self.plan.add(start, cause.clone(), after)]);
+        }
+        let (ready, gone) = if self.is_held(slot) || matches!(slot.fate, Fate::Keep(_)) {
             let (proved, taken) =
-                self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, Some(start));
+                self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, after);
             // What depends on it can be made ready before anything changes for those outside.
             let ready = if self.options.staged { proved } else { taken };
-            let gone = if update.start_first { self.stop(old, Cause::Replaced, [taken]) } else { taken };
-            (ready, gone)
+            let is_over = !update.start_first || !old.life.is_up();
+            (ready, if is_over { taken } else { self.stop(old, Cause::Replaced, [taken]) })
         } else {
             let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
             let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
-            (self.plan.add(wait, Cause::Asked, [start]), start)
+            let started = after.last().copied();
+            let ready = self.plan.add(wait, Cause::Asked, after);
+            (ready, started.unwrap_or(ready))
         };
         let remove =
             Operation::RemoveContainer { container: old.existing(), volumes: self.options.renew_volumes };
@@ -752,7 +766,7 @@ impl Planner<'_> {
         to: Instance,
         name: &str,
         monitor: Option<Span>,
-        after: Option<StepId>,
+        after: impl IntoIterator<Item = StepId>,
     ) -> (StepId, StepId) {
         let cause = if from.is_some() { Cause::Asked } else { Cause::Missing };
         let prove = Operation::Prove { instance: to.clone(), monitor };
@@ -762,27 +776,10 @@ impl Planner<'_> {
         (proved, self.plan.add(hand_over, cause, [proved]))
     }
 
-    /// A run that was cut off left a container behind that still serves in place of the one that stays.
-    fn hand_over_left(&mut self, left: &SeenContainer) -> Option<StepId> {
-        let slots = self.slots.get(&left.service)?;
-        let heir = slots.iter().find_map(|slot| match slot.fate {
-            Fate::Keep(seen) if seen.held && seen.number == left.number && seen.life.is_up() => {
-                Some((seen, slot.name.clone()))
-            }
-            _ => None,
-        });
-        let (heir, name) = heir.filter(|_| left.life.is_up() && !left.held)?;
-        let monitor = self.service(&left.service)?.update.and_then(|update| update.monitor);
-        let (_, taken) =
-            self.take_over(Some(left), Instance::Existing(heir.existing()), &name, monitor, None);
-        self.taken_over.insert(heir.id.clone());
-        Some(taken)
-    }
-
     /// A container that is held back and has nobody to take over from takes its place as soon as it is ready.
     fn release_held(&mut self, slot: &Slot<'_>, started: Option<StepId>) -> Option<StepId> {
         let is_held = match &slot.fate {
-            Fate::Keep(seen) => seen.held && !self.taken_over.contains(&seen.id),
+            Fate::Keep(seen) => seen.held,
             Fate::New(_) => self.is_held(slot),
             Fate::Replace(..) => false,
         };

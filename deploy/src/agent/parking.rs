@@ -92,9 +92,15 @@ impl Listening {
     fn pass_on(&self, target: SocketAddr) {
         let mut queue = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Queue::Waiting(streams) = std::mem::replace(&mut *queue, Queue::PassedOn(target)) {
-            streams.into_iter().for_each(|stream| splice(stream, target));
+            streams.into_iter().filter(is_wanted).for_each(|stream| splice(stream, target));
         }
     }
+}
+
+/// Whether somebody still waits at the other end.
+fn is_wanted(stream: &TcpStream) -> bool {
+    let gone = stream.set_nonblocking(true).is_ok() && matches!(stream.peek(&mut [0]), Ok(0));
+    !gone && stream.set_nonblocking(false).is_ok()
 }
 
 /// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.

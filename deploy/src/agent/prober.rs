@@ -16,7 +16,7 @@ pub(crate) struct Prober {
 }
 
 /// How often a port is tried.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How long one try may take.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -93,8 +93,10 @@ pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<Exit
 }
 
 fn connect(globals: &Globals, host: &HostSettings) -> Result<Host> {
-    if host.address == LOCAL {
-        return Host::local(globals.remote_root.as_deref());
+    let address = host.address.as_str();
+    if let Some(rest) = address.strip_prefix(LOCAL).filter(|rest| rest.is_empty() || rest.starts_with(':')) {
+        let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());
+        return Host::local(address, root);
     }
     Err(Error::invalid(format!("host {}: not reachable yet", host.address)))
 }

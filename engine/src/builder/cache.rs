@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::id::{DiffId, Digest};
 use crate::layer::Layers;
 use crate::paths::Root;
-use crate::store::{Durability, private_directory, read_json, write_json};
+use crate::store::{Durability, Lock, private_directory, read_json, write_json};
 
 /// Everything a layer depends on, in one digest.
 #[derive(Debug, Clone)]
@@ -116,14 +116,27 @@ impl Cache {
         Some(record)
     }
 
-    /// Remembers what was made under this key.
+    /// Remembers what was made under this key. What another build has made meanwhile stays and comes back: two builds of
+    /// the same make the same image.
     pub(crate) fn keep(
         &self,
         key: &Key,
         diff: &DiffId,
         created: &str,
         instruction: &str,
-    ) -> crate::Result<()> {
+        since: std::time::SystemTime,
+    ) -> crate::Result<Option<Record>> {
+        let failed = |error| crate::Error::failed("keep a build cache record", error);
+        let _one_at_a_time = Lock::exclusive(&self.directory.with_file_name("lock")).map_err(failed)?;
+        let is_newer = |path: PathBuf| {
+            let written = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+            written.is_ok_and(|written| written > since)
+        };
+        if is_newer(self.path(key))
+            && let Some(record) = self.find(key)
+        {
+            return Ok(Some(record));
+        }
         self.layers.pin(diff)?;
         let record = Record {
             version: VERSION,
@@ -131,8 +144,8 @@ impl Cache {
             created: created.to_owned(),
             instruction: instruction.to_owned(),
         };
-        write_json(&self.path(key), &record, Durability::Rename)
-            .map_err(|error| crate::Error::failed("keep a build cache record", error))
+        write_json(&self.path(key), &record, Durability::Rename).map_err(failed)?;
+        Ok(None)
     }
 
     /// What the step at this place depended on when it was last made.

@@ -343,6 +343,7 @@ impl<'a> StageRun<'a> {
         let scratch = self.build.scratch()?;
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
+        let began = std::time::SystemTime::now();
         let is_steady = make(self, &upper, work)?;
         if let Some(epoch) = self.build.epoch.filter(|_| self.build.request.clamp_times) {
             clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;
@@ -350,8 +351,8 @@ impl<'a> StageRun<'a> {
         let diff = self.build.layers.adopt(&upper)?;
         let created = self.build.date();
         // A layer of files that changed while they were copied is right for this build, but not for another.
-        if is_steady {
-            self.build.cache.keep(key, &diff, &created, &step.code)?;
+        if is_steady && let Some(record) = self.build.cache.keep(key, &diff, &created, &step.code, began)? {
+            return Ok(Origin::Cache(record));
         }
         Ok(Origin::New { diff, created })
     }
