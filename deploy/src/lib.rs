@@ -14,4 +14,5 @@ pub mod project;
 pub mod protocol;
 pub mod release;
 pub mod settings;
+pub mod ssh;
 pub mod transfer;

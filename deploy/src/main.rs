@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     if let Some(code) = engine::enter_monitor_if_asked() {
         return code;
     }
+    // So must what ssh asks this executable.
+    if let Some(code) = deploy::ssh::enter_if_asked() {
+        return code;
+    }
     let (program, arguments) = chosen(std::env::args_os().collect());
     match program {
         Program::Engine => engine::cli::main(arguments),

@@ -1,0 +1,101 @@
+//! Ways into a server: from `user@host:port` to a remote command with two pipes, over the system's own `ssh`.
+//!
+//! One `ssh -M` per server stays connected ([`Session`]) and honours the user's `ssh_config`; each command is one more
+//! channel of it. Secrets reach ssh when it asks for them, over a socket, and only when the question is a known one.
+//! Every failure has a name and a hint ([`SshError`]), and none takes longer than [`PATIENCE`].
+
+mod address;
+mod askpass;
+mod failure;
+mod host_key;
+mod keeper;
+mod key;
+mod log;
+mod master;
+mod secret;
+mod session;
+mod sudo;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+pub use address::{Address, AddressError};
+pub use failure::SshError;
+pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
+pub use key::{KeyError, KeySource};
+pub use secret::Secret;
+pub use session::{Ending, Output, Pipes, Session, quoted};
+pub use sudo::Sudo;
+
+/// The longest that anything here takes to fail, in all.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How to get into a server. Printed for debugging, it shows no secret.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// What the server itself wants to see.
+    pub login: Login,
+    /// The hosts on the way there, in order.
+    pub jump: Vec<Jump>,
+    /// How a command becomes root's.
+    pub sudo: Sudo,
+    /// How long a host may take to answer at all.
+    pub connect_timeout: Duration,
+    /// The executable that ssh calls to ask for a secret: this very one, unless it does not begin with
+    /// [`enter_if_asked`].
+    pub executable: PathBuf,
+}
+
+/// Who we are to one host, and who it has to be. Without password and key it is the user's own agent, keys and
+/// configuration that let us in.
+#[derive(Debug, Clone, Default)]
+pub struct Login {
+    /// For password and for keyboard-interactive authentication.
+    pub password: Option<Secret>,
+    /// The only private key to offer.
+    pub key: Option<KeySource>,
+    /// What the private key is encrypted with.
+    pub passphrase: Option<Secret>,
+    /// What a certificate authority says about the key.
+    pub certificate: Option<PathBuf>,
+    /// Who the host has to be.
+    pub host_key: HostKey,
+}
+
+/// A host on the way to a server.
+#[derive(Debug, Clone)]
+pub struct Jump {
+    /// Where it is.
+    pub address: Address,
+    /// How to get in.
+    pub login: Login,
+}
+
+/// Becomes what ssh needs of this executable when ssh, or this program on its behalf, started it. To be called first
+/// thing in `main`.
+pub fn enter_if_asked() -> Option<ExitCode> {
+    keeper::enter_if_asked().or_else(askpass::enter_if_asked)
+}
+
+// === impl Access ===
+
+impl Default for Access {
+    fn default() -> Self {
+        Self {
+            login: Login::default(),
+            jump: Vec::new(),
+            sudo: Sudo::default(),
+            connect_timeout: Duration::from_secs(10),
+            // Not its path: the file may be replaced while this runs.
+            executable: format!("/proc/{}/exe", std::process::id()).into(),
+        }
+    }
+}
+
+impl Access {
+    /// Access with this login, and everything else as usual.
+    pub fn by(login: Login) -> Self {
+        Self { login, ..Self::default() }
+    }
+}
