@@ -2,7 +2,8 @@
 //!
 //! A layer directory appears whole, by rename, or not at all. It is never changed afterwards. What is in `fs`
 //! is what overlayfs wants of a lower directory: whiteouts are 0:0 character devices, opaque directories carry
-//! `trusted.overlay.opaque`. Beside it are `layer.json`, and the marks `synced` and `pinned`.
+//! `trusted.overlay.opaque`. Beside it are `layer.json`, the marks `synced` and `pinned`, and the `table` of its tar, when
+//! that is needed to make the same tar again.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,14 +19,18 @@ use sha2::{Digest as _, Sha256};
 pub(crate) mod gzip;
 pub(crate) mod members;
 pub(crate) mod pack;
+mod rebuild;
 pub(crate) mod stream;
+mod table;
 pub(crate) mod unpack;
 
+pub use rebuild::{Files, Supply};
 pub use stream::Compression;
+pub use table::{Entry, Sum, Table, TableError};
 
 use crate::id::{DiffId, Digest};
 use crate::layer::pack::{PackError, Treatment};
-use crate::layer::unpack::{Contents, UnpackError};
+use crate::layer::unpack::{Contents, Donors, UnpackError};
 use crate::paths::Root;
 use crate::store::content::{Content, ContentError};
 use crate::store::scratch::{self, Scratch};
@@ -114,6 +119,9 @@ pub enum LayerError {
         /// Arrived.
         found: DiffId,
     },
+    /// The table of its tar is none.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// The content store refused its blob.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -184,26 +192,29 @@ impl Layers {
         Ok(self.receive(reader, &Announced::default())?.diff)
     }
 
-    /// Unpacks the plain tar of the layer with this diff id and keeps no other copy of it.
-    ///
-    /// # Errors
-    /// When the tar is another one, cannot be unpacked, or there is no room for it.
-    pub fn unpack_as(&self, diff: &DiffId, tar: impl Read + Send) -> Result<LayerRecord, LayerError> {
-        self.receive(tar, &Announced { blob: None, diff: Some(diff.clone()), is_kept: true })
-    }
-
     /// Unpacks a layer that was announced. Nothing of it is seen unless all of it is as announced.
     pub(crate) fn receive(
         &self,
         reader: impl Read + Send,
         announced: &Announced,
     ) -> Result<LayerRecord, LayerError> {
+        self.receive_with(reader, announced, Donors::default(), None)
+    }
+
+    /// Unpacks a layer that was announced, with what other layers have of it, and puts its table beside it.
+    fn receive_with(
+        &self,
+        reader: impl Read + Send,
+        announced: &Announced,
+        donors: Donors,
+        table: Option<&[u8]>,
+    ) -> Result<LayerRecord, LayerError> {
         let (scratch, fs) = self.begin()?;
         let ingest = if announced.is_kept { None } else { Some(Content::at(&self.root).ingest()?) };
         let (inlet, outlet) = stream::stream();
         let (flow, contents) = thread::scope(|scope| {
             let pump = scope.spawn(move || inlet.run(reader, ingest));
-            let contents = unpack::unpack(fs, outlet);
+            let contents = unpack::unpack(fs, outlet, donors);
             let flow = pump.join().unwrap_or_else(|_| Err(io::Error::other("the decompressor panicked")));
             (flow, contents)
         });
@@ -227,6 +238,10 @@ impl Layers {
         };
         let blob = kept.map(|(digest, size)| LayerBlob { digest, size, compression: flow.compression });
         let contents = Contents { tar_size: flow.tar_size, ..contents };
+        if let Some(table) = table {
+            fs::write(scratch.path().join(rebuild::TABLE), table)
+                .map_err(failure("keep the table of", flow.diff.as_str()))?;
+        }
         self.publish(scratch, flow.diff, contents, blob)
     }
 
@@ -279,9 +294,11 @@ impl Layers {
             io::copy(&mut reader, writer).map_err(LayerError::Stream)?;
             return Ok(());
         }
-        let fs = File::open(self.dir(diff)).map_err(failure("open", diff.as_str()))?.into();
         let mut checked = CheckedWriter { writer, hash: Sha256::new() };
-        pack::pack(&fs, &mut checked, Treatment::Read).map_err(packing(diff.as_str()))?;
+        if !self.pack_from_table(diff, &mut checked)? {
+            let fs = File::open(self.dir(diff)).map_err(failure("open", diff.as_str()))?.into();
+            pack::pack(&fs, &mut checked, Treatment::Read).map_err(packing(diff.as_str()))?;
+        }
         let found = Digest::from_sha256(&checked.hash.finalize());
         if found == *diff { Ok(()) } else { Err(LayerError::WrongDiff { expected: diff.clone(), found }) }
     }

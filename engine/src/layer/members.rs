@@ -81,6 +81,11 @@ impl<R: BufRead> Members<R> {
         Self { reader, left: 0, padding: 0 }
     }
 
+    /// The reader behind the members.
+    pub(crate) fn get_mut(&mut self) -> &mut R {
+        &mut self.reader
+    }
+
     /// The next member; what is left of the current one is skipped.
     pub(crate) fn next(&mut self) -> Result<Option<Member>, MemberError> {
         let mut extensions = Extensions::default();

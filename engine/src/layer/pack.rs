@@ -7,8 +7,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
+use crate::layer::table::Columns;
 use crate::layer::unpack::{
     Contents, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX, is_layer_xattr, is_whiteout, join, names,
 };
@@ -55,7 +57,8 @@ pub(crate) fn pack_without(
     treatment: Treatment,
     without: &BTreeSet<Vec<u8>>,
 ) -> Result<Contents, PackError> {
-    let mut packer = Packer::new(writer, treatment, without);
+    let mut sink = TarSink(writer);
+    let mut packer = Packer::new(&mut sink, treatment, without);
     packer.own_attributes(root, b"")?;
     packer.children(root, b"")?;
     packer.finish()
@@ -70,17 +73,48 @@ pub(crate) fn pack_tree(
     writer: &mut dyn Write,
 ) -> Result<Contents, PackError> {
     let nothing = BTreeSet::new();
-    let mut packer = Packer::new(writer, Treatment::Plain, &nothing);
+    let mut sink = TarSink(writer);
+    let mut packer = Packer::new(&mut sink, Treatment::Plain, &nothing);
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(step("look at", shown))?;
     packer.member(parent, shown, name, &stat)?;
     packer.finish()
+}
+
+/// Makes the table of a layer directory's tar, and no tar.
+pub(crate) fn pack_into(root: &OwnedFd, sink: &mut TableSink) -> Result<Contents, PackError> {
+    let nothing = BTreeSet::new();
+    let mut packer = Packer::new(sink, Treatment::Read, &nothing);
+    packer.own_attributes(root, b"")?;
+    packer.children(root, b"")?;
+    packer.finish()
+}
+
+/// Takes a tar part by part.
+trait Sink {
+    /// Headers, extensions and padding.
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// A part of a file's content.
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// The content is over. It had so many bytes, and at least one.
+    fn end_content(&mut self, _size: u64) {}
+}
+
+/// A tar as it is.
+struct TarSink<'a>(&'a mut dyn Write);
+
+/// A tar's table.
+#[derive(Default)]
+pub(crate) struct TableSink {
+    /// What there is of it.
+    pub(crate) columns: Columns,
+    hash: Sha256,
 }
 
 /// Names and values.
 type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 struct Packer<'a> {
-    writer: &'a mut dyn Write,
+    sink: &'a mut dyn Sink,
     treatment: Treatment,
     without: &'a BTreeSet<Vec<u8>>,
     /// Where a file with several names was written first, by inode.
@@ -94,14 +128,42 @@ const BLOCK: usize = 512;
 const BUFFER: usize = 1 << 18;
 
 /// Every attribute of overlayfs' own (overlayfs.rst).
-const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
+pub(crate) const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
+
+// === impl Sink ===
+
+impl Sink for TarSink<'_> {
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+}
+
+impl Sink for TableSink {
+    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.columns.raw(bytes);
+        Ok(())
+    }
+
+    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.hash.update(bytes);
+        Ok(())
+    }
+
+    fn end_content(&mut self, size: u64) {
+        self.columns.content(size, std::mem::take(&mut self.hash).into());
+    }
+}
 
 // === impl Packer ===
 
 impl<'a> Packer<'a> {
-    fn new(writer: &'a mut dyn Write, treatment: Treatment, without: &'a BTreeSet<Vec<u8>>) -> Self {
+    fn new(sink: &'a mut dyn Sink, treatment: Treatment, without: &'a BTreeSet<Vec<u8>>) -> Self {
         Self {
-            writer,
+            sink,
             treatment,
             without,
             links: HashMap::new(),
@@ -222,9 +284,12 @@ impl<'a> Packer<'a> {
                 Err(Errno::INTR) => continue,
                 Err(error) => return Err(step("read", path)(error)),
             };
-            self.writer.write_all(&self.buffer[..read]).map_err(PackError::Write)?;
+            self.sink.content(&self.buffer[..read]).map_err(PackError::Write)?;
             self.written += read as u64;
             left -= read as u64;
+        }
+        if size > 0 {
+            self.sink.end_content(size);
         }
         self.pad(size)
     }
@@ -328,7 +393,7 @@ impl<'a> Packer<'a> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), PackError> {
         self.written += bytes.len() as u64;
-        self.writer.write_all(bytes).map_err(PackError::Write)
+        self.sink.raw(bytes).map_err(PackError::Write)
     }
 
     /// The attributes that go into the tar, sorted, and whether the directory is opaque. Takes overlayfs' own away
@@ -419,7 +484,7 @@ fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     records.push(b'\n');
 }
 
-fn listed(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<Vec<u8>>, Errno> {
+pub(crate) fn listed(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<Vec<u8>>, Errno> {
     let list = match sized(call) {
         Err(Errno::NOTSUP) => return Ok(Vec::new()),
         other => other?,
@@ -428,7 +493,7 @@ fn listed(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<Vec<u8
 }
 
 /// Calls with a small buffer, then with the largest there can be (xattr(7): 64 KiB).
-fn sized(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
+pub(crate) fn sized(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Errno> {
     let mut small = [0; 256];
     match call(&mut small) {
         Ok(length) => Ok(small[..length].to_vec()),

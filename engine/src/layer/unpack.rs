@@ -2,6 +2,7 @@
 //! descriptors, parents are resolved inside the layer (openat2(2), RESOLVE_IN_ROOT), last components are never
 //! followed, and what would leave the layer is refused.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -11,6 +12,8 @@ use rustix::io::Errno;
 use tar::EntryType;
 
 use crate::layer::members::{Member, MemberError, Members};
+use crate::layer::pack::{OVERLAY_XATTRS, listed, sized};
+use crate::layer::rebuild::open_plain;
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,8 +40,9 @@ pub(crate) enum UnpackError {
 }
 
 /// Unpacks a whole tar stream into an empty directory.
-pub(crate) fn unpack(root: OwnedFd, reader: impl BufRead) -> Result<Contents, UnpackError> {
+pub(crate) fn unpack(root: OwnedFd, reader: impl BufRead, donors: Donors) -> Result<Contents, UnpackError> {
     let mut unpacker = Unpacker {
+        donors,
         root: Rc::new(root),
         umask: umask(),
         parent: None,
@@ -53,6 +57,17 @@ pub(crate) fn unpack(root: OwnedFd, reader: impl BufRead) -> Result<Contents, Un
     }
     members.drain()?;
     unpacker.finish()
+}
+
+/// Files of other layers with contents that are wanted here, by their path in both: the layer's directory, and whether
+/// one file may be in both layers.
+#[derive(Default)]
+pub(crate) struct Donors {
+    files: HashMap<Vec<u8>, (Rc<OwnedFd>, bool)>,
+    /// Those that are in this layer already: two files of it stay two, whatever they are elsewhere.
+    linked: HashSet<u64>,
+    /// Whether the file system has been found to share no blocks (ioctl_ficlone(2)).
+    cannot_clone: bool,
 }
 
 /// The prefix of names that say what a layer removes (OCI image-spec, layer.md, "Whiteouts").
@@ -75,6 +90,7 @@ pub(crate) fn is_layer_xattr(name: &[u8]) -> bool {
 
 struct Unpacker {
     root: Rc<OwnedFd>,
+    donors: Donors,
     umask: u32,
     /// The directory of the last member, because the next one is most often there too.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
@@ -174,6 +190,13 @@ impl Unpacker {
     ) -> Result<(), UnpackError> {
         let (parent_path, name) = split(path);
         let parent = self.parent(parent_path)?;
+        let donor = self.donors.open(path, member);
+        if let Some(donor) = &donor
+            && self.link_to(donor, &parent, path, member)?
+        {
+            self.contents.size += member.size;
+            return Ok(());
+        }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(member.mode & 0o777);
         let file = match rustix::fs::openat(&*parent, name, flags, mode) {
@@ -185,6 +208,7 @@ impl Unpacker {
         }
         .map_err(step("create", path))?;
         match &member.sparse {
+            None if donor.is_some_and(|donor| self.donors.clone_to(&donor, &file)) => {}
             None => self.content(&file, path, members)?,
             Some(sparse) => {
                 for (offset, length) in &sparse.pieces {
@@ -206,6 +230,30 @@ impl Unpacker {
         }
         set_xattrs(&file, &member.xattrs).map_err(step("set an attribute of", path))?;
         rustix::fs::futimens(&file, &times(member)).map_err(step("set the time of", path))
+    }
+
+    /// Lets a file of another layer be one of this layer too, if nothing tells the two apart.
+    fn link_to(
+        &mut self,
+        donor: &Donor,
+        parent: &OwnedFd,
+        path: &[u8],
+        member: &Member,
+    ) -> Result<bool, UnpackError> {
+        if !donor.may_share || !donor.is_like(member) || !self.donors.linked.insert(donor.stat.st_ino) {
+            return Ok(false);
+        }
+        let (_, name) = split(path);
+        let link = || rustix::fs::linkat(&*donor.layer, path, parent, name, AtFlags::empty());
+        let linked = match link() {
+            Err(Errno::EXIST) => {
+                self.clear(parent, path)?;
+                link()
+            }
+            other => other,
+        };
+        // Where there are as many links as the file system takes, or it takes none, the file is written.
+        Ok(linked.is_ok())
     }
 
     fn content<R: BufRead>(
@@ -490,6 +538,74 @@ impl Unpacker {
     }
 }
 
+// === impl Donors ===
+
+impl Donors {
+    pub(crate) fn new(files: HashMap<Vec<u8>, (Rc<OwnedFd>, bool)>) -> Self {
+        Self { files, ..Self::default() }
+    }
+
+    fn open(&self, path: &[u8], member: &Member) -> Option<Donor> {
+        let (layer, may_share) = self.files.get(path)?;
+        let file: OwnedFd = open_plain(layer, path).ok()?.into();
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let is_one = is_file && stat.st_size.cast_unsigned() == member.size && member.sparse.is_none();
+        is_one.then(|| Donor { layer: layer.clone(), file, stat, may_share: *may_share })
+    }
+
+    /// Lets an empty file have the donor's content without copying it, where the file system can.
+    fn clone_to(&mut self, donor: &Donor, file: &OwnedFd) -> bool {
+        if self.cannot_clone {
+            return false;
+        }
+        let cloned = rustix::fs::ioctl_ficlone(file, &donor.file);
+        self.cannot_clone = matches!(cloned, Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::INVAL));
+        cloned.is_ok()
+    }
+}
+
+/// A file of another layer.
+struct Donor {
+    layer: Rc<OwnedFd>,
+    file: OwnedFd,
+    stat: rustix::fs::Stat,
+    may_share: bool,
+}
+
+impl Donor {
+    /// Whether its attributes are the member's.
+    fn is_like(&self, member: &Member) -> bool {
+        let stat = &self.stat;
+        let like = stat.st_mode & 0o7777 == member.mode
+            && (stat.st_uid, stat.st_gid) == (member.uid, member.gid)
+            && stat.st_mtime == member.seconds
+            && u64::from(member.nanoseconds) == stat.st_mtime_nsec as u64;
+        like && self.xattrs().is_ok_and(|xattrs| {
+            let mut wanted: Vec<_> =
+                member.xattrs.iter().filter(|(name, _)| is_layer_xattr(name)).cloned().collect();
+            wanted.sort_unstable();
+            xattrs == Some(wanted)
+        })
+    }
+
+    /// Its attributes that belong to a layer, sorted; `None` when it has some of overlayfs' own.
+    fn xattrs(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, Errno> {
+        let mut xattrs = Vec::new();
+        for name in listed(|buffer| rustix::fs::flistxattr(&self.file, buffer))? {
+            if name.starts_with(OVERLAY_XATTRS) {
+                return Ok(None);
+            }
+            if is_layer_xattr(&name) {
+                let value = sized(|buffer| rustix::fs::fgetxattr(&self.file, name.as_slice(), buffer))?;
+                xattrs.push((name, value));
+            }
+        }
+        xattrs.sort_unstable();
+        Ok(Some(xattrs))
+    }
+}
+
 // === impl Directory ===
 
 impl Directory {
@@ -548,7 +664,7 @@ pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
 }
 
 /// The path without empty and `.` components and without a leading slash: everything is relative to the layer.
-fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
     if path.contains(&0) {
         return Err(refused(path, "the name has a zero byte"));
     }
@@ -568,7 +684,8 @@ fn clean(path: &[u8]) -> Result<Vec<u8>, UnpackError> {
     Ok(clean)
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+/// A path's directory and last name.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
