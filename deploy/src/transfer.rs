@@ -1,12 +1,39 @@
 //! Images from one engine to another over a [`Channel`]: only what the other engine lacks, verified there.
 //!
-//! [`send`] and [`receive`] are the two ends of one conversation.
+//! [`send`] and [`receive`] are the two ends of one conversation. The receiver leads it, because it knows what it has:
+//!
+//! 1. The sender offers configurations and manifests; the receiver says which layers it lacks. With none lacking that
+//!    is all: one question, one answer.
+//! 2. The sender lists the chunks of the lacking layers' tables ([`engine::layer::Table`]); the receiver asks for those
+//!    that it has in no other table.
+//! 3. With the tables, the receiver knows each file's content by its digest, and asks for those that it does not have
+//!    in any layer. For a file of which it has another version under the same path, it names that.
+//! 4. The contents come in one compressed stream; a file whose old version the sender has too comes as the difference to
+//!    it, another one in chunks. The receiver makes the layers' tars again, and their digests prove it.
+//!
+//! All layers go through each step together: the steps are what a long line makes expensive.
+//!
+//! Why in this way:
+//! - A table's columns are apart, so that new times on all files (a build that was not cached) cost a few kilobytes, and
+//!   no digest or name is sent again.
+//! - Chunks find nothing in compiled programs, where each address moves; a difference finds almost all, but needs the old
+//!   bytes on both sides. Where the sender does not have them, chunks are what is left.
+//! - What arrives is kept in a spool until its layer is whole. Frames are small and can be read without the next one, so
+//!   a cut costs less than one frame, whatever it cuts.
+//! - Local files are believed until the layer's digest is wrong. Only then are they read again, and the damaged ones asked
+//!   for.
 
+mod arrival;
+mod chunk;
+mod delta;
 mod failure;
 mod flow;
+mod goods;
 mod message;
 mod receiver;
 mod sender;
+mod spool;
+mod stock;
 
 use engine::engine::Engine;
 use engine::id::{DiffId, ImageId};
@@ -86,7 +113,7 @@ pub fn send(
 /// # Errors
 /// As for [`send`]. Nothing of an image is to be seen unless all of it is here.
 pub fn receive(channel: &mut Channel, engine: &Engine) -> Result<Vec<ImageId>, TransferError> {
-    Receiver { channel, engine, has_told: false }.run()
+    Receiver { channel, engine }.run()
 }
 
 // === impl Sent ===

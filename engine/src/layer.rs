@@ -16,6 +16,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+mod donor;
 pub(crate) mod gzip;
 pub(crate) mod members;
 pub(crate) mod pack;
@@ -29,8 +30,9 @@ pub use stream::Compression;
 pub use table::{Entry, Sum, Table, TableError};
 
 use crate::id::{DiffId, Digest};
+use crate::layer::donor::Donors;
 use crate::layer::pack::{PackError, Treatment};
-use crate::layer::unpack::{Contents, Donors, UnpackError};
+use crate::layer::unpack::{Contents, UnpackError};
 use crate::paths::Root;
 use crate::store::content::{Content, ContentError};
 use crate::store::scratch::{self, Scratch};
@@ -350,7 +352,10 @@ impl Layers {
     }
 
     /// The layers that are here, whole or not.
-    pub(crate) fn list(&self) -> Result<Vec<DiffId>, LayerError> {
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn list(&self) -> Result<Vec<DiffId>, LayerError> {
         match fs::read_dir(self.root.layers()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(failure("list", "store")(error)),

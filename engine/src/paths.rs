@@ -139,6 +139,16 @@ impl Root {
         self.state.join("tmp")
     }
 
+    /// What has arrived of layers that are not whole yet, to be taken up by the next attempt.
+    pub fn transfers(&self) -> PathBuf {
+        self.state.join("transfers")
+    }
+
+    /// What has arrived of one layer.
+    pub fn transfer(&self, diff: &Digest) -> PathBuf {
+        self.transfers().join(diff.hex())
+    }
+
     /// Network records.
     pub fn networks(&self) -> PathBuf {
         self.state.join("networks")

@@ -79,6 +79,11 @@ impl TransferError {
         self.kind().is_none()
     }
 
+    /// Whether the other side can be told, and does not know.
+    pub(super) fn is_of_use_to_tell(&self) -> bool {
+        !matches!(self, Self::Channel(_) | Self::There(_))
+    }
+
     /// The failure as the other side is told of it.
     pub(super) fn to_failure(&self) -> Failure {
         Failure { kind: self.kind().unwrap_or(FailureKind::Other), message: chain(self) }
@@ -90,6 +95,15 @@ pub(super) fn here<E: StdError + Send + Sync + 'static>(
     step: impl Into<String>,
 ) -> impl FnOnce(E) -> TransferError {
     move |error| TransferError::Here { step: step.into(), kind: kind_of(&error), source: Box::new(error) }
+}
+
+/// What arrived is not what its digest says.
+pub(super) fn wrong_digest(object: &str) -> TransferError {
+    TransferError::Here {
+        step: format!("verify {object:?}"),
+        kind: FailureKind::WrongDigest,
+        source: "what has arrived does not have the digest that was announced".into(),
+    }
 }
 
 impl From<TransferError> for engine::error::Error {

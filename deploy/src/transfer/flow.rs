@@ -8,7 +8,7 @@ use zstd::stream::raw::{self, Operation};
 
 use crate::protocol::{Channel, ChannelError};
 use crate::transfer::failure::{Failure, TransferError, here};
-use crate::transfer::message::{Answer, Tag};
+use crate::transfer::message::{Answer, Tag, told};
 
 /// The sending end.
 pub(super) struct Outflow<'a> {
@@ -79,7 +79,7 @@ impl<'a> Outflow<'a> {
 
     /// Tells the other side that the rest will not come, and why. Gives the reason back.
     pub(super) fn fail(mut self, error: TransferError) -> TransferError {
-        if matches!(error, TransferError::Channel(_) | TransferError::There(_)) {
+        if !error.is_of_use_to_tell() {
             return error;
         }
         // When this does not reach the other side either, the first failure is still the one to tell.
@@ -162,7 +162,7 @@ impl<'a> Inflow<'a> {
 
     /// Tells the sender to stop, and why, and waits until it does. Gives the reason back.
     pub(super) fn stop(mut self, error: TransferError) -> TransferError {
-        if matches!(error, TransferError::Channel(_) | TransferError::There(_)) {
+        if !error.is_of_use_to_tell() {
             return error;
         }
         // When this does not reach the other side either, the first failure is still the one to tell.
@@ -204,11 +204,7 @@ impl<'a> Inflow<'a> {
             Some(Tag::Failed) => {
                 self.is_over = true;
                 self.channel.receive::<()>()?;
-                let told = serde_json::from_slice(&self.frame[1..]);
-                Err(told.map_or_else(
-                    |_| TransferError::Refused("a failure without a reason".to_owned()),
-                    TransferError::There,
-                ))
+                Err(told(&self.frame[1..]))
             }
             None => Err(TransferError::Refused("a frame of no known kind".to_owned())),
         }

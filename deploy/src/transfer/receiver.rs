@@ -8,16 +8,15 @@ use engine::id::{DiffId, Digest, ImageId};
 use engine::image::{ImageConfig, Reference};
 
 use crate::protocol::Channel;
+use crate::transfer::arrival::Arrivals;
 use crate::transfer::failure::{TransferError, here};
-use crate::transfer::flow::Inflow;
 use crate::transfer::message::{Answer, LONGEST_OFFER, Offer};
+use crate::transfer::spool;
 
 /// One transfer, as its receiver sees it.
 pub(super) struct Receiver<'a> {
     pub(super) channel: &'a mut Channel,
     pub(super) engine: &'a Engine,
-    /// Whether the sender knows already why this side fails.
-    pub(super) has_told: bool,
 }
 
 /// An image that is offered.
@@ -29,33 +28,44 @@ struct Offered {
     names: Vec<Reference>,
 }
 
+/// Why the receiver gives up.
+pub(super) enum GaveUp {
+    /// The sender waits for an answer, which is the reason.
+    Silently(TransferError),
+    /// The sender knows.
+    Aloud(TransferError),
+}
+
 // === impl Receiver ===
 
 impl Receiver<'_> {
     pub(super) fn run(&mut self) -> Result<Vec<ImageId>, TransferError> {
         let documents = self.channel.receive_data()?;
         let offer: Offer = self.channel.receive()?;
-        let received = self.fetch(&offer, &documents);
-        if let Err(error) = &received
-            && !self.has_told
-            && !matches!(error, TransferError::Channel(_) | TransferError::There(_))
-        {
-            // The failure here is the one to tell, even if the sender cannot be told.
-            let _ = self.channel.send(&Answer::Failed(error.to_failure()));
+        match self.fetch(&offer, &documents) {
+            Ok(images) => {
+                self.channel.send(&Answer::Done(images.clone()))?;
+                Ok(images)
+            }
+            Err(GaveUp::Aloud(error)) => Err(error),
+            Err(GaveUp::Silently(error)) => {
+                if error.is_of_use_to_tell() {
+                    // The failure here is the one to tell, even if the sender cannot be told.
+                    let _ = self.channel.send(&Answer::Failed(error.to_failure()));
+                }
+                Err(error)
+            }
         }
-        let images = received?;
-        self.channel.send(&Answer::Done(images.clone()))?;
-        Ok(images)
     }
 
-    fn fetch(&mut self, offer: &Offer, documents: &[u8]) -> Result<Vec<ImageId>, TransferError> {
+    fn fetch(&mut self, offer: &Offer, documents: &[u8]) -> Result<Vec<ImageId>, GaveUp> {
         let offered = read_offer(offer, documents)?;
         let _hold = self.engine.layers().hold().map_err(here("keep the layers"))?;
         let lacking = self.lacking(&offered);
         if !lacking.is_empty() {
-            self.layers(&lacking)?;
+            self.layers(&offered, &lacking)?;
         }
-        self.install(&offered)
+        Ok(self.install(&offered)?)
     }
 
     /// The layers that are not here, each once, in the order of their ids.
@@ -65,26 +75,19 @@ impl Receiver<'_> {
         wanted.filter(|diff| !layers.contains(diff)).cloned().collect()
     }
 
-    fn layers(&mut self, lacking: &BTreeSet<DiffId>) -> Result<(), TransferError> {
+    fn layers(&mut self, offered: &[Offered], lacking: &BTreeSet<DiffId>) -> Result<(), GaveUp> {
         let layers = self.engine.layers();
         // In the order of their ids, so that two receivers of the same layers never wait for each other.
         let claims: Result<Vec<_>, _> = lacking.iter().map(|diff| layers.claim(diff)).collect();
         let _claims = claims.map_err(here("claim the layers"))?;
         let lacking: Vec<DiffId> = lacking.iter().filter(|diff| !layers.contains(diff)).cloned().collect();
-        self.channel.send(&Answer::Lacks(lacking.clone()))?;
-        for diff in &lacking {
-            let mut inflow = Inflow::new(self.channel)?;
-            let unpacked = layers.unpack_as(diff, &mut inflow);
-            match unpacked {
-                Ok(_) => inflow.finish()?,
-                Err(error) => {
-                    let error = inflow.failed.take().unwrap_or_else(|| here("unpack a layer")(error));
-                    self.has_told = true;
-                    return Err(inflow.stop(error));
-                }
-            }
+        if lacking.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        spool::sweep(&self.engine.root().transfers()).map_err(here("remove what nobody came back for"))?;
+        let names: Vec<Reference> = offered.iter().flat_map(|image| image.names.clone()).collect();
+        let all = offered.iter().flat_map(|image| image.layers.clone()).collect();
+        Arrivals::begin(self.channel, self.engine, &lacking, &names, &all)?.run()
     }
 
     fn install(&self, offered: &[Offered]) -> Result<Vec<ImageId>, TransferError> {
@@ -130,4 +133,16 @@ fn read_offer(offer: &Offer, documents: &[u8]) -> Result<Vec<Offered>, TransferE
         });
     }
     Ok(offered)
+}
+
+impl From<TransferError> for GaveUp {
+    fn from(error: TransferError) -> Self {
+        Self::Silently(error)
+    }
+}
+
+impl From<crate::protocol::ChannelError> for GaveUp {
+    fn from(error: crate::protocol::ChannelError) -> Self {
+        Self::Silently(error.into())
+    }
 }

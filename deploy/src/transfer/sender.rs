@@ -1,15 +1,21 @@
 //! The sender's part of the conversation: it offers, and answers what it is asked for.
 
-use std::io::{self, Write};
+use std::collections::HashSet;
+use std::io::Read;
 
 use engine::engine::Engine;
 use engine::id::{DiffId, ImageId};
 use engine::image::Reference;
+use engine::layer::Sum;
 
 use crate::protocol::Channel;
+use crate::transfer::chunk::{ChunkList, Chunker, Lengths};
+use crate::transfer::delta;
 use crate::transfer::failure::{TransferError, here};
 use crate::transfer::flow::Outflow;
-use crate::transfer::message::{Answer, Offer, OfferedImage};
+use crate::transfer::goods::{Goods, read_whole};
+use crate::transfer::message::{Answer, Lacking, Offer, OfferedImage, Ranges, Wants, Way, refuse, send_part};
+use crate::transfer::stock::Stock;
 use crate::transfer::{Progress, Sent, SentImage};
 
 /// One transfer, as its sender sees it.
@@ -19,8 +25,18 @@ pub(super) struct Sender<'a> {
     pub(super) progress: &'a dyn Fn(Progress),
 }
 
+/// A changed file and how it is sent.
+enum Changed {
+    Whole(usize),
+    Delta(Vec<u8>),
+    Chunks(usize, ChunkList),
+}
+
 /// Compression of what is small and sent at once.
 const LEVEL: i32 = 9;
+
+/// The smallest file of which chunks are listed; what is smaller is sent as it is.
+const LEAST_CHUNKED: u64 = 64 << 10;
 
 // === impl Sender ===
 
@@ -33,19 +49,19 @@ impl Sender<'_> {
         let before = (self.channel.sent(), self.channel.received());
         let _hold = self.engine.layers().hold().map_err(here("keep the layers"))?;
         let mut sent = self.offer(images, names)?;
-        let lacking = match self.answer()? {
-            Answer::Done(_) => Vec::new(),
-            Answer::Lacks(layers) => layers,
-            other => return Err(TransferError::Refused(format!("{other:?} as the answer to an offer"))),
-        };
-        sent.images.iter_mut().for_each(|image| image.account(&lacking));
-        (self.progress)(Progress::Compared { lacking: lacking.len() });
-        if !lacking.is_empty() {
-            self.layers(&lacking)?;
-            (self.progress)(Progress::Unpacking);
-            match self.answer()? {
-                Answer::Done(_) => {}
-                other => return Err(TransferError::Refused(format!("{other:?} at the end"))),
+        let mut goods = None;
+        loop {
+            match (self.answer()?, &goods) {
+                (Answer::Done(_), _) => break,
+                (Answer::Lacks(lacking), None) => {
+                    let diffs: Vec<DiffId> = lacking.iter().map(|lacking| lacking.diff.clone()).collect();
+                    sent.images.iter_mut().for_each(|image| image.account(&diffs));
+                    (self.progress)(Progress::Compared { lacking: diffs.len() });
+                    goods = Some(self.outline(lacking)?);
+                }
+                (Answer::Needs(chunks), Some(goods)) => self.table_chunks(goods, &chunks)?,
+                (Answer::Wants(wants), Some(goods)) => self.contents(goods, &wants)?,
+                (other, _) => return Err(TransferError::Refused(format!("{other:?} where it has no place"))),
             }
         }
         sent.bytes_out = self.channel.sent() - before.0;
@@ -78,19 +94,77 @@ impl Sender<'_> {
         Ok(sent)
     }
 
-    fn layers(&mut self, lacking: &[DiffId]) -> Result<(), TransferError> {
-        for diff in lacking {
-            let mut out = Outflow::new(self.channel)?;
-            let mut failed = None;
-            let mut writer = Passage { out: &mut out, failed: &mut failed };
-            let packed = self.engine.layers().pack(diff, &mut writer);
-            match (packed, failed) {
-                (_, Some(error)) => return Err(out.fail(error)),
-                (Err(error), None) => return Err(out.fail(here("read a layer")(error))),
-                (Ok(()), None) => out.finish()?,
-            }
+    /// Says that there is something to give, or why not, and lists the chunks of the tables that are lacking.
+    fn outline(&mut self, lacking: Vec<Lacking>) -> Result<Goods, TransferError> {
+        let goods = Goods::of(self.engine, lacking).and_then(|goods| Ok((goods.outlines()?, goods)));
+        let (outlines, goods) = goods.map_err(|error| refuse(self.channel, error))?;
+        for part in [Vec::new()].into_iter().chain(outlines) {
+            send_part(self.channel, &part)?;
         }
+        self.channel.send(&())?;
+        Ok(goods)
+    }
+
+    fn table_chunks(&mut self, goods: &Goods, wanted: &Ranges) -> Result<(), TransferError> {
+        let mut out = Outflow::new(self.channel)?;
+        let sent = goods.chunks().and_then(|chunks| {
+            for number in wanted.iter() {
+                let chunk = chunks.get(number).ok_or_else(|| no_chunk(number))?;
+                out.write(chunk)?;
+            }
+            Ok(())
+        });
+        match sent {
+            Ok(()) => out.finish(),
+            Err(error) => Err(out.fail(error)),
+        }
+    }
+
+    fn contents(&mut self, goods: &Goods, wants: &Wants) -> Result<(), TransferError> {
+        let mut changed = Vec::new();
+        let mut chunks = Ranges::default();
+        if !wants.changed.is_empty() {
+            let plan = self.plan(goods, &wants.changed);
+            let (plan, part) = plan.map_err(|error| refuse(self.channel, error))?;
+            send_part(self.channel, &part)?;
+            self.channel.send(&())?;
+            if plan.iter().any(|changed| matches!(changed, Changed::Chunks(..))) {
+                chunks = match self.answer()? {
+                    Answer::Needs(chunks) => chunks,
+                    other => return Err(TransferError::Refused(format!("{other:?} instead of chunks"))),
+                };
+            }
+            changed = plan;
+        }
+        let mut load = Load { out: Outflow::new(self.channel)?, progress: self.progress, done: 0, of: 0 };
+        match load.fill(goods, &changed, &chunks, wants) {
+            Ok(()) => load.out.finish(),
+            Err(error) => Err(load.out.fail(error)),
+        }?;
+        (self.progress)(Progress::Unpacking);
         Ok(())
+    }
+
+    /// How each changed file is best sent, and the part that says so.
+    fn plan(&self, goods: &Goods, wanted: &[(u32, Sum)]) -> Result<(Vec<Changed>, Vec<u8>), TransferError> {
+        let olds: HashSet<Sum> = wanted.iter().map(|(_, old)| *old).collect();
+        let stock = Stock::with(self.engine, &olds)?;
+        let mut part = Vec::new();
+        let mut plan = Vec::new();
+        for (number, old) in wanted {
+            let number = usize::try_from(*number).unwrap_or(usize::MAX);
+            let changed = changed(goods, &stock, number, old)?;
+            match &changed {
+                Changed::Whole(_) => part.push(Way::Whole as u8),
+                Changed::Delta(_) => part.push(Way::Delta as u8),
+                Changed::Chunks(_, list) => {
+                    part.push(Way::Chunks as u8);
+                    list.write(&mut part);
+                }
+            }
+            plan.push(changed);
+        }
+        Ok((plan, part))
     }
 
     fn answer(&mut self) -> Result<Answer, TransferError> {
@@ -101,25 +175,123 @@ impl Sender<'_> {
     }
 }
 
-/// Lets a writer of files write to the stream.
-struct Passage<'a, 'b> {
-    out: &'a mut Outflow<'b>,
-    failed: &'a mut Option<TransferError>,
+fn changed(goods: &Goods, stock: &Stock, number: usize, old: &Sum) -> Result<Changed, TransferError> {
+    let entry = goods.entry(number)?;
+    let step = || here(format!("compare {:?} with its old version", String::from_utf8_lossy(&entry.path)));
+    if let Some(Ok(file)) = stock.open_sum(old)
+        && file.metadata().is_ok_and(|found| found.len() <= delta::LARGEST)
+        && entry.size <= delta::LARGEST
+    {
+        let old = read_whole(file, 0).map_err(step())?;
+        let new = read_whole(goods.open(number, 0)?, entry.size).map_err(step())?;
+        return Ok(Changed::Delta(delta::difference(&old, &new).map_err(step())?));
+    }
+    if entry.size < LEAST_CHUNKED {
+        return Ok(Changed::Whole(number));
+    }
+    let list = ChunkList::of(goods.open(number, 0)?, Lengths::of_file(entry.size)).map_err(step())?;
+    Ok(Changed::Chunks(number, list))
 }
 
-impl Write for Passage<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.out.write(bytes) {
-            Ok(()) => Ok(bytes.len()),
-            Err(error) => {
-                let told = io::Error::other(error.to_string());
-                *self.failed = Some(error);
-                Err(told)
+fn no_chunk(number: usize) -> TransferError {
+    TransferError::Refused(format!("a wish for chunk {number}, which was not listed"))
+}
+
+/// The stream of contents.
+struct Load<'a> {
+    out: Outflow<'a>,
+    progress: &'a dyn Fn(Progress),
+    done: u64,
+    of: u64,
+}
+
+impl Load<'_> {
+    fn fill(
+        &mut self,
+        goods: &Goods,
+        changed: &[Changed],
+        chunks: &Ranges,
+        wants: &Wants,
+    ) -> Result<(), TransferError> {
+        self.of = goods.size(wants.new.iter())?;
+        for (number, from) in &wants.begun {
+            let number = usize::try_from(*number).unwrap_or(usize::MAX);
+            self.of += goods.entry(number)?.size.saturating_sub(*from);
+        }
+        for changed in changed {
+            self.of += match changed {
+                Changed::Whole(number) | Changed::Chunks(number, _) => goods.entry(*number)?.size,
+                Changed::Delta(difference) => difference.len() as u64,
+            };
+        }
+        let wanted: HashSet<usize> = chunks.iter().collect();
+        let mut before = 0;
+        for changed in changed {
+            match changed {
+                Changed::Whole(number) => self.content(goods, *number, 0)?,
+                Changed::Delta(difference) => {
+                    self.write(&(difference.len() as u64).to_le_bytes())?;
+                    self.write(difference)?;
+                }
+                Changed::Chunks(number, list) => {
+                    self.chunks(goods, *number, list, before, &wanted)?;
+                    before += list.len();
+                }
             }
         }
+        for (number, from) in &wants.begun {
+            self.content(goods, usize::try_from(*number).unwrap_or(usize::MAX), *from)?;
+        }
+        wants.new.iter().try_for_each(|number| self.content(goods, number, 0))
     }
 
-    fn flush(&mut self) -> io::Result<()> {
+    fn content(&mut self, goods: &Goods, number: usize, from: u64) -> Result<(), TransferError> {
+        let entry = goods.entry(number)?;
+        let mut left = entry.size.saturating_sub(from);
+        let mut reader = goods.open(number, from)?;
+        let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(256 << 10)];
+        while left > 0 {
+            let name = String::from_utf8_lossy(&entry.path);
+            let read = reader.read(&mut buffer).map_err(here(format!("read {name:?} of an image")))?;
+            if read == 0 {
+                let reason = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+                return Err(here(format!("read {name:?} of an image, which has become shorter"))(reason));
+            }
+            self.write(&buffer[..read])?;
+            left -= read as u64;
+        }
+        Ok(())
+    }
+
+    fn chunks(
+        &mut self,
+        goods: &Goods,
+        number: usize,
+        list: &ChunkList,
+        before: usize,
+        wanted: &HashSet<usize>,
+    ) -> Result<(), TransferError> {
+        let size = goods.entry(number)?.size;
+        let mut chunker = Chunker::new(goods.open(number, 0)?, Lengths::of_file(size));
+        for at in 0..list.len() {
+            let chunk = chunker.next().map_err(here("read a file of an image"))?.unwrap_or_default();
+            if wanted.contains(&(before + at)) {
+                self.write(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), TransferError> {
+        self.out.write(bytes)?;
+        let before = self.done;
+        self.done += bytes.len() as u64;
+        if self.done / TOLD != before / TOLD {
+            (self.progress)(Progress::Sending { done: self.done, of: self.of.max(self.done) });
+        }
         Ok(())
     }
 }
+
+/// Bytes after which progress is told again.
+const TOLD: u64 = 256 << 10;

@@ -99,28 +99,53 @@ impl Spool {
         SpoolReader { file: &self.file, pieces: content.pieces.into_iter(), at: 0, left: 0 }
     }
 
+    /// Reads some bytes of a content that was found here before.
+    pub(super) fn read_at(&self, content: &Content, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let mut start = 0;
+        let mut filled = 0;
+        for (at, length) in &content.pieces {
+            let wanted = offset + filled as u64;
+            let end = start + u64::from(*length);
+            if filled < bytes.len() && wanted < end {
+                let most = usize::try_from(end - wanted).unwrap_or(usize::MAX).min(bytes.len() - filled);
+                self.file.read_exact_at(&mut bytes[filled..filled + most], at + (wanted - start))?;
+                filled += most;
+            }
+            start = end;
+        }
+        if filled == bytes.len() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    }
+
     /// Forgets what there is of a content; the bytes stay readable for who knows where they are.
-    pub(super) fn restart(&mut self, sum: &Sum) {
-        self.contents.remove(sum);
+    pub(super) fn restart(&mut self, sum: &Sum) -> io::Result<()> {
+        match self.contents.remove(sum) {
+            // An empty piece at the beginning says so to the next who opens it.
+            Some(_) => self.piece(sum, &[]),
+            None => Ok(()),
+        }
     }
 
     /// Adds the next piece of a content.
     pub(super) fn add(&mut self, sum: &Sum, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(PIECE) {
-            let content = self.contents.entry(*sum).or_default();
-            let length = piece.len() as u32;
-            let mut head = Vec::with_capacity(HEAD);
-            head.extend_from_slice(sum.as_bytes());
-            head.extend_from_slice(&content.length.to_le_bytes());
-            head.extend_from_slice(&length.to_le_bytes());
-            let check = check(&head, piece);
-            self.writer.write_all(&head)?;
-            self.writer.write_all(&check)?;
-            self.writer.write_all(piece)?;
+        bytes.chunks(PIECE).try_for_each(|piece| self.piece(sum, piece))
+    }
+
+    fn piece(&mut self, sum: &Sum, piece: &[u8]) -> io::Result<()> {
+        let content = self.contents.entry(*sum).or_default();
+        let length = piece.len() as u32;
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend_from_slice(sum.as_bytes());
+        head.extend_from_slice(&content.length.to_le_bytes());
+        head.extend_from_slice(&length.to_le_bytes());
+        let check = check(&head, piece);
+        self.writer.write_all(&head)?;
+        self.writer.write_all(&check)?;
+        self.writer.write_all(piece)?;
+        if length > 0 {
             content.pieces.push((self.end + HEAD as u64, length));
-            content.length += u64::from(length);
-            self.end += (HEAD + piece.len()) as u64;
         }
+        content.length += u64::from(length);
+        self.end += (HEAD + piece.len()) as u64;
         Ok(())
     }
 
@@ -157,7 +182,7 @@ impl Spool {
             if offset == 0 {
                 *content = Content::default();
             }
-            if offset == content.length {
+            if offset == content.length && length > 0 {
                 content.pieces.push((self.end + HEAD as u64, length));
                 content.length += u64::from(length);
             }
@@ -256,7 +281,7 @@ mod tests {
         let mut spool = Spool::open(directory.path()).unwrap();
         spool.add(&sum, b"old").unwrap();
         let before = spool.content(&sum).unwrap();
-        spool.restart(&sum);
+        spool.restart(&sum).unwrap();
         spool.add(&sum, b"new").unwrap();
         spool.add(&sum, b"er").unwrap();
         spool.flush().unwrap();

@@ -1,5 +1,9 @@
 //! Images on their way from one engine to another, over real channels between real stores.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+mod difference;
+mod lies;
+mod resume;
+mod tree;
 mod whole;
 mod world;

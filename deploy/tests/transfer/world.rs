@@ -15,7 +15,7 @@ use engine::id::{DiffId, ImageId};
 use engine::image::{Image, ImageConfig, Reference};
 
 pub(crate) struct World {
-    _directory: tempfile::TempDir,
+    pub(crate) _directory: tempfile::TempDir,
     pub(crate) here: Engine,
     pub(crate) there: Engine,
 }
@@ -104,7 +104,7 @@ impl World {
     }
 
     /// Expects nothing on the receiver's side: no image, no layer, nothing half made.
-    pub(crate) fn expect_nothing_there(&self) {
+    pub(crate) fn expect_nothing_seen_there(&self) {
         assert!(self.there.images().list().unwrap().is_empty());
         let entries = |path: PathBuf| {
             let names = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());

@@ -111,7 +111,7 @@ pub(crate) struct TableSink {
 }
 
 /// Names and values.
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 struct Packer<'a> {
     sink: &'a mut dyn Sink,

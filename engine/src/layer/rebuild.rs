@@ -14,8 +14,8 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::id::DiffId;
+use crate::layer::donor::Donors;
 use crate::layer::table::{Cursor, Entry, Piece, Table, TableError, record};
-use crate::layer::unpack::Donors;
 use crate::layer::{Announced, LayerError, LayerRecord, Layers, failure, pack, packing};
 use crate::store::Durability;
 
@@ -40,6 +40,9 @@ pub struct Files {
 /// The directories at the top of a layer in which no file is shared with another layer.
 const UNSHARED: [&[u8]; 6] = [b"etc/", b"var/", b"root/", b"home/", b"run/", b"tmp/"];
 
+/// Opens the content with a number.
+type Open<'a> = dyn Fn(usize, &Entry) -> io::Result<Box<dyn Read + Send + 'a>> + Sync + 'a;
+
 /// A tar that is put together while it is read.
 struct Assembly<'a> {
     cursor: Cursor<'a>,
@@ -48,7 +51,7 @@ struct Assembly<'a> {
     raw: Vec<u8>,
     at: usize,
     content: Option<(Box<dyn Read + Send + 'a>, u64)>,
-    open: &'a (dyn Fn(usize, &Entry) -> io::Result<Box<dyn Read + Send + 'a>> + Sync),
+    open: &'a Open<'a>,
 }
 
 // === impl Layers ===
@@ -138,20 +141,15 @@ impl Layers {
     }
 
     /// Writes the layer's tar as its table says, if it has one.
-    pub(crate) fn pack_from_table(
-        &self,
-        diff: &DiffId,
-        writer: &mut dyn Write,
-    ) -> Result<bool, LayerError> {
+    pub(crate) fn pack_from_table(&self, diff: &DiffId, writer: &mut dyn Write) -> Result<bool, LayerError> {
         let Some(table) = self.kept_table(diff)? else { return Ok(false) };
         let entries = table.entries()?;
         if !entries.iter().all(|entry| entry.is_plain) {
             return Ok(false);
         }
         let files = self.files(diff)?;
-        let open = |_, entry: &Entry| {
-            files.open(&entry.path).map(|file| Box::new(file) as Box<dyn Read + Send>)
-        };
+        let open =
+            |_, entry: &Entry| files.open(&entry.path).map(|file| Box::new(file) as Box<dyn Read + Send>);
         let mut assembly = Assembly::new(&table, &entries, &open);
         io::copy(&mut assembly, writer).map_err(failure("read", diff.as_str()))?;
         Ok(true)
@@ -254,11 +252,7 @@ impl Write for Pick<'_> {
 // === impl Assembly ===
 
 impl<'a> Assembly<'a> {
-    fn new(
-        table: &'a Table,
-        entries: &'a [Entry],
-        open: &'a (dyn Fn(usize, &Entry) -> io::Result<Box<dyn Read + Send + 'a>> + Sync),
-    ) -> Self {
+    fn new(table: &'a Table, entries: &'a [Entry], open: &'a Open<'a>) -> Self {
         Self { cursor: table.cursor(), entries, next: 0, raw: Vec::new(), at: 0, content: None, open }
     }
 

@@ -2,7 +2,6 @@
 //! descriptors, parents are resolved inside the layer (openat2(2), RESOLVE_IN_ROOT), last components are never
 //! followed, and what would leave the layer is refused.
 
-use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead};
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -11,9 +10,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timest
 use rustix::io::Errno;
 use tar::EntryType;
 
+use crate::layer::donor::{Donor, Donors};
 use crate::layer::members::{Member, MemberError, Members};
-use crate::layer::pack::{OVERLAY_XATTRS, listed, sized};
-use crate::layer::rebuild::open_plain;
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,17 +55,6 @@ pub(crate) fn unpack(root: OwnedFd, reader: impl BufRead, donors: Donors) -> Res
     }
     members.drain()?;
     unpacker.finish()
-}
-
-/// Files of other layers with contents that are wanted here, by their path in both: the layer's directory, and whether
-/// one file may be in both layers.
-#[derive(Default)]
-pub(crate) struct Donors {
-    files: HashMap<Vec<u8>, (Rc<OwnedFd>, bool)>,
-    /// Those that are in this layer already: two files of it stay two, whatever they are elsewhere.
-    linked: HashSet<u64>,
-    /// Whether the file system has been found to share no blocks (ioctl_ficlone(2)).
-    cannot_clone: bool,
 }
 
 /// The prefix of names that say what a layer removes (OCI image-spec, layer.md, "Whiteouts").
@@ -240,7 +227,7 @@ impl Unpacker {
         path: &[u8],
         member: &Member,
     ) -> Result<bool, UnpackError> {
-        if !donor.may_share || !donor.is_like(member) || !self.donors.linked.insert(donor.stat.st_ino) {
+        if !donor.may_share || !donor.is_like(member) || !self.donors.take(donor) {
             return Ok(false);
         }
         let (_, name) = split(path);
@@ -535,74 +522,6 @@ impl Unpacker {
         // File systems without a fixed number of inodes report none at all.
         let no_inodes = left.f_files > 0 && left.f_favail < 1024;
         if full || no_inodes { Err(UnpackError::Full) } else { Ok(()) }
-    }
-}
-
-// === impl Donors ===
-
-impl Donors {
-    pub(crate) fn new(files: HashMap<Vec<u8>, (Rc<OwnedFd>, bool)>) -> Self {
-        Self { files, ..Self::default() }
-    }
-
-    fn open(&self, path: &[u8], member: &Member) -> Option<Donor> {
-        let (layer, may_share) = self.files.get(path)?;
-        let file: OwnedFd = open_plain(layer, path).ok()?.into();
-        let stat = rustix::fs::fstat(&file).ok()?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let is_one = is_file && stat.st_size.cast_unsigned() == member.size && member.sparse.is_none();
-        is_one.then(|| Donor { layer: layer.clone(), file, stat, may_share: *may_share })
-    }
-
-    /// Lets an empty file have the donor's content without copying it, where the file system can.
-    fn clone_to(&mut self, donor: &Donor, file: &OwnedFd) -> bool {
-        if self.cannot_clone {
-            return false;
-        }
-        let cloned = rustix::fs::ioctl_ficlone(file, &donor.file);
-        self.cannot_clone = matches!(cloned, Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::NOTTY | Errno::INVAL));
-        cloned.is_ok()
-    }
-}
-
-/// A file of another layer.
-struct Donor {
-    layer: Rc<OwnedFd>,
-    file: OwnedFd,
-    stat: rustix::fs::Stat,
-    may_share: bool,
-}
-
-impl Donor {
-    /// Whether its attributes are the member's.
-    fn is_like(&self, member: &Member) -> bool {
-        let stat = &self.stat;
-        let like = stat.st_mode & 0o7777 == member.mode
-            && (stat.st_uid, stat.st_gid) == (member.uid, member.gid)
-            && stat.st_mtime == member.seconds
-            && u64::from(member.nanoseconds) == stat.st_mtime_nsec as u64;
-        like && self.xattrs().is_ok_and(|xattrs| {
-            let mut wanted: Vec<_> =
-                member.xattrs.iter().filter(|(name, _)| is_layer_xattr(name)).cloned().collect();
-            wanted.sort_unstable();
-            xattrs == Some(wanted)
-        })
-    }
-
-    /// Its attributes that belong to a layer, sorted; `None` when it has some of overlayfs' own.
-    fn xattrs(&self) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>, Errno> {
-        let mut xattrs = Vec::new();
-        for name in listed(|buffer| rustix::fs::flistxattr(&self.file, buffer))? {
-            if name.starts_with(OVERLAY_XATTRS) {
-                return Ok(None);
-            }
-            if is_layer_xattr(&name) {
-                let value = sized(|buffer| rustix::fs::fgetxattr(&self.file, name.as_slice(), buffer))?;
-                xattrs.push((name, value));
-            }
-        }
-        xattrs.sort_unstable();
-        Ok(Some(xattrs))
     }
 }
 

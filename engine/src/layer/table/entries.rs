@@ -43,8 +43,7 @@ impl Table {
     /// # Errors
     /// When the table is not one of a layer's tar.
     pub fn entries(&self) -> Result<Vec<Entry>, TableError> {
-        let blank =
-            Blank { cursor: self.cursor(), raw: Vec::new(), at: 0, zeros: 0, content: None };
+        let blank = Blank { cursor: self.cursor(), raw: Vec::new(), at: 0, zeros: 0, content: None };
         let mut members = Members::new(blank);
         let mut entries = Vec::new();
         let mut times_seen: HashMap<Vec<u8>, u32> = HashMap::new();

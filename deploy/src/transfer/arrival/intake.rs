@@ -1,0 +1,152 @@
+//! Contents that arrive: from the stream into the spools of their layers, each verified when it is whole.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+
+use engine::layer::{Entry, Sum};
+use sha2::{Digest as _, Sha256};
+
+use crate::transfer::arrival::{Arrival, ChunkPlace, Chunks, Coming, Plan, find};
+use crate::transfer::chunk::ChunkId;
+use crate::transfer::delta;
+use crate::transfer::failure::{TransferError, here, wrong_digest};
+use crate::transfer::flow::Inflow;
+use crate::transfer::goods::read_whole;
+use crate::transfer::spool::PIECE;
+use crate::transfer::stock::Stock;
+
+/// Takes contents from the stream into the spools.
+pub(super) struct Intake<'a, 'b> {
+    pub(super) stock: &'a Stock,
+    pub(super) layers: &'a mut [Arrival],
+    pub(super) inflow: &'a mut Inflow<'b>,
+}
+
+// === impl Intake ===
+
+impl Intake<'_, '_> {
+    /// Takes all that was asked for, in the order in which it is sent.
+    pub(super) fn take(&mut self, plan: &Plan) -> Result<(), TransferError> {
+        for ((number, old), way) in plan.wants.changed.iter().zip(&plan.ways) {
+            match way {
+                Coming::Whole => self.content(*number, 0)?,
+                Coming::Delta => self.delta(*number, old)?,
+                Coming::Chunks(chunks) => self.chunks(*number, old, chunks)?,
+            }
+        }
+        for (number, from) in &plan.wants.begun {
+            self.content(*number, *from)?;
+        }
+        plan.wants
+            .new
+            .iter()
+            .try_for_each(|number| self.content(u32::try_from(number).unwrap_or(u32::MAX), 0))
+    }
+
+    /// A content as it is, from an offset on.
+    fn content(&mut self, number: u32, from: u64) -> Result<(), TransferError> {
+        let (layer, entry) = self.begin(number)?;
+        let mut hash = Sha256::new();
+        let spool = &mut self.layers[layer].spool;
+        match spool.content(&entry.sum) {
+            Some(begun) if from > 0 => {
+                let begun = read_whole(spool.read(begun), from).map_err(here("read what has arrived"))?;
+                hash.update(&begun);
+            }
+            _ => spool.restart(&entry.sum).map_err(keep())?,
+        }
+        let mut left = entry.size - from.min(entry.size);
+        let mut buffer = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(PIECE)];
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+            let read = self.inflow.read(&mut buffer[..most]).map_err(|error| self.inflow.failure(error))?;
+            if read == 0 {
+                return Err(TransferError::Refused("contents that end too early".to_owned()));
+            }
+            hash.update(&buffer[..read]);
+            self.layers[layer].spool.add(&entry.sum, &buffer[..read]).map_err(keep())?;
+            left -= read as u64;
+        }
+        self.finish(layer, &entry, hash.into())
+    }
+
+    /// A content as the difference to an old version.
+    fn delta(&mut self, number: u32, old: &Sum) -> Result<(), TransferError> {
+        let (layer, entry) = self.begin(number)?;
+        let mut length = [0; 8];
+        self.read(&mut length)?;
+        let length = u64::from_le_bytes(length);
+        if length.max(entry.size) > 2 * delta::LARGEST {
+            return Err(TransferError::Refused("a difference that is too long".to_owned()));
+        }
+        let mut difference = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.read(&mut difference)?;
+        let step = || here(format!("make {:?} of its old version", String::from_utf8_lossy(&entry.path)));
+        let old = read_whole(self.old(old)?, 0).map_err(step())?;
+        let new = delta::apply(&old, &difference, entry.size).map_err(step())?;
+        let spool = &mut self.layers[layer].spool;
+        spool.restart(&entry.sum).map_err(keep())?;
+        spool.add(&entry.sum, &new).map_err(keep())?;
+        self.finish(layer, &entry, Sum::of(&new))
+    }
+
+    /// A content of which some chunks are here.
+    fn chunks(&mut self, number: u32, old: &Sum, chunks: &Chunks) -> Result<(), TransferError> {
+        let (layer, entry) = self.begin(number)?;
+        let old = self.old(old)?;
+        let mut hash = Sha256::new();
+        self.layers[layer].spool.restart(&entry.sum).map_err(keep())?;
+        let mut chunk = Vec::new();
+        for (length, id) in chunks.list.iter() {
+            chunk.resize(length, 0);
+            match (chunks.places.get(&id), &chunks.begun) {
+                (Some((ChunkPlace::Old(offset), found)), _) if *found == length => {
+                    old.read_exact_at(&mut chunk, *offset).map_err(here("read an old version of a file"))?;
+                }
+                (Some((ChunkPlace::Begun(offset), found)), Some(begun)) if *found == length => {
+                    let spool = &self.layers[layer].spool;
+                    spool.read_at(begun, *offset, &mut chunk).map_err(here("read what has arrived"))?;
+                }
+                (Some(_), _) => {
+                    return Err(TransferError::Refused("a chunk with two lengths".to_owned()));
+                }
+                (None, _) => {
+                    self.read(&mut chunk)?;
+                    if ChunkId::of(&Sum::of(&chunk)) != id {
+                        return Err(TransferError::Refused("a chunk that has another digest".to_owned()));
+                    }
+                }
+            }
+            hash.update(&chunk);
+            self.layers[layer].spool.add(&entry.sum, &chunk).map_err(keep())?;
+        }
+        self.finish(layer, &entry, hash.into())
+    }
+
+    fn begin(&self, number: u32) -> Result<(usize, Entry), TransferError> {
+        find(self.layers, number).map(|(layer, entry)| (layer, entry.clone()))
+    }
+
+    /// Forgets what is not what it should be.
+    fn finish(&mut self, layer: usize, entry: &Entry, found: Sum) -> Result<(), TransferError> {
+        if found == entry.sum {
+            return Ok(());
+        }
+        self.layers[layer].spool.restart(&entry.sum).map_err(keep())?;
+        Err(wrong_digest(&String::from_utf8_lossy(&entry.path)))
+    }
+
+    fn old(&self, sum: &Sum) -> Result<File, TransferError> {
+        let gone = || TransferError::Refused("a difference to a version that is not here".to_owned());
+        self.stock.open_sum(sum).ok_or_else(gone)?.map_err(here("read an old version of a file"))
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), TransferError> {
+        self.inflow.read_exact(bytes).map_err(|error| self.inflow.failure(error))
+    }
+}
+
+fn keep() -> impl FnOnce(std::io::Error) -> TransferError {
+    here("keep what arrives")
+}

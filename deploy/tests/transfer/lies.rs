@@ -1,0 +1,97 @@
+//! What is garbled or false has a name, and nothing of it can be seen.
+
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use deploy::protocol::Channel;
+use deploy::transfer::{self, FailureKind, TransferError};
+
+use crate::world::{World, names, noise};
+
+/// A way in on which one byte is changed.
+struct Garbled<R> {
+    reader: R,
+    at: u64,
+    passed: u64,
+    was_changed: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Garbled<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(bytes)?;
+        if let Some(at) = self.at.checked_sub(self.passed)
+            && at < length as u64
+        {
+            bytes[usize::try_from(at).unwrap()] ^= 0x5a;
+            self.was_changed.store(true, Ordering::Relaxed);
+        }
+        self.passed += length as u64;
+        Ok(length)
+    }
+}
+
+#[test]
+fn a_changed_byte_on_the_way_is_an_error_with_a_name_and_nothing_to_see() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| std::fs::write(upper.join("a"), noise(1, 40_000)).unwrap());
+    let mut at = 0;
+    loop {
+        let (near, far) = UnixStream::pair().unwrap();
+        let was_changed = Arc::new(AtomicBool::new(false));
+        let reader =
+            Garbled { reader: far.try_clone().unwrap(), at, passed: 0, was_changed: was_changed.clone() };
+        let there = world.there.clone();
+        let receiving = thread::spawn(move || transfer::receive(&mut Channel::new(reader, far), &there));
+        let sent = {
+            let mut channel = Channel::new(near.try_clone().unwrap(), near.try_clone().unwrap());
+            // A receiver that waits for bytes of a length that was garbled waits until the sender goes away.
+            near.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+            let images = std::slice::from_ref(&image);
+            transfer::send(
+                &mut channel,
+                &world.here,
+                std::slice::from_ref(&image.id),
+                &names(images),
+                &|_| {},
+            )
+        };
+        near.shutdown(std::net::Shutdown::Both).unwrap();
+        let received = receiving.join().unwrap();
+        if !was_changed.load(Ordering::Relaxed) {
+            received.unwrap();
+            break;
+        }
+        match received {
+            Err(_) => {
+                assert!(sent.is_err());
+                world.expect_nothing_seen_there();
+            }
+            // A byte that means nothing, as in a name of the image's or a compressed frame's header.
+            Ok(ids) => {
+                assert_eq!(ids, std::slice::from_ref(&image.id));
+                world.there.images().remove(image.id.as_str(), true, &Default::default()).unwrap();
+            }
+        }
+        at += if at < 1500 { 13 } else { 1999 };
+    }
+}
+
+#[test]
+fn a_table_that_lies_about_a_content_is_refused_by_name() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| std::fs::write(upper.join("a"), noise(1, 40_000)).unwrap());
+    let layer = &image.config.rootfs.diff_ids[0];
+    // Made now, so that what is changed afterwards differs from it.
+    world.here.layers().table(layer).unwrap();
+    std::fs::write(world.here.layers().dir(layer).join("a"), noise(2, 40_000)).unwrap();
+    let outcome = world.transfer(std::slice::from_ref(&image), u64::MAX);
+    for error in [outcome.sent.unwrap_err(), outcome.received.unwrap_err()] {
+        assert_eq!(error.kind(), Some(FailureKind::WrongDigest), "{error:?}");
+        assert!(engine::error::chain(&error).contains("\"a\""), "{error:?}");
+        assert!(matches!(error, TransferError::Here { .. } | TransferError::There(_)));
+    }
+    world.expect_nothing_seen_there();
+}
