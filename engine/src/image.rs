@@ -586,6 +586,12 @@ impl Images {
                 bytes += content.delete(&digest)?;
             }
         }
+        if thorough {
+            // Nothing arrives now: whoever receives layers holds them.
+            let begun = self.root.transfers();
+            bytes += crate::store::tree_size(&begun);
+            crate::store::remove_tree(&begun).map_err(failure("remove what has arrived of", "store"))?;
+        }
         Ok((removed, bytes))
     }
 

@@ -16,6 +16,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+mod digest;
 mod donor;
 pub(crate) mod gzip;
 pub(crate) mod members;
@@ -30,6 +31,7 @@ pub use stream::Compression;
 pub use table::{Entry, Sum, Table, TableError};
 
 use crate::id::{DiffId, Digest};
+use crate::layer::digest::DigestSink;
 use crate::layer::donor::Donors;
 use crate::layer::pack::{PackError, Treatment};
 use crate::layer::unpack::{Contents, UnpackError};
@@ -254,9 +256,15 @@ impl Layers {
         let fs = scratch.path().join("fs");
         fs::rename(upper, &fs).map_err(failure("take over", &upper.display().to_string()))?;
         let fs = File::open(&fs).map_err(failure("open", "new"))?.into();
-        let mut sink = DigestWriter(Sha256::new());
-        let contents = pack::pack(&fs, &mut sink, Treatment::Adopt).map_err(packing("new"))?;
-        let diff = Digest::from_sha256(&sink.0.finalize());
+        let mut sink = DigestSink::default();
+        let contents = pack::pack_into(&fs, &mut sink, Treatment::Adopt).map_err(packing("new"))?;
+        let (diff, table) = sink.finish().map_err(failure("digest", "new"))?;
+        // Whoever sends the layer needs it, and would have to read everything again.
+        if let Some(table) = table {
+            let bytes = table.to_bytes().map_err(failure("keep the table of", diff.as_str()))?;
+            fs::write(scratch.path().join(rebuild::TABLE), bytes)
+                .map_err(failure("keep the table of", diff.as_str()))?;
+        }
         Ok(self.publish(scratch, diff, contents, None)?.diff)
     }
 
@@ -376,10 +384,11 @@ impl Layers {
         Ok(half)
     }
 
-    /// Removes a layer: out of sight at once, then its files. Only with the collector's lock.
+    /// Removes a layer: out of sight at once, then its files. Returns the bytes won: files that another layer has too
+    /// stay there. Only with the collector's lock.
     pub(crate) fn remove(&self, diff: &DiffId) -> Result<u64, LayerError> {
         let fail = failure("remove", diff.as_str());
-        let size = self.record(diff).map_or(0, |record| record.size);
+        let size = crate::store::tree_size_alone(&self.dir(diff));
         let scratch = Scratch::directory(&self.root).map_err(&fail)?;
         match fs::rename(self.root.layer(diff), scratch.path().join("layer")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -533,20 +542,6 @@ const RECORD: &str = "layer.json";
 const SYNCED: &str = "synced";
 const PINNED: &str = "pinned";
 const LOCK: &str = "lock";
-
-/// Digests what is written and keeps none of it.
-struct DigestWriter(Sha256);
-
-impl Write for DigestWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// Digests what it passes on.
 struct CheckedWriter<'a> {

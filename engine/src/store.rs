@@ -1,5 +1,6 @@
 //! Records and locks: JSON files that are always whole, and locks that end with their holder.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -135,6 +136,28 @@ pub fn tree_size(directory: &Path) -> u64 {
             _ => 0,
         })
         .sum()
+}
+
+/// The bytes of all files below a directory that have no name elsewhere: what is won when it goes.
+pub fn tree_size_alone(directory: &Path) -> u64 {
+    let mut alone = 0;
+    let mut linked: HashMap<(u64, u64), (u64, u64)> = HashMap::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let Ok(metadata) = entry.metadata() else { continue };
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            } else if metadata.is_file() && metadata.nlink() == 1 {
+                alone += metadata.size();
+            } else if metadata.is_file() {
+                let key = (metadata.dev(), metadata.ino());
+                let (names_left, _) = linked.entry(key).or_insert((metadata.nlink(), metadata.size()));
+                *names_left = names_left.saturating_sub(1);
+            }
+        }
+    }
+    alone + linked.values().filter(|(names_left, _)| *names_left == 0).map(|(_, size)| size).sum::<u64>()
 }
 
 // === impl Lock ===

@@ -43,6 +43,9 @@ struct Arrival {
 /// The smallest file that is worth a question about its old version.
 const LEAST_CHANGED: u64 = 16 << 10;
 
+/// Lacking bytes that take longer to send than it takes to read the tables of all layers here.
+const WORTH_A_SEARCH: u64 = 256 << 10;
+
 /// What is asked for and how it comes.
 struct Plan {
     wants: Wants,
@@ -113,6 +116,7 @@ impl<'a> Arrivals<'a> {
 
     /// Gets the contents and puts the layers together.
     pub(super) fn run(mut self) -> Result<(), GaveUp> {
+        self.search()?;
         loop {
             let plan = self.plan()?;
             if !plan.wants.is_empty() {
@@ -126,6 +130,21 @@ impl<'a> Arrivals<'a> {
             layer.spool.remove().map_err(here("remove what has become a layer"))?;
         }
         Ok(())
+    }
+
+    /// Looks further for what is lacking, if that is much.
+    fn search(&mut self) -> Result<(), TransferError> {
+        let has_arrived =
+            |entry: &Entry| self.layers.iter().any(|layer| layer.spool.length(&entry.sum) == entry.size);
+        let lacking = self.layers.iter().flat_map(|layer| &layer.entries);
+        let lacking: HashMap<Sum, u64> = lacking
+            .filter(|entry| !self.stock.has(&entry.sum) && !has_arrived(entry))
+            .map(|entry| (entry.sum, entry.size))
+            .collect();
+        if lacking.values().sum::<u64>() < WORTH_A_SEARCH {
+            return Ok(());
+        }
+        self.stock.search(self.engine, &lacking.into_keys().collect())
     }
 
     /// Finds out what is lacking, asks for it, and hears how changed files come.

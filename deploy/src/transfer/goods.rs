@@ -6,6 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use engine::engine::Engine;
 use engine::layer::{Entry, Files, Sum, Table};
+use sha2::{Digest as _, Sha256};
 
 use crate::transfer::chunk::{ChunkList, Lengths};
 use crate::transfer::failure::{TransferError, here};
@@ -143,20 +144,25 @@ fn pick(
 }
 
 /// Reads all of it.
-pub(super) fn read_whole(mut reader: impl Read, size: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+pub(super) fn read_whole(mut reader: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// The digest of what a reader gives.
-pub(super) fn sum_of(mut reader: impl Read) -> io::Result<Sum> {
-    use sha2::Digest as _;
-    let mut hash = sha2::Sha256::new();
+pub(super) fn sum_of(reader: impl Read) -> io::Result<Sum> {
+    let mut hash = Sha256::new();
+    digest(&mut hash, reader)?;
+    Ok(Sum::from(hash))
+}
+
+/// Adds what a reader gives to a digest.
+pub(super) fn digest(hash: &mut Sha256, mut reader: impl Read) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
         match reader.read(&mut buffer)? {
-            0 => return Ok(Sum::from(hash)),
+            0 => return Ok(()),
             length => hash.update(&buffer[..length]),
         }
     }

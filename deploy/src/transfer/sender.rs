@@ -148,7 +148,8 @@ impl Sender<'_> {
     /// How each changed file is best sent, and the part that says so.
     fn plan(&self, goods: &Goods, wanted: &[(u32, Sum)]) -> Result<(Vec<Changed>, Vec<u8>), TransferError> {
         let olds: HashSet<Sum> = wanted.iter().map(|(_, old)| *old).collect();
-        let stock = Stock::with(self.engine, &olds)?;
+        let mut stock = Stock::default();
+        stock.search(self.engine, &olds)?;
         let mut part = Vec::new();
         let mut plan = Vec::new();
         for (number, old) in wanted {
@@ -182,8 +183,8 @@ fn changed(goods: &Goods, stock: &Stock, number: usize, old: &Sum) -> Result<Cha
         && file.metadata().is_ok_and(|found| found.len() <= delta::LARGEST)
         && entry.size <= delta::LARGEST
     {
-        let old = read_whole(file, 0).map_err(step())?;
-        let new = read_whole(goods.open(number, 0)?, entry.size).map_err(step())?;
+        let old = read_whole(file).map_err(step())?;
+        let new = read_whole(goods.open(number, 0)?).map_err(step())?;
         return Ok(Changed::Delta(delta::difference(&old, &new).map_err(step())?));
     }
     if entry.size < LEAST_CHUNKED {

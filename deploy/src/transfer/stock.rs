@@ -21,6 +21,8 @@ pub(super) struct Stock {
     by_sum: HashMap<Sum, usize>,
     by_path: HashMap<Vec<u8>, Vec<usize>>,
     chunks: HashMap<ChunkId, Vec<u8>>,
+    /// The layers that were looked at.
+    seen: HashSet<DiffId>,
 }
 
 /// A file of a layer.
@@ -31,8 +33,8 @@ struct Place {
     sum: Sum,
 }
 
-/// Files that are looked at, at the most: a look must not cost more than it saves.
-const MOST_PLACES: usize = 300_000;
+/// Files of related layers that are looked at, at the most: a look must not cost more than it saves.
+const MOST_PLACES: usize = 60_000;
 
 /// The largest layer whose table is made because it may help, in bytes of its tar. It has to be read once.
 const LARGEST_READ: u64 = 1 << 30;
@@ -40,27 +42,22 @@ const LARGEST_READ: u64 = 1 << 30;
 // === impl Stock ===
 
 impl Stock {
-    /// What is here that may help to put layers together for images with these names. Tables that were never needed
-    /// are made for the layers of images that went by the same names, and only for those.
+    /// What is here that may help to put layers together for images with these names: the layers of images that went
+    /// by the same names, or have a layer in common. Where their tables were never needed, they are made.
     pub(super) fn of(
         engine: &Engine,
         names: &[Reference],
         offered: &BTreeSet<DiffId>,
     ) -> Result<Self, TransferError> {
         let layers = engine.layers();
-        let related = related(engine, names, offered)?;
         let mut stock = Self::default();
-        let mut seen = HashSet::new();
-        let others = layers.list().map_err(here("list the layers"))?;
-        for (diff, is_related) in
-            related.into_iter().map(|diff| (diff, true)).chain(others.into_iter().map(|diff| (diff, false)))
-        {
-            if stock.places.len() > MOST_PLACES || !seen.insert(diff.clone()) {
+        for diff in related(engine, names, offered)? {
+            if stock.places.len() > MOST_PLACES || !stock.seen.insert(diff.clone()) {
                 continue;
             }
             // What cannot be read helps nobody, and is no reason to fail.
             let Ok(record) = layers.record(&diff) else { continue };
-            let may_read = is_related && record.tar_size <= LARGEST_READ;
+            let may_read = record.tar_size <= LARGEST_READ;
             let table = if may_read { layers.table(&diff).map(Some) } else { layers.kept_table(&diff) };
             let (Ok(Some(table)), Ok(files)) = (table, layers.files(&diff)) else { continue };
             let Ok(entries) = table.entries() else { continue };
@@ -75,19 +72,35 @@ impl Stock {
         Ok(stock)
     }
 
-    /// The files with these contents, as far as tables of the layers here tell.
-    pub(super) fn with(engine: &Engine, wanted: &HashSet<Sum>) -> Result<Self, TransferError> {
+    /// Looks for these contents in all other layers that have a table, those of the newest images first.
+    pub(super) fn search(&mut self, engine: &Engine, wanted: &HashSet<Sum>) -> Result<(), TransferError> {
         let layers = engine.layers();
-        let mut stock = Self::default();
-        for diff in layers.list().map_err(here("list the layers"))? {
+        let images = engine.images().list().map_err(here("list the images"))?;
+        let newest = images.into_iter().flat_map(|image| image.config.rootfs.diff_ids.into_iter().rev());
+        let all = layers.list().map_err(here("list the layers"))?;
+        let mut missing: HashSet<Sum> = wanted.iter().filter(|sum| !self.has(sum)).copied().collect();
+        for diff in newest.chain(all) {
+            if missing.is_empty() {
+                break;
+            }
+            if !self.seen.insert(diff.clone()) {
+                continue;
+            }
             let (Ok(Some(table)), Ok(files)) = (layers.kept_table(&diff), layers.files(&diff)) else {
                 continue;
             };
+            // Most tables have none of them, and their digests are read much faster than their members.
+            if !table.sums().any(|sum| missing.contains(&sum)) {
+                continue;
+            }
             let Ok(mut entries) = table.entries() else { continue };
-            entries.retain(|entry| wanted.contains(&entry.sum));
-            stock.add(diff, files, entries);
+            entries.retain(|entry| entry.is_plain && missing.contains(&entry.sum));
+            entries.iter().for_each(|entry| {
+                missing.remove(&entry.sum);
+            });
+            self.add(diff, files, entries);
         }
-        Ok(stock)
+        Ok(())
     }
 
     /// Another layer that has this content under the same path.

@@ -154,3 +154,47 @@ fn a_damaged_file_of_the_receiver_is_sent_again() {
     world.send(&new);
     assert!(fs::read(world.arrived(&new.config.rootfs.diff_ids[0]).join("a")).unwrap() == noise(1, 300_000));
 }
+
+#[test]
+fn what_counts_links_finds_one_and_what_is_shared_is_won_back_with_the_last() {
+    let world = World::new();
+    let fill = |upper: &Path, version: &str| {
+        let write = |path: &str| {
+            fs::create_dir_all(upper.join(path).parent().unwrap()).unwrap();
+            fs::write(upper.join(path), noise(1, 50_000)).unwrap();
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+            File::options().append(true).open(upper.join(path)).unwrap().set_modified(time).unwrap();
+        };
+        ["etc/cron.d/file", "var/log/file", "opt/app/file", "opt/app/twin"].into_iter().for_each(write);
+        fs::hard_link(upper.join("opt/app/file"), upper.join("opt/app/link")).unwrap();
+        if version == "one" {
+            fs::hard_link(upper.join("opt/app/file"), upper.join("opt/app/once a link")).unwrap();
+        } else {
+            write("opt/app/once a link");
+        }
+        fs::write(upper.join("version"), version).unwrap();
+    };
+    let old = world.image_of("app:1", |upper| fill(upper, "one"));
+    let new = world.image_of("app:2", |upper| fill(upper, "two"));
+    world.send(&old);
+    world.send(&new);
+    let found = |image: &engine::image::Image, path: &str| {
+        fs::metadata(world.arrived(&image.config.rootfs.diff_ids[0]).join(path)).unwrap()
+    };
+    let is_shared = |path| found(&old, path).ino() == found(&new, path).ino();
+    for path in ["etc/cron.d/file", "var/log/file", "version", "opt/app/once a link"] {
+        assert!(!is_shared(path), "{path}");
+        assert_eq!(found(&new, path).nlink(), 1, "{path}");
+    }
+    assert!(is_shared("opt/app/file") && is_shared("opt/app/link") && is_shared("opt/app/twin"));
+    assert_ne!(found(&new, "opt/app/file").ino(), found(&new, "opt/app/twin").ino());
+
+    let prune = |name: &str| {
+        let id = world.there.images().get(name).unwrap().id;
+        world.there.images().prune(true, &Default::default(), &move |image| image.id == id).unwrap().1
+    };
+    let first = prune("app:1");
+    assert!((100_000..110_000).contains(&first), "{first}");
+    let last = prune("app:2");
+    assert!((250_000..260_000).contains(&last), "{last}");
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 mod difference;
+mod kill;
 mod lies;
 mod resume;
 mod tree;

@@ -63,6 +63,18 @@ fn a_changed_file_in_chunks_goes_on_where_it_was() {
 }
 
 #[test]
+fn prune_forgets_what_has_arrived_of_a_layer_that_never_became_whole() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| fs::write(upper.join("a"), noise(1, 1 << 20)).unwrap());
+    world.transfer(std::slice::from_ref(&image), 500_000).sent.unwrap_err();
+    assert!(world.there.root().transfers().exists());
+    let (_, won) = world.there.images().prune(false, &Default::default(), &|_| true).unwrap();
+    assert!(won > 300_000, "{won}");
+    assert!(!world.there.root().transfers().exists());
+    world.send(&image);
+}
+
+#[test]
 fn two_senders_of_one_layer_at_once_send_it_once() {
     let world = World::new();
     let layer = world.layer(|upper| fs::write(upper.join("a"), noise(1, 8 << 20)).unwrap());

@@ -73,7 +73,7 @@ impl World {
     pub(crate) fn send(&self, image: &Image) -> Sent {
         let outcome = self.transfer(std::slice::from_ref(image), u64::MAX);
         let sent = outcome.sent.unwrap_or_else(|error| panic!("{}", engine::error::chain(&error)));
-        assert_eq!(outcome.received.unwrap(), [image.id.clone()]);
+        assert_eq!(outcome.received.unwrap(), std::slice::from_ref(&image.id));
         let arrived = self.there.images().get(image.references[0].to_string().as_str()).unwrap();
         assert_eq!(arrived.id, image.id);
         sent

@@ -7,10 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
-use crate::layer::table::Columns;
 use crate::layer::unpack::{
     Contents, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX, is_layer_xattr, is_whiteout, join, names,
 };
@@ -80,35 +78,31 @@ pub(crate) fn pack_tree(
     packer.finish()
 }
 
-/// Makes the table of a layer directory's tar, and no tar.
-pub(crate) fn pack_into(root: &OwnedFd, sink: &mut TableSink) -> Result<Contents, PackError> {
+/// Gives a layer directory's tar to a sink, part by part.
+pub(crate) fn pack_into(
+    root: &OwnedFd,
+    sink: &mut dyn Sink,
+    treatment: Treatment,
+) -> Result<Contents, PackError> {
     let nothing = BTreeSet::new();
-    let mut packer = Packer::new(sink, Treatment::Read, &nothing);
+    let mut packer = Packer::new(sink, treatment, &nothing);
     packer.own_attributes(root, b"")?;
     packer.children(root, b"")?;
     packer.finish()
 }
 
 /// Takes a tar part by part.
-trait Sink {
+pub(crate) trait Sink {
     /// Headers, extensions and padding.
     fn raw(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// A part of a file's content.
     fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// The content is over. It had so many bytes, and at least one.
-    fn end_content(&mut self, _size: u64) {}
+    fn end_content(&mut self, size: u64);
 }
 
 /// A tar as it is.
 struct TarSink<'a>(&'a mut dyn Write);
-
-/// A tar's table.
-#[derive(Default)]
-pub(crate) struct TableSink {
-    /// What there is of it.
-    pub(crate) columns: Columns,
-    hash: Sha256,
-}
 
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -140,22 +134,8 @@ impl Sink for TarSink<'_> {
     fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all(bytes)
     }
-}
 
-impl Sink for TableSink {
-    fn raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.columns.raw(bytes);
-        Ok(())
-    }
-
-    fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hash.update(bytes);
-        Ok(())
-    }
-
-    fn end_content(&mut self, size: u64) {
-        self.columns.content(size, std::mem::take(&mut self.hash).into());
-    }
+    fn end_content(&mut self, _: u64) {}
 }
 
 // === impl Packer ===

@@ -14,7 +14,9 @@ use std::rc::Rc;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use crate::id::DiffId;
+use crate::layer::digest::TableSink;
 use crate::layer::donor::Donors;
+use crate::layer::pack::Treatment;
 use crate::layer::table::{Cursor, Entry, Piece, Table, TableError, record};
 use crate::layer::{Announced, LayerError, LayerRecord, Layers, failure, pack, packing};
 use crate::store::Durability;
@@ -68,10 +70,10 @@ impl Layers {
         let table = match self.blob_reader(diff)? {
             Some(reader) => record(io::BufReader::with_capacity(1 << 18, reader)),
             None => {
-                let mut sink = pack::TableSink::default();
+                let mut sink = TableSink::default();
                 let fs = File::open(self.dir(diff)).map_err(failure("open", diff.as_str()))?.into();
-                pack::pack_into(&fs, &mut sink).map_err(packing(diff.as_str()))?;
-                sink.columns.finish()
+                pack::pack_into(&fs, &mut sink, Treatment::Read).map_err(packing(diff.as_str()))?;
+                sink.finish()
             }
         };
         let table = table?;

@@ -165,6 +165,11 @@ impl Table {
         [&self.shape, &self.times, &self.sums]
     }
 
+    /// The digests of all contents, in the order of the tar.
+    pub fn sums(&self) -> impl Iterator<Item = Sum> + '_ {
+        self.sums.as_chunks::<SUM>().0.iter().map(|bytes| Sum(*bytes))
+    }
+
     /// The table in one piece, compressed.
     ///
     /// # Errors

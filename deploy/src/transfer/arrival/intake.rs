@@ -12,7 +12,7 @@ use crate::transfer::chunk::ChunkId;
 use crate::transfer::delta;
 use crate::transfer::failure::{TransferError, here, wrong_digest};
 use crate::transfer::flow::Inflow;
-use crate::transfer::goods::read_whole;
+use crate::transfer::goods::{digest, read_whole};
 use crate::transfer::spool::PIECE;
 use crate::transfer::stock::Stock;
 
@@ -51,8 +51,7 @@ impl Intake<'_, '_> {
         let spool = &mut self.layers[layer].spool;
         match spool.content(&entry.sum) {
             Some(begun) if from > 0 => {
-                let begun = read_whole(spool.read(begun), from).map_err(here("read what has arrived"))?;
-                hash.update(&begun);
+                digest(&mut hash, spool.read(begun)).map_err(here("read what has arrived"))?;
             }
             _ => spool.restart(&entry.sum).map_err(keep())?,
         }
@@ -83,7 +82,7 @@ impl Intake<'_, '_> {
         let mut difference = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.read(&mut difference)?;
         let step = || here(format!("make {:?} of its old version", String::from_utf8_lossy(&entry.path)));
-        let old = read_whole(self.old(old)?, 0).map_err(step())?;
+        let old = read_whole(self.old(old)?).map_err(step())?;
         let new = delta::apply(&old, &difference, entry.size).map_err(step())?;
         let spool = &mut self.layers[layer].spool;
         spool.restart(&entry.sum).map_err(keep())?;

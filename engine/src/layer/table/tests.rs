@@ -1,6 +1,7 @@
 //! A table makes the tar it was made of again.
 
 use super::*;
+use crate::layer::digest::DigestSink;
 use crate::layer::pack;
 
 fn header(name: &[u8], kind: u8, size: u64, time: u64, form: u8) -> Vec<u8> {
@@ -135,16 +136,20 @@ fn the_table_of_a_directory_is_that_of_its_tar() {
     let directory = tempfile::tempdir().unwrap();
     let long = "long".repeat(60);
     std::fs::create_dir(directory.path().join("d")).unwrap();
-    for (name, content) in [("a", "hello"), ("d/empty", ""), (long.as_str(), "long")] {
+    for (name, content) in
+        [("a", "hello"), ("d/empty", ""), ("large", &"l".repeat(700_000)), (long.as_str(), "long")]
+    {
         std::fs::write(directory.path().join(name), content).unwrap();
     }
     std::fs::hard_link(directory.path().join("a"), directory.path().join("b")).unwrap();
     let root = std::fs::File::open(directory.path()).unwrap().into();
     let mut tar = Vec::new();
     pack::pack(&root, &mut tar, pack::Treatment::Read).unwrap();
-    let mut sink = pack::TableSink::default();
-    pack::pack_into(&root, &mut sink).unwrap();
-    let table = sink.columns.finish().unwrap();
+    let mut sink = DigestSink::default();
+    pack::pack_into(&root, &mut sink, pack::Treatment::Read).unwrap();
+    let (diff, table) = sink.finish().unwrap();
+    let table = table.unwrap();
+    assert_eq!(diff, crate::id::Digest::of(&tar));
     assert_eq!(table, record(&tar[..]).unwrap());
     assert!(restored(&table, &tar) == tar);
 }
