@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::Channel;
 use crate::transfer::failure::{Failure, TransferError};
 
-/// The first word of the sender. A frame with all configurations and manifests, compressed, precedes it.
+/// The first word of the sender. A part with all configurations and manifests, compressed, precedes it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Offer {
     pub(super) images: Vec<OfferedImage>,
     /// What the images are to be called afterwards.
     pub(super) names: Vec<(ImageId, Reference)>,
-    /// How long the frame is when it is decompressed.
+    /// How long the part is when it is decompressed.
     pub(super) length: usize,
 }
 
-/// An image, by the lengths of its two documents in the frame that precedes the offer.
+/// An image, by the lengths of its two documents in the part that precedes the offer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct OfferedImage {
     pub(super) id: ImageId,

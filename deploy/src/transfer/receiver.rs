@@ -10,7 +10,7 @@ use engine::image::{ImageConfig, Reference};
 use crate::protocol::Channel;
 use crate::transfer::arrival::Arrivals;
 use crate::transfer::failure::{TransferError, here};
-use crate::transfer::message::{Answer, LONGEST_OFFER, Offer};
+use crate::transfer::message::{Answer, LONGEST_OFFER, Offer, receive_part};
 use crate::transfer::spool;
 
 /// One transfer, as its receiver sees it.
@@ -40,7 +40,7 @@ pub(super) enum GaveUp {
 
 impl Receiver<'_> {
     pub(super) fn run(&mut self) -> Result<Vec<ImageId>, TransferError> {
-        let documents = self.channel.receive_data()?;
+        let documents = receive_part(self.channel)?;
         let offer: Offer = self.channel.receive()?;
         match self.fetch(&offer, &documents) {
             Ok(images) => {

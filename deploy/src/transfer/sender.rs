@@ -47,8 +47,12 @@ impl Sender<'_> {
         names: &[(ImageId, Reference)],
     ) -> Result<Sent, TransferError> {
         let before = (self.channel.sent(), self.channel.received());
-        let _hold = self.engine.layers().hold().map_err(here("keep the layers"))?;
-        let mut sent = self.offer(images, names)?;
+        // The receiver waits for an offer, and is told why there is none.
+        let hold = self.engine.layers().hold().map_err(here("keep the layers"));
+        let offer = hold.and_then(|hold| Ok((hold, self.offer(images, names)?)));
+        let (_hold, (offer, documents, mut sent)) = offer.map_err(|error| refuse(self.channel, error))?;
+        send_part(self.channel, &documents)?;
+        self.channel.send(&offer)?;
         let mut goods = None;
         loop {
             match (self.answer()?, &goods) {
@@ -69,8 +73,12 @@ impl Sender<'_> {
         Ok(sent)
     }
 
-    /// Says what there is. Everything that can fail here fails before the first byte is sent.
-    fn offer(&mut self, images: &[ImageId], names: &[(ImageId, Reference)]) -> Result<Sent, TransferError> {
+    /// What there is to be sent, with all documents, compressed.
+    fn offer(
+        &self,
+        images: &[ImageId],
+        names: &[(ImageId, Reference)],
+    ) -> Result<(Offer, Vec<u8>, Sent), TransferError> {
         let store = self.engine.images();
         let mut documents = Vec::new();
         let mut offered = Vec::new();
@@ -89,9 +97,8 @@ impl Sender<'_> {
             sent.images.push(SentImage::of(&image, &self.engine.layers())?);
         }
         let packed = zstd::bulk::compress(&documents, LEVEL).map_err(here("compress the offer"))?;
-        self.channel.send_data(&packed)?;
-        self.channel.send(&Offer { images: offered, names: names.to_vec(), length: documents.len() })?;
-        Ok(sent)
+        let offer = Offer { images: offered, names: names.to_vec(), length: documents.len() };
+        Ok((offer, packed, sent))
     }
 
     /// Says that there is something to give, or why not, and lists the chunks of the tables that are lacking.

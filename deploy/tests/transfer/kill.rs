@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use deploy::protocol::Channel;
-use deploy::transfer;
+use deploy::transfer::{self, FailureKind};
 use engine::engine::Engine;
 use engine::image::Image;
 
@@ -52,20 +52,28 @@ impl Write for Deadly {
     }
 }
 
-/// Sends an image to a process of its own, which is killed after so many bytes, or by `strike`. Whether it arrived.
-fn send(world: &World, image: &Image, limit: u64, strike: impl FnOnce(&Mutex<Child>) + Send) -> bool {
-    let socket = world.there.root().state().join("socket");
+const RECEIVER: [&str; 3] = ["--exact", "kill::receiver", "--ignored"];
+
+/// Starts a receiver, and is connected with it.
+fn start(world: &World, command: &mut Command) -> (Child, UnixStream) {
+    let socket = world.here.root().state().join("socket");
     let _ = fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).unwrap();
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill::receiver", "--ignored"])
+    let child = command
         .env(SOCKET, &socket)
         .env(ROOT, world.there.root().state())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    (child, listener.accept().unwrap().0)
+}
+
+/// Sends an image to a process of its own, which is killed after so many bytes, or by `strike`. Whether it arrived.
+fn send(world: &World, image: &Image, limit: u64, strike: impl FnOnce(&Mutex<Child>) + Send) -> bool {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(RECEIVER);
+    let (child, near) = start(world, &mut command);
     let victim = Arc::new(Mutex::new(child));
-    let (near, _) = listener.accept().unwrap();
     let writer = Deadly { writer: near.try_clone().unwrap(), left: limit, victim: victim.clone() };
     let sent = std::thread::scope(|scope| {
         scope.spawn(|| strike(&victim));
@@ -145,4 +153,22 @@ fn expect_whole(world: &World, image: &Image) {
     for number in 0..300 {
         assert!(fs::read(layer.join(format!("file{number}"))).unwrap() == noise(number, 10_000));
     }
+}
+
+#[test]
+fn a_disk_that_is_full_is_named_to_the_sender() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| fs::write(upper.join("a"), noise(1, 6 << 20)).unwrap());
+    let mut command = Command::new("unshare");
+    let script = format!("mount -t tmpfs -o size=4m tmpfs \"${ROOT}\" && exec \"$0\" {}", RECEIVER.join(" "));
+    command.args(["-m", "sh", "-c", &script]).arg(std::env::current_exe().unwrap());
+    let (mut child, near) = start(&world, &mut command);
+    let mut channel = Channel::new(near.try_clone().unwrap(), near);
+    let images = std::slice::from_ref(&image);
+    let ids = std::slice::from_ref(&image.id);
+    let error = transfer::send(&mut channel, &world.here, ids, &names(images), &|_| {}).unwrap_err();
+    assert_eq!(error.kind(), Some(FailureKind::NoSpace), "{error:?}");
+    let told: engine::error::Error = error.into();
+    assert!(told.hint().is_some_and(|hint| hint.contains("prune")), "{told:?}");
+    child.wait().unwrap();
 }

@@ -43,14 +43,16 @@ fn several_images_go_over_one_channel_and_shared_layers_once() {
 }
 
 #[test]
-fn an_image_that_is_not_here_is_named_before_anything_is_sent() {
+fn an_image_that_is_not_here_is_named_to_both() {
     let world = World::new();
     let image = world.image_of("app", |upper| fs::write(upper.join("a"), "a").unwrap());
     world.here.images().remove("app", true, &Default::default()).unwrap();
     let outcome = world.transfer(&[image], u64::MAX);
     let error = outcome.sent.unwrap_err();
     assert_eq!(error.kind(), Some(FailureKind::NotHere), "{error:?}");
-    assert_eq!(outcome.bytes, 0);
+    assert!(
+        matches!(&outcome.received, Err(TransferError::There(failure)) if failure.kind == FailureKind::NotHere)
+    );
     world.expect_nothing_seen_there();
 }
 
