@@ -1,24 +1,23 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
+pub mod ready;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
-use engine::container::spec::{ContainerSpec, Protocol, Seccomp};
+use engine::container::spec::{ContainerSpec, Seccomp};
 use engine::container::state::{Probe, State};
-use engine::engine::{Container, Engine, RemoveOptions, StopOptions};
+use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
 use engine::image::{Login, PullOptions, Reference};
-use engine::network::{Endpoint, NetworkSpec, Subnet};
+use engine::network::{NetworkSpec, Subnet};
 use engine::quantity::Span;
 use engine::store;
 use engine::volume::VolumeSpec;
@@ -51,12 +50,11 @@ pub struct Flags {
     pub renew_volumes: bool,
     /// Whether pulling is not shown.
     pub quiet_pull: bool,
+    /// Whether a container that is held back and does not get ready stays, for whoever goes back from a rollout.
+    pub keep_failed: bool,
     /// Who asks which registry; for all others what `rengine login` has kept.
     pub logins: Vec<Login>,
 }
-
-/// How long a container without a health check may take until it listens.
-const LISTENING: Duration = Duration::from_secs(60);
 
 /// How many lines of a container that did not get ready its failure shows.
 const LAST_WORDS: usize = 10;
@@ -516,57 +514,26 @@ impl Runtime {
     /// in the failure.
     fn prove(&self, instance: &Instance, monitor: Option<Span>) -> Result<()> {
         let id = self.id_of(instance)?;
-        let ready = self.wait_for(instance, Milestone::Ready).and_then(|()| {
-            let container = self.engine.container(id.as_str())?;
-            match container.record.spec.healthcheck {
-                None => self.wait_listening(&container, instance.name()),
-                Some(_) => Ok(()),
-            }
-        });
+        let ready =
+            self.wait_for(instance, Milestone::Ready).and_then(|()| ready::listening(&self.engine, &id));
         let ready = ready.and_then(|()| match monitor {
             None => Ok(()),
             Some(time) => {
                 std::thread::sleep(time.0);
-                self.is_running(&self.engine.container(id.as_str())?)
+                ready::running(&self.engine.container(id.as_str())?)
             }
         });
         ready.map_err(|error| {
             let told = self.last_words(&id);
-            // The failure that led here is the one to report; nobody was served by this one.
-            let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
+            if !self.flags.keep_failed {
+                // The failure that led here is the one to report; nobody was served by this one.
+                let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
+            }
             if told.is_empty() {
                 return error;
             }
             Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
         })
-    }
-
-    /// Waits until a container accepts connections to every TCP port that it publishes: without a health check that is
-    /// what tells whether it can serve. The kernel tells nobody when a program in another network namespace begins to
-    /// listen, so it is tried.
-    fn wait_listening(&self, container: &Container, name: &str) -> Result<()> {
-        let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
-        let Some(address) = reached.and_then(Endpoint::ipv4) else { return Ok(()) };
-        let published = &container.record.spec.ports;
-        let began = Instant::now();
-        let mut pause = Duration::from_millis(5);
-        for port in published.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp)
-        {
-            let there = SocketAddr::new(address, port.port);
-            while TcpStream::connect_timeout(&there, Duration::from_secs(1)).is_err() {
-                if began.elapsed() > LISTENING {
-                    let patience = LISTENING.as_secs();
-                    return Err(Error::conflict(format!(
-                        "container {name} does not listen on {port} {patience} seconds after its start"
-                    ))
-                    .with_hint("does the program listen on 0.0.0.0, on the port that `ports:` names?"));
-                }
-                self.is_running(&self.engine.container(container.id().as_str())?)?;
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(Duration::from_millis(200));
-            }
-        }
-        Ok(())
     }
 
     /// The last lines a container wrote, each behind a bar.
@@ -609,7 +576,7 @@ impl Runtime {
             Milestone::Healthy if !checked => {
                 Err(Error::invalid(format!("container {name} has no healthcheck configured")))
             }
-            Milestone::Ready if !checked => self.is_running(&container),
+            Milestone::Ready if !checked => ready::running(&container),
             Milestone::Healthy | Milestone::Ready => {
                 self.engine.wait_healthy(&id).map_err(|error| self.unhealthy(&id, name, error))
             }
@@ -640,20 +607,6 @@ impl Runtime {
                 Error::conflict(format!("container {name} ended with code {}", exited.code))
             }
             _ => error,
-        }
-    }
-
-    /// Without a health check, ready is what runs, or ended well and is not meant to go on.
-    fn is_running(&self, container: &Container) -> Result<()> {
-        match &container.state {
-            State::Running(_) => Ok(()),
-            State::Exited(exited) if exited.code == 0 => Ok(()),
-            State::Exited(exited) | State::Restarting(exited) => Err(Error::conflict(format!(
-                "container {} ended with code {}",
-                container.name(),
-                exited.code
-            ))),
-            other => Err(Error::conflict(format!("container {} is {}", container.name(), other.word()))),
         }
     }
 }

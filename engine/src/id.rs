@@ -156,6 +156,11 @@ text_identity!(VolumeName, "volume name", is_name, NAME_RULE);
 // === impl ContainerId ===
 
 impl ContainerId {
+    /// The identity that always belongs to a text.
+    pub(crate) fn derived(text: &str) -> Self {
+        Self(Digest::of(text.as_bytes()).hex().to_owned())
+    }
+
     /// A new identity that no other container has.
     pub fn random() -> Self {
         Self(random_hex_64())

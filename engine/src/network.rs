@@ -29,7 +29,7 @@ pub use self::dns::{DnsSockets, Resolver, open_dns_sockets};
 pub use self::endpoint::{Endpoint, EndpointAddress, Party};
 pub use self::inside::{forget_link, visit};
 pub use self::link::{InsideLink, configure_inside, inside_links, plug};
-pub use self::ports::PublishedPort;
+pub use self::ports::{PublishedPort, parked};
 pub use self::resolv::{
     HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_resolv_conf,
 };

@@ -111,6 +111,11 @@ impl Stage {
         }
     }
 
+    /// Whether who answers may not be as it was before.
+    pub(crate) fn touches_who_answers(self) -> bool {
+        !matches!(self, Self::Preparing | Self::Prepared)
+    }
+
     /// Whether there is no way back any more.
     pub(crate) fn is_decided(self) -> bool {
         self == Self::Retiring

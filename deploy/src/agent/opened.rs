@@ -58,7 +58,7 @@ impl Opened {
                 monitor,
             });
         }
-        let flags = Flags { logins: logins(&rollout.credentials), ..Flags::default() };
+        let flags = Flags { logins: logins(&rollout.credentials), keep_failed: true, ..Flags::default() };
         let teller = tell.clone();
         let tell = Box::new(move |telling: Telling<'_>| {
             if let Telling::Warning(text) = telling {

@@ -30,8 +30,8 @@ enum Queue {
 }
 
 impl Parking {
-    /// Leads the published TCP ports of `from` to listeners, in the name of `to`. IPv6 ports and UDP are not parked.
-    pub(crate) fn open(engine: &Engine, from: &ContainerId, to: &ContainerId) -> Result<Self> {
+    /// Leads the published TCP ports of a container to listeners. IPv6 ports and UDP are not parked.
+    pub(crate) fn open(engine: &Engine, from: &ContainerId) -> Result<Self> {
         let failed = |error| Error::failed("make a place for connections to wait", error);
         let mut listeners = HashMap::new();
         // The gateway of the container's own network is an address of this host that packets from outside reach.
@@ -55,7 +55,7 @@ impl Parking {
             let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
             listeners.get(&key).map(|(_, address)| *address)
         };
-        engine.park_ports(from, to, &find)?;
+        engine.park_ports(from, from, &find)?;
         Ok(Self { listeners })
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use compose::execute::{Event as Walking, walk};
 use compose::observe::Observed;
-use compose::operation::{Instance, Operation};
+use compose::operation::Operation;
 use compose::plan::{Plan, StepId};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
@@ -30,6 +30,7 @@ pub(crate) struct Running {
     places: Places,
     opened: Opened,
     journal: Journal,
+    parked: Parked,
 }
 
 /// How many steps are done at once.
@@ -73,7 +74,13 @@ impl Running {
         };
         journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
         guard::post(engine, places, &rollout.release.project)?;
-        let mut running = Self { engine: engine.clone(), places: places.clone(), opened, journal };
+        let mut running = Self {
+            engine: engine.clone(),
+            places: places.clone(),
+            opened,
+            journal,
+            parked: Parked::default(),
+        };
         running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
         running.journal.prepare_ms = millis(began);
         running.advance(Move::Prepared)?;
@@ -88,7 +95,8 @@ impl Running {
         let prober = Prober::start(&self.published(&observed)?);
         let steps: BTreeSet<StepId> = stages.prepare.union(&stages.commit).copied().collect();
         let plan = plan.only(&steps);
-        let parked = Parked::of(&plan);
+        self.parked = Parked::of(&plan);
+        let parked = self.parked.clone();
         let walked = self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
             parked.perform(runtime, operation)
         });
@@ -130,7 +138,8 @@ impl Running {
 
     /// Leaves everything as it was before, and says why in the history.
     pub(crate) fn back_out(self, reason: Option<String>) -> Result<()> {
-        undo::back_out(&self.engine, &self.places, &self.journal, reason)
+        undo::back_out(&self.engine, &self.places, &self.journal, reason)?;
+        self.parked.pass_back(&self.engine)
     }
 
     fn advance(&mut self, word: Move) -> Result<()> {
@@ -203,7 +212,8 @@ pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Resul
         credentials: BTreeMap::new(),
     };
     let opened = Opened::new(engine, places, &rollout, &tell)?;
-    Running { engine: engine.clone(), places: places.clone(), opened, journal }.retire(&tell)
+    Running { engine: engine.clone(), places: places.clone(), opened, journal, parked: Parked::default() }
+        .retire(&tell)
 }
 
 fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Result<Planned> {
@@ -262,12 +272,12 @@ fn millis(since: Instant) -> u64 {
 }
 
 /// The containers that stop before their successors start, and where those who connect meanwhile wait.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Parked {
-    /// By the id of the one that stops: the one that takes its place.
-    successors: Arc<BTreeMap<String, Instance>>,
-    /// By the name of the successor.
-    lots: Arc<Mutex<BTreeMap<String, Parking>>>,
+    /// By the id of the one that stops: the name of the one that takes its place.
+    successors: Arc<BTreeMap<ContainerId, String>>,
+    /// Where those wait that are not passed on yet, with the one that stopped; by the name of the successor.
+    lots: Arc<Mutex<BTreeMap<String, (ContainerId, Parking)>>>,
 }
 
 impl Parked {
@@ -277,7 +287,7 @@ impl Parked {
             let Operation::StartContainer { instance } = &step.operation else { continue };
             for before in step.after.iter().filter_map(|before| plan.steps().get(*before)) {
                 if let Operation::StopContainer { container, .. } = &before.operation {
-                    successors.insert(container.id.to_string(), instance.clone());
+                    successors.insert(container.id.clone(), instance.name().to_owned());
                 }
             }
         }
@@ -287,26 +297,21 @@ impl Parked {
     fn perform(&self, runtime: &Runtime, operation: &Operation) -> Result<(), Failure> {
         match operation {
             Operation::StopContainer { container, .. } => {
-                if let Some(successor) = self.successors.get(container.id.as_str()) {
-                    let engine = runtime.engine();
-                    let lot =
-                        runtime.id_of(successor).and_then(|to| Parking::open(engine, &container.id, &to));
-                    let lot = lot.map_err(|error| Failure {
+                if let Some(successor) = self.successors.get(&container.id) {
+                    let lot = Parking::open(runtime.engine(), &container.id).map_err(|error| Failure {
                         service: Some(container.service.clone()),
                         object: format!("container {}", container.name),
                         error,
                     })?;
-                    let mut lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
-                    lots.insert(successor.name().to_owned(), lot);
+                    self.lots().insert(successor.clone(), (container.id.clone(), lot));
                 }
                 runtime.perform(operation)
             }
             Operation::HandOver { to, name, .. } => {
                 runtime.perform(operation)?;
-                let lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
-                if let (Some(lot), Ok(id)) = (lots.get(to.name()), runtime.id_of(to)) {
-                    let passed = lot.pass_on(runtime.engine(), &id);
-                    return passed.map_err(|error| Failure {
+                let lot = self.lots().remove(to.name());
+                if let (Some((_, lot)), Ok(id)) = (lot, runtime.id_of(to)) {
+                    return lot.pass_on(runtime.engine(), &id).map_err(|error| Failure {
                         service: Some(to.service().to_owned()),
                         object: format!("container {name}"),
                         error,
@@ -316,5 +321,14 @@ impl Parked {
             }
             _ => runtime.perform(operation),
         }
+    }
+
+    /// Passes those who still wait on to the containers that stopped and run again.
+    fn pass_back(&self, engine: &Engine) -> Result<()> {
+        std::mem::take(&mut *self.lots()).into_values().try_for_each(|(id, lot)| lot.pass_on(engine, &id))
+    }
+
+    fn lots(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (ContainerId, Parking)>> {
+        self.lots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,14 +4,15 @@
 use engine::container::state::State;
 use engine::error::{Error, Kind, Result};
 use engine::id::ContainerId;
-use engine::{Container, Engine, RemoveOptions};
+use engine::{Container, Engine, RemoveOptions, StopOptions};
 
 use compose::observe::{SeenContainer, containers};
+use compose::runtime::ready;
 
-use super::journal::{Before, Journal, Standing};
+use super::journal::{Journal, Standing};
 use super::places::Places;
 use super::{history, rollout};
-use crate::release::Outcome;
+use crate::release::{Outcome, Strategy};
 
 /// Puts right what a rollout that was cut off left: goes on when it was decided, goes back otherwise. Whoever calls
 /// holds the project's lock.
@@ -34,7 +35,7 @@ pub(crate) fn back_out(
     journal: &Journal,
     reason: Option<String>,
 ) -> Result<()> {
-    restore(engine, &journal.release.project, &journal.before)?;
+    Undo { engine, journal }.restore()?;
     remove_networks(engine, journal)?;
     if let Some(reason) = reason {
         history::record(places, &journal.entry(Outcome::BackedOut(reason)))?;
@@ -49,49 +50,79 @@ fn word(journal: &Journal) -> String {
         .unwrap_or_default()
 }
 
-/// Lets the containers of before answer again and removes those that were not there.
-fn restore(engine: &Engine, project: &str, before: &Before) -> Result<()> {
-    let now = containers(engine, project)?;
-    let is_old = |seen: &&SeenContainer| before.containers.iter().any(|old| old.id == seen.id.as_str());
-    let new: Vec<&SeenContainer> = now.iter().filter(|seen| !seen.one_off && !is_old(seen)).collect();
-    for old in &before.containers {
-        let Some(seen) = now.iter().find(|seen| seen.id.as_str() == old.id) else { continue };
-        let successor = new.iter().find(|new| new.service == old.service && new.number == old.number);
-        bring_back(engine, old, seen, successor.copied())?;
-    }
-    for seen in &new {
-        gone_is_fine(engine.remove(&seen.id, &RemoveOptions { force: true, volumes: false }))?;
-    }
-    for old in &before.containers {
-        name_back(engine, old)?;
-    }
-    Ok(())
+/// What is gone back from.
+struct Undo<'a> {
+    engine: &'a Engine,
+    journal: &'a Journal,
 }
 
-/// Lets one container of before run and answer as it did.
-fn bring_back(
-    engine: &Engine,
-    old: &Standing,
-    seen: &SeenContainer,
-    successor: Option<&SeenContainer>,
-) -> Result<()> {
-    let container = engine.container(seen.id.as_str())?;
-    let runs = container.state.is_running();
-    let gave_up = container.record.spec.held && !old.held;
-    match (runs, old.is_up, gave_up) {
-        // It never stopped serving.
-        (true, _, false) | (false, false, false) => Ok(()),
-        (true, _, true) => take_back(engine, successor, &seen.id),
-        (false, _, _) => {
-            // What has its ports must not stand in the way.
-            if let Some(successor) = successor {
-                gone_is_fine(engine.remove(&successor.id, &RemoveOptions { force: true, volumes: false }))?;
-            }
-            if old.is_up {
-                engine.start(&seen.id)?;
-            }
-            if gave_up { take_back(engine, None, &seen.id) } else { Ok(()) }
+impl Undo<'_> {
+    /// Lets the containers of before answer again and removes those that were not there.
+    fn restore(&self) -> Result<()> {
+        let (engine, before) = (self.engine, &self.journal.before);
+        let now = containers(engine, &self.journal.release.project)?;
+        let is_old = |seen: &&SeenContainer| before.containers.iter().any(|old| old.id == seen.id.as_str());
+        let new: Vec<&SeenContainer> = now.iter().filter(|seen| !seen.one_off && !is_old(seen)).collect();
+        for old in &before.containers {
+            let Some(seen) = now.iter().find(|seen| seen.id.as_str() == old.id) else { continue };
+            let successor = new.iter().find(|new| new.service == old.service && new.number == old.number);
+            self.bring_back(old, seen, successor.copied())?;
         }
+        for seen in &new {
+            gone_is_fine(engine.remove(&seen.id, &RemoveOptions { force: true, volumes: false }))?;
+        }
+        for old in &before.containers {
+            name_back(engine, old)?;
+        }
+        Ok(())
+    }
+
+    /// Lets one container of before run and answer as it did.
+    fn bring_back(
+        &self,
+        old: &Standing,
+        seen: &SeenContainer,
+        successor: Option<&SeenContainer>,
+    ) -> Result<()> {
+        let engine = self.engine;
+        let changing = self.journal.stage.touches_who_answers();
+        let mut container = engine.container(seen.id.as_str())?;
+        if container.state.is_running() && changing && successor.is_some() && self.stops_first(&old.service) {
+            // Whoever was cut off may have asked it to stop, which it does not forget: that has to be over first.
+            // Its ports stay where they are, so that it gets the same again.
+            engine.park_ports(&seen.id, &seen.id, &|port| Some(port.target))?;
+            engine.stop(&seen.id, &StopOptions::default())?;
+            container = engine.container(seen.id.as_str())?;
+        }
+        let runs = container.state.is_running();
+        // A cut in the middle of parking or handing over leaves marks and ports that do not agree.
+        let gave_up = !old.held && (container.record.spec.held || (runs && changing));
+        match (runs, old.is_up, gave_up) {
+            // It never stopped serving.
+            (true, _, false) | (false, false, false) => Ok(()),
+            (true, _, true) => take_back(engine, successor, &seen.id),
+            (false, _, _) => {
+                // What has its ports must not stand in the way, and must not take them along.
+                if let Some(successor) = successor {
+                    engine.park_ports(&successor.id, &seen.id, &|port| Some(port.target))?;
+                    let all = RemoveOptions { force: true, volumes: false };
+                    gone_is_fine(engine.remove(&successor.id, &all))?;
+                }
+                if !old.is_up {
+                    return Ok(());
+                }
+                // Nobody is led to it before it can serve.
+                engine.hold_back(&seen.id)?;
+                engine.start(&seen.id)?;
+                // It ran before; when it does not get ready now, it is at least where it was.
+                let _ = ready::wait(engine, &seen.id);
+                take_back(engine, None, &seen.id)
+            }
+        }
+    }
+
+    fn stops_first(&self, service: &str) -> bool {
+        self.journal.release.policy.strategies.get(service) != Some(&Strategy::StartFirst)
     }
 }
 

@@ -42,6 +42,9 @@ pub(crate) struct Cache {
 
 const VERSION: u32 = 1;
 
+/// A file's times are those of the kernel's last tick, which may be some time ago.
+const TICK: std::time::Duration = std::time::Duration::from_millis(20);
+
 // === impl Key ===
 
 impl Key {
@@ -130,7 +133,7 @@ impl Cache {
         let _one_at_a_time = Lock::exclusive(&self.directory.with_file_name("lock")).map_err(failed)?;
         let is_newer = |path: PathBuf| {
             let written = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-            written.is_ok_and(|written| written > since)
+            written.is_ok_and(|written| written + TICK > since)
         };
         if is_newer(self.path(key))
             && let Some(record) = self.find(key)

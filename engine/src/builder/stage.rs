@@ -314,6 +314,7 @@ impl<'a> StageRun<'a> {
         details: &dyn Fn() -> Parts,
         make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
     ) -> Result<Origin, Box<Broken>> {
+        let began = std::time::SystemTime::now();
         if self.build.uses_cache(self.planned.name.as_deref())
             && let Some(record) = self.build.cache.find(key)
         {
@@ -321,7 +322,7 @@ impl<'a> StageRun<'a> {
             return Ok(Origin::Cache(record));
         }
         self.explain(step, key, &work, details);
-        match self.make_layer(step, key, &mut work, make) {
+        match self.make_layer(step, key, began, &mut work, make) {
             Ok(origin) => {
                 work.done();
                 Ok(origin)
@@ -337,13 +338,13 @@ impl<'a> StageRun<'a> {
         &self,
         step: &Step,
         key: &Key,
+        began: std::time::SystemTime,
         work: &mut Work<Message>,
         make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
     ) -> Result<Origin, Trouble> {
         let scratch = self.build.scratch()?;
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
-        let began = std::time::SystemTime::now();
         let is_steady = make(self, &upper, work)?;
         if let Some(epoch) = self.build.epoch.filter(|_| self.build.request.clamp_times) {
             clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;

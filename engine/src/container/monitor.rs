@@ -199,13 +199,13 @@ impl Monitor {
             }
             self.keep_deadlines(Instant::now());
             self.flush_clients(Instant::now());
-            if let Phase::Over(exit) = self.phase {
-                self.close(exit);
-                return ExitCode::SUCCESS;
-            }
             // A command that was killed before it asked for anything leaves nothing to do.
             if matches!(self.phase, Phase::Idle) && self.clients.is_empty() {
                 self.phase = Phase::Over(None);
+            }
+            if let Phase::Over(exit) = self.phase {
+                self.close(exit);
+                return ExitCode::SUCCESS;
             }
         }
     }

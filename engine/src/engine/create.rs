@@ -123,7 +123,7 @@ impl Engine {
         let failed = |error| Error::failed(format!("write container {}", record.name), error);
         let names = self.root().container_names();
         let _one_at_a_time = Lock::exclusive(&names.join(".lock")).map_err(failed)?;
-        if let Some(owner) = self.claimed(&record.name) {
+        if let Some(owner) = self.holder(&record.name) {
             return Err(Error::conflict(format!(
                 "the container name {:?} is already in use by container {}",
                 record.name.as_str(),
@@ -166,7 +166,7 @@ impl Engine {
         let mut record = ContainerRecord::read(self.root(), id)
             .map_err(failed)?
             .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))?;
-        match self.claimed(name) {
+        match self.holder(name) {
             Some(owner) if owner == *id => return Ok(()),
             Some(owner) => {
                 return Err(Error::conflict(format!(

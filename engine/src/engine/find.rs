@@ -79,6 +79,15 @@ impl Engine {
         self.has_record(&id).then_some(id)
     }
 
+    /// The container that has a name. A claim that a cut in the middle of a renaming left behind is nobody's. Whoever
+    /// asks holds the lock of the names.
+    pub(super) fn holder(&self, name: &ContainerName) -> Option<ContainerId> {
+        let id = self.claimed(name)?;
+        let has_another = ContainerRecord::read(self.root(), &id)
+            .is_ok_and(|record| record.is_some_and(|record| record.name != *name));
+        (!has_another).then_some(id)
+    }
+
     /// What is to be said of the containers whose records cannot be read.
     pub fn damaged(&self) -> Result<Vec<String>> {
         let damaged = self.ids()?.into_iter().filter(|id| self.is_damaged(id));

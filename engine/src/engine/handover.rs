@@ -9,7 +9,7 @@ use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::network::PublishedPort;
+use crate::network::{PublishedPort, parked};
 use crate::store::Lock;
 
 impl Engine {
@@ -22,18 +22,15 @@ impl Engine {
     pub fn hand_over(&self, from: Option<&ContainerId>, to: &ContainerId) -> Result<()> {
         let wanted = self.container(to.as_str())?.record.spec.ports;
         let networks = self.networks();
-        if let Some(from) = from {
-            let had = self.container(from.as_str())?.record.spec.ports;
-            let has_them_now = !networks.published(from)?.is_empty();
-            if has_them_now {
-                networks.move_ports(from, to)?;
+        // Who has them now: the other one, or the place where they were parked for either of the two.
+        let holders = from.into_iter().cloned().chain(from.map(parked)).chain([parked(to)]);
+        for holder in holders {
+            if !networks.published(&holder)?.is_empty() {
+                networks.move_ports(&holder, to)?;
             }
-            if had != wanted || !has_them_now {
-                networks.publish(to, &wanted, &networks.endpoints(to)?)?;
-            }
-        } else {
-            networks.publish(to, &wanted, &networks.endpoints(to)?)?;
         }
+        // What is wanted may be more than what moved, and a crash may have left the kernel with less than was written.
+        networks.publish(to, &wanted, &networks.endpoints(to)?)?;
         // Both answer to their names for a moment; the other way round nobody would.
         networks.hold_names(to, false)?;
         // A crash before this leaves them marked as held back: whoever looks hands them over again.
@@ -47,18 +44,27 @@ impl Engine {
         }
     }
 
-    /// Leads the published ports of a container that is about to stop to listeners on the host, until the container
-    /// that takes its place is ready and they are handed over to that one.
+    /// Keeps a container that does not run from publishing its ports and from being found by its names when it starts,
+    /// until they are handed over to it.
+    ///
+    /// # Errors
+    /// When its record cannot be written.
+    pub fn hold_back(&self, id: &ContainerId) -> Result<()> {
+        self.change_record(id, |record| record.spec.held = true)
+    }
+
+    /// Leads the published ports of a container that is about to stop to listeners on the host, until they are handed
+    /// over to the one that takes its place, or to itself. They are parked for `owner`, which mostly is `from`.
     ///
     /// # Errors
     /// When the ports cannot be moved.
     pub fn park_ports(
         &self,
         from: &ContainerId,
-        to: &ContainerId,
+        owner: &ContainerId,
         listener: &dyn Fn(&PublishedPort) -> Option<SocketAddr>,
     ) -> Result<()> {
-        Ok(self.networks().park_ports(from, to, listener)?)
+        Ok(self.networks().park_ports(from, owner, listener)?)
     }
 
     /// How many connections others have to what a container serves. It counts what the container's own network

@@ -1,6 +1,7 @@
 //! Starting, stopping and removing containers.
 
 use std::io;
+use std::time::Duration;
 
 use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
 use crate::container::exec::ExecSpec;
@@ -8,12 +9,15 @@ use crate::container::logs::{self, LogLine, LogOptions};
 use crate::container::record::ContainerRecord;
 use crate::container::spec::MountSource;
 use crate::container::state::{Event, State};
-use crate::engine::{Engine, RemoveOptions, StopOptions};
+use crate::engine::{Container, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::signal::Signal;
 use crate::store::{self, Lock};
+
+/// How long a container that is neither here nor there may take until it is looked at again.
+const BETWEEN_STATES: Duration = Duration::from_millis(2);
 
 impl Engine {
     /// Starts a container and returns once its program is being executed. One that runs already is left alone. What
@@ -150,34 +154,52 @@ impl Engine {
     /// # Errors
     /// When it runs and `force` is not set.
     pub fn remove(&self, id: &ContainerId, options: &RemoveOptions) -> Result<()> {
-        let container = match self.container(id.as_str()) {
-            Err(_) if options.force && self.is_damaged(id) => return self.remove_damaged(id),
-            container => container?,
+        let mut was_there = false;
+        let (container, _no_monitor) = loop {
+            let container = match self.container(id.as_str()) {
+                Err(_) if options.force && self.is_damaged(id) => return self.remove_damaged(id),
+                // Another command was faster.
+                Err(error) if was_there && error.kind() == Kind::NotFound => return self.forget_run(id),
+                container => container?,
+            };
+            was_there = true;
+            self.end_for_removal(&container, options.force)?;
+            if let Some(lock) = self.try_monitor_lock(id)? {
+                break (container, lock);
+            }
+            // Somebody starts it at this very moment, or its monitor is about to end: which of the two, its state tells.
+            std::thread::sleep(BETWEEN_STATES);
         };
-        if matches!(container.state, State::Running(_) | State::Restarting(_)) {
-            if !options.force {
-                return Err(Error::conflict(format!(
-                    "cannot remove container {}: it is {}",
-                    container.name(),
-                    container.state.word()
-                ))
-                .with_hint("stop it first, or remove it with -f"));
-            }
-            let killed = client::connect(self.root(), id).and_then(|connection| match connection {
-                Some(mut connection) => connection.stop(Some(Signal::KILL), None),
-                None => Ok(()),
-            });
-            if killed.is_err() {
-                // A monitor that does not answer, or not any more, is not asked again: its container ends with it.
-                client::kill_monitor(self.root(), id)?;
-            }
-        }
-        let _no_monitor = self.monitor_lock(id)?;
         if !self.has_record(id) {
             // Another command was faster.
             return self.forget_run(id);
         }
         remove_files(self, &container.record, options.volumes)
+    }
+
+    /// Lets a container that runs end, if it may be removed with force.
+    fn end_for_removal(&self, container: &Container, force: bool) -> Result<()> {
+        let id = container.id();
+        if !matches!(container.state, State::Running(_) | State::Restarting(_)) {
+            return Ok(());
+        }
+        if !force {
+            return Err(Error::conflict(format!(
+                "cannot remove container {}: it is {}",
+                container.name(),
+                container.state.word()
+            ))
+            .with_hint("stop it first, or remove it with -f"));
+        }
+        let killed = client::connect(self.root(), id).and_then(|connection| match connection {
+            Some(mut connection) => connection.stop(Some(Signal::KILL), None),
+            None => Ok(()),
+        });
+        if killed.is_err() {
+            // A monitor that does not answer, or not any more, is not asked again: its container ends with it.
+            client::kill_monitor(self.root(), id)?;
+        }
+        Ok(())
     }
 
     /// Removes a container whose record or state makes no sense, with whatever is left of it.
@@ -237,6 +259,7 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
         let _ = removing.write(root, &record.id);
     }
     engine.release(&record.id)?;
+    engine.networks().unpark(&record.id)?;
     if engine.claimed(&record.name).as_ref() == Some(&record.id) {
         store::remove_file(&root.container_names().join(record.name.as_str())).map_err(failed)?;
     }

@@ -97,6 +97,11 @@ const VERSION: u32 = 1;
 const COMMON_EPHEMERAL_PORTS: (u16, u16) = (32768, 60999);
 const LISTENING: &str = "0A";
 
+/// In whose name the ports of a container are while they are parked.
+pub fn parked(container: &ContainerId) -> ContainerId {
+    ContainerId::derived(&format!("parked {container}"))
+}
+
 impl Networks {
     /// Publishes ports of an attached container, all or none, in one transaction. Replaces what it had published; a
     /// port of the host that may be any one stays the same then.
@@ -198,10 +203,16 @@ impl Networks {
         }
         let owner = format!("{} {}", to.short(), first.party.name);
         let table = Table::named(self.root.tag());
-        let leaving: Vec<Forward> =
-            table.forwards()?.into_iter().filter(|forward| is_of(forward, from)).collect();
         let coming: Vec<Forward> = moved.iter().map(|port| port.forward(&owner)).collect();
+        let leaving = displaced(table.forwards()?, from, &coming);
         // Both files name the ports for a moment; a table made again then takes the first of the two.
+        let moves_in = |port: &PublishedPort| {
+            moved.iter().any(|new| {
+                (new.host_ip, new.host_port, new.container.protocol)
+                    == (port.host_ip, port.host_port, port.container.protocol)
+            })
+        };
+        kept.ports.retain(|port| !moves_in(port));
         kept.ports.extend(moved.iter().cloned());
         self.write_ports(to, &Record { version: VERSION, owner, ports: kept.ports })?;
         table.replace(&leaving, &coming)?;
@@ -210,37 +221,52 @@ impl Networks {
         Ok(moved)
     }
 
-    /// Leads every published port of one container to listeners on the host, in one transaction, in the name of the
-    /// container that is to take its place. A later [`Networks::publish`] leads them to that container.
+    /// Leads every published port of one container to listeners on the host, in one transaction. They are nobody's
+    /// until [`Networks::move_ports`] gives them, from what [`parked`] says of `owner`, to a container.
     ///
-    /// `listener` says where the listener for a port is; a port without one, and every port that is not TCP, moves to
-    /// nowhere: it is published again with the others.
+    /// `listener` says where the listener for a port is. A port without one is not published meanwhile.
     ///
     /// # Errors
     /// When the table or a record cannot be changed.
     pub fn park_ports(
         &self,
         from: &ContainerId,
-        to: &ContainerId,
+        owner: &ContainerId,
         listener: &dyn Fn(&PublishedPort) -> Option<SocketAddr>,
     ) -> Result<(), NetworkError> {
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
         self.ensure_table()?;
         let moving = self.read_ports(from)?.map(|record| record.ports).unwrap_or_default();
-        let parked: Vec<PublishedPort> = moving
+        if moving.is_empty() {
+            return Ok(());
+        }
+        let waiting: Vec<PublishedPort> = moving
             .into_iter()
             .filter_map(|port| listener(&port).map(|target| PublishedPort { target, ..port }))
             .collect();
-        let owner = format!("{} parked", to.short());
+        let lot = parked(owner);
+        let owner = format!("{} parked", lot.short());
         let table = Table::named(self.root.tag());
-        let leaving: Vec<Forward> =
-            table.forwards()?.into_iter().filter(|forward| is_of(forward, from)).collect();
-        let coming: Vec<Forward> = parked.iter().map(|port| port.forward(&owner)).collect();
-        self.write_ports(to, &Record { version: VERSION, owner, ports: parked })?;
+        let coming: Vec<Forward> = waiting.iter().map(|port| port.forward(&owner)).collect();
+        let leaving = displaced(table.forwards()?, from, &coming);
+        self.write_ports(&lot, &Record { version: VERSION, owner, ports: waiting })?;
         table.replace(&leaving, &coming)?;
         let path = self.root.port_run(from);
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
+    /// Takes back what is still parked for a container.
+    ///
+    /// # Errors
+    /// When the table or a record cannot be changed.
+    pub(crate) fn unpark(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        let lot = parked(container);
+        if !self.root.port_run(&lot).exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        self.withdraw(&lot)
     }
 
     /// Takes back the published ports of a container. The caller holds the lock.
@@ -290,6 +316,18 @@ impl Networks {
             .and_then(|()| store::write_json(&path, record, Durability::Rename))
             .map_err(|source| file_error("write", &path, source))
     }
+}
+
+/// What of a table gives way when ports of a container move: what is in its name, and what a crash in the middle of an
+/// earlier move left in another one's.
+fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<Forward> {
+    let is_taken = |forward: &Forward| {
+        coming.iter().any(|new| {
+            (new.host_ip, new.host_port, new.protocol)
+                == (forward.host_ip, forward.host_port, forward.protocol)
+        })
+    };
+    all.into_iter().filter(|forward| is_of(forward, from) || is_taken(forward)).collect()
 }
 
 // === impl PublishedPort ===

@@ -1,0 +1,72 @@
+//! When a container counts as ready to serve.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use engine::Engine;
+use engine::container::spec::Protocol;
+use engine::container::state::State;
+use engine::engine::Container;
+use engine::error::{Error, Result};
+use engine::id::ContainerId;
+use engine::network::Endpoint;
+
+/// How long a container without a health check may take until it listens.
+const LISTENING: Duration = Duration::from_secs(60);
+
+/// How long one try to connect may take.
+const TRY: Duration = Duration::from_secs(1);
+
+/// Waits until a container can serve: healthy where it has a health check, listening on what it publishes otherwise.
+///
+/// # Errors
+/// When it ends, gets unhealthy, or takes too long.
+pub fn wait(engine: &Engine, id: &ContainerId) -> Result<()> {
+    let container = engine.container(id.as_str())?;
+    if container.record.spec.healthcheck.is_some() {
+        return engine.wait_healthy(id);
+    }
+    running(&container)?;
+    listening(engine, id)
+}
+
+/// Waits until a container without a health check accepts connections to every TCP port that it publishes. The kernel
+/// tells nobody when a program in another network namespace begins to listen, so it is tried.
+pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
+    let container = engine.container(id.as_str())?;
+    let spec = &container.record.spec;
+    let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
+    let Some(address) = reached.and_then(Endpoint::ipv4).filter(|_| spec.healthcheck.is_none()) else {
+        return Ok(());
+    };
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    for port in spec.ports.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp) {
+        while TcpStream::connect_timeout(&SocketAddr::new(address, port.port), TRY).is_err() {
+            if began.elapsed() > LISTENING {
+                return Err(Error::conflict(format!(
+                    "container {} does not listen on {port} {} seconds after its start",
+                    container.name(),
+                    LISTENING.as_secs()
+                ))
+                .with_hint("does the program listen on 0.0.0.0, on the port that `ports:` names?"));
+            }
+            running(&engine.container(id.as_str())?)?;
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+    Ok(())
+}
+
+/// Without a health check, ready is what runs, or ended well and is not meant to go on.
+pub(super) fn running(container: &Container) -> Result<()> {
+    match &container.state {
+        State::Running(_) => Ok(()),
+        State::Exited(exited) if exited.code == 0 => Ok(()),
+        State::Exited(exited) | State::Restarting(exited) => {
+            Err(Error::conflict(format!("container {} ended with code {}", container.name(), exited.code)))
+        }
+        other => Err(Error::conflict(format!("container {} is {}", container.name(), other.word()))),
+    }
+}

@@ -1,0 +1,167 @@
+//! Nobody is refused while a new release takes over.
+
+use crate::world::{World, get};
+
+const BOTH_KINDS: &str = "
+services:
+  web:
+    build: .
+    container_name: web
+    ports: ['80']
+    stop_grace_period: 0s
+  store:
+    build: .
+    ports: ['80']
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+";
+
+/// Every answer was the old page until it was the new one.
+#[track_caller]
+fn assert_one_change(pages: &[String], old: &str, new: &str) {
+    let moved = pages.iter().position(|page| page != old).unwrap_or(pages.len());
+    assert!(!pages.is_empty() && moved > 0, "nobody was served before");
+    assert!(pages[moved..].iter().all(|page| page == new), "{:?}", &pages[moved..]);
+}
+
+#[test]
+fn a_new_release_takes_over_and_nobody_is_refused() {
+    let world = World::new(1, BOTH_KINDS);
+    world.rdeploy(["up"]).succeeds();
+    let ports = [world.port(0, "web"), world.port(0, "store")];
+    assert_eq!(get(ports[0]).unwrap(), "one");
+    world.rdeploy(["exec", "store", "sh", "-c", "echo kept > /data/file"]).succeeds();
+
+    world.page("two");
+    let (up, pages) = world.clients(&ports, || world.rdeploy(["--json", "up"]));
+    let report = up.succeeds().json();
+    assert_one_change(&pages[0], "one", "two");
+    assert_one_change(&pages[1], "one", "two");
+    assert_eq!(report["hosts"][0]["downtime_ms"], 0, "{report}");
+    assert_eq!(report["hosts"][0]["changed"], serde_json::json!(["store", "web"]));
+    assert_eq!([world.port(0, "web"), world.port(0, "store")], ports, "the ports have moved");
+    assert_eq!(world.names(0), ["p-store-1", "web"]);
+    let file = world.rdeploy(["exec", "store", "cat", "/data/file"]).succeeds();
+    assert_eq!(file.stdout.trim(), "kept");
+}
+
+#[test]
+fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
+    let world = World::new(1, BOTH_KINDS);
+    world.rdeploy(["up"]).succeeds();
+    let before = world.engine(0).containers().unwrap().iter().map(|c| c.id().clone()).collect::<Vec<_>>();
+    let report = world.rdeploy(["--json", "up"]).succeeds().json();
+    assert_eq!(report["changed"], false, "{report}");
+    let after = world.engine(0).containers().unwrap().iter().map(|c| c.id().clone()).collect::<Vec<_>>();
+    assert_eq!(before, after);
+
+    world.page("two");
+    world.rdeploy(["up"]).succeeds();
+    let ports = [world.port(0, "web"), world.port(0, "store")];
+    // The images that a rollback needs are on the host: nothing is built or sent.
+    let (rollback, pages) = world.clients(&ports, || world.rdeploy(["--json", "rollback"]));
+    let report = rollback.succeeds().json();
+    assert_one_change(&pages[0], "two", "one");
+    assert_one_change(&pages[1], "two", "one");
+    assert_eq!(report["hosts"][0]["bytes_sent"], 0);
+    let history = world.rdeploy(["history"]).succeeds().stdout;
+    let outcomes: Vec<&str> =
+        history.lines().skip(1).filter_map(|line| line.split("   ").last()).map(str::trim).collect();
+    assert_eq!(outcomes, ["served", "served", "served (rollback)"], "{history}");
+    world.rdeploy(["rollback"]).fails();
+}
+
+#[test]
+fn the_plan_says_what_is_done_and_does_nothing() {
+    let world = World::new(1, BOTH_KINDS);
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(world.rdeploy(["plan"]).succeeds().stdout.lines().nth(1), Some("  nothing to do"));
+    let file = BOTH_KINDS.replace("container_name: web", "container_name: web\n    environment: {A: b}");
+    world.write("compose.yaml", &file);
+    let plan = world.rdeploy(["plan"]).succeeds().stdout;
+    let steps: Vec<&str> = plan.lines().skip(1).collect();
+    let id = world.engine(0).container("web").unwrap().id().short().to_owned();
+    assert_eq!(
+        steps,
+        [
+            format!("  prepare  container web: create in place of {id} (configuration changed)"),
+            "  prepare  container web: start (configuration changed)".to_owned(),
+            "  prepare  container web: wait until ready (asked)".to_owned(),
+            format!("  commit   container web: take over from {id} (asked)"),
+            "  retire   container web: stop (replaced)".to_owned(),
+            "  retire   container web: remove (replaced)".to_owned(),
+        ]
+    );
+    assert_eq!(world.engine(0).container("web").unwrap().id().short(), id);
+}
+
+#[test]
+fn what_somebody_changes_on_a_host_is_found_and_put_right() {
+    let world = World::new(1, BOTH_KINDS);
+    world.rdeploy(["up"]).succeeds();
+    world.rdeploy(["drift"]).succeeds();
+    let engine = world.engine(0);
+    engine.stop(&engine.find_id("web").unwrap(), &engine::StopOptions::default()).unwrap();
+    let drift = world.rdeploy(["drift"]).fails();
+    assert!(drift.stdout.contains("container web: start (not running)"), "{}", drift.stdout);
+    world.rdeploy(["up"]).succeeds();
+    world.rdeploy(["drift"]).succeeds();
+}
+
+#[test]
+fn files_and_secrets_of_the_project_are_where_the_services_look() {
+    let world = World::new(
+        1,
+        "
+services:
+  web:
+    build: .
+    ports: ['80']
+    stop_grace_period: 0s
+    volumes: ['./settings.conf:/etc/settings.conf:ro', './pages:/pages:ro', './uploads:/uploads']
+    secrets: [token, word]
+    configs: [{source: limits, target: /etc/limits}]
+secrets:
+  token: {file: ./token.txt}
+  word: {environment: WORD}
+configs:
+  limits: {file: ./limits.txt}
+",
+    );
+    world.write("settings.conf", "a $PATH\n");
+    std::fs::create_dir(world.project().join("pages")).unwrap();
+    world.write("pages/index", "index\n");
+    world.write("token.txt", "t0k3n-of-the-story");
+    world.write("limits.txt", "10");
+    let up = |word: &str| {
+        let output = world.command(["up"]).env("WORD", word).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let read = |path: &str| world.rdeploy(["exec", "web", "cat", path]).succeeds().stdout;
+    up("w0rd-of-the-story");
+    assert_eq!(read("/etc/settings.conf"), "a $PATH\n");
+    assert_eq!(read("/pages/index"), "index\n");
+    assert_eq!(read("/run/secrets/token"), "t0k3n-of-the-story");
+    assert_eq!(read("/run/secrets/word"), "w0rd-of-the-story");
+    assert_eq!(read("/etc/limits"), "10");
+    world.rdeploy(["exec", "web", "sh", "-c", "echo mine > /uploads/file"]).succeeds();
+    // No secret is on the host's disk.
+    let found = std::process::Command::new("grep")
+        .args(["-rlE", "t0k3n-of-the-story|w0rd-of-the-story"])
+        .arg(world.root(0))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout), "");
+    // A file that changes makes a new container, and so does a secret; what was written stays.
+    let first = world.engine(0).container("p-web-1").unwrap().id().clone();
+    world.write("settings.conf", "b\n");
+    up("w0rd-of-the-story");
+    let second = world.engine(0).container("p-web-1").unwrap().id().clone();
+    assert_ne!(first, second);
+    assert_eq!(read("/etc/settings.conf"), "b\n");
+    up("an0ther-word");
+    assert_ne!(world.engine(0).container("p-web-1").unwrap().id(), &second);
+    assert_eq!(read("/run/secrets/word"), "an0ther-word");
+    assert_eq!(read("/uploads/file"), "mine\n");
+}

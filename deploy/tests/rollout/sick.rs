@@ -1,0 +1,96 @@
+//! A release that does not get ready changes nothing, and says why.
+
+use crate::world::{World, get};
+
+fn file(health: &str) -> String {
+    format!(
+        "
+services:
+  web:
+    build: .
+    ports: ['80']
+    stop_grace_period: 0s
+    healthcheck: {{test: [CMD, sh, -c, '{health}'], interval: 100ms, retries: 2}}
+"
+    )
+}
+
+#[test]
+fn a_failing_health_check_leaves_the_old_release_and_says_what_it_saw() {
+    let world = World::new(1, &file("true"));
+    world.rdeploy(["up"]).succeeds();
+    let port = world.port(0, "web");
+    let names = world.names(0);
+    world.page("two");
+    world.write("compose.yaml", &file("echo no database; exit 1"));
+    let (up, pages) = world.clients(&[port], || world.rdeploy(["up"]));
+    let up = up.fails();
+    assert!(up.stderr.contains("container p-web-1 is unhealthy"), "{}", up.stderr);
+    assert!(up.stderr.contains("no database"), "{}", up.stderr);
+    assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
+    assert_eq!(world.names(0), names);
+    let history = world.rdeploy(["history"]).succeeds().stdout;
+    assert!(history.lines().last().unwrap().contains("called off"), "{history}");
+    // What failed is in nobody's way.
+    world.write("compose.yaml", &file("true"));
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(get(port).unwrap(), "two");
+}
+
+#[test]
+fn a_program_that_ends_or_never_listens_is_found_out_with_its_last_words() {
+    let healthy = "
+services:
+  web: {build: ., ports: ['80'], stop_grace_period: 0s}
+";
+    let world = World::new(1, healthy);
+    world.rdeploy(["up"]).succeeds();
+    let port = world.port(0, "web");
+    let command = "command: [sh, -c, 'echo cannot bind >&2; exit 7'], ";
+    world.write("compose.yaml", &healthy.replace("build: ., ", &format!("build: ., {command}")));
+    let up = world.rdeploy(["up"]).fails();
+    assert!(up.stderr.contains("ended with code 7"), "{}", up.stderr);
+    assert!(up.stderr.contains("| cannot bind"), "{}", up.stderr);
+    assert_eq!(get(port).unwrap(), "one");
+    assert_eq!(world.names(0), ["p-web-1"]);
+}
+
+#[test]
+fn a_service_that_has_to_stop_first_comes_back_when_its_successor_fails() {
+    let healthy = "
+services:
+  store:
+    build: .
+    ports: ['80']
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+";
+    let world = World::new(1, healthy);
+    world.rdeploy(["up"]).succeeds();
+    let (port, id) = (world.port(0, "store"), world.engine(0).container("p-store-1").unwrap().id().clone());
+    world.write("compose.yaml", &healthy.replace("ports:", "command: [sh, -c, 'exit 7']\n    ports:"));
+    world.rdeploy(["up"]).fails();
+    assert_eq!(world.names(0), ["p-store-1"]);
+    assert_eq!(world.port(0, "store"), port, "{}", world.account(0));
+    assert_eq!(world.engine(0).container("p-store-1").unwrap().id(), &id);
+    assert_eq!((get(port).unwrap().as_str(), world.port(0, "store")), ("one", port));
+    world.page("two");
+    world.write("compose.yaml", healthy);
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(get(port).unwrap(), "two");
+}
+
+#[test]
+fn a_mistake_in_the_settings_or_no_host_at_all_is_said_before_anything_happens() {
+    let world = World::new(0, "services: {web: {build: .}}\n");
+    let up = world.rdeploy(["up"]).fails();
+    assert!(
+        up.stderr.contains("no host to deploy to") && up.stderr.contains("--host user@server"),
+        "{}",
+        up.stderr
+    );
+    world.write("rdeploy.yaml", "hosts: [local]\ndrian: 3s\n");
+    let up = world.rdeploy(["up"]).fails();
+    assert!(up.stderr.contains("rdeploy.yaml:2:1: unknown field `drian`"), "{}", up.stderr);
+}
