@@ -142,6 +142,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// Says why nothing could be begun.
+pub fn fail(error: &engine::Error) -> ExitCode {
+    output::failure(error, false);
+    ExitCode::FAILURE
+}
+
 fn run(cli: Cli) -> engine::Result<ExitCode> {
     let globals = &cli.globals;
     match cli.command {

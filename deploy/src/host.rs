@@ -1,12 +1,16 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
 
+use crate::agent;
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request};
 use crate::protocol::{Channel, ChannelError, Heart};
+use crate::ssh::{self, Access, Address, Ending, Output, Pipes, Session, SshError};
 
 /// A host with an agent that listens.
 pub struct Host {
@@ -19,7 +23,14 @@ pub struct Host {
 }
 
 /// What carries the connection and ends with it.
-pub(crate) enum Line {
+enum Line {
+    /// An agent over SSH.
+    Ssh {
+        /// The connection, for further commands.
+        session: Arc<Session>,
+        /// How the agent ends.
+        _ending: Ending,
+    },
     /// An agent that is a child of this process. It ends when its standard input does.
     Local(#[expect(dead_code, reason = "it lives as long as this does")] Child),
 }
@@ -45,6 +56,34 @@ impl Host {
             return Err(Error::conflict("the agent has no pipes"));
         };
         Self::greet(name.to_owned(), root, Channel::new(stdout, stdin), Line::Local(child))
+    }
+
+    /// An agent at the other end of an SSH connection. What is not there yet is brought there: this very executable,
+    /// under the digest of its contents.
+    ///
+    /// # Errors
+    /// When the host is not reached or the agent cannot be started there.
+    pub fn over_ssh(address: &Address, access: &Access, root: Option<&str>) -> Result<Self> {
+        let name = address.to_string();
+        let session = Session::open(address, access).map_err(|error| refused(&name, error))?;
+        let place = root.unwrap_or(DEFAULT_STATE);
+        let program = format!("{place}/bin/{}/rdeploy", agent::executable_digest()?.replace(':', "-"));
+        let mut pipes = start_agent(&session, &program, place).map_err(|error| refused(&name, error))?;
+        if let Begun::Absent(machine) = begun(&mut pipes.reader) {
+            bring(&session, &name, &program, &machine)?;
+            pipes = start_agent(&session, &program, place).map_err(|error| refused(&name, error))?;
+            if !matches!(begun(&mut pipes.reader), Begun::Here) {
+                let said = pipes.ending.said();
+                return Err(Error::conflict(format!(
+                    "host {name}: the agent cannot be executed at {program}: {}",
+                    said.trim()
+                ))
+                .with_hint("is that file system mounted with noexec? --remote-root chooses another place"));
+            }
+        }
+        let Pipes { reader, writer, ending } = pipes;
+        let line = Line::Ssh { session: Arc::new(session), _ending: ending };
+        Self::greet(name, root, Channel::new(reader, writer), line)
     }
 
     fn greet(name: String, root: Option<&str>, mut channel: Channel, line: Line) -> Result<Self> {
@@ -92,6 +131,12 @@ impl Host {
         all.extend(words.iter().cloned());
         let failed = |error| Error::failed(format!("host {}: run rcompose", self.name), error);
         let mut command = match &self.line {
+            Line::Ssh { session, .. } => {
+                let program = format!("{root}/bin/{}/rdeploy", agent::executable_digest()?.replace(':', "-"));
+                let words: Vec<String> =
+                    std::iter::once(&program).chain(&all).map(|word| ssh::quoted(word)).collect();
+                session.terminal(&words.join(" ")).map_err(|error| refused(&self.name, error))?
+            }
             Line::Local(_) => {
                 let mut command = Command::new(std::env::current_exe().map_err(failed)?);
                 command.args(&all);
@@ -137,6 +182,78 @@ impl Host {
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a host says first: that the agent starts, or that it is not there, and what machine it is.
+enum Begun {
+    Here,
+    Absent(String),
+}
+
+fn start_agent(session: &Session, program: &str, root: &str) -> std::result::Result<Pipes, SshError> {
+    let (program, root) = (ssh::quoted(program), ssh::quoted(root));
+    session.pipes(
+        &format!("if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}; fi; echo absent $(uname -m)"),
+        true,
+    )
+}
+
+/// Reads the first line and no further.
+fn begun(reader: &mut impl Read) -> Begun {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < 200 && matches!(reader.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    let text = String::from_utf8_lossy(&line).into_owned();
+    if text == "here" {
+        Begun::Here
+    } else {
+        Begun::Absent(text.trim_start_matches("absent").trim().to_owned())
+    }
+}
+
+/// Brings this executable to a host.
+fn bring(session: &Session, name: &str, program: &str, machine: &str) -> Result<()> {
+    if machine != std::env::consts::ARCH {
+        return Err(Error::invalid(format!(
+            "host {name} is a machine of kind {machine:?}, and this program one for {}",
+            std::env::consts::ARCH
+        ))
+        .with_hint("deploy from a machine of its kind"));
+    }
+    let failed = |step: &str, output: &Output| {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Error::conflict(format!("host {name}: {step}: {said}"))
+    };
+    let mut own = std::fs::File::open("/proc/self/exe")
+        .map_err(|error| Error::failed("read this executable", error))?;
+    let digest = agent::executable_digest()?.replace(':', "-");
+    // The user's own directory first: where the agent belongs only root may write.
+    let place = format!(".cache/rdeploy/{digest}");
+    let receive = format!("umask 077; cd && mkdir -p .cache/rdeploy && cat >{place}");
+    let output = session.upload(&mut own, &receive).map_err(|error| refused(name, error))?;
+    if output.code != Some(0) {
+        return Err(failed("bring the agent there", &output));
+    }
+    let home = session.run("cd && pwd", b"").map_err(|error| refused(name, error))?;
+    let home = String::from_utf8_lossy(&home.stdout).trim().to_owned();
+    let (from, to) = (ssh::quoted(&format!("{home}/{place}")), ssh::quoted(program));
+    // Whole or not at all, for whoever starts it meanwhile.
+    let install = format!(
+        "set -e; mkdir -p \"$(dirname {to})\"; cp {from} {to}.part; chmod 755 {to}.part; mv {to}.part {to}; rm -f {from}"
+    );
+    let output = session.run_as_root(&install, b"").map_err(|error| refused(name, error))?;
+    if output.code == Some(0) { Ok(()) } else { Err(failed("install the agent", &output)) }
+}
+
+fn refused(name: &str, error: SshError) -> Error {
+    let hint = error.hint();
+    let error = Error::failed(format!("host {name}"), error);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
     }
 }
 

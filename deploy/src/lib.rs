@@ -13,6 +13,7 @@ pub mod pipeline;
 pub mod project;
 pub mod protocol;
 pub mod release;
+pub mod secrets;
 pub mod settings;
 pub mod ssh;
 pub mod transfer;

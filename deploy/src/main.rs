@@ -25,7 +25,12 @@ fn main() -> ExitCode {
     match program {
         Program::Engine => engine::cli::main(arguments),
         Program::Compose => compose::cli::main(arguments),
-        Program::Deploy => deploy::cli::main(arguments),
+        Program::Deploy => {
+            if let Err(error) = deploy::secrets::hide() {
+                return deploy::cli::fail(&error);
+            }
+            deploy::cli::main(arguments)
+        }
     }
 }
 

@@ -72,8 +72,9 @@ impl Running {
             commit_ms: 0,
             downtime_ms: None,
         };
-        journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
+        // Before the journal: a rollout that is written down is never without a guard.
         guard::post(engine, places, &rollout.release.project)?;
+        journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
         let mut running = Self {
             engine: engine.clone(),
             places: places.clone(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Args;
 use compose::Project;
@@ -9,17 +10,54 @@ use compose::load::{LoadOptions, load};
 use engine::error::{Error, Result};
 
 use super::{Globals, output};
-use crate::fleet::{Fleet, Member};
+use crate::fleet::{Failures, Fleet, Member};
 use crate::host::{Host, LOCAL};
 use crate::pipeline::Task;
-use crate::settings::{HostSettings, Settings};
+use crate::secrets;
+use crate::settings::{HostSettings, Settings, SshSettings, SudoSetting};
+use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Sudo};
 
-/// How hosts are reached.
+/// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
+/// RDEPLOY_SUDO_PASSWORD.
 #[derive(Debug, Clone, Default, Args)]
+#[command(
+    next_help_heading = "SSH (secrets by RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD, RDEPLOY_SUDO_PASSWORD)"
+)]
 pub(super) struct SshFlags {
     /// A file with a private key
-    #[arg(short = 'i', long, global = true, value_name = "FILE", help_heading = "SSH")]
+    #[arg(short = 'i', long, global = true, value_name = "FILE", env = "RDEPLOY_SSH_KEY_FILE")]
     ssh_key: Option<PathBuf>,
+    /// A certificate for the private key
+    #[arg(long, global = true, value_name = "FILE")]
+    ssh_certificate: Option<PathBuf>,
+    /// The fingerprint of a host's key, `SHA256:…`; may be given several times
+    #[arg(
+        long,
+        global = true,
+        value_name = "FINGERPRINT",
+        env = "RDEPLOY_FINGERPRINT",
+        value_delimiter = ','
+    )]
+    fingerprint: Vec<String>,
+    /// Known host keys instead of the user's
+    #[arg(long, global = true, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+    /// Take an unknown host's key as it is the first time
+    #[arg(long, global = true)]
+    accept_new: bool,
+    /// A host to go through; may be given several times, in order
+    #[arg(
+        short = 'J',
+        long,
+        global = true,
+        value_name = "HOST",
+        env = "RDEPLOY_JUMP",
+        value_delimiter = ','
+    )]
+    jump: Vec<String>,
+    /// Do not use sudo
+    #[arg(long, global = true)]
+    no_sudo: bool,
 }
 
 /// A project with its settings.
@@ -62,12 +100,31 @@ pub(super) fn fleet(globals: &Globals, loaded: &Loaded) -> Result<Fleet<Task>> {
             "name one: `rdeploy up --host user@server`, or list them under `hosts:` in rdeploy.yaml",
         ));
     }
-    let mut members = Vec::new();
+    let mut tasks = Vec::new();
     for host in &settings.hosts {
         let services = settings.services_of(&host.roles, project.services.keys().map(String::as_str))?;
-        members.push(Member { host: connect(globals, host)?, task: Task::of(services) });
+        tasks.push((host, Task::of(services)));
     }
-    Ok(Fleet { members })
+    let connected: Vec<(String, Result<Host>)> = thread::scope(|scope| {
+        let running: Vec<_> = settings
+            .hosts
+            .iter()
+            .map(|host| (host.address.clone(), scope.spawn(move || connect(globals, &settings.ssh, host))))
+            .collect();
+        let wait = |thread: thread::ScopedJoinHandle<'_, Result<Host>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        running.into_iter().map(|(name, thread)| (name, wait(thread))).collect()
+    });
+    let mut members = Vec::new();
+    let mut failed = Vec::new();
+    for ((name, host), (_, task)) in connected.into_iter().zip(tasks) {
+        match host {
+            Ok(host) => members.push(Member { host, task }),
+            Err(error) => failed.push((name, error)),
+        }
+    }
+    if failed.is_empty() { Ok(Fleet { members }) } else { Err(Failures(failed).into()) }
 }
 
 /// Runs `rcompose` on every host, one after the other, with this process's own input and output.
@@ -92,11 +149,56 @@ pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<Exit
     member.host.compose(&loaded.project.name, words).map(ExitCode::from)
 }
 
-fn connect(globals: &Globals, host: &HostSettings) -> Result<Host> {
+fn connect(globals: &Globals, settings: &SshSettings, host: &HostSettings) -> Result<Host> {
     let address = host.address.as_str();
     if let Some(rest) = address.strip_prefix(LOCAL).filter(|rest| rest.is_empty() || rest.starts_with(':')) {
         let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());
         return Host::local(address, root);
     }
-    Err(Error::invalid(format!("host {}: not reachable yet", host.address)))
+    let parsed =
+        address.parse().map_err(|error| Error::invalid(format!("host {address}")).with_source(error))?;
+    let access = access(&globals.ssh, settings)?;
+    Host::over_ssh(&parsed, &access, globals.remote_root.as_deref())
+}
+
+/// What the options, the settings and the secrets say together. An option wins.
+fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
+    let pins = if flags.fingerprint.is_empty() { &settings.fingerprint } else { &flags.fingerprint };
+    let pins: Vec<Fingerprint> = pins
+        .iter()
+        .map(|pin| pin.parse().map_err(|error| Error::invalid("the fingerprint").with_source(error)))
+        .collect::<Result<_>>()?;
+    let known = flags.known_hosts.clone().or_else(|| settings.known_hosts.clone());
+    let host_key = match known {
+        _ if !pins.is_empty() => HostKey::Pinned(pins),
+        Some(file) => HostKey::KnownIn(KnownHosts::File(file)),
+        None if flags.accept_new || settings.accept_new => HostKey::FirstUse,
+        None => HostKey::Known,
+    };
+    let file = flags.ssh_key.clone().or_else(|| settings.key.clone()).map(KeySource::File);
+    let key = secrets::get(secrets::SSH_KEY).map(KeySource::Text).or(file);
+    let login = Login {
+        password: secrets::get(secrets::SSH_PASSWORD),
+        key: key.clone(),
+        passphrase: secrets::get(secrets::SSH_PASSPHRASE),
+        certificate: flags.ssh_certificate.clone(),
+        host_key,
+    };
+    let jump_login = Login {
+        password: secrets::get(secrets::JUMP_PASSWORD).or_else(|| login.password.clone()),
+        key: secrets::get(secrets::JUMP_KEY).map(KeySource::Text).or(key),
+        ..login.clone()
+    };
+    let hops = if flags.jump.is_empty() { &settings.jump } else { &flags.jump };
+    let hop = |text: &String| {
+        let address: Address =
+            text.parse().map_err(|error| Error::invalid(format!("jump host {text}")).with_source(error))?;
+        Ok(Jump { address, login: jump_login.clone() })
+    };
+    let sudo = match secrets::get(secrets::SUDO_PASSWORD) {
+        _ if flags.no_sudo || settings.sudo == SudoSetting::Never => Sudo::Never,
+        Some(password) => Sudo::Password(password),
+        None => Sudo::Auto,
+    };
+    Ok(Access { jump: hops.iter().map(hop).collect::<Result<_>>()?, sudo, ..Access::by(login) })
 }

@@ -1,6 +1,6 @@
 //! An open way into a server: commands with their input and output, as many at once as a server allows.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, IsTerminal as _, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -157,6 +157,28 @@ impl Session {
     /// As [`Session::run`], and when the reader fails.
     pub fn upload(&self, from: &mut dyn Read, command: &str) -> Result<Output, SshError> {
         self.pipes(command, false)?.finish(from)
+    }
+
+    /// The `ssh` that runs a line of shell as root over this connection with this process's own input, output and
+    /// terminal.
+    ///
+    /// # Errors
+    /// When root's password would have to be given to sudo, which has no terminal of ours to ask on.
+    pub fn terminal(&self, command: &str) -> Result<std::process::Command, SshError> {
+        let token = random().map_err(local("draw a random number"))?;
+        let climb = self.sudo.climb(&self.at, &self.user, self.is_root, &token)?;
+        let script = quoted(command);
+        let script = match climb {
+            None => format!("/bin/sh -c {script}"),
+            Some(Climb { prefix, .. }) => format!("{prefix} /bin/sh -c {script}"),
+        };
+        let mut ssh = std::process::Command::new("ssh");
+        ssh.arg("-S").arg(self.line.master.control());
+        // The connection decides where this goes; the port is one that nobody answers at when it is lost.
+        ssh.args(["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-p", "9"]);
+        ssh.arg(if io::stdin().is_terminal() && io::stdout().is_terminal() { "-t" } else { "-T" });
+        ssh.args(["none", &script]);
+        Ok(ssh)
     }
 
     /// Starts a line of shell, as root when asked, and leaves its two ends to the caller. When this returns, the command

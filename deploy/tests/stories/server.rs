@@ -253,6 +253,11 @@ impl Server {
         HostKey::KnownIn(KnownHosts::Text(lines.join("\n")))
     }
 
+    /// The file with the network's key.
+    pub(crate) fn key(&self) -> PathBuf {
+        self.network.key()
+    }
+
     /// The way in that always works: root, by the network's key.
     pub(crate) fn access(&self) -> Access {
         access(Login {

@@ -1,0 +1,200 @@
+//! From a project to servers over SSH, with the program as its users run it.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::server::{Kind, Network, PASSWORD, Server};
+
+/// A project that is served at port 8080.
+struct Project {
+    directory: tempfile::TempDir,
+}
+
+const DOCKERFILE: &str = "\
+FROM scratch
+COPY busybox /bin/busybox
+RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
+COPY page /www/page
+CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]
+";
+
+const WEB: &str = "
+services:
+  web: {build: ., container_name: web, ports: ['8080:80'], stop_grace_period: 0s}
+";
+
+impl Project {
+    fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("project-").tempdir().unwrap();
+        let project = Self { directory };
+        fs::create_dir(project.path()).unwrap();
+        fs::copy("/bin/busybox", project.path().join("busybox")).unwrap();
+        project.write("Dockerfile", DOCKERFILE);
+        project.write("compose.yaml", WEB);
+        project.write("page", "one\n");
+        project
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("p")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path().join(name), text).unwrap();
+    }
+
+    fn command(&self, servers: &[&Server], words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
+        command.arg("--root").arg(self.directory.path().join("engine"));
+        for server in servers {
+            command.args(["--host", &server.as_user("root").to_string()]);
+            command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
+        }
+        command.args(words).current_dir(self.path()).env("HOME", self.directory.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn rdeploy(&self, servers: &[&Server], words: &[&str]) -> Output {
+        let mut command = self.command(servers, words);
+        if let Some(server) = servers.first() {
+            command.arg("-i").arg(server.key());
+        }
+        command.output().unwrap()
+    }
+}
+
+#[track_caller]
+fn succeeds(output: Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+#[track_caller]
+fn fails(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    text
+}
+
+fn get(address: Ipv4Addr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect((address, 8080))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let body = answer.split_once("\r\n\r\n").map(|(_, body)| body.trim().to_owned());
+    body.ok_or_else(|| std::io::Error::other("cut off"))
+}
+
+#[test]
+fn bare_servers_serve_after_one_command_and_change_over_together() {
+    let network = Network::new();
+    let servers = [Server::of(&network, Kind::default()), Server::of(&network, Kind::default())];
+    let all = [&servers[0], &servers[1]];
+    let project = Project::new();
+    succeeds(project.rdeploy(&all, &["up"]));
+    for server in &servers {
+        assert_eq!(get(server.ip()).unwrap(), "one");
+    }
+    project.write("page", "two\n");
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = servers
+        .iter()
+        .map(|server| {
+            let (address, over) = (server.ip(), over.clone());
+            std::thread::spawn(move || {
+                let mut pages = Vec::new();
+                while !over.load(Ordering::SeqCst) {
+                    pages.push(get(address).unwrap_or_else(|error| format!("FAILED: {error}")));
+                }
+                pages
+            })
+        })
+        .collect();
+    let report = succeeds(project.rdeploy(&all, &["--json", "up"]));
+    over.store(true, Ordering::SeqCst);
+    for client in clients {
+        let pages = client.join().unwrap();
+        let moved = pages.iter().position(|page| page != "one").unwrap_or(pages.len());
+        assert!(pages[moved..].iter().all(|page| page == "two"), "{pages:?}");
+    }
+    let report: serde_json::Value = serde_json::from_str(report.trim()).unwrap();
+    for host in report["hosts"].as_array().unwrap() {
+        assert_eq!(host["downtime_ms"], 0, "{report}");
+        assert!(host["bytes_sent"].as_u64().unwrap() < 20_000, "{report}");
+    }
+    for server in &servers {
+        assert_eq!(get(server.ip()).unwrap(), "two");
+    }
+    succeeds(project.rdeploy(&all, &["rollback"]));
+    for server in &servers {
+        assert_eq!(get(server.ip()).unwrap(), "one");
+    }
+    let said = succeeds(project.rdeploy(&all[..1], &["exec", "web", "cat", "/www/page"]));
+    assert_eq!(said, "one\n");
+}
+
+#[test]
+fn a_user_with_a_password_and_sudo_is_enough() {
+    let kind = Kind::default()
+        .user("deploy", "/bin/bash")
+        .sudoers("deploy ALL=(ALL) ALL")
+        .sshd("PasswordAuthentication yes");
+    let server = Server::of(&Network::new(), kind);
+    let project = Project::new();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
+    command.arg("--root").arg(project.directory.path().join("engine"));
+    command.args(["--host", &server.as_user("deploy").to_string()]);
+    command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
+    command.args(["up"]).current_dir(project.path()).env("HOME", project.directory.path());
+    command.env("RDEPLOY_SSH_PASSWORD", PASSWORD).env("RDEPLOY_SUDO_PASSWORD", PASSWORD);
+    succeeds(command.output().unwrap());
+    assert_eq!(get(server.ip()).unwrap(), "one");
+}
+
+#[test]
+fn a_cut_network_leaves_the_old_version_and_needs_nobody_to_put_it_right() {
+    let network = Network::new();
+    let servers = [Server::of(&network, Kind::default()), Server::of(&network, Kind::default())];
+    let all = [&servers[0], &servers[1]];
+    let project = Project::new();
+    succeeds(project.rdeploy(&all, &["up"]));
+    project.write("page", "two\n");
+    project.write(
+        "rdeploy.yaml",
+        "hooks:\n  before-commit: ['touch waiting; while [ -e waiting ]; do sleep 0.02; done']\n",
+    );
+    let mut command = project.command(&all, &["up"]);
+    let client = command.arg("-i").arg(servers[0].key()).spawn().unwrap();
+    let waiting = project.path().join("waiting");
+    while !waiting.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // All are ready, and one is out of reach when they are to change over.
+    servers[1].cut();
+    fs::remove_file(&waiting).unwrap();
+    let failed = fails(&client.wait_with_output().unwrap());
+    assert!(failed.contains(&servers[1].ip().to_string()), "{failed}");
+    servers[1].heal();
+    fs::remove_file(project.path().join("rdeploy.yaml")).unwrap();
+    for server in &servers {
+        let settled =
+            || server.run("cat /var/lib/rengine/deploy/p/journal.json 2>/dev/null || true").is_empty();
+        let began = std::time::Instant::now();
+        while !settled() {
+            assert!(began.elapsed() < Duration::from_secs(40), "{}", server.ip());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(get(server.ip()).unwrap(), "one");
+    }
+    succeeds(project.rdeploy(&all, &["up"]));
+    assert_eq!(servers.each_ref().map(|server| get(server.ip()).unwrap()), ["two", "two"]);
+}
