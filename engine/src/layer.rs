@@ -58,6 +58,9 @@ pub struct LayerRecord {
     pub members: u64,
     /// How long its uncompressed tar is.
     pub tar_size: u64,
+    /// Bytes of its files that were another layer's when it was made, and take no room of their own.
+    #[serde(default)]
+    pub shared: u64,
     /// Its tar as it is kept or was sent, if it ever was.
     pub blob: Option<LayerBlob>,
     /// The boot in which it was made: until it is synced, a power cut may take its bytes away.
@@ -188,6 +191,19 @@ impl Layers {
     /// The sum of the layer's file sizes.
     pub fn size(&self, diff: &DiffId) -> Result<u64, LayerError> {
         Ok(self.record(diff)?.size)
+    }
+
+    /// The bytes that these layers take on the disk: what several of them share counts once.
+    ///
+    /// # Errors
+    /// When a layer is not here.
+    pub fn room(&self, diffs: &BTreeSet<DiffId>) -> Result<u64, LayerError> {
+        let records: Vec<_> = diffs.iter().map(|diff| self.record(diff)).collect::<Result<_, _>>()?;
+        if records.iter().all(|record| record.shared == 0) {
+            return Ok(records.iter().map(|record| record.size).sum());
+        }
+        // Which of them has a file that two share, only the files say.
+        Ok(crate::store::trees_size(diffs.iter().map(|diff| self.dir(diff))))
     }
 
     /// Unpacks a tar, plain or compressed with gzip or zstd, in one pass, and keeps it as it came for pushing and
@@ -442,8 +458,9 @@ impl Layers {
             }
             return Ok(existing);
         }
-        let Contents { size, members, tar_size } = contents;
-        let record = LayerRecord { version: VERSION, diff, size, members, tar_size, blob, boot: boot() };
+        let Contents { size, members, tar_size, shared } = contents;
+        let record =
+            LayerRecord { version: VERSION, diff, size, members, tar_size, shared, blob, boot: boot() };
         crate::store::write_json(&scratch.path().join(RECORD), &record, Durability::Rename).map_err(&fail)?;
         crate::store::private_directory(&self.root.layers()).map_err(&fail)?;
         let target = self.root.layer(&record.diff);

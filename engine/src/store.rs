@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::FlockOperation;
@@ -140,9 +140,30 @@ pub fn tree_size(directory: &Path) -> u64 {
 
 /// The bytes of all files below a directory that have no name elsewhere: what is won when it goes.
 pub fn tree_size_alone(directory: &Path) -> u64 {
+    let (alone, linked) = weigh([directory.to_owned()]);
+    alone + linked.values().filter(|file| file.names == file.links).map(|file| file.size).sum::<u64>()
+}
+
+/// The bytes of all files below these directories, each counted once, whatever names it has.
+pub fn trees_size(directories: impl IntoIterator<Item = PathBuf>) -> u64 {
+    let (alone, linked) = weigh(directories);
+    alone + linked.values().map(|file| file.size).sum::<u64>()
+}
+
+/// A file with several names.
+struct Linked {
+    /// Names that were found.
+    names: u64,
+    /// Names that there are.
+    links: u64,
+    size: u64,
+}
+
+/// The bytes of all files with one name, and the files with several, by device and inode.
+fn weigh(directories: impl IntoIterator<Item = PathBuf>) -> (u64, HashMap<(u64, u64), Linked>) {
     let mut alone = 0;
-    let mut linked: HashMap<(u64, u64), (u64, u64)> = HashMap::new();
-    let mut directories = vec![directory.to_owned()];
+    let mut linked: HashMap<(u64, u64), Linked> = HashMap::new();
+    let mut directories: Vec<PathBuf> = directories.into_iter().collect();
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let Ok(metadata) = entry.metadata() else { continue };
@@ -151,13 +172,13 @@ pub fn tree_size_alone(directory: &Path) -> u64 {
             } else if metadata.is_file() && metadata.nlink() == 1 {
                 alone += metadata.size();
             } else if metadata.is_file() {
-                let key = (metadata.dev(), metadata.ino());
-                let (names_left, _) = linked.entry(key).or_insert((metadata.nlink(), metadata.size()));
-                *names_left = names_left.saturating_sub(1);
+                let (links, size) = (metadata.nlink(), metadata.size());
+                let file = linked.entry((metadata.dev(), metadata.ino()));
+                file.or_insert(Linked { names: 0, links, size }).names += 1;
             }
         }
     }
-    alone + linked.values().filter(|(names_left, _)| *names_left == 0).map(|(_, size)| size).sum::<u64>()
+    (alone, linked)
 }
 
 // === impl Lock ===

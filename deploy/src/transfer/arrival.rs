@@ -119,10 +119,8 @@ impl<'a> Arrivals<'a> {
         self.search()?;
         loop {
             let plan = self.plan()?;
-            if !plan.wants.is_empty() {
-                self.receive(&plan)?;
-            }
-            if self.rebuild()? {
+            let is_complete = plan.wants.is_empty() || self.receive(&plan)?;
+            if is_complete && self.rebuild()? {
                 break;
             }
         }
@@ -251,17 +249,21 @@ impl<'a> Arrivals<'a> {
         Ok(places)
     }
 
-    /// Receives what was asked for.
-    fn receive(&mut self, plan: &Plan) -> Result<(), GaveUp> {
+    /// Receives what was asked for. False when that showed old versions here to be damaged, so that something is still
+    /// lacking.
+    fn receive(&mut self, plan: &Plan) -> Result<bool, GaveUp> {
         let mut inflow = Inflow::new(self.channel)?;
-        let received =
-            Intake { stock: &self.stock, layers: &mut self.layers, inflow: &mut inflow }.take(plan);
+        let mut intake = Intake::new(&self.stock, &mut self.layers, &mut inflow);
+        let received = intake.take(plan);
+        let damaged = intake.damaged;
         // Also what came before a cut, which is why it is kept.
         let flushed = self.layers.iter_mut().try_for_each(|layer| layer.spool.flush());
         match received.and_then(|()| flushed.map_err(here("keep what arrives"))) {
-            Ok(()) => Ok(inflow.finish()?),
-            Err(error) => Err(GaveUp::Aloud(inflow.stop(error))),
+            Ok(()) => inflow.finish()?,
+            Err(error) => return Err(GaveUp::Aloud(inflow.stop(error))),
         }
+        self.stock.forget(&damaged);
+        Ok(damaged.is_empty())
     }
 
     /// Puts the layers together. False when that showed files here to be damaged, which are to be sent then.

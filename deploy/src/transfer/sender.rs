@@ -13,7 +13,7 @@ use crate::transfer::chunk::{ChunkList, Chunker, Lengths};
 use crate::transfer::delta;
 use crate::transfer::failure::{TransferError, here};
 use crate::transfer::flow::Outflow;
-use crate::transfer::goods::{Goods, read_whole};
+use crate::transfer::goods::{Goods, read_whole, sum_of};
 use crate::transfer::message::{Answer, Lacking, Offer, OfferedImage, Ranges, Wants, Way, refuse, send_part};
 use crate::transfer::stock::Stock;
 use crate::transfer::{Progress, Sent, SentImage};
@@ -28,8 +28,16 @@ pub(super) struct Sender<'a> {
 /// A changed file and how it is sent.
 enum Changed {
     Whole(usize),
-    Delta(Vec<u8>),
+    /// The difference to an old version that is here.
+    Delta(usize, Sum),
     Chunks(usize, ChunkList),
+}
+
+/// All changed files, and where their old versions are.
+#[derive(Default)]
+struct Plan {
+    changed: Vec<Changed>,
+    stock: Stock,
 }
 
 /// Compression of what is small and sent at once.
@@ -37,6 +45,9 @@ const LEVEL: i32 = 9;
 
 /// The smallest file of which chunks are listed; what is smaller is sent as it is.
 const LEAST_CHUNKED: u64 = 64 << 10;
+
+/// Lists of chunks end here, so that all of them fit into a frame; they are those of some gigabytes.
+const LONGEST_LISTS: usize = 4 << 20;
 
 // === impl Sender ===
 
@@ -128,23 +139,23 @@ impl Sender<'_> {
     }
 
     fn contents(&mut self, goods: &Goods, wants: &Wants) -> Result<(), TransferError> {
-        let mut changed = Vec::new();
+        let mut plan = Plan::default();
         let mut chunks = Ranges::default();
         if !wants.changed.is_empty() {
-            let plan = self.plan(goods, &wants.changed);
-            let (plan, part) = plan.map_err(|error| refuse(self.channel, error))?;
+            let planned = self.plan(goods, &wants.changed);
+            let (planned, part) = planned.map_err(|error| refuse(self.channel, error))?;
             send_part(self.channel, &part)?;
             self.channel.send(&())?;
-            if plan.iter().any(|changed| matches!(changed, Changed::Chunks(..))) {
+            if planned.changed.iter().any(|changed| matches!(changed, Changed::Chunks(..))) {
                 chunks = match self.answer()? {
                     Answer::Needs(chunks) => chunks,
                     other => return Err(TransferError::Refused(format!("{other:?} instead of chunks"))),
                 };
             }
-            changed = plan;
+            plan = planned;
         }
         let mut load = Load { out: Outflow::new(self.channel)?, progress: self.progress, done: 0, of: 0 };
-        match load.fill(goods, &changed, &chunks, wants) {
+        match load.fill(goods, &plan, &chunks, wants) {
             Ok(()) => load.out.finish(),
             Err(error) => Err(load.out.fail(error)),
         }?;
@@ -153,24 +164,23 @@ impl Sender<'_> {
     }
 
     /// How each changed file is best sent, and the part that says so.
-    fn plan(&self, goods: &Goods, wanted: &[(u32, Sum)]) -> Result<(Vec<Changed>, Vec<u8>), TransferError> {
+    fn plan(&self, goods: &Goods, wanted: &[(u32, Sum)]) -> Result<(Plan, Vec<u8>), TransferError> {
         let olds: HashSet<Sum> = wanted.iter().map(|(_, old)| *old).collect();
-        let mut stock = Stock::default();
-        stock.search(self.engine, &olds)?;
+        let mut plan = Plan::default();
+        plan.stock.search(self.engine, &olds)?;
         let mut part = Vec::new();
-        let mut plan = Vec::new();
         for (number, old) in wanted {
             let number = usize::try_from(*number).unwrap_or(usize::MAX);
-            let changed = changed(goods, &stock, number, old)?;
+            let changed = changed(goods, &plan.stock, number, old, part.len() < LONGEST_LISTS)?;
             match &changed {
                 Changed::Whole(_) => part.push(Way::Whole as u8),
-                Changed::Delta(_) => part.push(Way::Delta as u8),
+                Changed::Delta(..) => part.push(Way::Delta as u8),
                 Changed::Chunks(_, list) => {
                     part.push(Way::Chunks as u8);
                     list.write(&mut part);
                 }
             }
-            plan.push(changed);
+            plan.changed.push(changed);
         }
         Ok((plan, part))
     }
@@ -183,22 +193,27 @@ impl Sender<'_> {
     }
 }
 
-fn changed(goods: &Goods, stock: &Stock, number: usize, old: &Sum) -> Result<Changed, TransferError> {
-    let entry = goods.entry(number)?;
-    let step = || here(format!("compare {:?} with its old version", String::from_utf8_lossy(&entry.path)));
+fn changed(
+    goods: &Goods,
+    stock: &Stock,
+    number: usize,
+    old: &Sum,
+    may_list: bool,
+) -> Result<Changed, TransferError> {
+    let size = goods.entry(number)?.size;
     if let Some(Ok(file)) = stock.open_sum(old)
         && file.metadata().is_ok_and(|found| found.len() <= delta::LARGEST)
-        && entry.size <= delta::LARGEST
+        && size <= delta::LARGEST
+        // Of a damaged one the difference would be of no use there.
+        && sum_of(file).is_ok_and(|sum| sum == *old)
     {
-        let old = read_whole(file).map_err(step())?;
-        let new = read_whole(goods.open(number, 0)?).map_err(step())?;
-        return Ok(Changed::Delta(delta::difference(&old, &new).map_err(step())?));
+        return Ok(Changed::Delta(number, *old));
     }
-    if entry.size < LEAST_CHUNKED {
+    if size < LEAST_CHUNKED || !may_list {
         return Ok(Changed::Whole(number));
     }
-    let list = ChunkList::of(goods.open(number, 0)?, Lengths::of_file(entry.size)).map_err(step())?;
-    Ok(Changed::Chunks(number, list))
+    let list = ChunkList::of(goods.open(number, 0)?, Lengths::of_file(size));
+    Ok(Changed::Chunks(number, list.map_err(here("cut a file of an image"))?))
 }
 
 fn no_chunk(number: usize) -> TransferError {
@@ -217,7 +232,7 @@ impl Load<'_> {
     fn fill(
         &mut self,
         goods: &Goods,
-        changed: &[Changed],
+        plan: &Plan,
         chunks: &Ranges,
         wants: &Wants,
     ) -> Result<(), TransferError> {
@@ -226,21 +241,16 @@ impl Load<'_> {
             let number = usize::try_from(*number).unwrap_or(usize::MAX);
             self.of += goods.entry(number)?.size.saturating_sub(*from);
         }
-        for changed in changed {
-            self.of += match changed {
-                Changed::Whole(number) | Changed::Chunks(number, _) => goods.entry(*number)?.size,
-                Changed::Delta(difference) => difference.len() as u64,
-            };
+        for changed in &plan.changed {
+            let (Changed::Whole(number) | Changed::Delta(number, _) | Changed::Chunks(number, _)) = changed;
+            self.of += goods.entry(*number)?.size;
         }
         let wanted: HashSet<usize> = chunks.iter().collect();
         let mut before = 0;
-        for changed in changed {
+        for changed in &plan.changed {
             match changed {
                 Changed::Whole(number) => self.content(goods, *number, 0)?,
-                Changed::Delta(difference) => {
-                    self.write(&(difference.len() as u64).to_le_bytes())?;
-                    self.write(difference)?;
-                }
+                Changed::Delta(number, old) => self.delta(goods, *number, &plan.stock, old)?,
                 Changed::Chunks(number, list) => {
                     self.chunks(goods, *number, list, before, &wanted)?;
                     before += list.len();
@@ -269,6 +279,18 @@ impl Load<'_> {
             left -= read as u64;
         }
         Ok(())
+    }
+
+    /// The difference between two versions of a file, after its length.
+    fn delta(&mut self, goods: &Goods, number: usize, stock: &Stock, old: &Sum) -> Result<(), TransferError> {
+        let name = String::from_utf8_lossy(&goods.entry(number)?.path);
+        let step = || here(format!("compare {name:?} with its old version"));
+        let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
+        let old = stock.open_sum(old).ok_or_else(gone).flatten().and_then(read_whole).map_err(step())?;
+        let new = read_whole(goods.open(number, 0)?).map_err(step())?;
+        let difference = delta::difference(&old, &new).map_err(step())?;
+        self.write(&(difference.len() as u64).to_le_bytes())?;
+        self.write(&difference)
     }
 
     fn chunks(

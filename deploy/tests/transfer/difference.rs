@@ -106,6 +106,22 @@ fn a_program_built_again_is_sent_as_a_difference_where_both_have_the_old_one() {
 }
 
 #[test]
+fn an_old_version_that_is_damaged_on_either_side_is_not_built_upon() {
+    for damaged_here in [true, false] {
+        let world = World::new();
+        let old = world.image_of("app:1", |upper| fs::write(upper.join("app"), program(false)).unwrap());
+        let new = world.image_of("app:2", |upper| fs::write(upper.join("app"), program(true)).unwrap());
+        world.send(&old);
+        let engine = if damaged_here { &world.here } else { &world.there };
+        let damaged = engine.layers().dir(&old.config.rootfs.diff_ids[0]).join("app");
+        fs::write(damaged, noise(1, 3 << 20)).unwrap();
+        world.send(&new);
+        let arrived = world.arrived(&new.config.rootfs.diff_ids[0]).join("app");
+        assert!(fs::read(arrived).unwrap() == program(true));
+    }
+}
+
+#[test]
 fn a_changed_file_is_sent_in_chunks_where_the_sender_has_no_old_one() {
     let world = World::new();
     let old_content = noise(3, 4 << 20);
@@ -188,6 +204,9 @@ fn what_counts_links_finds_one_and_what_is_shared_is_won_back_with_the_last() {
     }
     assert!(is_shared("opt/app/file") && is_shared("opt/app/link") && is_shared("opt/app/twin"));
     assert_ne!(found(&new, "opt/app/file").ino(), found(&new, "opt/app/twin").ino());
+
+    // Four files in the old one, and three of the new one that are not shared.
+    assert!((350_000..351_000).contains(&world.there.disk_usage().unwrap().layers));
 
     let prune = |name: &str| {
         let id = world.there.images().get(name).unwrap().id;

@@ -83,8 +83,8 @@ impl Engine {
         }
         let needed: BTreeSet<DiffId> =
             images.iter().filter(|image| made.contains_key(&image.id)).flat_map(unique).collect();
-        let total = layers.values().sum();
-        let idle = layers.iter().filter(|(diff, _)| !needed.contains(*diff)).map(|(_, size)| size).sum();
+        let total = self.layers().room(&layers.keys().cloned().collect())?;
+        let idle = total.saturating_sub(self.layers().room(&needed)?);
         let usage = |image: &Image| {
             let mut usage = ImageUsage {
                 image: image.clone(),

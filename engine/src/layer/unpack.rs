@@ -22,6 +22,8 @@ pub(crate) struct Contents {
     pub(crate) members: u64,
     /// How long its uncompressed tar is, where that is known.
     pub(crate) tar_size: u64,
+    /// Bytes of its files that are another layer's too.
+    pub(crate) shared: u64,
 }
 
 /// Why a tar was not unpacked.
@@ -182,6 +184,7 @@ impl Unpacker {
             && self.link_to(donor, &parent, path, member)?
         {
             self.contents.size += member.size;
+            self.contents.shared += member.size;
             return Ok(());
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -1,5 +1,6 @@
 //! Contents that arrive: from the stream into the spools of their layers, each verified when it is whole.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -18,14 +19,20 @@ use crate::transfer::stock::Stock;
 
 /// Takes contents from the stream into the spools.
 pub(super) struct Intake<'a, 'b> {
-    pub(super) stock: &'a Stock,
-    pub(super) layers: &'a mut [Arrival],
-    pub(super) inflow: &'a mut Inflow<'b>,
+    stock: &'a Stock,
+    layers: &'a mut [Arrival],
+    inflow: &'a mut Inflow<'b>,
+    /// Contents of files here that are not what their layers' tables say.
+    pub(super) damaged: HashSet<Sum>,
 }
 
 // === impl Intake ===
 
-impl Intake<'_, '_> {
+impl<'a, 'b> Intake<'a, 'b> {
+    pub(super) fn new(stock: &'a Stock, layers: &'a mut [Arrival], inflow: &'a mut Inflow<'b>) -> Self {
+        Self { stock, layers, inflow, damaged: HashSet::new() }
+    }
+
     /// Takes all that was asked for, in the order in which it is sent.
     pub(super) fn take(&mut self, plan: &Plan) -> Result<(), TransferError> {
         for ((number, old), way) in plan.wants.changed.iter().zip(&plan.ways) {
@@ -82,8 +89,12 @@ impl Intake<'_, '_> {
         let mut difference = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.read(&mut difference)?;
         let step = || here(format!("make {:?} of its old version", String::from_utf8_lossy(&entry.path)));
-        let old = read_whole(self.old(old)?).map_err(step())?;
-        let new = delta::apply(&old, &difference, entry.size).map_err(step())?;
+        let bytes = read_whole(self.old(old)?).map_err(step())?;
+        if Sum::of(&bytes) != *old {
+            self.damaged.insert(*old);
+            return Ok(());
+        }
+        let new = delta::apply(&bytes, &difference, entry.size).map_err(step())?;
         let spool = &mut self.layers[layer].spool;
         spool.restart(&entry.sum).map_err(keep())?;
         spool.add(&entry.sum, &new).map_err(keep())?;
