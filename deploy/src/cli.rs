@@ -1,5 +1,6 @@
 //! The command line of `rdeploy`.
 
+mod action;
 mod connect;
 mod output;
 mod rollout;
@@ -97,6 +98,9 @@ enum Command {
     Run(show::RunArgs),
     /// Remove what only releases before the one that serves need
     Prune,
+    /// Deploy as the GitHub Action's inputs say; what `action/action.yml` calls
+    #[command(hide = true)]
+    Action,
     /// Answer a client on standard input and output; what this program does on hosts
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -163,6 +167,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Exec(args) => show::exec(globals, &args),
         Command::Run(args) => show::run(globals, &args),
         Command::Prune => rollout::prune(globals),
+        Command::Action => action::action(globals),
         Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.clone()),
         Command::Agent(AgentArgs { task: Some(task) }) => {
             let engine = engine::Engine::open(globals.root.as_deref())?;

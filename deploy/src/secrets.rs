@@ -31,7 +31,8 @@ pub const JUMP_KEY: &str = "RDEPLOY_JUMP_KEY";
 /// The password or token for a registry.
 pub const REGISTRY_PASSWORD: &str = "RDEPLOY_REGISTRY_PASSWORD";
 
-const NAMES: [&str; 7] =
+/// All of them.
+pub const NAMES: [&str; 7] =
     [SSH_KEY, SSH_PASSPHRASE, SSH_PASSWORD, SUDO_PASSWORD, JUMP_PASSWORD, JUMP_KEY, REGISTRY_PASSWORD];
 
 /// Where the executable that follows finds them.

@@ -82,7 +82,7 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
     let project = loaded.project;
     let mut settings = Settings::find(globals.config.as_deref(), &project.working_dir, &project.files)?;
-    if !globals.host.is_empty() {
+    if globals.host.iter().any(|host| !host.is_empty()) {
         let named = |address: &String| {
             let known = settings.hosts.iter().find(|host| host.address == *address);
             known.cloned().unwrap_or_else(|| HostSettings::at(address.clone()))
@@ -166,6 +166,7 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
     let pins = if flags.fingerprint.is_empty() { &settings.fingerprint } else { &flags.fingerprint };
     let pins: Vec<Fingerprint> = pins
         .iter()
+        .filter(|pin| !pin.is_empty())
         .map(|pin| pin.parse().map_err(|error| Error::invalid("the fingerprint").with_source(error)))
         .collect::<Result<_>>()?;
     let known = flags.known_hosts.clone().or_else(|| settings.known_hosts.clone());
@@ -200,5 +201,9 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
         Some(password) => Sudo::Password(password),
         None => Sudo::Auto,
     };
-    Ok(Access { jump: hops.iter().map(hop).collect::<Result<_>>()?, sudo, ..Access::by(login) })
+    Ok(Access {
+        jump: hops.iter().filter(|hop| !hop.is_empty()).map(hop).collect::<Result<_>>()?,
+        sudo,
+        ..Access::by(login)
+    })
 }

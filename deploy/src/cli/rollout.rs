@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use engine::error::Result;
+use engine::error::{Error, Result};
 use engine::quantity::{ByteSize, Span};
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ pub(super) struct RollbackArgs {
 }
 
 /// How long somebody waits.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 struct Waiting {
     /// How long to wait for another deployment of the same project to end: 30s, 5m
     #[arg(long, value_name = "TIME", default_value = "0s")]
@@ -58,14 +58,55 @@ struct Waiting {
 
 /// `up`.
 pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
+    let Waiting { lock_wait, drain } = args.waiting;
+    show(globals, &rolled_out(globals, &args.services, lock_wait, drain)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rolled_out(
+    globals: &Globals,
+    services: &[String],
+    lock_wait: Span,
+    drain: Option<Span>,
+) -> Result<Report> {
     let mut loaded = connect::load_project(globals)?;
-    loaded.settings.drain = args.waiting.drain.or(loaded.settings.drain);
+    loaded.settings.drain = drain.or(loaded.settings.drain);
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
-    let deployment = deployment(globals, &loaded, &args.services, args.waiting.lock_wait.0, &told);
-    let report = deployment.up(&mut fleet)?;
-    show(globals, &report);
-    Ok(ExitCode::SUCCESS)
+    deployment(globals, &loaded, services, lock_wait.0, &told).up(&mut fleet)
+}
+
+/// `up`, for who tells of it in another way.
+pub(super) fn up_quietly(
+    globals: &Globals,
+    services: &[String],
+    drain: Option<String>,
+    lock_wait: Option<String>,
+) -> Result<Report> {
+    let time = |name: &str, text: String| {
+        text.parse::<Span>().map_err(|error| Error::invalid(format!("{name}: {text:?}")).with_source(error))
+    };
+    let drain = drain.map(|text| time("drain", text)).transpose()?;
+    let lock_wait = lock_wait.map(|text| time("lock-wait", text)).transpose()?;
+    rolled_out(globals, services, lock_wait.unwrap_or(Span(Duration::ZERO)), drain)
+}
+
+/// `rollback` by one release, for who tells of it in another way.
+pub(super) fn rollback_quietly(globals: &Globals) -> Result<Report> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    deployment(globals, &loaded, &[], Duration::ZERO, &told).rollback(&mut fleet, 1, None)
+}
+
+/// `plan`, for who tells of it in another way.
+pub(super) fn plan_quietly(globals: &Globals, services: &[String]) -> Result<Report> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    let report = deployment(globals, &loaded, services, Duration::ZERO, &told).plan(&mut fleet)?;
+    print_plan(&report);
+    Ok(report)
 }
 
 /// `plan`.
@@ -73,12 +114,16 @@ pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
-    let deployment = deployment(globals, &loaded, &args.services, Duration::ZERO, &told);
-    let report = deployment.plan(&mut fleet)?;
+    let report = deployment(globals, &loaded, &args.services, Duration::ZERO, &told).plan(&mut fleet)?;
     if globals.json {
         output::json(&described(&report));
-        return Ok(ExitCode::SUCCESS);
+    } else {
+        print_plan(&report);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_plan(report: &Report) {
     for host in &report.hosts {
         output::line(&format!("host {}", host.host));
         let stages = [
@@ -93,7 +138,6 @@ pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
             steps.iter().for_each(|step| output::line(&format!("  {stage:<8} {step}")));
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// `rollback`.

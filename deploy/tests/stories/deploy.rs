@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,10 +34,7 @@ impl Project {
         let directory = tempfile::Builder::new().prefix("project-").tempdir().unwrap();
         let project = Self { directory };
         fs::create_dir(project.path()).unwrap();
-        fs::copy("/bin/busybox", project.path().join("busybox")).unwrap();
-        project.write("Dockerfile", DOCKERFILE);
-        project.write("compose.yaml", WEB);
-        project.write("page", "one\n");
+        project_files(&project.path());
         project
     }
 
@@ -56,17 +53,16 @@ impl Project {
             command.args(["--host", &server.as_user("root").to_string()]);
             command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
         }
+        if let Some(server) = servers.first() {
+            command.arg("-i").arg(server.key());
+        }
         command.args(words).current_dir(self.path()).env("HOME", self.directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     fn rdeploy(&self, servers: &[&Server], words: &[&str]) -> Output {
-        let mut command = self.command(servers, words);
-        if let Some(server) = servers.first() {
-            command.arg("-i").arg(server.key());
-        }
-        command.output().unwrap()
+        self.command(servers, words).output().unwrap()
     }
 }
 
@@ -84,7 +80,15 @@ fn fails(output: &Output) -> String {
     text
 }
 
-fn get(address: Ipv4Addr) -> std::io::Result<String> {
+/// The files of the project that all stories deploy.
+pub(crate) fn project_files(directory: &Path) {
+    fs::copy("/bin/busybox", directory.join("busybox")).unwrap();
+    for (name, text) in [("Dockerfile", DOCKERFILE), ("compose.yaml", WEB), ("page", "one\n")] {
+        fs::write(directory.join(name), text).unwrap();
+    }
+}
+
+pub(crate) fn get(address: Ipv4Addr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect((address, 8080))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
@@ -172,8 +176,7 @@ fn a_cut_network_leaves_the_old_version_and_needs_nobody_to_put_it_right() {
         "rdeploy.yaml",
         "hooks:\n  before-commit: ['touch waiting; while [ -e waiting ]; do sleep 0.02; done']\n",
     );
-    let mut command = project.command(&all, &["up"]);
-    let client = command.arg("-i").arg(servers[0].key()).spawn().unwrap();
+    let client = project.command(&all, &["up"]).spawn().unwrap();
     let waiting = project.path().join("waiting");
     while !waiting.exists() {
         std::thread::sleep(Duration::from_millis(10));

@@ -1,6 +1,7 @@
 //! Stories of servers: each a network namespace with an sshd, a process tree and an engine of its own.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod action;
 mod deploy;
 mod server;
 mod ssh;

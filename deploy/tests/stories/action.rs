@@ -1,0 +1,116 @@
+//! The GitHub Action, in workflows that `act` runs on this very machine, deploying to servers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::deploy::{get, project_files};
+use crate::server::{Kind, Network, PASSWORD, Server};
+
+/// A repository with a project, the action, and one workflow.
+struct Repository {
+    directory: tempfile::TempDir,
+}
+
+impl Repository {
+    fn new(workflow: &str) -> Self {
+        let repository = Self { directory: tempfile::tempdir().unwrap() };
+        let path = repository.path();
+        fs::create_dir_all(path.join("action")).unwrap();
+        project_files(&path);
+        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../action")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), path.join("action").join(entry.file_name())).unwrap();
+        }
+        repository.write(".github/workflows/deploy.yml", workflow);
+        repository
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("shop")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Commits all of it and runs the workflow as a push does.
+    fn push(&self, server: &Server) -> Output {
+        let identity = ["-c", "user.name=story", "-c", "user.email=story@example.invalid"];
+        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "story"]] {
+            let mut git = Command::new("git");
+            assert!(git.args(identity).args(arguments).current_dir(self.path()).status().unwrap().success());
+        }
+        let act = std::env::var_os("ACT").map_or_else(|| "act".into(), PathBuf::from);
+        let mut act = Command::new(act);
+        act.args(["push", "-P", "ubuntu-latest=-self-hosted", "--pull=false", "--no-cache-server"]);
+        act.args(["-s", &format!("HOST={}", server.ip()), "-s", &format!("PASSWORD={PASSWORD}")]);
+        act.args(["-s", "USERNAME=root", "-s", &format!("FINGERPRINT={}", server.fingerprint("ed25519"))]);
+        act.arg("--env").arg(format!("BUILT={}", env!("CARGO_BIN_EXE_rdeploy")));
+        act.arg("--env").arg(format!("RENGINE_ROOT={}", self.directory.path().join("engine").display()));
+        act.current_dir(self.path()).env("HOME", self.directory.path().join("home")).output().unwrap()
+    }
+}
+
+/// The workflow of the lesson, with one step for the two that built, pushed, and ran a script over SSH.
+const WORKFLOW: &str = "
+name: deploy web
+on: push
+jobs:
+  deploy:
+    runs-on: ubuntu-latest
+    steps:
+      - name: Checkout the repository
+        uses: actions/checkout@v4
+      - name: Build, send and roll out
+        id: rollout
+        uses: ./action
+        with:
+          binary: ${{ env.BUILT }}
+          host: ${{ secrets.HOST }}
+          username: ${{ secrets.USERNAME }}
+          password: ${{ secrets.PASSWORD }}
+          fingerprint: ${{ secrets.FINGERPRINT }}
+          services: web
+      - name: Say what came of it
+        run: |
+          echo \"status=${{ steps.rollout.outputs.status }} changed=${{ steps.rollout.outputs.changed }}\"
+          echo \"down=${{ steps.rollout.outputs.downtime-ms }} before=${{ steps.rollout.outputs.previous }}\"
+";
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn the_workflow_of_the_lesson_deploys_and_a_sick_release_turns_it_red() {
+    let network = Network::new();
+    let server = Server::of(&network, Kind::default().root_password());
+    let repository = Repository::new(WORKFLOW);
+    let green = repository.push(&server);
+    let said = text(&green);
+    assert!(green.status.success(), "{said}");
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    assert!(said.contains("status=deployed changed=true"), "{said}");
+
+    repository.write("page", "two\n");
+    let green = repository.push(&server);
+    let said = text(&green);
+    assert!(green.status.success(), "{said}");
+    assert_eq!(get(server.ip()).unwrap(), "two");
+    assert!(said.contains("down=0 before=2"), "{said}");
+
+    repository.write("page", "three\n");
+    let healthy = fs::read_to_string(repository.path().join("compose.yaml")).unwrap();
+    let sick = "healthcheck: {test: [CMD, sh, -c, 'echo no database; exit 1'], interval: 100ms, retries: 2}";
+    repository.write("compose.yaml", &healthy.replace("build: .,", &format!("build: ., {sick},")));
+    let red = repository.push(&server);
+    let said = text(&red);
+    assert!(!red.status.success(), "{said}");
+    assert!(said.contains("is unhealthy") && said.contains("no database"), "{said}");
+    assert!(!said.contains("status=deployed"), "what follows must not run: {said}");
+    assert_eq!(get(server.ip()).unwrap(), "two");
+    assert!(!said.contains(PASSWORD), "the password is in the log");
+}
