@@ -57,6 +57,8 @@ pub struct Login {
     pub key: Option<KeySource>,
     /// What the private key is encrypted with.
     pub passphrase: Option<Secret>,
+    /// The socket of the agent to ask for keys, instead of the one that `SSH_AUTH_SOCK` names.
+    pub agent: Option<PathBuf>,
     /// What a certificate authority says about the key.
     pub certificate: Option<PathBuf>,
     /// Who the host has to be.

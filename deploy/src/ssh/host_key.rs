@@ -18,8 +18,8 @@ pub enum HostKey {
     KnownIn(KnownHosts),
     /// By one of these fingerprints, whichever of its keys they are of.
     Pinned(Vec<Fingerprint>),
-    /// By whatever it shows the first time, which is then kept in the user's `known_hosts`.
-    FirstUse,
+    /// By whatever it shows the first time, which is then kept in this file, or in the user's `known_hosts`.
+    FirstUse(Option<PathBuf>),
 }
 
 /// Lines as in `known_hosts`.
@@ -75,7 +75,15 @@ impl HostKey {
                 }
                 options
             }
-            Self::FirstUse => vec![option("StrictHostKeyChecking=accept-new")],
+            Self::FirstUse(kept) => {
+                let mut options = vec![option("StrictHostKeyChecking=accept-new")];
+                if let Some(path) = kept {
+                    let mut user = option("UserKnownHostsFile=");
+                    user.push(super::master::in_quotes(path.as_os_str()));
+                    options.push(user);
+                }
+                options
+            }
         }
     }
 }
@@ -153,7 +161,7 @@ mod tests {
     #[test]
     fn no_host_is_ever_taken_unchecked() {
         let known = HostKey::KnownIn(KnownHosts::Text(String::new()));
-        for way in [HostKey::Known, known, HostKey::FirstUse, HostKey::Pinned(Vec::new())] {
+        for way in [HostKey::Known, known, HostKey::FirstUse(None), HostKey::Pinned(Vec::new())] {
             let first = way.options(None, &[])[0].clone();
             assert!(
                 ["yes", "ask", "accept-new"]

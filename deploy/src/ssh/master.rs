@@ -282,6 +282,9 @@ fn login_options(login: &Login, key: Option<&ReadyKey>) -> Vec<OsString> {
     if let Some(key) = key {
         file("IdentityFile=", &key.path);
     }
+    if let Some(agent) = &login.agent {
+        file("IdentityAgent=", agent);
+    }
     if let Some(certificate) = &login.certificate {
         file("CertificateFile=", certificate);
     }
@@ -289,7 +292,10 @@ fn login_options(login: &Login, key: Option<&ReadyKey>) -> Vec<OsString> {
         options.push("IdentitiesOnly=yes".into());
     }
     options.extend(
-        match (key.is_some() || login.certificate.is_some(), login.password.is_some()) {
+        match (
+            key.is_some() || login.agent.is_some() || login.certificate.is_some(),
+            login.password.is_some(),
+        ) {
             // Keys of the user's own would use up the attempts that the server allows.
             (false, true) => {
                 &["PubkeyAuthentication=no", "PreferredAuthentications=password,keyboard-interactive"][..]

@@ -3,5 +3,6 @@
 
 mod action;
 mod deploy;
+mod matrix;
 mod server;
 mod ssh;

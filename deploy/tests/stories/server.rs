@@ -30,6 +30,7 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kind {
     sshd: String,
+    matches: String,
     script: String,
 }
 
@@ -169,6 +170,12 @@ impl Kind {
     pub(crate) fn sshd(mut self, lines: &str) -> Self {
         self.sshd.push_str(lines);
         self.sshd.push('\n');
+        self
+    }
+
+    /// With these lines in its `sshd_config` for one user.
+    pub(crate) fn sshd_for(mut self, user: &str, lines: &str) -> Self {
+        self.matches.push_str(&format!("Match User {user}\n{lines}\n"));
         self
     }
 
@@ -363,8 +370,8 @@ impl Server {
     fn write_setup(&self) {
         let sshd = format!(
             "{}\nHostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nUsePAM no\n\
-             PermitRootLogin prohibit-password\nPrintMotd no\nUseDNS no\n",
-            self.kind.sshd
+             PermitRootLogin prohibit-password\nPrintMotd no\nUseDNS no\nMaxStartups 100\n{}",
+            self.kind.sshd, self.kind.matches
         );
         let setup = format!(
             "rm -rf /root/.ssh; mkdir -p -m 700 /root/.ssh; cp /mnt/authorized_keys /root/.ssh/; cp /mnt/sshd_config /etc/ssh/
