@@ -30,7 +30,8 @@ pub(super) struct Desk {
 pub(super) struct Answers<'a> {
     login: &'a Login,
     given_password: bool,
-    given_passphrase: Vec<String>,
+    /// The keys whose passphrase has been given.
+    pub(super) given_passphrase: Vec<String>,
     /// Questions that were not answered, in order.
     pub(super) refused: Vec<Refused>,
 }

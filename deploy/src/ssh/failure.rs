@@ -117,6 +117,8 @@ pub(super) struct Facts {
     pub(super) key: Option<String>,
     /// Whether there was a password.
     pub(super) has_password: bool,
+    /// Whether a passphrase was asked for and given.
+    pub(super) gave_passphrase: bool,
     /// The fingerprints that the host may show, when only those.
     pub(super) pins: Vec<String>,
     /// The fingerprints that it did show in earlier attempts.
@@ -313,6 +315,13 @@ fn of_authentication(log: &str, facts: &Facts) -> Option<SshError> {
             _ => {}
         }
     }
+    // ssh does not say that a passphrase was wrong. But then it cannot sign with a key that the server would take, or not
+    // even find out which key it has.
+    if let Some(key) = facts.key.as_ref().filter(|_| facts.gave_passphrase)
+        && (log.contains("Server accepts key: ") || !log.contains("Offering public key: "))
+    {
+        return Some(SshError::WrongPassphrase { key: key.clone() });
+    }
     let offered = offered(log);
     let accepts = |method: &str| offered.iter().any(|offer| offer == method);
     let by_password = accepts("password") || accepts("keyboard-interactive");
@@ -347,10 +356,12 @@ fn of_closing(log: &str, facts: &Facts) -> Option<SshError> {
     if log.contains("Connection timed out during banner exchange") || log.contains("Timeout, server ") {
         return Some(SshError::TimedOut { at, step: step(log) });
     }
+    // Other servers talk first, too, or answer to what ssh says first.
     let no_version = !log.contains("Remote protocol version");
     if no_version
-        && (log.contains("banner line contains invalid characters")
-            || log.contains("banner exchange: ") && log.contains("invalid format"))
+        && (log.contains("banner line 0: ")
+            || log.contains("invalid format")
+            || log.contains("invalid characters"))
     {
         return Some(SshError::NotSsh { at });
     }

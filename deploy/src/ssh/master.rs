@@ -60,6 +60,9 @@ struct Connecting<'a> {
 /// What ssh says when everything is agreed and it has nothing to do but to wait for us.
 const READY: &str = "Entering interactive session.";
 
+/// After this long it is told again.
+const NUDGE: Duration = Duration::from_millis(20);
+
 /// How long an ssh that was told to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -82,13 +85,14 @@ impl Master {
                     return Ok(master);
                 }
                 Err(Failed::Early(error)) => return Err(error),
-                Err(Failed::Ended { log, questions, timed_out }) => {
+                Err(Failed::Ended { log, questions, gave_passphrase, timed_out }) => {
                     if let Some(kind) = other_pinned_kind(&questions, &refused, &facts, timed_out) {
                         facts.shown.push(kind.1);
                         refused.push(kind.0);
                         continue;
                     }
                     facts.refused = questions;
+                    facts.gave_passphrase = gave_passphrase;
                     facts.timed_out = timed_out;
                     let whole = way.as_ref().map_or(String::new(), |way| way.log.text()) + &log;
                     return Err(failure::of_log(
@@ -125,9 +129,13 @@ impl Master {
 
 impl Drop for Master {
     fn drop(&mut self) {
-        let _ = pidfd_send_signal(&self.process, Signal::TERM);
-        if !ready(&self.process, GRACE) {
-            let _ = pidfd_send_signal(&self.process, Signal::KILL);
+        let deadline = Instant::now() + GRACE;
+        // ssh overlooks a signal that comes just before it begins to wait for something else.
+        while pidfd_send_signal(&self.process, Signal::TERM).is_ok() && !ready(&self.process, NUDGE) {
+            if Instant::now() > deadline {
+                let _ = pidfd_send_signal(&self.process, Signal::KILL);
+                break;
+            }
         }
         if let Some(attendant) = self.attendant.take() {
             let _ = attendant.join();
@@ -140,7 +148,7 @@ enum Failed {
     /// Something on this machine.
     Early(SshError),
     /// ssh ended, or was made to.
-    Ended { log: String, questions: Vec<Refused>, timed_out: bool },
+    Ended { log: String, questions: Vec<Refused>, gave_passphrase: bool, timed_out: bool },
 }
 
 fn facts(attempt: &Attempt<'_>, by_way_of: Option<String>) -> Facts {
@@ -359,7 +367,8 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
     let log = master.log.clone();
     drop(master);
     let timed_out = matches!(outcome, Outcome::TimedOut);
-    Err(Failed::Ended { log: log.text(), questions: answers.refused, timed_out })
+    let gave_passphrase = !answers.given_passphrase.is_empty();
+    Err(Failed::Ended { log: log.text(), questions: answers.refused, gave_passphrase, timed_out })
 }
 
 /// Takes secrets that this process was given in its environment out of ssh's.

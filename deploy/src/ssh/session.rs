@@ -52,7 +52,7 @@ pub struct Ending {
     child: openssh::Child<Arc<openssh::Session>>,
     stderr: Log,
     listener: Option<JoinHandle<()>>,
-    wrong_password: Arc<OnceLock<()>>,
+    gave_password: Arc<OnceLock<()>>,
     at: String,
     _slot: Slot,
 }
@@ -76,8 +76,11 @@ struct Slots {
 #[derive(Debug)]
 struct Slot(Arc<Line>);
 
-/// One less than sshd's default for MaxSessions would do; this leaves one to a person with the same connection.
+/// A little less than sshd's MaxSessions, which is 10.
 const AT_ONCE: usize = 8;
+
+/// How long a server may take to clean up after a command.
+const CLEANUP: Duration = Duration::from_secs(2);
 
 /// The most that a server may say before the first word of a command, in bytes.
 const NOISE: usize = 64 << 10;
@@ -194,18 +197,20 @@ impl Session {
             None => format!("/bin/sh -c {script}"),
             // sh says by exit code 127 that there is no sudo, and every login shell has sh.
             Some(Climb { prefix, .. }) => {
-                format!("/bin/sh -c {}", quoted(&format!("{prefix} /bin/sh -c {script}")))
+                format!("/bin/sh -c {}", quoted(&format!("exec {prefix} /bin/sh -c {script}")))
             }
         };
-        let mut pipes = self.start(&script, climb.as_ref())?;
-        match self.await_marker(&pipes)? {
-            Begun::Yes => Ok(pipes),
-            Begun::Not(noise) => {
-                drop(pipes.writer);
-                let mut rest = noise;
-                let _ = pipes.reader.read_to_end(&mut rest);
-                let gave_password = pipes.ending.wrong_password.get().is_some();
-                let ended = Output { stdout: rest, ..pipes.ending.wait()? };
+        let Starting { mut reader, writer, ending } = self.start(&script, climb.as_ref())?;
+        let begun = self.await_marker(&reader)?;
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (begun, writer) {
+            (Begun::Yes, Some(writer)) => Ok(Pipes { reader, writer, ending }),
+            (Begun::Yes, None) => Err(SshError::Lost { at: self.at.clone(), said: String::new() }),
+            (Begun::Not(mut noise), writer) => {
+                drop(writer);
+                let _ = reader.read_to_end(&mut noise);
+                let gave_password = ending.gave_password.get().is_some();
+                let ended = Output { stdout: noise, ..ending.wait()? };
                 Err(match climb {
                     Some(_) => sudo::failure(&self.at, &self.user, gave_password, &ended),
                     None => no_shell(&self.at, &ended),
@@ -229,46 +234,60 @@ impl Session {
         Ok(())
     }
 
-    fn start(&self, script: &str, climb: Option<&Climb<'_>>) -> Result<Pipes, SshError> {
+    fn start(&self, script: &str, climb: Option<&Climb<'_>>) -> Result<Starting, SshError> {
         let slot = Slots::take(&self.line);
         let pipe = || io::pipe().map_err(local("open a pipe"));
         let ((stdin, writer), (reader, stdout), (said, stderr)) = (pipe()?, pipe()?, pipe()?);
         let runtime = runtime().map_err(local("start the runtime of the ssh client"))?;
         let mut command = self.line.remote.clone().arc_raw_command(script);
         command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout)).stderr(OwnedFd::from(stderr));
-        let child = runtime.block_on(command.spawn()).map_err(|error| self.line.failure(&self.at, &error))?;
+        let child = self.spawn(runtime, &mut command)?;
         // The ends that ssh has now must not stay open here, or nobody would ever read an end of file.
         drop(command);
         let log = Log::default();
-        let wrong_password = Arc::new(OnceLock::new());
-        let asked = match climb.and_then(|climb| climb.password.as_ref()) {
-            Some((prompt, password)) => {
-                let writer = writer.try_clone().map_err(local("open a pipe"))?;
-                Some(Asked {
-                    prompt: prompt.clone(),
-                    password: (*password).clone(),
-                    writer,
-                    seen: wrong_password.clone(),
-                })
-            }
-            None => None,
-        };
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let gave_password = Arc::new(OnceLock::new());
+        let asked = climb.and_then(|climb| climb.password.as_ref()).map(|(prompt, password)| Asked {
+            prompt: prompt.clone(),
+            password: (*password).clone(),
+            writer: writer.clone(),
+            gave: gave_password.clone(),
+        });
         let listener = std::thread::Builder::new().name("ssh-stderr".into()).spawn({
             let log = log.clone();
             move || listen(said, &log, asked)
         });
         let listener = Some(listener.map_err(local("start a thread"))?);
-        let ending =
-            Ending { child, stderr: log, listener, wrong_password, at: self.at.clone(), _slot: slot };
-        Ok(Pipes { reader, writer, ending })
+        let ending = Ending { child, stderr: log, listener, gave_password, at: self.at.clone(), _slot: slot };
+        Ok(Starting { reader, writer, ending })
+    }
+
+    /// Starts a remote command. A server counts a command that has ended until it has cleaned up after it, and says to
+    /// nobody when it has: it is asked again for a moment.
+    fn spawn(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        command: &mut openssh::OwningCommand<Arc<openssh::Session>>,
+    ) -> Result<openssh::Child<Arc<openssh::Session>>, SshError> {
+        let deadline = Instant::now() + CLEANUP;
+        loop {
+            match runtime.block_on(command.spawn()) {
+                Ok(child) => return Ok(child),
+                Err(error) => match self.line.failure(&self.at, &error) {
+                    SshError::SessionRefused { .. } if Instant::now() < deadline => {
+                        std::thread::sleep(Duration::from_millis(20));
+                    }
+                    failure => return Err(failure),
+                },
+            }
+        }
     }
 
     /// Reads up to the line that says that the command begins, and no further.
-    fn await_marker(&self, pipes: &Pipes) -> Result<Begun, SshError> {
+    fn await_marker(&self, mut reader: &PipeReader) -> Result<Begun, SshError> {
         let deadline = Instant::now() + PATIENCE;
         let mut noise: Vec<u8> = Vec::new();
         let marker = format!("{}\n", self.marker);
-        let mut reader = &pipes.reader;
         while noise.len() < NOISE {
             let left = deadline.saturating_duration_since(Instant::now());
             if !ready(reader, left) {
@@ -454,28 +473,43 @@ impl Drop for Slot {
     }
 }
 
-/// Who waits for sudo to ask.
+/// A command that is about to run. While sudo may ask, the way in is shared with the one who answers.
+struct Starting {
+    reader: PipeReader,
+    writer: Arc<Mutex<Option<PipeWriter>>>,
+    ending: Ending,
+}
+
+/// What to do when sudo asks.
 struct Asked {
     prompt: String,
     password: Secret,
-    writer: PipeWriter,
-    seen: Arc<OnceLock<()>>,
+    writer: Arc<Mutex<Option<PipeWriter>>>,
+    gave: Arc<OnceLock<()>>,
 }
 
 /// Reads what a command says until it says no more, and gives sudo the password when it asks for it.
-fn listen(mut said: PipeReader, log: &Log, mut asked: Option<Asked>) {
+fn listen(mut said: PipeReader, log: &Log, asked: Option<Asked>) {
     while log.read_from(&mut said) {
-        let Some(Asked { prompt, password, writer, seen }) = &mut asked else { continue };
-        match log.take_out(prompt) {
-            false => {}
-            true if seen.get().is_none() => {
-                let _ = seen.set(());
-                if writer.write_all(format!("{}\n", password.expose()).as_bytes()).is_err() {
-                    asked = None;
-                }
-            }
+        if let Some(asked) = &asked
+            && log.take_out(&asked.prompt)
+        {
+            asked.answer();
+        }
+    }
+}
+
+// === impl Asked ===
+
+impl Asked {
+    fn answer(&self) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.gave.set(()).is_err() {
             // Asked again: it was the wrong one. The end of the input is the answer.
-            true => asked = None,
+            *writer = None;
+        } else if let Some(writer) = writer.as_mut() {
+            // A sudo that is gone by now says why by how it ended.
+            let _ = writer.write_all(format!("{}\n", self.password.expose()).as_bytes());
         }
     }
 }

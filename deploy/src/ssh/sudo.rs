@@ -39,12 +39,12 @@ impl Sudo {
         match self {
             _ if is_root => Ok(None),
             Self::Never => Err(SshError::NotRoot { at: at.to_owned(), user: user.to_owned() }),
-            Self::Auto => Ok(Some(Climb { prefix: "LC_ALL=C sudo -n --".to_owned(), password: None })),
+            Self::Auto => Ok(Some(Climb { prefix: "env LC_ALL=C sudo -n --".to_owned(), password: None })),
             // The password is given when it is asked for, and only then: with NOPASSWD in sudoers it would end up in the
             // command's standard input.
             Self::Password(password) => {
                 let prompt = format!("sudo-{token}:");
-                let prefix = format!("LC_ALL=C sudo -S -k -p {} --", quoted(&prompt));
+                let prefix = format!("env LC_ALL=C sudo -S -k -p {} --", quoted(&prompt));
                 Ok(Some(Climb { prefix, password: Some((prompt, password)) }))
             }
         }
@@ -56,7 +56,7 @@ pub(super) fn failure(at: &str, user: &str, gave_password: bool, ended: &Output)
     let (at, user) = (at.to_owned(), user.to_owned());
     let said = String::from_utf8_lossy(&ended.stderr);
     let has = |words: &str| said.contains(words);
-    if ended.code == Some(127) || has("sudo: not found") || has("sudo: command not found") {
+    if ended.code == Some(127) || has("sudo: not found") {
         SshError::SudoMissing { at, user }
     } else if has("you must have a tty") {
         SshError::SudoNeedsTerminal { at }

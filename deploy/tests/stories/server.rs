@@ -95,6 +95,9 @@ ip link set eth0 up
 ip address replace "$2/24" dev eth0
 ip route replace default via "$3"
 hostname "server-${2##*.}"
+# sudo wants to know its own host, and there is nobody to ask.
+echo "127.0.0.1 localhost server-${2##*.}" > /etc/hosts
+echo 'hosts: files' > /etc/nsswitch.conf; printf 'passwd: files\ngroup: files\nshadow: files\n' >> /etc/nsswitch.conf
 . /mnt/setup
 [ ! -x /etc/rc.local ] || /etc/rc.local
 /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config 3<&- &
@@ -392,7 +395,9 @@ impl Drop for Server {
         if std::thread::panicking()
             && let Some(running) = &self.running
         {
-            eprintln!("sshd at {}: {}", self.address, running.log.lock().unwrap());
+            let log = running.log.lock().unwrap();
+            let end: Vec<_> = log.lines().rev().take(20).collect();
+            eprintln!("sshd at {}, last first: {end:#?}", self.address);
         }
         self.halt();
     }
