@@ -172,8 +172,8 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
     let known = flags.known_hosts.clone().or_else(|| settings.known_hosts.clone());
     let host_key = match known {
         _ if !pins.is_empty() => HostKey::Pinned(pins),
+        file if flags.accept_new || settings.accept_new => HostKey::FirstUse(file),
         Some(file) => HostKey::KnownIn(KnownHosts::File(file)),
-        None if flags.accept_new || settings.accept_new => HostKey::FirstUse,
         None => HostKey::Known,
     };
     let file = flags.ssh_key.clone().or_else(|| settings.key.clone()).map(KeySource::File);
@@ -182,6 +182,7 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
         password: secrets::get(secrets::SSH_PASSWORD),
         key: key.clone(),
         passphrase: secrets::get(secrets::SSH_PASSPHRASE),
+        agent: None,
         certificate: flags.ssh_certificate.clone(),
         host_key,
     };

@@ -168,18 +168,25 @@ impl Session {
     /// # Errors
     /// When root's password would have to be given to sudo, which has no terminal of ours to ask on.
     pub fn terminal(&self, command: &str) -> Result<std::process::Command, SshError> {
-        let token = random().map_err(local("draw a random number"))?;
-        let climb = self.sudo.climb(&self.at, &self.user, self.is_root, &token)?;
+        let climb = self.sudo.climb(&self.at, &self.user, self.is_root, "")?;
+        let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
         let script = quoted(command);
         let script = match climb {
-            None => format!("/bin/sh -c {script}"),
-            Some(Climb { prefix, .. }) => format!("{prefix} /bin/sh -c {script}"),
+            None => format!("exec /bin/sh -c {script}"),
+            // The person at the terminal is asked.
+            Some(Climb { password: Some(_), .. }) if has_terminal => {
+                format!("exec sudo -- /bin/sh -c {script}")
+            }
+            Some(Climb { password: Some(_), .. }) => {
+                return Err(SshError::SudoWantsPassword { at: self.at.clone(), user: self.user.clone() });
+            }
+            Some(Climb { prefix, .. }) => format!("exec {prefix} /bin/sh -c {script}"),
         };
         let mut ssh = std::process::Command::new("ssh");
         ssh.arg("-S").arg(self.line.master.control());
         // The connection decides where this goes; the port is one that nobody answers at when it is lost.
         ssh.args(["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-p", "9"]);
-        ssh.arg(if io::stdin().is_terminal() && io::stdout().is_terminal() { "-t" } else { "-T" });
+        ssh.arg(if has_terminal { "-t" } else { "-T" });
         ssh.args(["none", &script]);
         Ok(ssh)
     }
@@ -255,7 +262,7 @@ impl Session {
         });
         let listener = std::thread::Builder::new().name("ssh-stderr".into()).spawn({
             let log = log.clone();
-            move || listen(said, &log, asked)
+            move || listen(said, &log, asked.as_ref())
         });
         let listener = Some(listener.map_err(local("start a thread"))?);
         let ending = Ending { child, stderr: log, listener, gave_password, at: self.at.clone(), _slot: slot };
@@ -489,9 +496,9 @@ struct Asked {
 }
 
 /// Reads what a command says until it says no more, and gives sudo the password when it asks for it.
-fn listen(mut said: PipeReader, log: &Log, asked: Option<Asked>) {
+fn listen(mut said: PipeReader, log: &Log, asked: Option<&Asked>) {
     while log.read_from(&mut said) {
-        if let Some(asked) = &asked
+        if let Some(asked) = asked
             && log.take_out(&asked.prompt)
         {
             asked.answer();
