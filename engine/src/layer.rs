@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 mod digest;
 mod donor;
+mod error;
 pub(crate) mod gzip;
 pub(crate) mod members;
 pub(crate) mod pack;
@@ -26,6 +27,7 @@ pub(crate) mod stream;
 mod table;
 pub(crate) mod unpack;
 
+pub use error::LayerError;
 pub use rebuild::{Files, Supply};
 pub use stream::Compression;
 pub use table::{Entry, Sum, Table, TableError};
@@ -33,10 +35,11 @@ pub use table::{Entry, Sum, Table, TableError};
 use crate::id::{DiffId, Digest};
 use crate::layer::digest::DigestSink;
 use crate::layer::donor::Donors;
+use crate::layer::error::{failure, packing};
 use crate::layer::pack::{PackError, Treatment};
-use crate::layer::unpack::{Contents, UnpackError};
+use crate::layer::unpack::Contents;
 use crate::paths::Root;
-use crate::store::content::{Content, ContentError};
+use crate::store::content::Content;
 use crate::store::scratch::{self, Scratch};
 use crate::store::{Durability, Lock};
 
@@ -101,47 +104,6 @@ pub struct Hold {
 pub struct Claim {
     path: PathBuf,
     _lock: Lock,
-}
-
-/// Why a layer could not be made or read.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// It is not here.
-    #[error("the layer {0} is not here")]
-    Missing(DiffId),
-    /// It cannot be unpacked.
-    #[error("unpack the layer")]
-    Unpack(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It cannot be packed.
-    #[error("pack the layer {0}")]
-    Pack(String, #[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The stream could not be read or decompressed.
-    #[error("read the layer")]
-    Stream(#[source] io::Error),
-    /// What was unpacked is not what the image's configuration says.
-    #[error("the layer has the digest {found}, and the image's configuration says {expected}")]
-    WrongDiff {
-        /// Announced.
-        expected: DiffId,
-        /// Arrived.
-        found: DiffId,
-    },
-    /// The table of its tar is none.
-    #[error(transparent)]
-    Table(#[from] TableError),
-    /// The content store refused its blob.
-    #[error(transparent)]
-    Content(#[from] ContentError),
-    /// The system refused a step.
-    #[error("{step} the layer {layer}")]
-    Io {
-        /// What was done.
-        step: &'static str,
-        /// To which layer.
-        layer: String,
-        /// Why not.
-        source: io::Error,
-    },
 }
 
 const VERSION: u32 = 1;
@@ -488,26 +450,6 @@ impl Layers {
     }
 }
 
-// === impl LayerError ===
-
-impl LayerError {
-    /// Whether there was too little room on the disk.
-    pub fn is_full(&self) -> bool {
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = next {
-            let unpacking = error.downcast_ref::<UnpackError>();
-            let system = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if matches!(unpacking, Some(UnpackError::Full))
-                || matches!(system, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-            {
-                return true;
-            }
-            next = error.source();
-        }
-        false
-    }
-}
-
 // === impl Compression ===
 
 impl Compression {
@@ -532,26 +474,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         // One who waits for this very file finds the layer, or fetches it beside one who comes later: no harm.
         let _ = crate::store::remove_file(&self.path);
-    }
-}
-
-impl From<UnpackError> for LayerError {
-    fn from(error: UnpackError) -> Self {
-        Self::Unpack(error.into())
-    }
-}
-
-impl From<LayerError> for crate::Error {
-    fn from(error: LayerError) -> Self {
-        let kind = match &error {
-            LayerError::Missing(_) => crate::Kind::NotFound,
-            _ => crate::Kind::Failed,
-        };
-        let message = error.to_string();
-        match std::error::Error::source(&error) {
-            Some(_) => crate::Error::new(kind, message).with_source(error),
-            None => crate::Error::new(kind, message),
-        }
     }
 }
 
@@ -586,16 +508,6 @@ fn boot() -> String {
             .unwrap_or_default()
     });
     BOOT.clone()
-}
-
-fn packing(layer: &str) -> impl Fn(PackError) -> LayerError {
-    let layer = layer.to_owned();
-    move |error| LayerError::Pack(layer.clone(), error.into())
-}
-
-fn failure(step: &'static str, layer: &str) -> impl Fn(io::Error) -> LayerError + use<> {
-    let layer = layer.to_owned();
-    move |source| LayerError::Io { step, layer: layer.clone(), source }
 }
 
 #[cfg(test)]

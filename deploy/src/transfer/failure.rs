@@ -74,6 +74,18 @@ impl TransferError {
         }
     }
 
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.kind() {
+            None => Some("run it again: what has arrived is not sent again"),
+            Some(FailureKind::NoSpace) => {
+                Some("make room there: `rengine system prune` removes what nothing uses")
+            }
+            Some(FailureKind::NotHere) => Some("`rengine image ls` shows what is here"),
+            Some(FailureKind::WrongDigest | FailureKind::Refused | FailureKind::Other) => None,
+        }
+    }
+
     /// Whether another attempt goes on where this one ended: nothing but the connection was at fault.
     pub fn is_lost_connection(&self) -> bool {
         self.kind().is_none()
@@ -108,13 +120,9 @@ pub(super) fn wrong_digest(object: &str) -> TransferError {
 
 impl From<TransferError> for engine::error::Error {
     fn from(error: TransferError) -> Self {
-        let hint = match error.kind() {
-            None => "run it again: what has arrived is not sent again",
-            Some(FailureKind::NoSpace) => "make room there: `rengine system prune` removes what nothing uses",
-            Some(FailureKind::NotHere) => "`rengine image ls` shows what is here",
-            _ => return Self::failed("send the images", error),
-        };
-        Self::failed("send the images", error).with_hint(hint)
+        let hint = error.hint();
+        let error = Self::failed("send the images", error);
+        if let Some(hint) = hint { error.with_hint(hint) } else { error }
     }
 }
 

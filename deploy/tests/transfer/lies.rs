@@ -95,3 +95,36 @@ fn a_table_that_lies_about_a_content_is_refused_by_name() {
     }
     world.expect_nothing_seen_there();
 }
+
+#[test]
+fn a_garbled_answer_ends_the_transfer_on_both_sides() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| std::fs::write(upper.join("a"), noise(1, 40_000)).unwrap());
+    for at in (0..230).step_by(7) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let there = world.there.clone();
+        let receiving = thread::spawn(move || {
+            transfer::receive(&mut Channel::new(far.try_clone().unwrap(), far), &there)
+        });
+        let was_changed = Arc::new(AtomicBool::new(false));
+        near.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        let reader =
+            Garbled { reader: near.try_clone().unwrap(), at, passed: 0, was_changed: was_changed.clone() };
+        let images = std::slice::from_ref(&image);
+        let ids = std::slice::from_ref(&image.id);
+        let sent = {
+            let mut channel = Channel::new(reader, near.try_clone().unwrap());
+            transfer::send(&mut channel, &world.here, ids, &names(images), &|_| {})
+        };
+        near.shutdown(std::net::Shutdown::Both).unwrap();
+        let received = receiving.join().unwrap();
+        assert!(was_changed.load(Ordering::Relaxed), "{at}");
+        // Once all was there the answer only says so.
+        assert!(sent.is_err() || received.is_ok(), "{at}: {sent:?} {received:?}");
+        if received.is_ok() {
+            world.there.images().remove(image.id.as_str(), true, &Default::default()).unwrap();
+        } else {
+            world.expect_nothing_seen_there();
+        }
+    }
+}

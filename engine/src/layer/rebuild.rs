@@ -16,9 +16,10 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use crate::id::DiffId;
 use crate::layer::digest::TableSink;
 use crate::layer::donor::Donors;
+use crate::layer::error::{failure, packing};
 use crate::layer::pack::Treatment;
 use crate::layer::table::{Cursor, Entry, Piece, Table, TableError, record};
-use crate::layer::{Announced, LayerError, LayerRecord, Layers, failure, pack, packing};
+use crate::layer::{Announced, LayerError, LayerRecord, Layers, pack};
 use crate::store::Durability;
 
 /// Where the contents of a layer's files come from while it is put together.

@@ -84,6 +84,9 @@ const LONGEST_RAW: usize = 128 << 10;
 /// The longest column: two million members.
 const LONGEST_COLUMN: usize = 256 << 20;
 
+/// The longest tar that a table is believed to be of.
+const LARGEST_TAR: u64 = 1 << 40;
+
 /// Operations of the shape. A header is one of its forms: how its checksum is written.
 const RAW: u8 = b'r';
 const CONTENT: u8 = b'c';
@@ -150,8 +153,14 @@ impl Table {
         }
         let mut cursor = table.cursor();
         let mut raw = Vec::new();
-        while cursor.next(&mut raw)?.is_some() {
+        let mut total = 0u64;
+        while let Some(piece) = cursor.next(&mut raw)? {
+            let content = if let Piece::Content(size, _) = piece { size } else { 0 };
+            total = total.saturating_add(content).saturating_add(raw.len() as u64);
             raw.clear();
+        }
+        if total > LARGEST_TAR {
+            return Err(TableError::TooLarge);
         }
         if cursor.times.is_empty() && cursor.sums.is_empty() {
             Ok(table)

@@ -123,6 +123,7 @@ fn what_is_no_table_is_refused() {
         [shape.clone(), times.clone(), [&sums[..], &[0; 32]].concat()],
         [vec![RAW, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], Vec::new(), Vec::new()],
         [vec![RAW, 4, 0, 5], Vec::new(), Vec::new()],
+        [vec![CONTENT, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f], Vec::new(), vec![0; 32]],
     ] {
         assert!(Table::of_columns(broken).is_err());
     }
