@@ -13,6 +13,7 @@ mod parking;
 mod places;
 mod prober;
 mod prune;
+mod remove;
 mod rollout;
 mod status;
 mod undo;
@@ -161,6 +162,11 @@ impl Agent {
                 let places = self.held(&project)?.places.clone();
                 let pruned = prune::prune(&self.engine, &places, 1)?;
                 Ok(Outcome::Pruned { count: pruned.count, bytes: pruned.bytes })
+            }
+            Request::Remove { project, volumes } => {
+                let held = self.held(&project)?;
+                let places = held.places.clone();
+                remove::remove(&self.engine, &places, &project, volumes, &tell).map(|()| Outcome::Nothing)
             }
             Request::InstallBootUnit => install_boot_unit(&self.engine).map(|()| Outcome::Nothing),
         }

@@ -96,6 +96,10 @@ enum Command {
     Exec(show::ExecArgs),
     /// Run a program in a new container of a service
     Run(show::RunArgs),
+    /// Deploy again whenever a file of the project changes, until interrupted
+    Watch(rollout::UpArgs),
+    /// Take the project away from the hosts: containers, networks, releases and their images
+    Uninstall(rollout::UninstallArgs),
     /// Remove what only releases before the one that serves need
     Prune,
     /// Deploy as the GitHub Action's inputs say; what `action/action.yml` calls
@@ -166,6 +170,8 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Logs(args) => show::logs(globals, &args),
         Command::Exec(args) => show::exec(globals, &args),
         Command::Run(args) => show::run(globals, &args),
+        Command::Watch(args) => rollout::watch(globals, &args),
+        Command::Uninstall(args) => rollout::uninstall(globals, &args),
         Command::Prune => rollout::prune(globals),
         Command::Action => action::action(globals),
         Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.clone()),

@@ -17,3 +17,4 @@ pub mod secrets;
 pub mod settings;
 pub mod ssh;
 pub mod transfer;
+pub mod watch;

@@ -79,6 +79,13 @@ pub enum Request {
         /// The project.
         project: String,
     },
+    /// Take a project away. What its services wrote stays unless `volumes` says otherwise.
+    Remove {
+        /// The project.
+        project: String,
+        /// Whether its volumes go too.
+        volumes: bool,
+    },
     /// Start containers after a reboot, and go back from rollouts that were cut off.
     InstallBootUnit,
 }

@@ -9,7 +9,7 @@ use compose::Project;
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::id::ImageId;
-use engine::image::{Reference, kept_login};
+use engine::image::{PushOptions, Reference, kept_login};
 use jiff::Timestamp;
 
 use crate::build;
@@ -198,7 +198,7 @@ impl Deployment<'_> {
         let mut remarks = BTreeSet::new();
         for member in &mut fleet.members {
             let part = project::only(self.project, member.task.services.as_deref());
-            let mut parcel = project::pack(&part, images, id)?;
+            let mut parcel = project::pack(&part, images, self.settings.transfer, id)?;
             remarks.extend(std::mem::take(&mut parcel.remarks));
             let release = Release {
                 version: release::VERSION,
@@ -225,7 +225,7 @@ impl Deployment<'_> {
                     .filter(|name| part.services.contains_key(*name))
                     .cloned()
                     .collect(),
-                credentials: credentials(&part)?,
+                credentials: credentials(&part, images)?,
             });
             parcels.push(parcel);
         }
@@ -245,12 +245,30 @@ impl Deployment<'_> {
         }
     }
 
+    /// Sends every image to the registry that its name says; the hosts fetch it from there.
+    fn push(&self, images: &BTreeMap<String, SentImage>) -> Result<()> {
+        let engine = Engine::open(self.root.as_deref())?;
+        let names: BTreeMap<&String, &String> =
+            images.values().map(|image| (&image.name, &image.id)).collect();
+        for (name, id) in names {
+            let reference: Reference =
+                name.parse().map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))?;
+            engine.images().tag(id, &reference)?;
+            engine.images().push(&reference, &PushOptions::default(), &|_| {})?;
+            (self.told)("", Event::Remark(format!("{name} pushed")));
+        }
+        Ok(())
+    }
+
     fn send(
         &self,
         fleet: &mut Fleet<Task>,
         images: &BTreeMap<String, SentImage>,
         parcels: &[Parcel],
     ) -> Result<()> {
+        if self.settings.transfer == Transfer::Registry {
+            self.push(images)?;
+        }
         let by_name: BTreeMap<String, &Parcel> =
             fleet.names().into_iter().map(str::to_owned).zip(parcels).collect();
         let project = &self.project.name;
@@ -421,9 +439,13 @@ fn send_images<'a>(
 }
 
 /// What the hosts need to say to the registries of images that they fetch themselves.
-fn credentials(project: &Project) -> Result<BTreeMap<String, RegistryLogin>> {
+fn credentials(
+    project: &Project,
+    images: &BTreeMap<String, SentImage>,
+) -> Result<BTreeMap<String, RegistryLogin>> {
     let mut all = BTreeMap::new();
-    for image in project.services.values().filter_map(|service| service.image.as_ref()) {
+    let named = project.services.values().filter_map(|service| service.image.as_ref());
+    for image in named.chain(images.values().map(|image| &image.name)) {
         let Ok(reference) = image.parse::<Reference>() else { continue };
         let registry = reference.registry().to_owned();
         let login = kept_login(&registry, reference.repository())

@@ -17,6 +17,7 @@ use engine::id::Digest;
 use crate::message::KeptFile;
 use crate::parcel;
 use crate::release::{ReleaseId, SentImage, Strategy};
+use crate::settings::Transfer;
 
 /// What goes to a host.
 #[derive(Debug, Default)]
@@ -56,8 +57,14 @@ pub fn only(project: &Project, services: Option<&[String]>) -> Project {
 ///
 /// # Errors
 /// When a file that the project names cannot be read.
-pub fn pack(project: &Project, built: &BTreeMap<String, SentImage>, release: &ReleaseId) -> Result<Parcel> {
-    let mut packing = Packing { project: project.clone(), release, parcel: Parcel::default() };
+pub fn pack(
+    project: &Project,
+    built: &BTreeMap<String, SentImage>,
+    transfer: Transfer,
+    release: &ReleaseId,
+) -> Result<Parcel> {
+    let pull = if transfer == Transfer::Registry { "missing" } else { "never" };
+    let mut packing = Packing { project: project.clone(), release, pull, parcel: Parcel::default() };
     let names: Vec<String> = project.services.keys().cloned().collect();
     for name in names {
         let mut service = packing.project.services.remove(&name).unwrap_or_default();
@@ -91,6 +98,8 @@ pub fn strategy(service: &Service) -> Strategy {
 struct Packing<'a> {
     project: Project,
     release: &'a ReleaseId,
+    /// The pull policy of images that were built.
+    pull: &'static str,
     parcel: Parcel,
 }
 
@@ -103,7 +112,7 @@ impl Packing<'_> {
         service.build = None;
         if let Some(image) = built {
             service.image = Some(image.name.clone());
-            service.pull_policy = Some("never".to_owned());
+            service.pull_policy = Some(self.pull.to_owned());
         }
         for volume in &mut service.volumes {
             if let ServiceVolume::Bind { source, read_only, .. } = volume {

@@ -15,6 +15,7 @@ use crate::fleet::Fleet;
 use crate::message::{Event, Outcome, Request};
 use crate::pipeline::{Deployment, HostReport, Report, Task};
 use crate::release::ReleaseId;
+use crate::watch::Changes;
 
 /// The flags of `up`.
 #[derive(Debug, Args)]
@@ -43,6 +44,14 @@ pub(super) struct RollbackArgs {
     to: Option<ReleaseId>,
     #[command(flatten)]
     waiting: Waiting,
+}
+
+/// The flags of `uninstall`.
+#[derive(Debug, Args)]
+pub(super) struct UninstallArgs {
+    /// Remove its volumes, and what services wrote into directories of the project, too
+    #[arg(long)]
+    volumes: bool,
 }
 
 /// How long somebody waits.
@@ -149,6 +158,40 @@ pub(super) fn rollback(globals: &Globals, args: &RollbackArgs) -> Result<ExitCod
     let deployment = deployment(globals, &loaded, &[], args.waiting.lock_wait.0, &told);
     let report = deployment.rollback(&mut fleet, args.back, args.to.as_ref())?;
     show(globals, &report);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `watch`: one deployment now, and one after every change. A release that fails leaves the one before it.
+pub(super) fn watch(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
+    let directory = connect::load_project(globals)?.project.working_dir;
+    let changes = Changes::of(&directory)?;
+    loop {
+        if let Err(error) = up(globals, args) {
+            output::failure(&error, globals.json);
+        }
+        output::note(&format!("watching {}", directory.display()));
+        let changed = changes.next()?;
+        let first = changed.first().map(|path| path.display().to_string()).unwrap_or_default();
+        let more = if changed.len() > 1 { format!(" and {} more", changed.len() - 1) } else { String::new() };
+        output::note(&format!("changed: {first}{more}"));
+    }
+}
+
+/// `uninstall`.
+pub(super) fn uninstall(globals: &Globals, args: &UninstallArgs) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    lock(&mut fleet, &loaded)?;
+    let project = loaded.project.name.clone();
+    let told = teller(globals);
+    fleet.each(|host, _| {
+        let name = host.name().to_owned();
+        let request = Request::Remove { project: project.clone(), volumes: args.volumes };
+        host.ask(&request, &|event| told(&name, event)).map(drop)
+    })?;
+    for name in fleet.names() {
+        output::note(&format!("{name}: {project} is gone"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

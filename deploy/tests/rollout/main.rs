@@ -3,6 +3,8 @@
 
 mod cut;
 mod fleet;
+mod load;
+mod rest;
 mod serve;
 mod sick;
 mod world;

@@ -1,0 +1,109 @@
+//! By way of a registry, by saving a file, and away again.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::world::{World, get};
+
+const WEB: &str = "
+services:
+  web: {build: ., ports: ['80'], volumes: ['data:/data'], stop_grace_period: 0s}
+volumes: {data: {}}
+";
+
+#[test]
+fn images_go_by_way_of_a_registry_that_wants_a_password() {
+    // A port that was free a moment ago; the registry says when it cannot have it.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let world = World::new(
+        1,
+        &format!(
+            "services: {{web: {{build: ., image: '127.0.0.1:{port}/shop/web:1', ports: ['80'], stop_grace_period: 0s}}}}\n"
+        ),
+    );
+    world.write("rdeploy.yaml", "transfer: registry\n");
+    let directory = world.project().join("registry");
+    fs::create_dir(&directory).unwrap();
+    // `me` with the password `secret`: htpasswd -Bbn me secret
+    fs::write(directory.join("users"), "me:$2y$05$0iRSkPpkTtcFeNzGYnRlQuCuz.zbBCBIrkVlMBWxcPH0ZXjAmUTy2\n")
+        .unwrap();
+    let config = format!(
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+        root = directory.join("data").display()
+    );
+    fs::write(directory.join("config.yml"), config).unwrap();
+    let mut registry = Command::new("docker-registry")
+        .arg("serve")
+        .arg(directory.join("config.yml"))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(registry.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on")));
+    std::thread::spawn(move || lines.for_each(drop));
+    let report = world.rdeploy(["--json", "up"]).succeeds().json();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+    assert_eq!(report["hosts"][0]["bytes_sent"], 0, "the image came another way: {report}");
+    world.page("two");
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "two");
+    registry.kill().unwrap();
+    registry.wait().unwrap();
+    // A rollback needs no registry.
+    world.rdeploy(["rollback"]).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+}
+
+#[test]
+fn a_saved_file_is_a_new_release() {
+    let world = World::new(1, WEB);
+    let mut watch = world.spawn(["watch", "--drain", "0s"]);
+    let mut said = BufReader::new(watch.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.starts_with("watching")), "it never watched");
+    let port = world.port(0, "web");
+    assert_eq!(get(port).unwrap(), "one");
+    world.page("two");
+    assert!(said.any(|line| line.starts_with("release") && line.contains("serves")), "no new release");
+    assert_eq!(get(port).unwrap(), "two");
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+}
+
+#[test]
+fn uninstalling_leaves_the_data_or_nothing() {
+    let world = World::new(1, WEB);
+    world.rdeploy(["up"]).succeeds();
+    world.rdeploy(["exec", "web", "sh", "-c", "echo mine > /data/file"]).succeeds();
+    world.rdeploy(["uninstall"]).succeeds();
+    assert_eq!(world.names(0), Vec::<String>::new());
+    let volumes = || world.engine(0).volumes().list().unwrap().len();
+    assert_eq!((volumes(), world.engine(0).images().list().unwrap().len()), (1, 0));
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(world.rdeploy(["exec", "web", "cat", "/data/file"]).succeeds().stdout, "mine\n");
+    world.rdeploy(["uninstall", "--volumes"]).succeeds();
+    assert_eq!(volumes(), 0);
+    let left: Vec<_> = fs::read_dir(world.root(0).join("deploy/p"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["lock"]);
+}
+
+#[test]
+fn a_rollback_takes_less_than_a_second_on_four_hosts() {
+    let world = World::new(4, WEB);
+    world.rdeploy(["up"]).succeeds();
+    world.page("two");
+    world.rdeploy(["up", "--drain", "0s"]).succeeds();
+    let began = Instant::now();
+    world.rdeploy(["rollback", "--drain", "0s"]).succeeds();
+    // The bound is loose, for machines that are busy with other tests; the bench has the figure.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    for host in 0..4 {
+        assert_eq!(get(world.port(host, "web")).unwrap(), "one");
+    }
+}
