@@ -51,6 +51,8 @@ impl Host {
         let mut command = Command::new(program);
         command.args(["rdeploy", "agent"]);
         command.args(root.iter().flat_map(|root| ["--root", root]));
+        // A host has logins of its own, this one too.
+        command.env_remove("DOCKER_CONFIG");
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::conflict("the agent has no pipes"));

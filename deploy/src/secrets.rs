@@ -78,10 +78,11 @@ pub fn get(name: &str) -> Option<Secret> {
 }
 
 fn take(number: &OsString) -> io::Result<()> {
-    // Opened anew, so that this process owns what it closes; nobody else can reach it by this way.
-    let path = format!("/proc/self/fd/{}", number.to_string_lossy());
+    let number = number.to_str().and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+    // Closed when it has been read: no child finds it.
+    let mut memory = File::from(engine::inherited_descriptor(number)?);
     let mut text = String::new();
-    File::open(path)?.read_to_string(&mut text)?;
+    memory.read_to_string(&mut text)?;
     let all: BTreeMap<String, String> = serde_json::from_str(&text)?;
     // Once is enough; a second time there is nothing to take.
     let _ = TAKEN.set(all);

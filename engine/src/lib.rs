@@ -17,6 +17,8 @@ pub mod store;
 mod sys;
 pub mod volume;
 
-pub use engine::{Container, Created, Engine, RemoveOptions, StopOptions, enter_monitor_if_asked};
+pub use engine::{
+    Container, Created, Engine, RemoveOptions, StopOptions, enter_monitor_if_asked, inherited_descriptor,
+};
 pub use error::{Error, Kind, Result};
 pub use paths::Root;

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::world::{World, get};
+use crate::world::{Outcome, World, get};
 
 const WEB: &str = "
 services:
@@ -27,12 +27,16 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
     world.write("rdeploy.yaml", "transfer: registry\n");
     let directory = world.project().join("registry");
     fs::create_dir(&directory).unwrap();
-    // `me` with the password `secret`: htpasswd -Bbn me secret
-    fs::write(directory.join("users"), "me:$2y$05$0iRSkPpkTtcFeNzGYnRlQuCuz.zbBCBIrkVlMBWxcPH0ZXjAmUTy2\n")
-        .unwrap();
+    // bcrypt of "se:cret".
+    let user = "me:$2b$05$FXaJyFAHkWA8CF5b9nSemuUN9WY9nBU/egrUa/nRytRfFnUHylM3W\n";
+    fs::write(directory.join("users"), user).unwrap();
+    let login = format!("{{\"auths\": {{\"127.0.0.1:{port}\": {{\"auth\": \"bWU6c2U6Y3JldA==\"}}}}}}");
+    fs::write(directory.join("config.json"), login).unwrap();
     let config = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-        root = directory.join("data").display()
+        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
+         auth: {{htpasswd: {{realm: story, path: {users}}}}}\n",
+        root = directory.join("data").display(),
+        users = directory.join("users").display()
     );
     fs::write(directory.join("config.yml"), config).unwrap();
     let mut registry = Command::new("docker-registry")
@@ -45,11 +49,16 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
     let mut lines = BufReader::new(registry.stderr.take().unwrap()).lines();
     assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on")));
     std::thread::spawn(move || lines.for_each(drop));
-    let report = world.rdeploy(["--json", "up"]).succeeds().json();
+    let up = |words: &[&str]| {
+        let output = world.command(words).env("DOCKER_CONFIG", &directory).output().unwrap();
+        Outcome::of(&output).succeeds()
+    };
+    world.rdeploy(["up"]).fails();
+    let report = up(&["--json", "up"]).json();
     assert_eq!(get(world.port(0, "web")).unwrap(), "one");
     assert_eq!(report["hosts"][0]["bytes_sent"], 0, "the image came another way: {report}");
     world.page("two");
-    world.rdeploy(["up"]).succeeds();
+    up(&["up"]);
     assert_eq!(get(world.port(0, "web")).unwrap(), "two");
     registry.kill().unwrap();
     registry.wait().unwrap();

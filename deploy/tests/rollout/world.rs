@@ -197,7 +197,7 @@ impl Drop for World {
 // === impl Outcome ===
 
 impl Outcome {
-    fn of(output: &std::process::Output) -> Self {
+    pub(crate) fn of(output: &std::process::Output) -> Self {
         Self {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
