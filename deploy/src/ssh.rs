@@ -6,6 +6,7 @@
 
 mod address;
 mod askpass;
+mod diagnosis;
 mod failure;
 mod host_key;
 mod keeper;
@@ -99,5 +100,25 @@ impl Access {
     /// Access with this login, and everything else as usual.
     pub fn by(login: Login) -> Self {
         Self { login, ..Self::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_shows_no_secret() {
+        let secret = || Some(Secret::new("hunter2"));
+        let login = Login {
+            password: secret(),
+            passphrase: secret(),
+            key: secret().map(KeySource::Text),
+            ..Login::default()
+        };
+        let jump = Jump { address: "me@bastion".parse().unwrap(), login: login.clone() };
+        let sudo = Sudo::Password(Secret::new("hunter2"));
+        let access = Access { jump: vec![jump], sudo, ..Access::by(login) };
+        assert!(!format!("{access:?}").contains("hunter2"));
     }
 }

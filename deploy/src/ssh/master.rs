@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::askpass::{Answers, Desk, Refused};
-use super::failure::{self, Facts, SshError};
+use super::diagnosis::{self, Facts};
+use super::failure::SshError;
 use super::host_key::{HostKey, KnownHosts, algorithms};
 use super::key::ReadyKey;
 use super::log::Log;
@@ -95,7 +96,7 @@ impl Master {
                     facts.gave_passphrase = gave_passphrase;
                     facts.timed_out = timed_out;
                     let whole = way.as_ref().map_or(String::new(), |way| way.log.text()) + &log;
-                    return Err(failure::of_log(
+                    return Err(diagnosis::of_log(
                         if facts.by_way_of.is_some() { &whole } else { &log },
                         &facts,
                     ));
@@ -241,8 +242,9 @@ fn arguments(
         "BatchMode=no",
         "NumberOfPasswordPrompts=1",
         "ConnectionAttempts=1",
-        "ServerAliveInterval=15",
-        "ServerAliveCountMax=4",
+        // A connection that is cut is known to be after 20 s.
+        "ServerAliveInterval=5",
+        "ServerAliveCountMax=3",
         "ClearAllForwardings=yes",
         "ForwardAgent=no",
         "ForwardX11=no",
@@ -330,7 +332,9 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
         Desk::open(materials.directory.path()).map_err(early("open the socket for ssh's questions"))?;
     let mut command = keeper::command(attempt.executable);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    hide_secrets(&mut command, attempt.login);
+    for name in secret_variables(attempt.login, std::env::vars_os()) {
+        command.env_remove(name);
+    }
     desk.announce(&mut command, attempt.executable);
 
     // ssh dies with the thread that starts it: one of its own, which stays until ssh ends.
@@ -371,16 +375,14 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
     Err(Failed::Ended { log: log.text(), questions: answers.refused, gave_passphrase, timed_out })
 }
 
-/// Takes secrets that this process was given in its environment out of ssh's.
-fn hide_secrets(command: &mut std::process::Command, login: &Login) {
-    let secrets = [&login.password, &login.passphrase];
-    for (name, value) in std::env::vars_os() {
-        let value = value.to_string_lossy();
-        let known = secrets.into_iter().flatten().any(|secret| secret.is_in(&value));
-        if known || login.key.as_ref().is_some_and(|key| key.is_in(&value)) {
-            command.env_remove(name);
-        }
-    }
+/// The variables of an environment that hold a secret of this login. ssh and whatever it starts can do without.
+fn secret_variables(login: &Login, environment: impl Iterator<Item = (OsString, OsString)>) -> Vec<OsString> {
+    let gives_away = |value: &str| {
+        let words = [&login.password, &login.passphrase].into_iter().flatten();
+        words.into_iter().any(|secret| secret.is_in(value))
+            || login.key.as_ref().is_some_and(|key| key.is_in(value))
+    };
+    environment.filter(|(_, value)| gives_away(&value.to_string_lossy())).map(|(name, _)| name).collect()
 }
 
 /// Starts ssh, hands it over to be waited for, takes it back, listens to it until it ends, and reaps it.
@@ -480,4 +482,56 @@ fn readable<const N: usize>(descriptors: [std::os::fd::BorrowedFd<'_>; N], withi
 /// Whether this becomes readable within a time.
 pub(super) fn ready(descriptor: &impl AsFd, within: Duration) -> bool {
     readable([descriptor.as_fd()], within)[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KeySource, Secret};
+    use super::*;
+
+    #[test]
+    fn a_secret_from_the_environment_is_not_passed_on() {
+        let login = Login {
+            password: Some(Secret::new("hunter2")),
+            key: Some(KeySource::Text(Secret::new("-----BEGIN\nkey\n"))),
+            ..Login::default()
+        };
+        let environment =
+            [("A", "hunter2"), ("B", "url://me:hunter2@h"), ("C", "-----BEGIN\nkey"), ("HOME", "/root")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(secret_variables(&login, environment.into_iter()), ["A", "B", "C"]);
+        assert!(secret_variables(&Login::default(), std::env::vars_os()).is_empty());
+    }
+
+    #[test]
+    fn no_secret_is_on_the_command_line() {
+        let login = Login {
+            password: Some(Secret::new("hunter2")),
+            passphrase: Some(Secret::new("hunter2")),
+            ..Login::default()
+        };
+        let attempt = Attempt {
+            address: &"me@h:2222".parse().unwrap(),
+            login: &login,
+            connect_timeout: Duration::from_secs(10),
+            deadline: Instant::now(),
+            executable: Path::new("/x"),
+        };
+        let line = arguments(&attempt, &Materials::gather(&login).unwrap(), None, &[]);
+        let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();
+        assert!(line.ends_with(&[
+            "-l".into(),
+            "me".into(),
+            "-p".into(),
+            "2222".into(),
+            "--".into(),
+            "h".into()
+        ]));
+        assert!(!line.iter().any(|word| word.contains("hunter2")));
+    }
+
+    #[test]
+    fn a_path_is_one_value_in_the_configuration() {
+        assert_eq!(in_quotes(OsStr::new("/a b/100%\"x")), "\"/a b/100%%\\\"x\"");
+    }
 }

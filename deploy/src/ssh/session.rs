@@ -7,7 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::failure::{self, SshError};
+use super::diagnosis;
+use super::failure::SshError;
 use super::log::Log;
 use super::master::{Attempt, Master, ready};
 use super::sudo::{self, Climb};
@@ -418,7 +419,7 @@ impl Output {
             return Ok(self.stdout);
         }
         let said = String::from_utf8_lossy(&self.stderr);
-        Err(failure::of_command(at, what, self.code.unwrap_or(-1), &said))
+        Err(diagnosis::of_command(at, what, self.code.unwrap_or(-1), &said))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod action;
 mod deploy;
+mod leak;
 mod matrix;
 mod server;
 mod ssh;

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -286,16 +286,6 @@ impl Server {
         })
     }
 
-    /// Where its engine keeps itself, as this machine sees it.
-    pub(crate) fn engine(&self) -> PathBuf {
-        self.directory.path().join("rengine")
-    }
-
-    /// A file on it, as this machine sees it while it runs.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        Path::new(&format!("/proc/{}/root", self.running().init_pid)).join(path.trim_start_matches('/'))
-    }
-
     /// Runs a line of shell on it as root, not over ssh; says what it wrote.
     pub(crate) fn run(&self, script: &str) -> String {
         let output = self.command(script).output().unwrap();
@@ -310,11 +300,6 @@ impl Server {
         command.args(["-t", &pid, "-m", "-u", "-i", "-n", "-p", "--wd=/", "--", "/bin/sh", "-c", script]);
         command.stdin(Stdio::null());
         command
-    }
-
-    /// What its sshd has said.
-    pub(crate) fn log(&self) -> String {
-        self.running().log.lock().unwrap().clone()
     }
 
     /// Pulls its cable.

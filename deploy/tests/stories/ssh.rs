@@ -1,5 +1,7 @@
 //! Ways into servers, and everything that can be in the way.
 
+use std::time::{Duration, Instant};
+
 use deploy::ssh::{Session, SshError};
 
 use crate::server::{Kind, Network, Server};
@@ -43,4 +45,17 @@ fn a_server_that_goes_down_is_a_lost_connection() {
     assert!(matches!(lost, Err(SshError::Lost { .. })), "{lost:?}");
     let again = Session::open(&server.as_user("root"), &server.access()).unwrap();
     assert_eq!(again.run("hostname", b"").unwrap().code, Some(0));
+}
+
+#[test]
+fn a_cable_that_is_pulled_is_a_lost_connection_soon() {
+    let server = Server::start();
+    let session = Session::open(&server.as_user("root"), &server.access()).unwrap();
+    let pipes = session.pipes("sleep 600", false).unwrap();
+    let begin = Instant::now();
+    server.cut();
+    let lost = pipes.ending.wait();
+    assert!(matches!(lost, Err(SshError::Lost { .. })), "{lost:?}");
+    // 20 s, and what a busy machine adds.
+    assert!(begin.elapsed() < Duration::from_secs(40));
 }
