@@ -15,6 +15,7 @@ mod prober;
 mod prune;
 mod remove;
 mod rollout;
+mod setup;
 mod status;
 mod undo;
 
@@ -25,7 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::Engine;
-use engine::engine::{BootUnit, UNITS};
 use engine::error::{Error, Result};
 use engine::id::Digest;
 use engine::store::{self, Lock};
@@ -168,7 +168,7 @@ impl Agent {
                 let places = held.places.clone();
                 remove::remove(&self.engine, &places, &project, volumes, &tell).map(|()| Outcome::Nothing)
             }
-            Request::InstallBootUnit => install_boot_unit(&self.engine).map(|()| Outcome::Nothing),
+            Request::Setup => setup::setup(&self.engine).map(Outcome::Remarks),
         }
     }
 
@@ -253,13 +253,4 @@ fn undo_failed(engine: &Engine, places: &Places, error: &Error) {
         // When even that fails, the journal stays and the guard tries it again.
         let _ = undo::back_out(engine, places, &journal, Some(reason));
     }
-}
-
-/// Has containers started with every boot, where systemd is.
-fn install_boot_unit(engine: &Engine) -> Result<()> {
-    if !std::path::Path::new("/run/systemd/system").exists() {
-        return Ok(());
-    }
-    let program = std::env::current_exe().map_err(|error| Error::failed("find this executable", error))?;
-    BootUnit::new(&program, engine.root()).install(std::path::Path::new(UNITS)).map(drop)
 }

@@ -86,8 +86,8 @@ pub enum Request {
         /// Whether its volumes go too.
         volumes: bool,
     },
-    /// Start containers after a reboot, and go back from rollouts that were cut off.
-    InstallBootUnit,
+    /// Make the host ready: the three names, and units that put things right after a reboot.
+    Setup,
 }
 
 /// A release to roll out.
@@ -161,6 +161,8 @@ pub enum Event {
 pub enum Outcome {
     /// Nothing to tell.
     Nothing,
+    /// Lines for the person.
+    Remarks(Vec<String>),
     /// What a rollout does, a line a step.
     Plan(Planned),
     /// What has changed.

@@ -207,7 +207,13 @@ pub(super) fn resume(globals: &Globals) -> Result<ExitCode> {
 pub(super) fn setup(globals: &Globals) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
-    fleet.each(|host, _| host.ask(&Request::InstallBootUnit, &|_| {}).map(drop))?;
+    let done = fleet.each(|host, _| {
+        let outcome = host.ask(&Request::Setup, &|_| {})?;
+        Ok(if let Outcome::Remarks(remarks) = outcome { remarks } else { Vec::new() })
+    })?;
+    for (name, remarks) in fleet.names().into_iter().zip(done) {
+        remarks.iter().for_each(|remark| output::note(&format!("{name}: {remark}")));
+    }
     for member in &fleet.members {
         let hello = member.host.hello();
         let name = member.host.name();

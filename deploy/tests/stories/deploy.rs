@@ -201,3 +201,38 @@ fn a_cut_network_leaves_the_old_version_and_needs_nobody_to_put_it_right() {
     succeeds(project.rdeploy(&all, &["up"]));
     assert_eq!(servers.each_ref().map(|server| get(server.ip()).unwrap()), ["two", "two"]);
 }
+
+#[test]
+fn a_host_that_reboots_half_way_is_of_the_old_version_when_it_is_up_again() {
+    let network = Network::new();
+    let mut server = Server::of(&network, Kind::default());
+    let project = Project::new();
+    project.write("compose.yaml", &WEB.replace("build: .,", "build: ., restart: always,"));
+    succeeds(project.rdeploy(&[&server], &["up"]));
+    let setup = project.rdeploy(&[&server], &["setup"]);
+    let remarks = String::from_utf8_lossy(&setup.stderr).into_owned();
+    succeeds(setup);
+    // A server of these stories has no systemd; what to run instead it is told.
+    let (_, boot) = remarks.split_once("no systemd here: run `").unwrap();
+    let boot = boot.split_once('`').unwrap().0.to_owned();
+    assert!(server.run("rcompose version").contains("rcompose"), "the names are not there");
+    project.write("page", "two\n");
+    project.write(
+        "rdeploy.yaml",
+        "hooks:\n  before-commit: ['touch waiting; while [ -e waiting ]; do sleep 0.02; done']\n",
+    );
+    let client = project.command(&[&server], &["up"]).spawn().unwrap();
+    let waiting = project.path().join("waiting");
+    while !waiting.exists() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    server.reboot();
+    fs::remove_file(&waiting).unwrap();
+    fails(&client.wait_with_output().unwrap());
+    server.run(&boot);
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    assert_eq!(server.run("rengine ps --format '{{.Names}}'"), "web");
+    fs::remove_file(project.path().join("rdeploy.yaml")).unwrap();
+    succeeds(project.rdeploy(&[&server], &["up"]));
+    assert_eq!(get(server.ip()).unwrap(), "two");
+}

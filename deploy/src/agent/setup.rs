@@ -1,0 +1,79 @@
+//! Making a host ready: the three names on its path, and what happens when it comes up again.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use engine::Engine;
+use engine::engine::{BootUnit, UNITS};
+use engine::error::{Error, Result};
+use engine::paths::DEFAULT_STATE;
+use engine::store::{self, Durability};
+
+/// Where people look for programs that are not their distribution's.
+const BIN: &str = "/usr/local/bin";
+
+/// What systemd makes when it is what runs the machine (sd_booted(3)).
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Makes the host ready, and says what was done. Done again, it says the same.
+pub(crate) fn setup(engine: &Engine) -> Result<Vec<String>> {
+    let mut remarks = Vec::new();
+    let program = std::env::current_exe().map_err(|error| Error::failed("find this executable", error))?;
+    // Another root is another engine, for which the names would be wrong.
+    if engine.root().state() == Path::new(DEFAULT_STATE) {
+        for name in ["rengine", "rcompose", "rdeploy"] {
+            remarks.extend(name_program(&program, name)?);
+        }
+    }
+    if Path::new(SYSTEMD).exists() {
+        let units = Path::new(UNITS);
+        let unit = BootUnit::new(&program, engine.root()).install(units)?;
+        remarks.push(format!("{} starts containers after a reboot", unit.display()));
+        let unit = install_recovery(engine, &program, units)?;
+        remarks.push(format!("{unit} goes back from deployments that a reboot cut off"));
+    } else {
+        remarks.push(format!(
+            "no systemd here: run `{0} rengine system boot; {0} rdeploy agent recover` when the machine comes up",
+            program.display()
+        ));
+    }
+    Ok(remarks)
+}
+
+/// A link to this executable; a program of that name that is not ours stays.
+fn name_program(program: &Path, name: &str) -> Result<Option<String>> {
+    let link = Path::new(BIN).join(name);
+    let failed = |error| Error::failed(format!("make {}", link.display()), error);
+    match std::fs::read_link(&link) {
+        Ok(there) if there == program => return Ok(None),
+        Ok(_) => store::remove_file(&link).map_err(failed)?,
+        Err(_) if link.exists() => return Ok(Some(format!("{} is there already and stays", link.display()))),
+        Err(_) => {}
+    }
+    std::fs::create_dir_all(BIN).and_then(|()| symlink(program, &link)).map_err(failed)?;
+    Ok(Some(format!("{} is this program", link.display())))
+}
+
+fn install_recovery(engine: &Engine, program: &Path, units: &Path) -> Result<String> {
+    let tag = engine.root().tag();
+    let (name, program, root) =
+        (format!("{tag}-recover.service"), program.display(), engine.root().state().display());
+    let text = format!(
+        "[Unit]\n\
+         Description=Deployments on {root} that were cut off\n\
+         After={tag}.service\n\
+         \n\
+         [Service]\n\
+         Type=oneshot\n\
+         ExecStart={program} rdeploy agent --root {root} recover\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    );
+    let path = units.join(&name);
+    let failed = |error| Error::failed(format!("write the unit {}", path.display()), error);
+    store::write_atomic(&path, text.as_bytes(), 0o644, Durability::Sync).map_err(failed)?;
+    let link = units.join("multi-user.target.wants").join(&name);
+    store::remove_file(&link).and_then(|()| symlink(&path, &link)).map_err(failed)?;
+    Ok(path.display().to_string())
+}
