@@ -20,7 +20,7 @@ mod status;
 mod undo;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,8 +61,8 @@ const GLANCE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the engine cannot be opened or the connection cannot be set up.
-pub fn serve(root: Option<PathBuf>) -> Result<ExitCode> {
-    let engine = Engine::open(root.as_deref())?;
+pub fn serve(root: Option<&Path>) -> Result<ExitCode> {
+    let engine = Engine::open(root)?;
     let failed = |error: io::Error| Error::failed("set up the connection to the client", error);
     let mut channel = Channel::new(line::watched().map_err(failed)?, io::stdout());
     let hello = hello()?;

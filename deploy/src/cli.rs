@@ -174,7 +174,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Uninstall(args) => rollout::uninstall(globals, &args),
         Command::Prune => rollout::prune(globals),
         Command::Action => action::action(globals),
-        Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.clone()),
+        Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.as_deref()),
         Command::Agent(AgentArgs { task: Some(task) }) => {
             let engine = engine::Engine::open(globals.root.as_deref())?;
             match task {

@@ -29,7 +29,7 @@ enum Line {
         /// The connection, for further commands.
         session: Arc<Session>,
         /// How the agent ends.
-        _ending: Ending,
+        _ending: Box<Ending>,
     },
     /// An agent that is a child of this process. It ends when its standard input does.
     Local(#[expect(dead_code, reason = "it lives as long as this does")] Child),
@@ -84,7 +84,7 @@ impl Host {
             }
         }
         let Pipes { reader, writer, ending } = pipes;
-        let line = Line::Ssh { session: Arc::new(session), _ending: ending };
+        let line = Line::Ssh { session: Arc::new(session), _ending: Box::new(ending) };
         Self::greet(name, root, Channel::new(reader, writer), line)
     }
 

@@ -29,7 +29,7 @@ impl Prober {
             .iter()
             .filter(|port| port.container.protocol == Protocol::Tcp)
             .map(|port| SocketAddr::new(reachable(port.host_ip), port.host_port))
-            .filter(|address| accepts(address))
+            .filter(accepts)
             .collect();
         addresses.sort();
         addresses.dedup();

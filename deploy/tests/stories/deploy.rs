@@ -67,7 +67,7 @@ impl Project {
 }
 
 #[track_caller]
-fn succeeds(output: Output) -> String {
+fn succeeds(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text
@@ -104,7 +104,7 @@ fn bare_servers_serve_after_one_command_and_change_over_together() {
     let servers = [Server::of(&network, Kind::default()), Server::of(&network, Kind::default())];
     let all = [&servers[0], &servers[1]];
     let project = Project::new();
-    succeeds(project.rdeploy(&all, &["up"]));
+    succeeds(&project.rdeploy(&all, &["up"]));
     for server in &servers {
         assert_eq!(get(server.ip()).unwrap(), "one");
     }
@@ -123,7 +123,7 @@ fn bare_servers_serve_after_one_command_and_change_over_together() {
             })
         })
         .collect();
-    let report = succeeds(project.rdeploy(&all, &["--json", "up"]));
+    let report = succeeds(&project.rdeploy(&all, &["--json", "up"]));
     over.store(true, Ordering::SeqCst);
     for client in clients {
         let pages = client.join().unwrap();
@@ -138,11 +138,11 @@ fn bare_servers_serve_after_one_command_and_change_over_together() {
     for server in &servers {
         assert_eq!(get(server.ip()).unwrap(), "two");
     }
-    succeeds(project.rdeploy(&all, &["rollback"]));
+    succeeds(&project.rdeploy(&all, &["rollback"]));
     for server in &servers {
         assert_eq!(get(server.ip()).unwrap(), "one");
     }
-    let said = succeeds(project.rdeploy(&all[..1], &["exec", "web", "cat", "/www/page"]));
+    let said = succeeds(&project.rdeploy(&all[..1], &["exec", "web", "cat", "/www/page"]));
     assert_eq!(said, "one\n");
 }
 
@@ -160,7 +160,7 @@ fn a_user_with_a_password_and_sudo_is_enough() {
     command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
     command.args(["up"]).current_dir(project.path()).env("HOME", project.directory.path());
     command.env("RDEPLOY_SSH_PASSWORD", PASSWORD).env("RDEPLOY_SUDO_PASSWORD", PASSWORD);
-    succeeds(command.output().unwrap());
+    succeeds(&command.output().unwrap());
     assert_eq!(get(server.ip()).unwrap(), "one");
 }
 
@@ -170,7 +170,7 @@ fn a_cut_network_leaves_the_old_version_and_needs_nobody_to_put_it_right() {
     let servers = [Server::of(&network, Kind::default()), Server::of(&network, Kind::default())];
     let all = [&servers[0], &servers[1]];
     let project = Project::new();
-    succeeds(project.rdeploy(&all, &["up"]));
+    succeeds(&project.rdeploy(&all, &["up"]));
     project.write("page", "two\n");
     project.write(
         "rdeploy.yaml",
@@ -198,7 +198,7 @@ fn a_cut_network_leaves_the_old_version_and_needs_nobody_to_put_it_right() {
         }
         assert_eq!(get(server.ip()).unwrap(), "one");
     }
-    succeeds(project.rdeploy(&all, &["up"]));
+    succeeds(&project.rdeploy(&all, &["up"]));
     assert_eq!(servers.each_ref().map(|server| get(server.ip()).unwrap()), ["two", "two"]);
 }
 
@@ -208,10 +208,10 @@ fn a_host_that_reboots_half_way_is_of_the_old_version_when_it_is_up_again() {
     let mut server = Server::of(&network, Kind::default());
     let project = Project::new();
     project.write("compose.yaml", &WEB.replace("build: .,", "build: ., restart: always,"));
-    succeeds(project.rdeploy(&[&server], &["up"]));
+    succeeds(&project.rdeploy(&[&server], &["up"]));
     let setup = project.rdeploy(&[&server], &["setup"]);
     let remarks = String::from_utf8_lossy(&setup.stderr).into_owned();
-    succeeds(setup);
+    succeeds(&setup);
     // A server of these stories has no systemd; what to run instead it is told.
     let (_, boot) = remarks.split_once("no systemd here: run `").unwrap();
     let boot = boot.split_once('`').unwrap().0.to_owned();
@@ -233,6 +233,6 @@ fn a_host_that_reboots_half_way_is_of_the_old_version_when_it_is_up_again() {
     assert_eq!(get(server.ip()).unwrap(), "one");
     assert_eq!(server.run("rengine ps --format '{{.Names}}'"), "web");
     fs::remove_file(project.path().join("rdeploy.yaml")).unwrap();
-    succeeds(project.rdeploy(&[&server], &["up"]));
+    succeeds(&project.rdeploy(&[&server], &["up"]));
     assert_eq!(get(server.ip()).unwrap(), "two");
 }
