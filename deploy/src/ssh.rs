@@ -6,13 +6,16 @@
 
 mod address;
 mod askpass;
+mod attempt;
 mod diagnosis;
 mod failure;
 mod host_key;
 mod keeper;
 mod key;
+mod line;
 mod log;
 mod master;
+mod pipes;
 mod secret;
 mod session;
 mod sudo;
@@ -25,8 +28,9 @@ pub use address::{Address, AddressError};
 pub use failure::SshError;
 pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
 pub use key::{KeyError, KeySource};
+pub use pipes::{Ending, Output, Pipes};
 pub use secret::Secret;
-pub use session::{Ending, Output, Pipes, Session, quoted};
+pub use session::{Session, quoted};
 pub use sudo::Sudo;
 
 /// The longest that anything here takes to fail, in all.

@@ -57,7 +57,7 @@ impl HostKey {
             Self::Known => vec![option("StrictHostKeyChecking=yes")],
             Self::KnownIn(_) => {
                 let mut user = option("UserKnownHostsFile=");
-                user.push(super::master::in_quotes(known.cloned().unwrap_or_default().as_os_str()));
+                user.push(super::attempt::in_quotes(known.cloned().unwrap_or_default().as_os_str()));
                 vec![option("StrictHostKeyChecking=yes"), user, option("GlobalKnownHostsFile=/dev/null")]
             }
             // No file may know the host, so that ssh asks about every key, and the pins are the answer.
@@ -79,7 +79,7 @@ impl HostKey {
                 let mut options = vec![option("StrictHostKeyChecking=accept-new")];
                 if let Some(path) = kept {
                     let mut user = option("UserKnownHostsFile=");
-                    user.push(super::master::in_quotes(path.as_os_str()));
+                    user.push(super::attempt::in_quotes(path.as_os_str()));
                     options.push(user);
                 }
                 options

@@ -1,18 +1,18 @@
 //! An open way into a server: commands with their input and output, as many at once as a server allows.
 
-use std::io::{self, IsTerminal as _, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, IsTerminal as _, PipeReader, Read};
 use std::os::fd::OwnedFd;
-use std::process::ExitStatus;
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::diagnosis;
+use super::attempt::Attempt;
 use super::failure::SshError;
+use super::line::{Line, Slot, runtime};
 use super::log::Log;
-use super::master::{Attempt, Master, ready};
+use super::master::{Master, ready};
+use super::pipes::{Asked, Ending, Output, Pipes, Starting, listen, local};
 use super::sudo::{self, Climb};
-use super::{Access, Address, PATIENCE, Secret, Sudo};
+use super::{Access, Address, PATIENCE, Sudo};
 
 /// A server that is connected. Commands can be given from several threads; dropped, it hangs up.
 #[derive(Debug)]
@@ -24,61 +24,6 @@ pub struct Session {
     marker: String,
     line: Arc<Line>,
 }
-
-/// What a command that has ended left.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Its exit code; none when a signal ended it.
-    pub code: Option<i32>,
-    /// What it wrote.
-    pub stdout: Vec<u8>,
-    /// What it wrote to standard error; the end of it when it was much.
-    pub stderr: Vec<u8>,
-}
-
-/// A command that runs.
-#[derive(Debug)]
-pub struct Pipes {
-    /// What the command writes.
-    pub reader: PipeReader,
-    /// What the command reads; dropped, the command is at the end of its input.
-    pub writer: PipeWriter,
-    /// How it ends.
-    pub ending: Ending,
-}
-
-/// How a command ends.
-#[derive(Debug)]
-pub struct Ending {
-    child: openssh::Child<Arc<openssh::Session>>,
-    stderr: Log,
-    listener: Option<JoinHandle<()>>,
-    gave_password: Arc<OnceLock<()>>,
-    at: String,
-    _slot: Slot,
-}
-
-/// The connection, shared by the session and by the commands that still run.
-#[derive(Debug)]
-struct Line {
-    remote: Arc<openssh::Session>,
-    master: Master,
-    slots: Arc<Slots>,
-}
-
-/// How many commands run.
-#[derive(Debug, Default)]
-struct Slots {
-    taken: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// The right to run one command. It keeps the connection up.
-#[derive(Debug)]
-struct Slot(Arc<Line>);
-
-/// A little less than sshd's MaxSessions, which is 10.
-const AT_ONCE: usize = 8;
 
 /// How long a server may take to clean up after a command.
 const CLEANUP: Duration = Duration::from_secs(2);
@@ -110,8 +55,7 @@ impl Session {
             way = Some((hop, master));
         }
         let master = Master::open(&attempt(address, &access.login), way)?;
-        let remote = openssh::Session::resume_mux(master.control().into(), None);
-        let line = Arc::new(Line { remote: Arc::new(remote), master, slots: Arc::default() });
+        let line = Line::over(master);
         let mut session = Self {
             at: address.to_string(),
             user: String::new(),
@@ -243,7 +187,7 @@ impl Session {
     }
 
     fn start(&self, script: &str, climb: Option<&Climb<'_>>) -> Result<Starting, SshError> {
-        let slot = Slots::take(&self.line);
+        let slot = Slot::take(&self.line);
         let pipe = || io::pipe().map_err(local("open a pipe"));
         let ((stdin, writer), (reader, stdout), (said, stderr)) = (pipe()?, pipe()?, pipe()?);
         let runtime = runtime().map_err(local("start the runtime of the ssh client"))?;
@@ -266,7 +210,7 @@ impl Session {
             move || listen(said, &log, asked.as_ref())
         });
         let listener = Some(listener.map_err(local("start a thread"))?);
-        let ending = Ending { child, stderr: log, listener, gave_password, at: self.at.clone(), _slot: slot };
+        let ending = Ending { child, stderr: log, listener, gave_password, at: self.at.clone(), slot };
         Ok(Starting { reader, writer, ending })
     }
 
@@ -327,201 +271,6 @@ fn no_shell(at: &str, ended: &Output) -> SshError {
     SshError::NoShell { at: at.to_owned(), said: said.chars().take(300).collect() }
 }
 
-fn local(step: &'static str) -> impl Fn(io::Error) -> SshError {
-    move |source| SshError::Local { step, source }
-}
-
-// === impl Pipes ===
-
-impl Pipes {
-    /// Gives the command all of this to read, and takes what it writes until it ends.
-    ///
-    /// # Errors
-    /// When the input cannot be read or the connection is lost.
-    pub fn finish(self, input: &mut dyn Read) -> Result<Output, SshError> {
-        let Self { mut reader, mut writer, ending } = self;
-        let listening = std::thread::Builder::new().name("ssh-stdout".into()).spawn(move || {
-            let mut stdout = Vec::new();
-            // What cannot be read any more shows in how the command ends.
-            let _ = reader.read_to_end(&mut stdout);
-            stdout
-        });
-        let listening = listening.map_err(local("start a thread"))?;
-        let fed = feed(input, &mut writer);
-        drop(writer);
-        let stdout = listening.join().unwrap_or_default();
-        let output = Output { stdout, ..ending.wait()? };
-        fed.map_err(local("read what is to be sent"))?;
-        Ok(output)
-    }
-}
-
-/// Copies until either side is at its end. A command that does not read on says why by how it ends.
-fn feed(input: &mut dyn Read, writer: &mut PipeWriter) -> io::Result<()> {
-    let mut chunk = vec![0; 1 << 16];
-    loop {
-        let count = match input.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        if writer.write_all(&chunk[..count]).is_err() {
-            return Ok(());
-        }
-    }
-}
-
-// === impl Ending ===
-
-impl Ending {
-    /// What the command has written to standard error so far.
-    pub fn said(&self) -> String {
-        self.stderr.text()
-    }
-
-    /// Waits until the command has ended. What it writes must be read until then, or it may never.
-    ///
-    /// # Errors
-    /// When the connection is lost.
-    pub fn wait(mut self) -> Result<Output, SshError> {
-        let runtime = runtime().map_err(local("start the runtime of the ssh client"))?;
-        let ended = runtime.block_on(self.child.wait());
-        let code = match ended {
-            Ok(status) => ExitStatus::code(&status),
-            // The client has a name of its own for this exit code.
-            Err(openssh::Error::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
-            Err(openssh::Error::RemoteProcessTerminated) if !self._slot.0.is_down() => None,
-            Err(error) => return Err(self._slot.0.failure(&self.at, &error)),
-        };
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
-        }
-        Ok(Output { code, stdout: Vec::new(), stderr: self.stderr.text().into_bytes() })
-    }
-}
-
-// === impl Output ===
-
-impl Output {
-    /// Whether the command says that it went well.
-    pub fn is_success(&self) -> bool {
-        self.code == Some(0)
-    }
-
-    /// What the command wrote when it went well; else a name for what went wrong. `what` is for the message: `upload the
-    /// agent`, say.
-    ///
-    /// # Errors
-    /// When it did not go well.
-    pub fn expect_success(self, at: &str, what: &str) -> Result<Vec<u8>, SshError> {
-        if self.is_success() {
-            return Ok(self.stdout);
-        }
-        let said = String::from_utf8_lossy(&self.stderr);
-        Err(diagnosis::of_command(at, what, self.code.unwrap_or(-1), &said))
-    }
-}
-
-// === impl Line ===
-
-impl Line {
-    /// Whether the connection has gone down.
-    fn is_down(&self) -> bool {
-        ready(self.master.process(), Duration::ZERO)
-    }
-
-    /// Why a command did not start or end.
-    fn failure(&self, at: &str, error: &openssh::Error) -> SshError {
-        let at = at.to_owned();
-        let text = full(error);
-        // The master may still be about to end.
-        if self.is_down()
-            || !text.contains("refused") && ready(self.master.process(), Duration::from_millis(500))
-        {
-            return SshError::Lost { at, said: self.master.last_words() };
-        }
-        if text.contains("refused") {
-            SshError::SessionRefused { at }
-        } else {
-            SshError::Lost { at, said: text }
-        }
-    }
-}
-
-/// An error with all its causes.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
-}
-
-// === impl Slots ===
-
-impl Slots {
-    /// Waits until one more command may run.
-    fn take(line: &Arc<Line>) -> Slot {
-        let slots = &line.slots;
-        let taken = slots.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken =
-            slots.freed.wait_while(taken, |taken| *taken >= AT_ONCE).unwrap_or_else(PoisonError::into_inner);
-        *taken += 1;
-        Slot(line.clone())
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        *self.0.slots.taken.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        self.0.slots.freed.notify_one();
-    }
-}
-
-/// A command that is about to run. While sudo may ask, the way in is shared with the one who answers.
-struct Starting {
-    reader: PipeReader,
-    writer: Arc<Mutex<Option<PipeWriter>>>,
-    ending: Ending,
-}
-
-/// What to do when sudo asks.
-struct Asked {
-    prompt: String,
-    password: Secret,
-    writer: Arc<Mutex<Option<PipeWriter>>>,
-    gave: Arc<OnceLock<()>>,
-}
-
-/// Reads what a command says until it says no more, and gives sudo the password when it asks for it.
-fn listen(mut said: PipeReader, log: &Log, asked: Option<&Asked>) {
-    while log.read_from(&mut said) {
-        if let Some(asked) = asked
-            && log.take_out(&asked.prompt)
-        {
-            asked.answer();
-        }
-    }
-}
-
-// === impl Asked ===
-
-impl Asked {
-    fn answer(&self) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.gave.set(()).is_err() {
-            // Asked again: it was the wrong one. The end of the input is the answer.
-            *writer = None;
-        } else if let Some(writer) = writer.as_mut() {
-            // A sudo that is gone by now says why by how it ended.
-            let _ = writer.write_all(format!("{}\n", self.password.expose()).as_bytes());
-        }
-    }
-}
-
 /// A line of shell as one word of shell. The only place where anything is quoted.
 pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
@@ -532,17 +281,6 @@ pub(super) fn random() -> io::Result<String> {
     let mut bytes = [0_u8; 16];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// What the ssh client runs on: one small runtime for all sessions of the process.
-fn runtime() -> io::Result<&'static tokio::runtime::Runtime> {
-    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
-    if RUNTIME.get().is_none() {
-        let made = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        // Another thread may have been quicker.
-        let _ = RUNTIME.set(made);
-    }
-    RUNTIME.get().ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 #[cfg(test)]
