@@ -18,8 +18,16 @@ pub struct Host {
     channel: Channel,
     hello: Hello,
     root: Option<String>,
+    way: Way,
     _heart: Heart,
     line: Line,
+}
+
+/// How it was reached.
+#[derive(Debug, Clone)]
+enum Way {
+    Local,
+    Ssh(Address, Box<Access>),
 }
 
 /// What carries the connection and ends with it.
@@ -57,7 +65,7 @@ impl Host {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::conflict("the agent has no pipes"));
         };
-        Self::greet(name.to_owned(), root, Channel::new(stdout, stdin), Line::Local(child))
+        Self::greet(name.to_owned(), root, Way::Local, Channel::new(stdout, stdin), Line::Local(child))
     }
 
     /// An agent at the other end of an SSH connection. What is not there yet is brought there: this very executable,
@@ -85,10 +93,11 @@ impl Host {
         }
         let Pipes { reader, writer, ending } = pipes;
         let line = Line::Ssh { session: Arc::new(session), _ending: Box::new(ending) };
-        Self::greet(name, root, Channel::new(reader, writer), line)
+        let way = Way::Ssh(address.clone(), Box::new(access.clone()));
+        Self::greet(name, root, way, Channel::new(reader, writer), line)
     }
 
-    fn greet(name: String, root: Option<&str>, mut channel: Channel, line: Line) -> Result<Self> {
+    fn greet(name: String, root: Option<&str>, way: Way, mut channel: Channel, line: Line) -> Result<Self> {
         let hello: Hello = channel.receive().map_err(|error| lost(&name, error))?;
         if hello.protocol != PROTOCOL {
             return Err(Error::conflict(format!(
@@ -97,7 +106,18 @@ impl Host {
             )));
         }
         let heart = channel.heart().map_err(|error| Error::failed("keep the connection alive", error))?;
-        Ok(Self { name, channel, hello, root: root.map(str::to_owned), _heart: heart, line })
+        Ok(Self { name, channel, hello, root: root.map(str::to_owned), way, _heart: heart, line })
+    }
+
+    /// A new connection to the same host.
+    ///
+    /// # Errors
+    /// When it is not reached.
+    pub fn again(&self) -> Result<Self> {
+        match &self.way {
+            Way::Local => Self::local(&self.name, self.root.as_deref()),
+            Way::Ssh(address, access) => Self::over_ssh(address, access, self.root.as_deref()),
+        }
     }
 
     /// As it was named.

@@ -13,7 +13,7 @@ use engine::image::{PushOptions, Reference, kept_login};
 use jiff::Timestamp;
 
 use crate::build;
-use crate::fleet::{Failures, Fleet};
+use crate::fleet::{Failures, Fleet, Member};
 use crate::hooks::{self, Moment};
 use crate::host::Host;
 use crate::message::{Event, KeptFile, Measured, Outcome, Planned, RegistryLogin, Request, Rollout};
@@ -80,6 +80,12 @@ pub struct HostReport {
     /// Bytes that went there.
     pub sent: u64,
 }
+
+/// How long a host that was lost at the end is tried to be reached.
+const CATCH_UP: Duration = Duration::from_secs(30);
+
+/// How long to wait before a host is tried again.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
 
 // === impl Task ===
 
@@ -326,12 +332,53 @@ impl Deployment<'_> {
         if let Err(failures) = committed {
             return Err(self.call_off(fleet, id, failures, "changed over"));
         }
-        fleet.each(|host, _| {
+        let finished = fleet.each(|host, _| {
             let name = host.name().to_owned();
             host.ask(&Request::Finish, &|event| told(&name, event)).map(drop)
-        })?;
+        });
+        if let Err(failures) = finished {
+            self.catch_up(fleet, failures)?;
+        }
         self.hook("after-commit", &self.settings.hooks.after_commit, id, fleet)?;
         Ok(true)
+    }
+
+    /// A host that was lost when it was told to finish may have gone back by itself, and the others have not: it is
+    /// brought to the release again.
+    fn catch_up(&self, fleet: &mut Fleet<Task>, failures: Failures) -> Result<()> {
+        let began = Instant::now();
+        for (name, mut error) in failures.0 {
+            let Some(member) = fleet.members.iter_mut().find(|member| member.host.name() == name) else {
+                continue;
+            };
+            while began.elapsed() < CATCH_UP {
+                (self.told)(&name, Event::Remark(format!("{}; trying again", engine::error::chain(&error))));
+                match self.roll_out_again(member) {
+                    Ok(()) => break,
+                    Err(next) => error = next,
+                }
+                std::thread::sleep(BETWEEN_TRIES);
+            }
+            if began.elapsed() >= CATCH_UP {
+                return Err(on(&name, error).with_hint(
+                    "the other hosts have the new release, and this one may have gone back: run `rdeploy up` again when it is reached",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn roll_out_again(&self, member: &mut Member<Task>) -> Result<()> {
+        let mut host = member.host.again()?;
+        let rollout = member.task.rollout.clone().ok_or_else(confused)?;
+        let wait_ms = u64::try_from(CATCH_UP.as_millis()).unwrap_or(u64::MAX);
+        let lock = Request::Lock { project: self.project.name.clone(), author: self.author.clone(), wait_ms };
+        let name = host.name().to_owned();
+        for request in [lock, Request::Prepare(Box::new(rollout)), Request::Commit, Request::Finish] {
+            host.ask(&request, &|event| (self.told)(&name, event))?;
+        }
+        member.host = host;
+        Ok(())
     }
 
     fn call_off(&self, fleet: &mut Fleet<Task>, id: &ReleaseId, failures: Failures, step: &str) -> Error {

@@ -236,3 +236,34 @@ fn a_host_that_reboots_half_way_is_of_the_old_version_when_it_is_up_again() {
     succeeds(&project.rdeploy(&[&server], &["up"]));
     assert_eq!(get(server.ip()).unwrap(), "two");
 }
+
+#[test]
+fn a_host_that_is_lost_when_all_finish_is_brought_to_the_release_again() {
+    let network = Network::new();
+    let servers = [Server::of(&network, Kind::default()), Server::of(&network, Kind::default())];
+    let all = [&servers[0], &servers[1]];
+    let project = Project::new();
+    succeeds(&project.rdeploy(&all, &["up"]));
+    // The old container of one host takes its time to end: that is when its agent is killed.
+    project.write(
+        "compose.yaml",
+        &WEB.replace("stop_grace_period: 0s", "stop_grace_period: 3s, stop_signal: SIGUSR1"),
+    );
+    succeeds(&project.rdeploy(&all, &["up"]));
+    project.write("page", "two\n");
+    let client = project.command(&all, &["up", "--drain", "0s"]).spawn().unwrap();
+    let began = std::time::Instant::now();
+    while !servers[1]
+        .run("cat /var/lib/rengine/deploy/p/journal.json 2>/dev/null || true")
+        .contains("\"retiring\"")
+    {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    servers[1].run("for pid in $(grep -lxz agent /proc/[0-9]*/cmdline | cut -d/ -f3); do kill -9 $pid 2>/dev/null || true; done");
+    succeeds(&client.wait_with_output().unwrap());
+    assert_eq!(servers.each_ref().map(|server| get(server.ip()).unwrap()), ["two", "two"]);
+    for server in &servers {
+        assert_eq!(server.run("rengine=$(ls /var/lib/rengine/bin/*/rdeploy | head -1); $rengine rengine ps --format '{{.Names}}'"), "web");
+    }
+}

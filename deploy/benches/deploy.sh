@@ -1,0 +1,126 @@
+#!/usr/bin/env bash
+# Times deployments to a host that is this machine, over a real SSH connection: a bare host, a one-line change in a layer of 170 MB,
+# no change at all, and a rollback on four hosts.
+#
+#   deploy/benches/deploy.sh [DIRECTORY with rdeploy] [ROUNDS]
+set -euo pipefail
+
+bin=$(realpath "${1:-target/bin}")
+rounds=${2:-5}
+work=$(mktemp -d)
+port=$((20000 + RANDOM % 10000))
+web=$((port + 1))
+
+finish() {
+	# Every host is an engine of its own below the work directory.
+	for root in "$work"/host*; do
+		[ -d "$root" ] || continue
+		"$bin/rengine" --root "$root" ps -aq | xargs -r "$bin/rengine" --root "$root" rm -f >/dev/null
+		"$bin/rengine" --root "$root" system down >/dev/null 2>&1 || true
+	done
+	"$bin/rengine" --root "$work/here" system down >/dev/null 2>&1 || true
+	[ ! -f "$work/sshd.pid" ] || kill "$(cat "$work/sshd.pid")"
+	rm -rf "$work"
+}
+trap finish EXIT
+
+start_sshd() {
+	ssh-keygen -q -t ed25519 -N '' -f "$work/host_key"
+	ssh-keygen -q -t ed25519 -N '' -f "$work/id"
+	mkdir -p /run/sshd
+	cat >"$work/sshd_config" <<-EOF
+		Port $port
+		ListenAddress 127.0.0.1
+		HostKey $work/host_key
+		PidFile $work/sshd.pid
+		AuthorizedKeysFile $work/id.pub
+		StrictModes no
+		PermitRootLogin prohibit-password
+		UsePAM no
+	EOF
+	"$(command -v sshd || echo /usr/sbin/sshd)" -f "$work/sshd_config"
+	fingerprint=$(ssh-keygen -lf "$work/host_key.pub" | cut -d' ' -f2)
+}
+
+make_project() {
+	mkdir -p "$work/p/app"
+	cp /bin/busybox "$work/p"
+	# As many files and bytes as a Python service with its dependencies has.
+	python3 - "$work/p/app" <<-'EOF'
+		import os, random, sys
+		random.seed(1)
+		for number in range(7578):
+		    directory = f"{sys.argv[1]}/{number % 97}"
+		    os.makedirs(directory, exist_ok=True)
+		    with open(f"{directory}/{number}.py", "wb") as file:
+		        file.write(random.randbytes(11000).hex().encode())
+	EOF
+	echo page0 >"$work/p/app/page"
+	cat >"$work/p/Dockerfile" <<-'EOF'
+		FROM scratch
+		COPY busybox /bin/busybox
+		RUN ["/bin/busybox", "--install", "-s", "/bin"]
+		COPY app /app
+		CMD ["httpd", "-f", "-p", "80", "-h", "/app"]
+	EOF
+	cat >"$work/p/compose.yaml" <<-EOF
+		services:
+		  web: {build: ., ports: ['127.0.0.1:\${WEB:-$web}:80'], stop_grace_period: 0s}
+	EOF
+}
+
+# rdeploy for one host, or for the hosts given first.
+deploy() {
+	local hosts=$1
+	shift
+	(cd "$work/p" && WEB=$web "$bin/rdeploy" --root "$work/here" --json $hosts --fingerprint "$fingerprint" -i "$work/id" "$@" 2>"$work/log") || {
+		cat "$work/log" >&2
+		exit 1
+	}
+}
+
+field() { python3 -c 'import json,sys; print(json.loads(sys.argv[1])["hosts"][0][sys.argv[2]])' "$1" "$2"; }
+now() { date +%s%N; }
+since() { echo $((($(now) - $1) / 1000000)); }
+median() { sort -n | awk '{a[NR]=$1} END {print a[int((NR+1)/2)]}'; }
+
+start_sshd
+make_project
+one="--host root@127.0.0.1:$port --remote-root $work/host1"
+
+began=$(now)
+deploy "$one" status >/dev/null
+echo "bare host, until the agent answers: $(since "$began") ms"
+began=$(now)
+deploy "$one" up >/dev/null
+echo "first release, 170 MB: $(since "$began") ms"
+
+for round in $(seq "$rounds"); do
+	echo "page$round" >"$work/p/app/page"
+	began=$(now)
+	(until [ "$(curl -fs "http://127.0.0.1:$web/page" 2>/dev/null)" = "page$round" ]; do sleep 0.01; done; since "$began" >>"$work/answered") &
+	report=$(deploy "$one" up --drain 0s)
+	wait $!
+	since "$began" >>"$work/changed"
+	field "$report" bytes_sent >>"$work/bytes"
+done
+echo "one line changed, until the new version answers: $(median <"$work/answered") ms, until the command ends: $(median <"$work/changed") ms, sent: $(median <"$work/bytes") bytes"
+
+for round in $(seq "$rounds"); do
+	began=$(now)
+	report=$(deploy "$one" up)
+	since "$began" >>"$work/unchanged"
+	field "$report" bytes_sent >>"$work/nothing"
+done
+echo "no change: $(median <"$work/unchanged") ms, sent: $(median <"$work/nothing") bytes"
+deploy "$one" uninstall --volumes >/dev/null
+
+four=
+sed -i 's/.*web:.*/  web: {build: ., ports: ["80"], stop_grace_period: 0s}/' "$work/p/compose.yaml"
+for number in 2 3 4 5; do four+=" --host local:$work/host$number"; done
+deploy "$four" up >/dev/null
+echo pageX >"$work/p/app/page"
+deploy "$four" up --drain 0s >/dev/null
+began=$(now)
+deploy "$four" rollback --drain 0s >/dev/null
+echo "rollback on four hosts (on this machine): $(since "$began") ms"
