@@ -1,9 +1,13 @@
 //! What an attempt to connect needs: files, a command line, and an environment without secrets.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
 
 use super::failure::SshError;
 use super::host_key::{HostKey, KnownHosts};
@@ -22,37 +26,54 @@ pub(super) struct Attempt<'a> {
 
 /// What an attempt needs on this machine besides ssh.
 pub(super) struct Materials {
-    pub(super) directory: tempfile::TempDir,
+    pub(super) directory: Directory,
     pub(super) key: Option<ReadyKey>,
     known: Option<PathBuf>,
 }
+
+/// A directory of this process's own, which is locked as long as this lives and gone afterwards.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: tempfile::TempDir,
+    _hold: fs::File,
+}
+
+/// How such a directory's name begins.
+const PREFIX: &str = "rdeploy-";
+
+/// A directory that is younger may not be locked yet.
+const YOUNG: Duration = Duration::from_secs(60);
 
 // === impl Materials ===
 
 impl Materials {
     pub(super) fn gather(login: &Login) -> Result<Self, SshError> {
-        let make = || -> io::Result<(tempfile::TempDir, Option<PathBuf>)> {
+        let make = || -> io::Result<(tempfile::TempDir, fs::File, Option<PathBuf>)> {
             // The path of a socket has room for 107 bytes only, and ssh adds 17 to it for a while.
-            let directory = tempfile::Builder::new().prefix("rdeploy-").tempdir_in(short_directory())?;
+            let place = short_directory();
+            sweep(&place);
+            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+            let hold = fs::File::open(directory.path())?;
+            rustix::fs::flock(&hold, FlockOperation::LockExclusive)?;
             let known = match &login.host_key {
                 HostKey::KnownIn(KnownHosts::File(path)) => Some(std::path::absolute(path)?),
                 HostKey::KnownIn(KnownHosts::Text(text)) => {
                     let path = directory.path().join("known_hosts");
-                    std::fs::write(&path, text.replace("\r\n", "\n") + "\n")?;
+                    fs::write(&path, text.replace("\r\n", "\n") + "\n")?;
                     Some(path)
                 }
                 _ => None,
             };
-            Ok((directory, known))
+            Ok((directory, hold, known))
         };
-        let (directory, known) = make().map_err(local("make a directory for the connection"))?;
+        let (directory, hold, known) = make().map_err(local("make a directory for the connection"))?;
         let key = login.key.as_ref().map(|key| key.ready(login.passphrase.is_some())).transpose()?;
-        Ok(Self { directory, key, known })
+        Ok(Self { directory: Directory { path: directory, _hold: hold }, key, known })
     }
 
     /// Where the connection will take commands.
     pub(super) fn control(&self) -> PathBuf {
-        self.directory.path().join("control")
+        self.directory.path.path().join("control")
     }
 }
 
@@ -62,6 +83,29 @@ fn short_directory() -> PathBuf {
     let usable = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.as_os_str().len() < 60;
     let temporary = std::env::temp_dir();
     run.filter(usable).or_else(|| Some(temporary).filter(usable)).unwrap_or_else(|| "/tmp".into())
+}
+
+/// Takes away what a process that was killed has left.
+fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let is_ours = |metadata: &fs::Metadata| {
+            let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
+            metadata.is_dir()
+                && metadata.uid() == rustix::process::getuid().as_raw()
+                && metadata.mode() & 0o077 == 0
+                && age.is_some_and(|age| age > YOUNG)
+        };
+        let path = entry.path();
+        if entry.file_name().to_string_lossy().starts_with(PREFIX)
+            && entry.metadata().is_ok_and(|metadata| is_ours(&metadata))
+            && path.join("ask").exists()
+            && let Ok(hold) = fs::File::open(&path)
+            && rustix::fs::flock(&hold, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            // What cannot be taken away now may be the next time.
+            let _ = fs::remove_dir_all(&path);
+        }
+    }
 }
 
 fn local(step: &'static str) -> impl Fn(io::Error) -> SshError {
@@ -181,6 +225,8 @@ pub(super) fn secret_variables(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirBuilderExt as _;
+
     use super::super::{KeySource, Secret};
     use super::*;
 
@@ -223,6 +269,24 @@ mod tests {
             "h".into()
         ]));
         assert!(!line.iter().any(|word| word.contains("hunter2")));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_taken_away_and_what_is_in_use_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            let path = place.path().join(name);
+            fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
+            fs::write(path.join("ask"), "").unwrap();
+            let old = std::time::SystemTime::now() - 2 * YOUNG;
+            fs::File::open(&path).unwrap().set_modified(old).unwrap();
+            path
+        };
+        let (left, used, other) = (make("rdeploy-left"), make("rdeploy-used"), make("other"));
+        let hold = fs::File::open(&used).unwrap();
+        rustix::fs::flock(&hold, FlockOperation::LockExclusive).unwrap();
+        sweep(place.path());
+        assert!(!left.exists() && used.exists() && other.exists());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::askpass::{Answers, Desk, Refused};
-use super::attempt::{Attempt, Materials, arguments, secret_variables};
+use super::attempt::{Attempt, Directory, Materials, arguments, secret_variables};
 use super::diagnosis::{self, Facts};
 use super::failure::SshError;
 use super::host_key::{HostKey, algorithms};
@@ -29,7 +29,7 @@ pub(super) struct Master {
     attendant: Option<JoinHandle<()>>,
     /// What it goes over; last to go, so that this one can say goodbye.
     _carrier: Option<Box<Master>>,
-    _directory: tempfile::TempDir,
+    _directory: Directory,
 }
 
 /// An ssh that connects, as seen from whoever waits for it.
@@ -174,7 +174,7 @@ fn other_pinned_kind(
 fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) -> Result<Master, Failed> {
     let early = |step| move |source| Failed::Early(SshError::Local { step, source });
     let desk =
-        Desk::open(materials.directory.path()).map_err(early("open the socket for ssh's questions"))?;
+        Desk::open(materials.directory.path.path()).map_err(early("open the socket for ssh's questions"))?;
     let mut command = keeper::command(attempt.executable);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     for name in secret_variables(attempt.login, std::env::vars_os()) {

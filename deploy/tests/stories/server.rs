@@ -286,6 +286,13 @@ impl Server {
         })
     }
 
+    /// Puts a file of this machine on it; says where it is there.
+    pub(crate) fn give(&self, file: &std::path::Path) -> String {
+        let name = file.file_name().unwrap();
+        fs::copy(file, self.directory.path().join("data").join(name)).unwrap();
+        format!("/mnt/{}", name.to_str().unwrap())
+    }
+
     /// Runs a line of shell on it as root, not over ssh; says what it wrote.
     pub(crate) fn run(&self, script: &str) -> String {
         let output = self.command(script).output().unwrap();
@@ -297,7 +304,7 @@ impl Server {
     pub(crate) fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         let pid = self.running().init_pid.to_string();
-        command.args(["-t", &pid, "-m", "-u", "-i", "-n", "-p", "--wd=/", "--", "/bin/sh", "-c", script]);
+        command.args(["-t", &pid, "-m", "-u", "-i", "-n", "-p", "--wdns=/", "--", "/bin/sh", "-c", script]);
         command.stdin(Stdio::null());
         command
     }
@@ -376,6 +383,7 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[expect(clippy::print_stderr, reason = "a test that fails shows what the other side said")]
     fn drop(&mut self) {
         if std::thread::panicking()
             && let Some(running) = &self.running

@@ -1,5 +1,6 @@
 //! Ways into servers, and everything that can be in the way.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deploy::ssh::{Session, SshError};
@@ -58,4 +59,48 @@ fn a_cable_that_is_pulled_is_a_lost_connection_soon() {
     assert!(matches!(lost, Err(SshError::Lost { .. })), "{lost:?}");
     // 20 s, and what a busy machine adds.
     assert!(begin.elapsed() < Duration::from_secs(40));
+}
+
+/// A machine to deploy from, with the program at `/mnt/rdeploy` and a project in `/root`. Its user knows the server as
+/// `prod`.
+fn client_of(network: &Arc<Network>, server: &Server, user: &str) -> Server {
+    let client = Server::of(network, Kind::default());
+    client.give(env!("CARGO_BIN_EXE_rdeploy").as_ref());
+    let key = client.give(&network.key());
+    let configuration = format!(
+        "Host prod\n HostName {}\n Port 2222\n User {user}\n IdentityFile ~/.ssh/deploy\n",
+        server.ip()
+    );
+    let known = format!("[{}]:2222 {}", server.ip(), server.run("cat /etc/ssh/ssh_host_ed25519_key.pub"));
+    client.run(&format!(
+        "cd /root/.ssh; install -m 600 {key} deploy; echo '{configuration}' > config; echo '{known}' > known_hosts
+         echo 'services: {{web: {{image: web}}}}' > /root/compose.yaml"
+    ));
+    client
+}
+
+#[test]
+fn a_host_is_an_alias_in_the_users_own_configuration() {
+    let network = Network::new();
+    let kind =
+        Kind::default().sshd("Port 2222").user("ops", "/bin/sh").sudoers("ops ALL=(ALL) NOPASSWD: ALL");
+    let server = Server::of(&network, kind);
+    let client = client_of(&network, &server, "ops");
+    client.run("cd /root; /mnt/rdeploy --host prod setup");
+    assert!(server.run("ls /var/lib/rengine").lines().count() > 0);
+}
+
+#[test]
+fn a_client_that_is_killed_takes_its_ssh_with_it() {
+    let network = Network::new();
+    let kind = Kind::default().sshd("Port 2222").user("slow", "/bin/sh");
+    let server = Server::of(&network, kind.sshd_for("slow", "ForceCommand touch /tmp/here; exec sleep 600"));
+    let client = client_of(&network, &server, "slow");
+    let mut rdeploy = client.command("cd /root; exec /mnt/rdeploy --host prod setup").spawn().unwrap();
+    server.run("until [ -e /tmp/here ]; do sleep 0.02; done");
+    let is_there = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q '[s]sh -M -N'";
+    client.run(is_there);
+    client.run("kill -9 $(pidof rdeploy)");
+    client.run(&format!("timeout 20 sh -c \"while {is_there}; do sleep 0.02; done\""));
+    assert!(!rdeploy.wait().unwrap().success());
 }

@@ -10,15 +10,11 @@ use super::{Case, Expected};
 use crate::server::PASSWORD;
 
 pub(super) fn cases(world: &World) -> Vec<Case> {
-    let locked = |passphrase: Option<&str>, name: &str| Login {
-        passphrase: passphrase.map(Secret::new),
-        ..world.with_key_file(name)
-    };
-    let by_agent = |socket: &PathBuf| Login { key: None, agent: Some(socket.clone()), ..world.login() };
-    let certified =
-        |name: &str| Login { certificate: Some(world.network.path(name)), ..world.with_key_file("signed") };
-    let text = |text: &str| world.with_key(KeySource::Text(Secret::new(text)));
-    let public = world.network.public("id");
+    [keys(world), keys_that_are_none(world), passwords(world), others(world)].into_iter().flatten().collect()
+}
+
+fn keys(world: &World) -> Vec<Case> {
+    let locked = |name: &str| Login { passphrase: Some(Secret::new(PASSWORD)), ..world.with_key_file(name) };
     vec![
         world.case("key file", "root", world.login(), Expected::In("root")),
         world.case("rsa key file", "root", world.with_key_file("rsa"), Expected::In("root")),
@@ -48,8 +44,19 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             world.with_key_text(|key| base64::engine::general_purpose::STANDARD.encode(key)),
             Expected::In("me"),
         ),
-        world.case("encrypted key", "root", locked(Some(PASSWORD), "locked"), Expected::In("root")),
-        world.case("encrypted pem key", "root", locked(Some(PASSWORD), "pem"), Expected::In("root")),
+        world.case("encrypted key", "root", locked("locked"), Expected::In("root")),
+        world.case("encrypted pem key", "root", locked("pem"), Expected::In("root")),
+    ]
+}
+
+fn keys_that_are_none(world: &World) -> Vec<Case> {
+    let locked = |passphrase: Option<&str>, name: &str| Login {
+        passphrase: passphrase.map(Secret::new),
+        ..world.with_key_file(name)
+    };
+    let text = |text: &str| world.with_key(KeySource::Text(Secret::new(text)));
+    let public = world.network.public("id");
+    vec![
         world.case(
             "wrong passphrase",
             "root",
@@ -99,6 +106,11 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             world.with_key_file("nothing"),
             fails!(SshError::Key(KeyError::Unreadable { .. })),
         ),
+    ]
+}
+
+fn passwords(world: &World) -> Vec<Case> {
+    vec![
         world.case("password", "root", world.with_password(PASSWORD), Expected::In("root")),
         world.case(
             "wrong password",
@@ -144,6 +156,14 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             Expected::In("both"),
         ),
         world.case("key without the password", "both", world.login(), fails!(SshError::NoMethodLeft { .. })),
+    ]
+}
+
+fn others(world: &World) -> Vec<Case> {
+    let by_agent = |socket: &PathBuf| Login { key: None, agent: Some(socket.clone()), ..world.login() };
+    let certified =
+        |name: &str| Login { certificate: Some(world.network.path(name)), ..world.with_key_file("signed") };
+    vec![
         world.case("agent", "me", by_agent(&world.agent.socket), Expected::In("me")),
         world.case(
             "agent of strangers",
