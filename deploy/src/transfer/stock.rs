@@ -34,10 +34,10 @@ struct Place {
 }
 
 /// Files of related layers that are looked at, at the most: a look must not cost more than it saves.
-const MOST_PLACES: usize = 60_000;
+const MOST_PLACES: usize = 30_000;
 
-/// The largest layer whose table is made because it may help, in bytes of its tar. It has to be read once.
-const LARGEST_READ: u64 = 1 << 30;
+/// Bytes of layers that are read, at the most, to make tables of them because they may help.
+const MOST_READ: u64 = 1 << 30;
 
 // === impl Stock ===
 
@@ -51,14 +51,20 @@ impl Stock {
     ) -> Result<Self, TransferError> {
         let layers = engine.layers();
         let mut stock = Self::default();
+        let mut may_read = MOST_READ;
         for diff in related(engine, names, offered)? {
             if stock.places.len() > MOST_PLACES || !stock.seen.insert(diff.clone()) {
                 continue;
             }
             // What cannot be read helps nobody, and is no reason to fail.
             let Ok(record) = layers.record(&diff) else { continue };
-            let may_read = record.tar_size <= LARGEST_READ;
-            let table = if may_read { layers.table(&diff).map(Some) } else { layers.kept_table(&diff) };
+            let mut table = layers.kept_table(&diff);
+            if let Ok(None) = table
+                && let Some(rest) = may_read.checked_sub(record.tar_size)
+            {
+                may_read = rest;
+                table = layers.table(&diff).map(Some);
+            }
             let (Ok(Some(table)), Ok(files)) = (table, layers.files(&diff)) else { continue };
             let Ok(entries) = table.entries() else { continue };
             stock.add(diff, files, entries);
