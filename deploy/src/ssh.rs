@@ -19,6 +19,7 @@ mod pipes;
 mod secret;
 mod session;
 mod sudo;
+mod target;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use super::target::Target;
 use super::{Fingerprint, HostKey, Login, Secret};
 
 /// Where the answers are; neither is a secret.
@@ -29,6 +30,7 @@ pub(super) struct Desk {
 #[derive(Debug)]
 pub(super) struct Answers<'a> {
     login: &'a Login,
+    target: Target,
     given_password: bool,
     /// The keys whose passphrase has been given.
     pub(super) given_passphrase: Vec<String>,
@@ -118,9 +120,9 @@ impl Desk {
 // === impl Answers ===
 
 impl<'a> Answers<'a> {
-    /// Answers from what this login holds.
-    pub(super) fn from(login: &'a Login) -> Self {
-        Self { login, given_password: false, given_passphrase: Vec::new(), refused: Vec::new() }
+    /// Answers from what this login holds, for this target.
+    pub(super) fn from(login: &'a Login, target: Target) -> Self {
+        Self { login, target, given_password: false, given_passphrase: Vec::new(), refused: Vec::new() }
     }
 
     /// The answer to a question, or none, and then it is among those refused. Each secret is given once: ssh asks again
@@ -137,6 +139,10 @@ impl<'a> Answers<'a> {
                 }
                 None => Err(Refused::Passphrase(key)),
             },
+            // A host on the way that the user's configuration names, say.
+            Question::Password if self.login.password.is_some() && !self.target.asks(question) => {
+                Err(Refused::Other(question.trim().to_owned()))
+            }
             Question::Password if self.given_password => Err(Refused::PasswordAgain),
             Question::Password => match &self.login.password {
                 Some(password) => {
@@ -241,6 +247,10 @@ ED25519 key fingerprint is SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU.
 This key is not known by any other names.
 Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
 
+    fn target() -> Target {
+        Target::parse("user a\nhostname h\n")
+    }
+
     #[test]
     fn known_questions_are_told_apart() {
         let of = Question::of;
@@ -260,11 +270,13 @@ Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
     #[test]
     fn each_secret_is_given_once() {
         let login = Login { password: Some(Secret::new("pw")), ..Login::default() };
-        let mut answers = Answers::from(&login);
+        let mut answers = Answers::from(&login, target());
+        assert_eq!(answers.to("a@bastion's password: "), None);
         assert_eq!(answers.to("a@h's password: "), Some(Secret::new("pw")));
         assert_eq!(answers.to("(a@h) Password: "), None);
         assert_eq!(answers.to("Enter passphrase for key 'k': "), None);
-        assert_eq!(answers.refused, [Refused::PasswordAgain, Refused::Passphrase("k".into())]);
+        let bastion = Refused::Other("a@bastion's password:".into());
+        assert_eq!(answers.refused, [bastion, Refused::PasswordAgain, Refused::Passphrase("k".into())]);
     }
 
     #[test]
@@ -274,10 +286,10 @@ Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
             host_key: pins("SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"),
             ..Login::default()
         };
-        assert_eq!(Answers::from(&login).to(HOST), Some(Secret::new("yes")));
+        assert_eq!(Answers::from(&login, target()).to(HOST), Some(Secret::new("yes")));
         login.host_key = pins("SHA256:57DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU");
-        assert_eq!(Answers::from(&login).to(HOST), None);
+        assert_eq!(Answers::from(&login, target()).to(HOST), None);
         login.host_key = HostKey::Known;
-        assert_eq!(Answers::from(&login).to(HOST), None);
+        assert_eq!(Answers::from(&login, target()).to(HOST), None);
     }
 }

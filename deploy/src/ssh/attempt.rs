@@ -38,6 +38,9 @@ pub(super) struct Directory {
     _hold: fs::File,
 }
 
+/// How the command begins that goes over another connection of ours.
+pub(super) const OUR_WAY: &str = "ssh -F /dev/null -o BatchMode=yes -S ";
+
 /// How such a directory's name begins.
 const PREFIX: &str = "rdeploy-";
 
@@ -146,7 +149,7 @@ pub(super) fn arguments(
     options.extend(attempt.login.host_key.options(materials.known.as_ref(), refused));
     options.extend(login_options(attempt.login, materials.key.as_ref()));
     if let Some(way) = way {
-        let mut proxy = OsString::from("ProxyCommand=ssh -F /dev/null -o BatchMode=yes -S ");
+        let mut proxy = OsString::from(format!("ProxyCommand={OUR_WAY}"));
         proxy.push(way);
         // A dead master must not turn into a new connection, hence a port where nothing is.
         proxy.push(" -W [%h]:%p -p 9 none");

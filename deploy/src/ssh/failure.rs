@@ -146,6 +146,7 @@ impl SshError {
             Self::Key(KeyError::Certificate(_)) => {
                 "give the private key as the key, and this as the certificate"
             }
+            Self::Question { .. } => "a host on the way needs a login of its own: name it as a jump host",
             Self::PasswordExpired { .. } => "log in by hand once and change it",
             Self::TooManyFailures { .. } => "name the one key to use",
             Self::ForwardingDisabled { .. } => {

@@ -19,6 +19,7 @@ use super::failure::SshError;
 use super::host_key::{HostKey, algorithms};
 use super::keeper;
 use super::log::Log;
+use super::target::Target;
 
 /// A connection that is up. Dropped, it goes down, and what was made for it goes away.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl Master {
         let mut facts = facts(attempt, by_way_of);
         // A host may show a key that is not the pinned one and have that, too: then the next kind is asked for.
         let mut refused = Vec::new();
+        let mut looked_up_again = false;
         loop {
             let materials = Materials::gather(attempt.login)?;
             facts.key = materials.key.as_ref().map(|key| key.name.clone());
@@ -73,6 +75,12 @@ impl Master {
                     if let Some(kind) = other_pinned_kind(&questions, &refused, &facts, timed_out) {
                         facts.shown.push(kind.1);
                         refused.push(kind.0);
+                        continue;
+                    }
+                    // A resolver that is busy answers the second time; most tools do not ask twice.
+                    if log.contains("Temporary failure in name resolution") && !looked_up_again && !timed_out
+                    {
+                        looked_up_again = true;
                         continue;
                     }
                     facts.refused = questions;
@@ -175,9 +183,12 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
     let early = |step| move |source| Failed::Early(SshError::Local { step, source });
     let desk =
         Desk::open(materials.directory.path.path()).map_err(early("open the socket for ssh's questions"))?;
+    let hidden = secret_variables(attempt.login, std::env::vars_os());
+    let has_password = attempt.login.password.is_some();
+    let target = if has_password { Target::resolve(arguments, &hidden) } else { Target::default() };
     let mut command = keeper::command(attempt.executable);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    for name in secret_variables(attempt.login, std::env::vars_os()) {
+    for name in &hidden {
         command.env_remove(name);
     }
     desk.announce(&mut command, attempt.executable);
@@ -195,7 +206,7 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
         starting.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()));
     let (process, stderr) = child.map_err(early("start ssh"))?;
 
-    let mut answers = Answers::from(attempt.login);
+    let mut answers = Answers::from(attempt.login, target);
     let waiting =
         Connecting { process: &process, stderr, desk, log: log.clone(), deadline: attempt.deadline };
     let (outcome, stderr) = waiting.wait(&mut answers);

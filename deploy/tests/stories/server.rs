@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -67,7 +67,8 @@ const HASH: &str =
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the first process of a server does: it gets itself a root of its own, waits for its network, and starts sshd.
-/// `$1` is the server's directory, `$2` its address and `$3` that of this machine.
+/// `$1` is the server's directory, `$2` its address, `$3`
+/// that of this machine, and `$4` its IPv6 address.
 const INIT: &str = r#"
 set -e
 mount --make-rprivate /
@@ -94,6 +95,7 @@ ip link set lo up
 ip link set eth0 up
 ip address replace "$2/24" dev eth0
 ip route replace default via "$3"
+ip address replace "$4/64" nodad dev eth0
 hostname "server-${2##*.}"
 # sudo wants to know its own host, and there is nobody to ask.
 echo "127.0.0.1 localhost server-${2##*.}" > /etc/hosts
@@ -126,6 +128,8 @@ impl Network {
             servers: Mutex::new(1),
         };
         run("ip", &["address", "add", &format!("{}/24", network.host()), "dev", &network.bridge]);
+        let six = format!("fd00:213:{number}::1/64");
+        run("ip", &["address", "add", &six, "nodad", "dev", &network.bridge]);
         run("ip", &["link", "set", &network.bridge, "up"]);
         network.new_key("id", "ed25519", "");
         Arc::new(network)
@@ -246,6 +250,12 @@ impl Server {
         self.address
     }
 
+    /// Its IPv6 address.
+    pub(crate) fn ip6(&self) -> Ipv6Addr {
+        let [.., network, host] = self.address.octets();
+        format!("fd00:213:{network}::{host}").parse().unwrap()
+    }
+
     /// Its address as one gives it to ssh.
     pub(crate) fn as_user(&self, user: &str) -> Address {
         format!("{user}@{}", self.address).parse().unwrap()
@@ -341,6 +351,7 @@ impl Server {
         command.args(["--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child", "bash", "-c"]);
         command.args([&format!("exec 3<&0 </dev/null\n{INIT}"), "init"]);
         command.arg(self.directory.path()).args([self.address.to_string(), self.network.host().to_string()]);
+        command.arg(self.ip6().to_string());
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let (log, listening) = follow(child.stderr.take().unwrap());

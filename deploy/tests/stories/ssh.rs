@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use deploy::ssh::{Session, SshError};
 
-use crate::server::{Kind, Network, Server};
+use crate::server::{Kind, Network, PASSWORD, Server};
 
 #[test]
 fn a_server_is_reached_by_key_and_by_password() {
@@ -88,6 +88,24 @@ fn a_host_is_an_alias_in_the_users_own_configuration() {
     let client = client_of(&network, &server, "ops");
     client.run("cd /root; /mnt/rdeploy --host prod setup");
     assert!(server.run("ls /var/lib/rengine").lines().count() > 0);
+}
+
+#[test]
+fn the_password_of_a_server_is_not_told_to_a_host_on_the_way() {
+    let network = Network::new();
+    let kind = || Kind::default().root_password().sshd("Port 2222\nPubkeyAuthentication no");
+    let (bastion, server) = (Server::of(&network, kind()), Server::of(&network, kind()));
+    let client = client_of(&network, &server, "root");
+    let known = format!("[{}]:2222 {}", bastion.ip(), bastion.run("cat /etc/ssh/ssh_host_ed25519_key.pub"));
+    client.run(&format!(
+        "cd /root/.ssh; echo ' ProxyJump root@{}:2222' >> config; echo '{known}' >> known_hosts",
+        bastion.ip()
+    ));
+    let mut command = client.command("cd /root; /mnt/rdeploy --host prod setup");
+    let output = command.env("RDEPLOY_SSH_PASSWORD", PASSWORD).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let question = format!("asks \"root@{}'s password:\"", bastion.ip());
+    assert!(!output.status.success() && said.contains(&question), "{said}");
 }
 
 #[test]

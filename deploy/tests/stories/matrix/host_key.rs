@@ -8,7 +8,7 @@ use super::world::World;
 use super::{Case, Expected};
 
 pub(super) fn cases(world: &World) -> Vec<Case> {
-    let ip = world.main.ip();
+    let (ip, six) = (world.main.ip(), world.main.ip6());
     let pinned = |kind: &str| world.with_host_key(HostKey::Pinned(vec![world.main.fingerprint(kind)]));
     let public = |kind: &str| world.main.run(&format!("cat /etc/ssh/ssh_host_{kind}_key.pub"));
     let other = world.network.public("stranger");
@@ -88,5 +88,23 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
         ),
         world.case("first use", "root", first("fresh"), Expected::In("root")),
         world.case("no first use", "root", first("changed"), fails!(SshError::HostKeyChanged { .. })),
+        Case {
+            address: world.at(&format!("root@{six}")),
+            ..world.case(
+                "ipv6",
+                "root",
+                world.known(format!("{six} {}", public("ed25519"))),
+                Expected::In("root"),
+            )
+        },
+        Case {
+            address: world.at(&format!("root@[{six}]:2222")),
+            ..world.case(
+                "ipv6 with a port",
+                "root",
+                world.known(format!("[{six}]:2222 {}", public("ed25519"))),
+                Expected::In("root"),
+            )
+        },
     ]
 }

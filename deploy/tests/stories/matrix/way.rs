@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::TcpListener;
 
-use deploy::ssh::{Access, Jump, Login, SshError};
+use deploy::ssh::{Access, HostKey, Jump, Login, SshError};
 
 use super::world::World;
 use super::{Case, Expected};
@@ -47,6 +47,14 @@ pub(super) fn cases(world: &mut World) -> Vec<Case> {
         to("server that hangs up", &closing, fails!(SshError::Closed { .. })),
         to("no way there", "root@255.255.255.255", fails!(SshError::Unreachable { .. })),
         world.far("jump", vec![hop("me")], Expected::In("root")),
+        Case {
+            address: world.at(&format!("root@[{}]:22", world.far.ip6())),
+            access: Access {
+                jump: vec![hop("me")],
+                ..access(world.with_host_key(HostKey::Pinned(vec![world.far.fingerprint("ed25519")])))
+            },
+            ..world.far("jump to ipv6", Vec::new(), Expected::In("root"))
+        },
         world.far("jump by password", vec![world.jump("words", world.with_password(PASSWORD))], Expected::In("root")),
         world.far("jump by keyboard", vec![world.jump("board", world.with_password(PASSWORD))], Expected::In("root")),
         world.far("two jumps", vec![hop("me"), far_jump(world.far.access().login)], Expected::In("root")),
