@@ -84,15 +84,6 @@ pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
     crate::container::monitor::enter_if_asked(life::discard).or_else(crate::container::files::enter_if_asked)
 }
 
-/// A descriptor that this process was executed with, by its number, which may be named once only. It is for the very
-/// start of a program.
-///
-/// # Errors
-/// When there is none of that number.
-pub fn inherited_descriptor(number: i32) -> std::io::Result<std::os::fd::OwnedFd> {
-    crate::sys::self_exec::inherited(number)
-}
-
 // === impl Engine ===
 
 impl Engine {

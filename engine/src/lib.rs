@@ -17,8 +17,7 @@ pub mod store;
 mod sys;
 pub mod volume;
 
-pub use engine::{
-    Container, Created, Engine, RemoveOptions, StopOptions, enter_monitor_if_asked, inherited_descriptor,
-};
+pub use engine::{Container, Created, Engine, RemoveOptions, StopOptions, enter_monitor_if_asked};
 pub use error::{Error, Kind, Result};
 pub use paths::Root;
+pub use sys::self_exec::inherited as inherited_descriptor;

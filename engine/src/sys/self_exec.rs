@@ -71,8 +71,11 @@ pub(crate) fn spawn_detached(
 /// A descriptor that this program was started with.
 ///
 /// It must be named once only, which is for the caller to see to: it is called at the very start of the program,
-/// with numbers that [`spawn_detached`] was given.
-pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+/// with numbers that this program itself passed on.
+///
+/// # Errors
+/// When there is none of that number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl on a number that is no descriptor fails without harm.
     let flags = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
     if flags < 0 {
