@@ -41,8 +41,6 @@ pub(super) struct Answers<'a> {
 /// A question that has no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The password, and there is none.
-    Password,
     /// The password once more: the one given was wrong.
     PasswordAgain,
     /// A new password: the old one has expired.
@@ -149,7 +147,7 @@ impl<'a> Answers<'a> {
                     self.given_password = true;
                     Ok(password.clone())
                 }
-                None => Err(Refused::Password),
+                None => Err(Refused::Other(question.trim().to_owned())),
             },
             Question::NewPassword => Err(Refused::NewPassword),
             Question::HostKey { kind, fingerprint } => {
@@ -291,5 +289,25 @@ Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
         assert_eq!(Answers::from(&login, target()).to(HOST), None);
         login.host_key = HostKey::Known;
         assert_eq!(Answers::from(&login, target()).to(HOST), None);
+    }
+
+    #[test]
+    fn whoever_does_not_know_the_token_learns_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let desk = Desk::open(directory.path()).unwrap();
+        let login = Login { password: Some(Secret::new("pw")), ..Login::default() };
+        let mut answers = Answers::from(&login, target());
+        let mut ask = |token: &str| {
+            let mut stream = UnixStream::connect(&desk.path).unwrap();
+            stream.write_all(format!("{token}\na@h's password: ").as_bytes()).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            desk.serve(&mut answers).unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        assert_eq!(ask("guess"), "");
+        assert_eq!(ask(""), "");
+        assert_eq!(ask(&desk.token), "=pw");
     }
 }

@@ -86,14 +86,21 @@ impl Master {
                     facts.refused = questions;
                     facts.gave_passphrase = gave_passphrase;
                     facts.timed_out = timed_out;
-                    let whole = way.as_ref().map_or(String::new(), |way| way.log.text()) + &log;
-                    return Err(diagnosis::of_log(
-                        if facts.by_way_of.is_some() { &whole } else { &log },
-                        &facts,
-                    ));
+                    let carried = way.as_ref().map_or(String::new(), |way| way.said_of(&log));
+                    return Err(diagnosis::of_log(&(carried + &log), &facts));
                 }
             }
         }
+    }
+
+    /// What this connection says about another one that went over it, and that failed with this log.
+    fn said_of(&self, failed: &str) -> String {
+        if !failed.contains("Stdio forwarding request failed") {
+            return String::new();
+        }
+        // The reason comes on another pipe, and may be the later one.
+        self.log.wait_for("open failed: ", GRACE);
+        self.log.text()
     }
 
     /// Where commands are taken.

@@ -8,19 +8,15 @@ use super::world::World;
 use super::{Case, Expected};
 
 pub(super) fn cases(world: &World) -> Vec<Case> {
-    let (ip, six) = (world.main.ip(), world.main.ip6());
+    [pins(world), known(world), places(world)].into_iter().flatten().collect()
+}
+
+fn public(world: &World, kind: &str) -> String {
+    world.main.run(&format!("cat /etc/ssh/ssh_host_{kind}_key.pub"))
+}
+
+fn pins(world: &World) -> Vec<Case> {
     let pinned = |kind: &str| world.with_host_key(HostKey::Pinned(vec![world.main.fingerprint(kind)]));
-    let public = |kind: &str| world.main.run(&format!("cat /etc/ssh/ssh_host_{kind}_key.pub"));
-    let other = world.network.public("stranger");
-    let file = world.network.path("known_hosts");
-    fs::write(&file, format!("{ip} {}\n", public("ecdsa"))).unwrap();
-    let at_2222 = |host_key: HostKey, name, expected| Case {
-        address: world.at(&format!("root@{ip}:2222")),
-        ..world.case(name, "root", world.with_host_key(host_key), expected)
-    };
-    let known = |text: String| HostKey::KnownIn(KnownHosts::Text(text));
-    let first = |name: &str| world.with_host_key(HostKey::FirstUse(Some(world.network.path(name))));
-    fs::write(world.network.path("changed"), format!("{ip} {other}\n")).unwrap();
     vec![
         world.case("pinned ed25519", "root", pinned("ed25519"), Expected::In("root")),
         world.case("pinned rsa", "root", pinned("rsa"), Expected::In("root")),
@@ -40,6 +36,18 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             world.with_host_key(HostKey::Pinned(vec![world.far.fingerprint("ed25519")])),
             fails!(SshError::PinMismatch { pinned, shown, .. } if pinned.len() == 1 && shown.len() == 3),
         ),
+    ]
+}
+
+fn known(world: &World) -> Vec<Case> {
+    let ip = world.main.ip();
+    let public = |kind: &str| public(world, kind);
+    let other = world.network.public("stranger");
+    let file = world.network.path("known_hosts");
+    fs::write(&file, format!("{ip} {}\n", public("ecdsa"))).unwrap();
+    let first = |name: &str| world.with_host_key(HostKey::FirstUse(Some(world.network.path(name))));
+    fs::write(world.network.path("changed"), format!("{ip} {other}\n")).unwrap();
+    vec![
         world.case(
             "known in a file",
             "root",
@@ -76,35 +84,23 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             world.known(format!("@revoked {ip} {}", public("ed25519"))),
             fails!(SshError::HostKeyRevoked { .. }),
         ),
-        at_2222(
-            known(format!("[{ip}]:2222 {}", public("ed25519"))),
-            "known by its port",
-            Expected::In("root"),
-        ),
-        at_2222(
-            known(format!("[{ip}]:22222 {}", public("ed25519"))),
-            "known by another port",
-            fails!(SshError::HostKeyUnknown { .. }),
-        ),
         world.case("first use", "root", first("fresh"), Expected::In("root")),
         world.case("no first use", "root", first("changed"), fails!(SshError::HostKeyChanged { .. })),
-        Case {
-            address: world.at(&format!("root@{six}")),
-            ..world.case(
-                "ipv6",
-                "root",
-                world.known(format!("{six} {}", public("ed25519"))),
-                Expected::In("root"),
-            )
-        },
-        Case {
-            address: world.at(&format!("root@[{six}]:2222")),
-            ..world.case(
-                "ipv6 with a port",
-                "root",
-                world.known(format!("[{six}]:2222 {}", public("ed25519"))),
-                Expected::In("root"),
-            )
-        },
+    ]
+}
+
+fn places(world: &World) -> Vec<Case> {
+    let (ip, six) = (world.main.ip(), world.main.ip6());
+    let key = public(world, "ed25519");
+    let at = |address: String, name, known: String, expected| Case {
+        address: world.at(&address),
+        ..world.case(name, "root", world.known(format!("{known} {key}")), expected)
+    };
+    let port = format!("root@{ip}:2222");
+    vec![
+        at(port.clone(), "known by its port", format!("[{ip}]:2222"), Expected::In("root")),
+        at(port, "known by another port", format!("[{ip}]:22222"), fails!(SshError::HostKeyUnknown { .. })),
+        at(format!("root@{six}"), "ipv6", six.to_string(), Expected::In("root")),
+        at(format!("root@[{six}]:2222"), "ipv6 with a port", format!("[{six}]:2222"), Expected::In("root")),
     ]
 }
