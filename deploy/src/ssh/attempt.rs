@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,11 @@ impl Materials {
             // The path of a socket has room for 107 bytes only, and ssh adds 17 to it for a while.
             let place = short_directory();
             sweep(&place);
-            let directory = tempfile::Builder::new().prefix(PREFIX).tempdir_in(place)?;
+            let directory = tempfile::Builder::new()
+                .prefix(PREFIX)
+                // Without this it is the umask that says who may enter.
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir_in(place)?;
             let hold = fs::File::open(directory.path())?;
             rustix::fs::flock(&hold, FlockOperation::LockExclusive)?;
             let known = match &login.host_key {
@@ -272,6 +276,12 @@ mod tests {
             "h".into()
         ]));
         assert!(!line.iter().any(|word| word.contains("hunter2")));
+    }
+
+    #[test]
+    fn nobody_else_may_enter_the_directory_of_a_connection() {
+        let materials = Materials::gather(&Login::default()).unwrap();
+        assert_eq!(materials.directory.path.path().metadata().unwrap().mode() & 0o777, 0o700);
     }
 
     #[test]
