@@ -20,7 +20,7 @@ use crate::message::{Event, KeptFile, Measured, Outcome, Planned, RegistryLogin,
 use crate::project::{self, Parcel};
 use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
 use crate::settings::{Settings, Transfer};
-use crate::transfer;
+use crate::transfer::{self, TransferError};
 
 /// What is deployed, and how.
 pub struct Deployment<'a> {
@@ -473,7 +473,7 @@ fn send_images<'a>(
     host.say(&Request::ReceiveImages)?;
     let name = host.name().to_owned();
     let sent = transfer::send(host.channel(), engine, &ids, &names, &|_| {})
-        .map_err(|error| Error::failed(format!("host {name}: send the images"), error));
+        .map_err(|error| failed(&format!("host {name}: send the images"), error));
     let answered = host.answer(&|_| {});
     let sent = sent?;
     answered?;
@@ -483,6 +483,16 @@ fn send_images<'a>(
         told(&name, Event::Remark(format!("{layers} layers sent in {size}")));
     }
     Ok(())
+}
+
+/// A transfer that failed, with what to do about it.
+fn failed(step: &str, error: TransferError) -> Error {
+    let hint = error.hint().map(str::to_owned);
+    let error = Error::failed(step, error);
+    match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
 }
 
 /// What the hosts need to say to the registries of images that they fetch themselves.
