@@ -16,17 +16,26 @@ use clap::{Args, Parser, Subcommand};
 ///
 /// Takes the compose file as it is: builds its images here, sends each host what it lacks, has the new containers ready
 /// beside the old ones, and lets them take over on all hosts at once, so that nobody who connects is refused.
-///
-///   rdeploy up --host deploy@example.org
-///   rdeploy rollback
 #[derive(Debug, Parser)]
-#[command(name = "rdeploy", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "rdeploy",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = EXAMPLES
+)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
+
+const EXAMPLES: &str = "Examples:
+  rdeploy up --host deploy@web1.example.org        build, send, take over
+  rdeploy plan --host deploy@web1.example.org      what that would do
+  rdeploy rollback --host deploy@web1.example.org  the release before
+Hosts and more can be in rdeploy.yaml beside the compose file, or under x-rdeploy in it.";
 
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
@@ -65,11 +74,11 @@ struct Globals {
     /// Where the engine of this machine keeps itself
     #[arg(long, global = true, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
-    #[command(flatten)]
-    ssh: connect::SshFlags,
     /// Print one JSON object instead of text for people
     #[arg(long, global = true)]
     json: bool,
+    #[command(flatten)]
+    ssh: connect::SshFlags,
 }
 
 #[derive(Debug, Subcommand)]

@@ -81,7 +81,8 @@ impl From<Failures> for Error {
             .iter()
             .map(|(name, error)| {
                 let text = engine::error::chain(error);
-                if text.starts_with("host ") { text } else { format!("host {name}: {text}") }
+                // Whoever reached it in vain has named it already.
+                if text.contains(name) { text } else { format!("host {name}: {text}") }
             })
             .collect::<Vec<_>>()
             .join("\n");

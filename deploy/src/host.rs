@@ -272,7 +272,12 @@ fn bring(session: &Session, name: &str, program: &str, machine: &str) -> Result<
 
 fn refused(name: &str, error: SshError) -> Error {
     let hint = error.hint();
-    let error = Error::failed(format!("host {name}"), error);
+    let text = engine::error::chain(&error);
+    let error = if text.contains(name) {
+        Error::new(engine::Kind::Failed, text)
+    } else {
+        Error::failed(format!("host {name}"), error)
+    };
     match hint {
         Some(hint) => error.with_hint(hint),
         None => error,
