@@ -28,7 +28,7 @@ pub(super) struct Agent {
     child: Child,
     pub(super) socket: PathBuf,
     pub(super) empty: PathBuf,
-    _empty: Child,
+    strangers: Child,
 }
 
 // === impl World ===
@@ -175,10 +175,12 @@ impl Agent {
     fn start(network: &Network) -> Self {
         let (socket, empty) = (network.path("agent"), network.path("empty-agent"));
         let start = |socket: &PathBuf| {
-            // It says where it is as soon as it listens.
-            let mut child = Command::new("ssh-agent")
-                .args(["-D", "-a"])
+            // It says where it is as soon as it listens, and ends with the shell's input, however this test does.
+            let script = "ssh-agent -D -a \"$1\" & read -r _; kill $!";
+            let mut child = Command::new("sh")
+                .args(["-c", script, "agent"])
                 .arg(socket)
+                .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
@@ -186,20 +188,20 @@ impl Agent {
             std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut said).unwrap();
             child
         };
-        let (child, _empty) = (start(&socket), start(&empty));
+        let (child, strangers) = (start(&socket), start(&empty));
         for (socket, names) in [(&socket, &["id"][..]), (&empty, &["stranger", "stranger2", "stranger3"])] {
             let keys = names.iter().map(|name| network.path(name));
             let status = Command::new("ssh-add").arg("-q").args(keys).env("SSH_AUTH_SOCK", socket).status();
             assert!(status.unwrap().success());
         }
-        Self { child, socket, empty, _empty }
+        Self { child, socket, empty, strangers }
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        for child in [&mut self.child, &mut self._empty] {
-            let _ = child.kill();
+        for child in [&mut self.child, &mut self.strangers] {
+            drop(child.stdin.take());
             let _ = child.wait();
         }
     }
