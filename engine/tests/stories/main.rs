@@ -21,6 +21,7 @@ mod logs;
 mod network;
 mod options;
 mod output;
+mod race;
 mod reboot;
 mod run;
 mod security;
