@@ -111,7 +111,7 @@ impl Session {
     /// terminal.
     ///
     /// # Errors
-    /// When root's password would have to be given to sudo, which has no terminal of ours to ask on.
+    /// When sudo may want a password and there is no terminal to ask for it on.
     pub fn terminal(&self, command: &str) -> Result<std::process::Command, SshError> {
         let climb = self.sudo.climb(&self.at, &self.user, self.is_root, "")?;
         let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -146,10 +146,11 @@ impl Session {
         let climb = if as_root { self.sudo.climb(&self.at, &self.user, self.is_root, &token)? } else { None };
         let script = quoted(&format!("echo {}; {command}", self.marker));
         let script = match &climb {
-            None => format!("/bin/sh -c {script}"),
+            // In place of the login shell, which would have its own opinion of how the command ended.
+            None => format!("exec /bin/sh -c {script}"),
             // sh says by exit code 127 that there is no sudo, and every login shell has sh.
             Some(Climb { prefix, .. }) => {
-                format!("/bin/sh -c {}", quoted(&format!("exec {prefix} /bin/sh -c {script}")))
+                format!("exec /bin/sh -c {}", quoted(&format!("exec {prefix} /bin/sh -c {script}")))
             }
         };
         let Starting { mut reader, writer, ending } = self.start(&script, climb.as_ref())?;

@@ -85,8 +85,10 @@ mount -t tmpfs -o mode=1777 tmpfs tmp
 mkdir -p var/lib/rengine var/lib/rdeploy
 mount --bind "$here/rengine" var/lib/rengine
 mount --bind "$here/rdeploy" var/lib/rdeploy
-mkdir -p "$here/old" run/sshd .old
+mkdir -p run/sshd .old
 mount --bind "$here/data" mnt
+# What this machine's root has in its start files is not a server's.
+mount --bind "$here/home" root
 pivot_root . .old
 umount -l /.old
 cd /
@@ -229,7 +231,7 @@ impl Server {
             *last
         };
         let directory = tempfile::Builder::new().prefix("server-").tempdir().unwrap();
-        for name in ["upper", "work", "root", "rengine", "rdeploy", "data"] {
+        for name in ["upper", "work", "root", "home", "rengine", "rdeploy", "data"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         let mut server = Self {
