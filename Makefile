@@ -24,7 +24,7 @@ BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
 TEST_PACKAGES := $(DEMO_PACKAGES) busybox-static conntrack docker-registry bind9-dnsutils git iproute2 mmdebstrap nftables openssh-server openssl python3-venv skopeo strace sudo umoci \
 	user-mode-linux
-BENCH_PACKAGES := $(TEST_PACKAGES) docker.io runc jq
+BENCH_PACKAGES := $(TEST_PACKAGES) docker.io runc jq python3
 
 # Installs the packages that are missing, and asks nobody when none is.
 define install
@@ -104,6 +104,7 @@ lint: ## Formatting, clippy, documentation, and with cargo-deny the dependencies
 bench: build ## Compare with docker, docker-compose and runc on this machine
 	$(call install,$(BENCH_PACKAGES))
 	$(SUDO) engine/benches/peers.sh target/bin
+	$(SUDO) deploy/benches/deploy.sh target/bin
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -22,7 +22,8 @@ pub struct Settings {
     pub ssh: SshSettings,
     /// How images get to the hosts.
     pub transfer: Transfer,
-    /// How long connections to a container that was replaced may go on.
+    /// How long connections to a container that was replaced may go on: `30s`, `5m`.
+    #[serde(deserialize_with = "time")]
     pub drain: Option<Span>,
     /// How many releases a host keeps.
     pub keep: Option<usize>,
@@ -196,6 +197,12 @@ impl Settings {
             |service: &str| roles.iter().any(|role| self.roles[role].iter().any(|other| other == service));
         Ok(Some(all.filter(|service| here(service) || !in_role(service)).map(str::to_owned).collect()))
     }
+}
+
+/// A time as Compose files have it.
+fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Span>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn unreadable(path: &Path, error: &serde_yaml::Error) -> Error {
