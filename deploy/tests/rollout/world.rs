@@ -185,12 +185,10 @@ impl Drop for World {
             for container in engine.containers().unwrap_or_default() {
                 let _ = engine.remove(container.id(), &RemoveOptions { force: true, volumes: true });
             }
-            let _ = engine.networks().teardown();
-            let _ = fs::remove_dir_all(engine.root().run());
+            let _ = engine.down();
         }
         let here = Engine::open(Some(&self.directory.path().join("here"))).unwrap();
-        let _ = here.networks().teardown();
-        let _ = fs::remove_dir_all(here.root().run());
+        let _ = here.down();
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::deploy::{get, project_files};
+use crate::deploy::{get, project_files, take_down};
 use crate::server::{Kind, Network, PASSWORD, Server};
 
 /// A repository with a project, the action, and one workflow.
@@ -51,6 +51,12 @@ impl Repository {
         act.arg("--env").arg(format!("BUILT={}", env!("CARGO_BIN_EXE_rdeploy")));
         act.arg("--env").arg(format!("RENGINE_ROOT={}", self.directory.path().join("engine").display()));
         act.current_dir(self.path()).env("HOME", self.directory.path().join("home")).output().unwrap()
+    }
+}
+
+impl Drop for Repository {
+    fn drop(&mut self) {
+        take_down(&self.directory.path().join("engine"));
     }
 }
 

@@ -66,6 +66,17 @@ impl Project {
     }
 }
 
+impl Drop for Project {
+    fn drop(&mut self) {
+        take_down(&self.directory.path().join("engine"));
+    }
+}
+
+/// The engine that built leaves a run directory and what the kernel has of it.
+pub(crate) fn take_down(root: &Path) {
+    let _ = engine::Engine::open(Some(root)).and_then(|engine| engine.down());
+}
+
 #[track_caller]
 fn succeeds(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -406,7 +406,31 @@ impl Drop for Server {
             eprintln!("sshd at {}, last first: {end:#?}", self.address);
         }
         self.halt();
+        self.remove_cgroups();
     }
+}
+
+impl Server {
+    /// The cgroups are this machine's own: what containers had there does not go with the server.
+    fn remove_cgroups(&self) {
+        let containers = fs::read_dir(self.directory.path().join("rengine/containers"));
+        let ids: Vec<_> = containers.into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+            for id in &ids {
+                remove_cgroup(&controller.path().join("rengine").join(id));
+            }
+        }
+    }
+}
+
+/// A cgroup goes after those below it.
+fn remove_cgroup(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// Access with this login, by way of the program under test.

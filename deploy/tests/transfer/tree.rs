@@ -209,7 +209,8 @@ fn a_layer_that_others_have_packed_keeps_its_digest_there_and_back() {
         assert_eq!(blob.is_some(), with_replaced, "only what files cannot give again is kept as a tar");
 
         // And onwards to a third engine.
-        let onward = World { here: world.there.clone(), ..World::new() };
+        let mut onward = World::new();
+        std::mem::replace(&mut onward.here, world.there.clone()).down().unwrap();
         onward.send(&image);
     }
 }

@@ -20,6 +20,14 @@ pub(crate) struct World {
     pub(crate) there: Engine,
 }
 
+/// Engines leave their run directories and what the kernel has of them.
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.here.down();
+        let _ = self.there.down();
+    }
+}
+
 /// What became of a transfer, on both sides.
 #[derive(Debug)]
 pub(crate) struct Outcome {
