@@ -292,15 +292,15 @@ fn show(globals: &Globals, report: &Report) {
         output::note(&format!("nothing changed ({})", output::seconds(millis(report.took))));
         return;
     }
-    let rows: Vec<Vec<String>> = report.hosts.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = report.hosts.iter().map(|host| row(&report.release, host)).collect();
     output::table(&["HOST", "RELEASE", "BEFORE", "CHANGED", "SENT", "DOWN"], &rows);
     output::note(&format!("release {} serves ({})", report.release, output::seconds(millis(report.took))));
 
-    fn row(host: &HostReport) -> Vec<String> {
+    fn row(release: &ReleaseId, host: &HostReport) -> Vec<String> {
         let planned = &host.planned;
         vec![
             host.host.clone(),
-            "serves".to_owned(),
+            release.to_string(),
             planned.previous.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
             if planned.changed.is_empty() { "nothing".to_owned() } else { planned.changed.join(",") },
             ByteSize(host.sent).to_string(),
