@@ -94,13 +94,12 @@ mod tests {
         std::thread::scope(|scope| {
             let watch = scope.spawn(|| longest_gap(address, &over));
             drop(open);
-            // Whoever watches has to notice that nobody accepts before somebody does again.
-            std::thread::sleep(Duration::from_millis(60));
+            // The time for which nobody accepts is what is measured; it is long for who is late to watch.
+            std::thread::sleep(Duration::from_millis(600));
             let again = TcpListener::bind(address).unwrap();
-            std::thread::sleep(Duration::from_millis(60));
             over.store(true, Ordering::SeqCst);
             let gap = watch.join().unwrap();
-            assert!(gap >= Duration::from_millis(30), "{gap:?}");
+            assert!(gap >= Duration::from_millis(100), "{gap:?}");
             drop(again);
         });
     }
