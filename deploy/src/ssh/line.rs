@@ -29,6 +29,9 @@ pub(super) struct Slot(Arc<Line>);
 /// A little less than sshd's MaxSessions, which is 10.
 const AT_ONCE: usize = 8;
 
+/// How long a master may take to end after its commands have said that they did.
+const ABOUT_TO_END: Duration = Duration::from_millis(500);
+
 // === impl Line ===
 
 impl Line {
@@ -38,19 +41,18 @@ impl Line {
         Arc::new(Self { remote: Arc::new(remote), master, slots: Slots::default() })
     }
 
-    /// Whether the connection has gone down.
-    pub(super) fn is_down(&self) -> bool {
-        ready(self.master.process(), Duration::ZERO)
+    /// Whether the connection is down, or goes down now: what its commands say comes a moment before its end shows.
+    pub(super) fn goes_down(&self) -> bool {
+        ready(self.master.process(), ABOUT_TO_END)
     }
 
     /// Why a command did not start or end.
     pub(super) fn failure(&self, at: &str, error: &openssh::Error) -> SshError {
         let at = at.to_owned();
         let text = full(error);
-        // The master may still be about to end.
-        if self.is_down()
-            || !text.contains("refused") && ready(self.master.process(), Duration::from_millis(500))
-        {
+        // A server that refuses one more command is there; nothing of it is waited for.
+        let within = if text.contains("refused") { Duration::ZERO } else { ABOUT_TO_END };
+        if ready(self.master.process(), within) {
             return SshError::Lost { at, said: self.master.last_words() };
         }
         if text.contains("refused") {

@@ -118,7 +118,7 @@ impl Ending {
             Ok(status) => ExitStatus::code(&status),
             // The client has a name of its own for this exit code.
             Err(openssh::Error::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
-            Err(openssh::Error::RemoteProcessTerminated) if !self.slot.line().is_down() => None,
+            Err(openssh::Error::RemoteProcessTerminated) if !self.slot.line().goes_down() => None,
             Err(error) => return Err(self.slot.line().failure(&self.at, &error)),
         };
         if let Some(listener) = self.listener.take() {
