@@ -20,6 +20,13 @@ struct World {
     images: Images,
 }
 
+/// A command that was executed on the root leaves a run directory.
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = engine::store::remove_tree(Root::at(&self.directory.path().join("state")).run());
+    }
+}
+
 impl World {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();

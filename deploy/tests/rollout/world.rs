@@ -25,13 +25,7 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
-const DOCKERFILE: &str = "\
-FROM scratch
-COPY busybox /bin/busybox
-RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
-COPY page /www/page
-CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]
-";
+const DOCKERFILE: &str = include_str!("../page.Dockerfile");
 
 // === impl World ===
 

@@ -16,13 +16,7 @@ struct Project {
     directory: tempfile::TempDir,
 }
 
-const DOCKERFILE: &str = "\
-FROM scratch
-COPY busybox /bin/busybox
-RUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]
-COPY page /www/page
-CMD [\"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/www\"]
-";
+const DOCKERFILE: &str = include_str!("../page.Dockerfile");
 
 const WEB: &str = "
 services:

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deploy::ssh::{Access, Address, Fingerprint, HostKey, KeySource, KnownHosts, Login, Secret};
@@ -55,6 +55,9 @@ struct Running {
     lifeline: Option<ChildStdin>,
     log: Arc<Mutex<String>>,
 }
+
+/// How many servers this process has.
+static ALIVE: Mutex<usize> = Mutex::new(0);
 
 /// The password of every user that has one.
 pub(crate) const PASSWORD: &str = "Zq81xK/tr0ub4dor+&=7";
@@ -230,6 +233,7 @@ impl Server {
             *last += 1;
             *last
         };
+        *ALIVE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         let directory = tempfile::Builder::new().prefix("server-").tempdir().unwrap();
         for name in ["upper", "work", "root", "home", "rengine", "rdeploy", "data"] {
             fs::create_dir(directory.path().join(name)).unwrap();
@@ -407,6 +411,14 @@ impl Drop for Server {
         }
         self.halt();
         self.remove_cgroups();
+        // The one that all servers share goes with the last of them; nobody makes one below it meanwhile.
+        let mut alive = ALIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        *alive -= 1;
+        if *alive == 0 {
+            for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(controller.path().join("rengine"));
+            }
+        }
     }
 }
 
