@@ -22,7 +22,7 @@ mod undo;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use engine::Engine;
@@ -77,9 +77,14 @@ pub fn serve(root: Option<&Path>) -> Result<ExitCode> {
 /// # Errors
 /// When it cannot be read.
 pub fn executable_digest() -> Result<String> {
+    // A running executable does not change, and it is large.
+    static DIGEST: OnceLock<String> = OnceLock::new();
+    if let Some(known) = DIGEST.get() {
+        return Ok(known.clone());
+    }
     let bytes =
         std::fs::read("/proc/self/exe").map_err(|error| Error::failed("read this executable", error))?;
-    Ok(Digest::of(&bytes).to_string())
+    Ok(DIGEST.get_or_init(|| Digest::of(&bytes).to_string()).clone())
 }
 
 fn hello() -> Result<Hello> {
@@ -160,8 +165,7 @@ impl Agent {
             }
             Request::Prune { project } => {
                 let places = self.held(&project)?.places.clone();
-                let pruned = prune::prune(&self.engine, &places, 1)?;
-                Ok(Outcome::Pruned { count: pruned.count, bytes: pruned.bytes })
+                prune::prune(&self.engine, &places, 1).map(Outcome::Pruned)
             }
             Request::Remove { project, volumes } => {
                 let held = self.held(&project)?;

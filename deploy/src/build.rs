@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use compose::Project;
 use compose::desired::{Changes, Desired};
-use compose::execute::walk;
-use compose::operation::Operation;
 use compose::plan::images;
-use compose::runtime::{Failure, Flags, Runtime, Telling};
+use compose::runtime::{Flags, Runtime, Telling};
 use engine::Engine;
-use engine::error::{Error, Kind, Result};
+use engine::error::{Error, Result};
 use engine::image::Reference;
 
 use crate::release::SentImage;
+use crate::walk;
 
 /// How many images are built at once: each build uses all cores by itself.
 const AT_ONCE: usize = 2;
@@ -49,34 +47,12 @@ pub fn build(
         // Whoever listened has gone: then nobody is left to be told.
         let _ = lines.send(line);
     });
-    let runtime = Arc::new(Runtime::new(engine, project.clone(), desired, Flags::default(), tell));
-    let executor = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Error::failed("start the executor", error))?;
-    let plan = Arc::new(plan);
-    let performer = runtime.clone();
-    let walked = std::thread::scope(|scope| {
+    let runtime = Runtime::new(engine, project.clone(), desired, Flags::default(), tell);
+    std::thread::scope(|scope| {
         scope.spawn(move || spoken.iter().for_each(|line| told(&line)));
-        let walked = executor.block_on(walk(
-            &plan,
-            AT_ONCE,
-            move |operation: &Operation| performer.perform(operation),
-            &|_| {},
-        ));
-        // The sender of lines goes with the last reference.
-        drop(runtime);
-        walked
-    });
-    let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
-    if let Some(first) = failures.first() {
-        let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let error = Error::new(Kind::Failed, text);
-        return Err(match first.error.hint() {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        });
-    }
+        // The sender of lines goes with the runtime, which goes when the walk is over.
+        walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|_| {})
+    })?;
     known(root, project)
 }
 

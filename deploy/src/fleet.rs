@@ -86,10 +86,6 @@ impl From<Failures> for Error {
             })
             .collect::<Vec<_>>()
             .join("\n");
-        let error = Self::new(engine::Kind::Failed, text);
-        match hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
+        Self::new(engine::Kind::Failed, text).with_hint_if(hint)
     }
 }

@@ -77,7 +77,7 @@ impl Host {
         let name = address.to_string();
         let session = Session::open(address, access).map_err(|error| refused(&name, error))?;
         let place = root.unwrap_or(DEFAULT_STATE);
-        let program = format!("{place}/bin/{}/rdeploy", agent::executable_digest()?.replace(':', "-"));
+        let program = program_at(place)?;
         let mut pipes = start_agent(&session, &program, place).map_err(|error| refused(&name, error))?;
         if let Begun::Absent(machine) = begun(&mut pipes.reader) {
             bring(&session, &name, &program, &machine)?;
@@ -154,7 +154,7 @@ impl Host {
         let failed = |error| Error::failed(format!("host {}: run rcompose", self.name), error);
         let mut command = match &self.line {
             Line::Ssh { session, .. } => {
-                let program = format!("{root}/bin/{}/rdeploy", agent::executable_digest()?.replace(':', "-"));
+                let program = program_at(&root)?;
                 let words: Vec<String> =
                     std::iter::once(&program).chain(&all).map(|word| ssh::quoted(word)).collect();
                 session.terminal(&words.join(" ")).map_err(|error| refused(&self.name, error))?
@@ -213,6 +213,16 @@ enum Begun {
     Absent(String),
 }
 
+/// This executable by what is in it, as a name of a file.
+fn executable_name() -> Result<String> {
+    Ok(agent::executable_digest()?.replace(':', "-"))
+}
+
+/// Where this executable is on a host whose engine has this root.
+fn program_at(root: &str) -> Result<String> {
+    Ok(format!("{root}/bin/{}/rdeploy", executable_name()?))
+}
+
 fn start_agent(session: &Session, program: &str, root: &str) -> std::result::Result<Pipes, SshError> {
     let (program, root) = (ssh::quoted(program), ssh::quoted(root));
     session.pipes(
@@ -251,9 +261,8 @@ fn bring(session: &Session, name: &str, program: &str, machine: &str) -> Result<
     };
     let mut own = std::fs::File::open("/proc/self/exe")
         .map_err(|error| Error::failed("read this executable", error))?;
-    let digest = agent::executable_digest()?.replace(':', "-");
     // The user's own directory first: where the agent belongs only root may write.
-    let place = format!(".cache/rdeploy/{digest}");
+    let place = format!(".cache/rdeploy/{}", executable_name()?);
     let receive = format!("umask 077; cd && mkdir -p .cache/rdeploy && cat >{place}");
     let output = session.upload(&mut own, &receive).map_err(|error| refused(name, error))?;
     if output.code != Some(0) {
@@ -278,10 +287,7 @@ fn refused(name: &str, error: SshError) -> Error {
     } else {
         Error::failed(format!("host {name}"), error)
     };
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    error.with_hint_if(hint)
 }
 
 fn lost(name: &str, error: ChannelError) -> Error {

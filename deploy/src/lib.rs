@@ -17,4 +17,5 @@ pub mod secrets;
 pub mod settings;
 pub mod ssh;
 pub mod transfer;
+mod walk;
 pub mod watch;

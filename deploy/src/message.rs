@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use engine::error::{Error, Kind};
 use serde::{Deserialize, Serialize};
@@ -173,13 +174,8 @@ pub enum Outcome {
     Release(Box<Release>),
     /// What runs.
     Status(Status),
-    /// How many things went and the bytes that became free.
-    Pruned {
-        /// How many.
-        count: usize,
-        /// How many bytes.
-        bytes: u64,
-    },
+    /// How many releases, images and files went.
+    Pruned(usize),
 }
 
 /// What a rollout does on a host.
@@ -246,6 +242,11 @@ pub struct Failure {
 /// The version of this protocol. An agent of another one is replaced.
 pub const PROTOCOL: u32 = 1;
 
+/// A time as it is sent and kept.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 // === impls ===
 
 impl From<&Error> for Failure {
@@ -256,11 +257,7 @@ impl From<&Error> for Failure {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        let error = Self::new(Kind::Failed, failure.message);
-        match failure.hint {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        }
+        Self::new(Kind::Failed, failure.message).with_hint_if(failure.hint)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::build;
 use crate::fleet::{Failures, Fleet, Member};
 use crate::hooks::{self, Moment};
 use crate::host::Host;
-use crate::message::{Event, KeptFile, Measured, Outcome, Planned, RegistryLogin, Request, Rollout};
+use crate::message::{Event, KeptFile, Measured, Outcome, Planned, RegistryLogin, Request, Rollout, millis};
 use crate::project::{self, Parcel};
 use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
 use crate::settings::{Settings, Transfer};
@@ -172,7 +172,7 @@ impl Deployment<'_> {
     }
 
     fn lock(&self, fleet: &mut Fleet<Task>) -> Result<()> {
-        let wait_ms = u64::try_from(self.lock_wait.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = millis(self.lock_wait);
         // In the order of their names, so that two deployments never wait for each other.
         fleet.members.sort_by(|a, b| a.host.name().cmp(b.host.name()));
         for member in &mut fleet.members {
@@ -246,7 +246,7 @@ impl Deployment<'_> {
         };
         Policy {
             strategies: project.services.iter().map(strategy).collect(),
-            drain_ms: u64::try_from(self.settings.drain().as_millis()).unwrap_or(u64::MAX),
+            drain_ms: millis(self.settings.drain()),
             keep: self.settings.keep(),
         }
     }
@@ -371,7 +371,7 @@ impl Deployment<'_> {
     fn roll_out_again(&self, member: &mut Member<Task>) -> Result<()> {
         let mut host = member.host.again()?;
         let rollout = member.task.rollout.clone().ok_or_else(confused)?;
-        let wait_ms = u64::try_from(CATCH_UP.as_millis()).unwrap_or(u64::MAX);
+        let wait_ms = millis(CATCH_UP);
         let lock = Request::Lock { project: self.project.name.clone(), author: self.author.clone(), wait_ms };
         let name = host.name().to_owned();
         for request in [lock, Request::Prepare(Box::new(rollout)), Request::Commit, Request::Finish] {
@@ -487,12 +487,8 @@ fn send_images<'a>(
 
 /// A transfer that failed, with what to do about it.
 fn failed(step: &str, error: TransferError) -> Error {
-    let hint = error.hint().map(str::to_owned);
-    let error = Error::failed(step, error);
-    match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    let hint = error.hint();
+    Error::failed(step, error).with_hint_if(hint)
 }
 
 /// What the hosts need to say to the registries of images that they fetch themselves.

@@ -78,6 +78,14 @@ impl Error {
         self
     }
 
+    /// The same failure with a sentence on what to do about it, if there is one.
+    pub fn with_hint_if(self, hint: Option<impl Into<String>>) -> Self {
+        match hint {
+            Some(hint) => self.with_hint(hint),
+            None => self,
+        }
+    }
+
     /// The class.
     pub fn kind(&self) -> Kind {
         self.kind

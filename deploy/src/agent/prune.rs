@@ -12,29 +12,21 @@ use super::places::Places;
 use crate::parcel;
 use crate::release::Release;
 
-/// What went.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pruned {
-    /// How many releases, images and files.
-    pub(crate) count: usize,
-    /// The bytes of the images.
-    pub(crate) bytes: u64,
-}
-
-/// Forgets all but the newest releases, and removes what only they needed. The one that serves always stays.
-pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<Pruned> {
+/// Forgets all but the newest releases, and removes what only they needed. The one that serves always stays. How many
+/// releases, images and files went.
+pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usize> {
     let serving = history::serving(places)?;
     let all = history::kept(places)?;
     let old = all.len().saturating_sub(keep.max(1));
     let (go, stay): (Vec<_>, Vec<_>) =
         all.into_iter().enumerate().partition(|(place, id)| *place < old && serving.as_ref() != Some(id));
     let mut images = BTreeSet::new();
-    let mut pruned = Pruned::default();
+    let mut count = 0;
     for (_, id) in &go {
         let release = history::find(places, id)?;
         images.extend(release.images.into_values().map(|image| image.name));
         history::forget(places, id)?;
-        pruned.count += 1;
+        count += 1;
     }
     let stay: Vec<Release> = stay.iter().map(|(_, id)| history::find(places, id)).collect::<Result<_>>()?;
     for image in stay.iter().flat_map(|release| release.images.values()) {
@@ -42,7 +34,7 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<Pru
     }
     for image in images {
         match engine.remove_image(&image, false) {
-            Ok(removed) => pruned.count += removed.len(),
+            Ok(removed) => count += removed.len(),
             // Somebody runs it, or it is gone.
             Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
             Err(error) => return Err(error),
@@ -53,12 +45,12 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<Pru
         stay.iter().any(|release| release.model.contains(name))
             || mounted.contains(&path.to_string_lossy().into_owned())
     };
-    pruned.count += sweep(&places.kept(""), &|path, name| wanted(path, &format!("{}{name}", parcel::FILES)))?;
-    pruned.count += sweep(&places.secret(""), &|path, name| {
+    count += sweep(&places.kept(""), &|path, name| wanted(path, &format!("{}{name}", parcel::FILES)))?;
+    count += sweep(&places.secret(""), &|path, name| {
         let below = |mounted: &String| Path::new(mounted).starts_with(path);
         stay.iter().any(|release| release.id.as_str() == name) || mounted.iter().any(below)
     })?;
-    Ok(pruned)
+    Ok(count)
 }
 
 /// The files of the host that containers mount.

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use compose::execute::{Event as Walking, walk};
+use compose::execute::Event as Walking;
 use compose::observe::Observed;
 use compose::operation::Operation;
 use compose::plan::{Plan, StepId};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
-use engine::error::{Error, Kind, Result};
+use engine::error::{Error, Result};
 use engine::id::ContainerId;
 use jiff::Timestamp;
 
@@ -21,8 +21,9 @@ use super::parking::Parking;
 use super::places::Places;
 use super::prober::Prober;
 use super::{Tell, guard, history, opened, prune, undo};
-use crate::message::{Event, Measured, Planned, Rollout};
+use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::Outcome;
+use crate::walk;
 
 /// A rollout that goes on.
 pub(crate) struct Running {
@@ -83,7 +84,7 @@ impl Running {
             parked: Parked::default(),
         };
         running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
-        running.journal.prepare_ms = millis(began);
+        running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
         Ok((running, planned))
     }
@@ -101,9 +102,8 @@ impl Running {
         let walked = self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
             parked.perform(runtime, operation)
         });
-        self.journal.downtime_ms =
-            prober.finish().map(|gap| u64::try_from(gap.as_millis()).unwrap_or(u64::MAX));
-        self.journal.commit_ms = millis(began);
+        self.journal.downtime_ms = prober.finish().map(millis);
+        self.journal.commit_ms = millis(began.elapsed());
         walked?;
         self.advance(Move::Committed)?;
         Ok(Measured { took_ms: self.journal.commit_ms, downtime_ms: self.journal.downtime_ms })
@@ -177,28 +177,10 @@ impl Running {
                     return;
                 }
             };
-            let took_ms = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+            let took_ms = took.map(millis);
             teller(Event::Step { object: operation.object(), word: word.to_owned(), took_ms });
         };
-        let executor = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::failed("start the executor", error))?;
-        let plan = Arc::new(plan);
-        let walked = executor.block_on(walk(
-            &plan,
-            AT_ONCE,
-            move |operation: &Operation| perform(&runtime, operation),
-            &told,
-        ));
-        let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
-        let Some(first) = failures.first() else { return Ok(()) };
-        let text = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let error = Error::new(Kind::Failed, text);
-        Err(match first.error.hint() {
-            Some(hint) => error.with_hint(hint),
-            None => error,
-        })
+        walk::to_the_end(plan, AT_ONCE, move |operation| perform(&runtime, operation), &told)
     }
 }
 
@@ -266,10 +248,6 @@ fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
     while began.elapsed() < limit && engine.open_connections(id).is_ok_and(|count| count > 0) {
         std::thread::sleep(GLANCE);
     }
-}
-
-fn millis(since: Instant) -> u64 {
-    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The containers that stop before their successors start, and where those who connect meanwhile wait.

@@ -7,7 +7,7 @@ use engine::Engine;
 use engine::engine::{BootUnit, UNITS};
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
-use engine::store::{self, Durability};
+use engine::store;
 
 /// Where people look for programs that are not their distribution's.
 const BIN: &str = "/usr/local/bin";
@@ -29,8 +29,8 @@ pub(crate) fn setup(engine: &Engine) -> Result<Vec<String>> {
         let units = Path::new(UNITS);
         let unit = BootUnit::new(&program, engine.root()).install(units)?;
         remarks.push(format!("{} starts containers after a reboot", unit.display()));
-        let unit = install_recovery(engine, &program, units)?;
-        remarks.push(format!("{unit} goes back from deployments that a reboot cut off"));
+        let unit = recovery(engine, &program).install(units)?;
+        remarks.push(format!("{} goes back from deployments that a reboot cut off", unit.display()));
     } else {
         remarks.push(format!(
             "no systemd here: run `{0} rengine system boot; {0} rdeploy agent recover` when the machine comes up",
@@ -54,10 +54,10 @@ fn name_program(program: &Path, name: &str) -> Result<Option<String>> {
     Ok(Some(format!("{} is this program", link.display())))
 }
 
-fn install_recovery(engine: &Engine, program: &Path, units: &Path) -> Result<String> {
+/// The unit that goes back from deployments once the engine's own unit has done its work.
+fn recovery(engine: &Engine, program: &Path) -> BootUnit {
     let tag = engine.root().tag();
-    let (name, program, root) =
-        (format!("{tag}-recover.service"), program.display(), engine.root().state().display());
+    let (program, root) = (program.display(), engine.root().state().display());
     let text = format!(
         "[Unit]\n\
          Description=Deployments on {root} that were cut off\n\
@@ -70,10 +70,5 @@ fn install_recovery(engine: &Engine, program: &Path, units: &Path) -> Result<Str
          [Install]\n\
          WantedBy=multi-user.target\n"
     );
-    let path = units.join(&name);
-    let failed = |error| Error::failed(format!("write the unit {}", path.display()), error);
-    store::write_atomic(&path, text.as_bytes(), 0o644, Durability::Sync).map_err(failed)?;
-    let link = units.join("multi-user.target.wants").join(&name);
-    store::remove_file(&link).and_then(|()| symlink(&path, &link)).map_err(failed)?;
-    Ok(path.display().to_string())
+    BootUnit { name: format!("{tag}-recover.service"), text }
 }

@@ -12,7 +12,7 @@ use super::connect::{self, Loaded};
 use super::{Globals, output};
 use crate::commit;
 use crate::fleet::Fleet;
-use crate::message::{Event, Outcome, Request};
+use crate::message::{Event, Outcome, Request, millis};
 use crate::pipeline::{Deployment, HostReport, Report, Task};
 use crate::release::ReleaseId;
 use crate::watch::Changes;
@@ -102,34 +102,32 @@ pub(super) fn up_quietly(
 
 /// `rollback` by one release, for who tells of it in another way.
 pub(super) fn rollback_quietly(globals: &Globals) -> Result<Report> {
-    let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
-    let told = teller(globals);
-    deployment(globals, &loaded, &[], Duration::ZERO, &told).rollback(&mut fleet, 1, None)
+    rolled_back(globals, 1, None, Span(Duration::ZERO), None)
 }
 
 /// `plan`, for who tells of it in another way.
 pub(super) fn plan_quietly(globals: &Globals, services: &[String]) -> Result<Report> {
-    let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
-    let told = teller(globals);
-    let report = deployment(globals, &loaded, services, Duration::ZERO, &told).plan(&mut fleet)?;
+    let report = planned(globals, services)?;
     print_plan(&report);
     Ok(report)
 }
 
 /// `plan`.
 pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
-    let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
-    let told = teller(globals);
-    let report = deployment(globals, &loaded, &args.services, Duration::ZERO, &told).plan(&mut fleet)?;
+    let report = planned(globals, &args.services)?;
     if globals.json {
         output::json(&described(&report));
     } else {
         print_plan(&report);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn planned(globals: &Globals, services: &[String]) -> Result<Report> {
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let told = teller(globals);
+    deployment(globals, &loaded, services, Duration::ZERO, &told).plan(&mut fleet)
 }
 
 fn print_plan(report: &Report) {
@@ -151,14 +149,23 @@ fn print_plan(report: &Report) {
 
 /// `rollback`.
 pub(super) fn rollback(globals: &Globals, args: &RollbackArgs) -> Result<ExitCode> {
+    let Waiting { lock_wait, drain } = args.waiting;
+    show(globals, &rolled_back(globals, args.back, args.to.as_ref(), lock_wait, drain)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rolled_back(
+    globals: &Globals,
+    back: usize,
+    to: Option<&ReleaseId>,
+    lock_wait: Span,
+    drain: Option<Span>,
+) -> Result<Report> {
     let mut loaded = connect::load_project(globals)?;
-    loaded.settings.drain = args.waiting.drain.or(loaded.settings.drain);
+    loaded.settings.drain = drain.or(loaded.settings.drain);
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
-    let deployment = deployment(globals, &loaded, &[], args.waiting.lock_wait.0, &told);
-    let report = deployment.rollback(&mut fleet, args.back, args.to.as_ref())?;
-    show(globals, &report);
-    Ok(ExitCode::SUCCESS)
+    deployment(globals, &loaded, &[], lock_wait.0, &told).rollback(&mut fleet, back, to)
 }
 
 /// `watch`: one deployment now, and one after every change. A release that fails leaves the one before it.
@@ -236,14 +243,13 @@ pub(super) fn prune(globals: &Globals) -> Result<ExitCode> {
     let project = loaded.project.name.clone();
     let pruned = fleet.each(|host, _| {
         let outcome = host.ask(&Request::Prune { project: project.clone() }, &|_| {})?;
-        let Outcome::Pruned { count, bytes } = outcome else { return Ok((0, 0)) };
-        Ok((count, bytes))
+        Ok(if let Outcome::Pruned(count) = outcome { count } else { 0 })
     })?;
-    for (name, (count, bytes)) in fleet.names().iter().zip(pruned) {
+    for (name, count) in fleet.names().iter().zip(pruned) {
         if globals.json {
-            output::json(&json!({ "host": name, "removed": count, "bytes": bytes }));
+            output::json(&json!({ "host": name, "removed": count }));
         } else {
-            output::line(&format!("{name}: {count} removed, {} free", ByteSize(bytes)));
+            output::line(&format!("{name}: {count} removed"));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -335,8 +341,4 @@ pub(super) fn described(report: &Report) -> Value {
         "images": report.images,
         "hosts": hosts,
     })
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
