@@ -78,6 +78,8 @@ enum Candidates {
 #[derive(Debug)]
 struct Claims<'a> {
     table: &'a str,
+    /// What the container itself has published.
+    own: &'a [Forward],
     others: &'a [(String, Forward)],
     chosen: Vec<PublishedPort>,
 }
@@ -137,7 +139,8 @@ impl Networks {
         let (own, others): (Vec<_>, Vec<_>) = taken
             .into_iter()
             .partition(|(table, forward)| table == self.root.tag() && is_of(forward, container));
-        let mut claims = Claims { table: self.root.tag(), others: &others, chosen: Vec::new() };
+        let own: Vec<Forward> = own.into_iter().map(|(_, forward)| forward).collect();
+        let mut claims = Claims { table: self.root.tag(), own: &own, others: &others, chosen: Vec::new() };
         for wish in wishes {
             let ports = wish.choose(&claims)?;
             claims.chosen.extend(ports);
@@ -147,7 +150,6 @@ impl Networks {
             container,
             &Record { version: VERSION, owner: owner.clone(), ports: chosen.clone() },
         )?;
-        let own: Vec<Forward> = own.into_iter().map(|(_, forward)| forward).collect();
         let new: Vec<Forward> = chosen.iter().map(|port| port.forward(&owner)).collect();
         let replaced = Table::named(self.root.tag()).replace(&own, &new);
         if let Err(error) = replaced {
@@ -467,6 +469,13 @@ impl Wish {
             let engine =
                 if table == claims.table { String::new() } else { format!(" of the engine {table}") };
             return Ok(Some(Holder::Somebody(format!("container {name}{engine}"))));
+        }
+        // A port that leads here already is nobody else's, though a connection of the host's may happen to begin at it.
+        let is_own = |forward: &Forward| {
+            (forward.host_ip, forward.host_port, forward.protocol) == (host, port, protocol)
+        };
+        if claims.own.iter().any(is_own) {
+            return Ok(None);
         }
         match try_to_bind(SocketAddr::new(host, port), protocol) {
             Ok(()) => Ok(None),

@@ -207,3 +207,19 @@ fn sctp_is_led_like_the_others() {
         );
     });
 }
+
+#[test]
+fn what_is_published_stays_when_it_is_published_again_over_a_connection_of_the_host() {
+    on_a_host(|host| {
+        host.network("back");
+        let guest = host.guest("web", &[on("back")]);
+        for wanted in [port(None, 0, 80, Protocol::Tcp), port(None, 40000, 80, Protocol::Tcp)] {
+            let first = host.publish(&guest, std::slice::from_ref(&wanted)).unwrap();
+            let number: u16 = first[0].split(':').nth(1).unwrap().split('-').next().unwrap().parse().unwrap();
+            // The kernel gives a connection any number that no socket has, and this one has none.
+            let connection = TcpListener::bind(("0.0.0.0", number)).unwrap();
+            assert_eq!(host.publish(&guest, std::slice::from_ref(&wanted)).unwrap(), first);
+            drop(connection);
+        }
+    });
+}
