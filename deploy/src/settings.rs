@@ -1,12 +1,14 @@
 //! What `rdeploy.yaml`, or `x-rdeploy` in the compose file, says about hosts and rollouts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use engine::error::{Error, Result};
 use engine::quantity::Span;
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::release::Strategy;
 
@@ -34,20 +36,12 @@ pub struct Settings {
 }
 
 /// A host: its address alone, or with what is particular to it.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(from = "HostForm")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HostSettings {
     /// `[user@]host[:port]`, or `local` for this machine.
     pub address: String,
     /// Its roles. One without any runs every service that is in no role.
     pub roles: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum HostForm {
-    Address(String),
-    Details(HostDetails),
 }
 
 #[derive(Deserialize)]
@@ -200,9 +194,9 @@ impl Settings {
 }
 
 /// A time as Compose files have it.
-fn time<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Span>, D::Error> {
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Span>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse().map(Some).map_err(serde::de::Error::custom)
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 fn unreadable(path: &Path, error: &serde_yaml::Error) -> Error {
@@ -222,12 +216,28 @@ impl HostSettings {
     }
 }
 
-impl From<HostForm> for HostSettings {
-    fn from(form: HostForm) -> Self {
-        match form {
-            HostForm::Address(address) => Self::at(address),
-            HostForm::Details(HostDetails { address, roles }) => Self { address, roles },
+/// By hand, since what is wrong with one form must not be hidden by the other one.
+impl<'de> Deserialize<'de> for HostSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = HostSettings;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address, or a map with `address` and `roles`")
+            }
+
+            fn visit_str<E: de::Error>(self, address: &str) -> std::result::Result<HostSettings, E> {
+                Ok(HostSettings::at(address))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<HostSettings, A::Error> {
+                let HostDetails { address, roles } =
+                    HostDetails::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(HostSettings { address, roles })
+            }
         }
+        deserializer.deserialize_any(Form)
     }
 }
 
@@ -245,6 +255,8 @@ mod tests {
     fn a_mistake_has_its_file_and_line() {
         let text = read("hosts: [a]\ndrian: 3s\n").unwrap_err().to_string();
         assert!(text.contains(":2:1: unknown field `drian`"), "{text}");
+        let text = read("hosts:\n  - {adress: a}\n").unwrap_err().to_string();
+        assert!(text.contains(":2:") && text.contains("unknown field `adress`"), "{text}");
         let text = read("hosts: [a]\nstrategy: {db: backwards}\n").unwrap_err().to_string();
         assert!(text.contains(":2:") && text.contains("start-first"), "{text}");
     }

@@ -196,18 +196,19 @@ fn tell(report: &Report) -> Result<()> {
 /// One error where it belongs: at its line of a file when it has one.
 fn annotate(error: &Error) {
     let text = engine::error::chain(error);
-    let first = text.lines().next().unwrap_or_default();
-    let place = place(first)
+    let place = text
+        .lines()
+        .find_map(place)
         .map(|(file, line, column)| format!("file={},line={line},col={column},", escaped_property(&file)));
     let place = place.unwrap_or_default();
     output::line(&format!("::error {place}title=rdeploy::{}", escaped(&text)));
 }
 
-/// `compose.yaml:3:5: …`, as editors and our own messages write places.
+/// `compose.yaml:3:5: …`, or ` --> compose.yaml:3:5` below a message, as our own messages write places.
 fn place(line: &str) -> Option<(String, u64, u64)> {
-    let mut parts = line.splitn(4, ':');
+    let line = line.trim_start();
+    let mut parts = line.strip_prefix("--> ").unwrap_or(line).splitn(4, ':');
     let (file, row, column) = (parts.next()?, parts.next()?, parts.next()?);
-    parts.next()?;
     Some((file.trim().to_owned(), row.trim().parse().ok()?, column.trim().parse().ok()?))
 }
 
@@ -269,6 +270,7 @@ mod tests {
     #[test]
     fn a_message_with_a_place_is_shown_there() {
         assert_eq!(place("compose.yaml:3:5: unknown key"), Some(("compose.yaml".to_owned(), 3, 5)));
+        assert_eq!(place(" --> compose.yaml:4:5"), Some(("compose.yaml".to_owned(), 4, 5)));
         assert_eq!(place("host web: refused: really"), None);
         assert_eq!(escaped("100%\nnext"), "100%25%0Anext");
     }

@@ -31,7 +31,9 @@ pub(super) fn failure(error: &Error, as_json: bool) {
     if as_json {
         json(&serde_json::json!({ "error": text, "hint": error.hint() }));
     }
-    eprintln!("rdeploy: {text}");
+    // What is wrong in a compose file is said as rcompose says it.
+    let name = if text.starts_with("error: ") { "" } else { "rdeploy: " };
+    eprintln!("{name}{text}");
     if let Some(hint) = error.hint() {
         eprintln!("hint: {hint}");
     }
