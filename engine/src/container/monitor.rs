@@ -232,7 +232,7 @@ impl Monitor {
     fn serve(&mut self, source: Source) {
         match source {
             Source::Listener => self.accept(),
-            Source::Client(number) => self.hear(number),
+            Source::Client(number) => drop(self.hear(number)),
             Source::Init => self.run_ended(),
             Source::Output(at) => self.pass_output(at),
             Source::Input => self.pass_input(),

@@ -97,6 +97,27 @@ fn a_person_leaves_with_the_detach_keys_and_comes_back() {
 }
 
 #[test]
+fn leaving_while_the_program_writes_ends_nothing() {
+    let world = World::new();
+    let script = "while :; do echo noise; usleep 300; done & exec sh";
+    let run = ["run", "-it", "--network", "none", "--name", "it", BOX, "sh", "-c", script];
+    let mut screen = Screen::of(world.command(run));
+    screen.shows("noise");
+    screen.types("\x10\x11");
+    assert_eq!(screen.ends(), Some(0));
+    for round in 0..30 {
+        let mut screen = Screen::of(world.command(["attach", "it"]));
+        screen.shows("noise");
+        screen.types("\x10\x11");
+        assert_eq!(screen.ends(), Some(0));
+        // The shell reads its input; were that at an end, it would be gone when it has answered this.
+        let answer = world.rengine(["exec", "it", "sh", "-c", "kill -0 1 && echo alive"]);
+        assert_eq!(answer.stdout, "alive\n", "round {round}: {}", answer.stderr);
+    }
+    assert_eq!(world.inspect("it", "{{.State.Running}}"), "true");
+}
+
+#[test]
 fn usage_is_drawn_again_in_its_place() {
     let world = World::new();
     world.background("--network none --name it", "sleep 1000");

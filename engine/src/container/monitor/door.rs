@@ -125,26 +125,26 @@ impl Monitor {
         }
     }
 
-    /// Takes in what a command sent and does it.
-    pub(super) fn hear(&mut self, number: u64) {
-        let Some(client) = self.client(number) else { return };
+    /// Takes in what a command sent and does it. Whether there may be more.
+    pub(super) fn hear(&mut self, number: u64) -> bool {
+        let Some(client) = self.client(number) else { return false };
         match client.wire.receive() {
             Ok(Arrival::Bytes) => {}
-            Ok(Arrival::Nothing) => return,
+            Ok(Arrival::Nothing) => return false,
             Ok(Arrival::End) | Err(_) => {
                 client.gone = true;
                 self.left(number);
-                return;
+                return false;
             }
         }
         loop {
-            let Some(client) = self.client(number) else { return };
+            let Some(client) = self.client(number) else { return false };
             match client.wire.next() {
                 Ok(Some(frame)) => self.heard(number, frame),
-                Ok(None) => return,
+                Ok(None) => return true,
                 Err(_) => {
                     client.gone = true;
-                    return;
+                    return false;
                 }
             }
         }
@@ -452,6 +452,8 @@ impl Monitor {
         let gone: Vec<u64> =
             self.clients.iter().filter(|client| client.gone).map(|client| client.number).collect();
         for number in gone {
+            // That nobody reads any more is noticed before the last words are: whoever detached said so with these.
+            while self.hear(number) {}
             self.left(number);
         }
     }
