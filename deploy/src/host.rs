@@ -75,13 +75,14 @@ impl Host {
     /// When the host is not reached or the agent cannot be started there.
     pub fn over_ssh(address: &Address, access: &Access, root: Option<&str>) -> Result<Self> {
         let name = address.to_string();
-        let session = Session::open(address, access).map_err(|error| refused(&name, error))?;
         let place = root.unwrap_or(DEFAULT_STATE);
         let program = program_at(place)?;
-        let mut pipes = start_agent(&session, &program, place).map_err(|error| refused(&name, error))?;
+        let start = start_of_agent(&program, place);
+        let (session, mut pipes) =
+            Session::open_as_root(address, access, &start).map_err(|error| refused(&name, error))?;
         if let Begun::Absent(machine) = begun(&mut pipes.reader) {
             bring(&session, &name, &program, &machine)?;
-            pipes = start_agent(&session, &program, place).map_err(|error| refused(&name, error))?;
+            pipes = session.pipes(&start, true).map_err(|error| refused(&name, error))?;
             if !matches!(begun(&mut pipes.reader), Begun::Here) {
                 let said = pipes.ending.said();
                 return Err(Error::conflict(format!(
@@ -223,26 +224,20 @@ fn program_at(root: &str) -> Result<String> {
     Ok(format!("{root}/bin/{}/rdeploy", executable_name()?))
 }
 
-fn start_agent(session: &Session, program: &str, root: &str) -> std::result::Result<Pipes, SshError> {
+/// A line of shell that says `here` and becomes the agent, or says that there is none.
+fn start_of_agent(program: &str, root: &str) -> String {
     let (program, root) = (ssh::quoted(program), ssh::quoted(root));
-    session.pipes(
-        &format!("if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}; fi; echo absent $(uname -m)"),
-        true,
+    format!(
+        "if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}; fi; echo absent $(uname -m)"
     )
 }
 
-/// Reads the first line and no further.
 fn begun(reader: &mut impl Read) -> Begun {
-    let mut line = Vec::new();
-    let mut byte = [0];
-    while line.len() < 200 && matches!(reader.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
-        line.push(byte[0]);
-    }
-    let text = String::from_utf8_lossy(&line).into_owned();
-    if text == "here" {
+    let said = ssh::first_line(reader);
+    if said == "here" {
         Begun::Here
     } else {
-        Begun::Absent(text.trim_start_matches("absent").trim().to_owned())
+        Begun::Absent(said.trim_start_matches("absent").trim().to_owned())
     }
 }
 

@@ -31,7 +31,7 @@ pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
 pub use key::{KeyError, KeySource};
 pub use pipes::{Ending, Output, Pipes};
 pub use secret::Secret;
-pub use session::{Session, quoted};
+pub use session::{Session, first_line, quoted};
 pub use sudo::Sudo;
 
 /// The longest that anything here takes to fail, in all.

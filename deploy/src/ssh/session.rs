@@ -31,6 +31,9 @@ const CLEANUP: Duration = Duration::from_secs(2);
 /// The most that a server may say before the first word of a command, in bytes.
 const NOISE: usize = 64 << 10;
 
+/// The longest first line of a command that is read, in bytes.
+const LONGEST_LINE: usize = 200;
+
 // === impl Session ===
 
 impl Session {
@@ -39,6 +42,32 @@ impl Session {
     /// # Errors
     /// When any of the hosts is not reached, is not the one meant, or does not let us in; within [`PATIENCE`].
     pub fn open(address: &Address, access: &Access) -> Result<Self, SshError> {
+        let mut session = Self::connect(address, access)?;
+        session.introduce("exit")?.finish(&mut io::empty())?;
+        Ok(session)
+    }
+
+    /// As [`Session::open`], and starts a line of shell as root at once: to a root user the server says who they are and
+    /// runs it in one command, and every command costs a login shell with its start files.
+    ///
+    /// # Errors
+    /// As there, and when the command does not start.
+    pub fn open_as_root(
+        address: &Address,
+        access: &Access,
+        command: &str,
+    ) -> Result<(Self, Pipes), SshError> {
+        let mut session = Self::connect(address, access)?;
+        let pipes = session.introduce(&format!("[ \"$(id -u)\" = 0 ] || exit 0; {command}"))?;
+        if session.is_root {
+            return Ok((session, pipes));
+        }
+        pipes.finish(&mut io::empty())?;
+        let pipes = session.pipes(command, true)?;
+        Ok((session, pipes))
+    }
+
+    fn connect(address: &Address, access: &Access) -> Result<Self, SshError> {
         let deadline = Instant::now() + PATIENCE;
         let attempt = |address, login| Attempt {
             address,
@@ -56,16 +85,14 @@ impl Session {
         }
         let master = Master::open(&attempt(address, &access.login), way)?;
         let line = Line::over(master);
-        let mut session = Self {
+        Ok(Self {
             at: address.to_string(),
             user: String::new(),
             is_root: false,
             sudo: access.sudo.clone(),
             marker: format!("rdeploy-{}", random().map_err(local("draw a random number"))?),
             line,
-        };
-        session.introduce()?;
-        Ok(session)
+        })
     }
 
     /// Where this is connected to, as the user wrote it.
@@ -172,19 +199,19 @@ impl Session {
         }
     }
 
-    /// Finds out who we are there, and that commands do what they say.
-    fn introduce(&mut self) -> Result<(), SshError> {
-        let output = self.run("id -u; id -un", b"")?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut lines = said.lines();
-        let (Some(Ok(number)), user) =
-            (lines.next().map(str::parse::<u32>), lines.next().unwrap_or("the user"))
-        else {
-            return Err(no_shell(&self.at, &output));
+    /// Finds out who we are there, and that commands do what they say. What follows in the same shell goes on.
+    fn introduce(&mut self, then: &str) -> Result<Pipes, SshError> {
+        let mut pipes = self.pipes(&format!("echo \"$(id -u) $(id -un)\"; {then}"), false)?;
+        let who = first_line(&mut pipes.reader);
+        let (number, user) = who.split_once(' ').unwrap_or((&who, ""));
+        let Ok(number) = number.parse::<u32>() else {
+            let ended = pipes.finish(&mut io::empty())?;
+            let stdout = [who.as_bytes(), &ended.stdout].concat();
+            return Err(no_shell(&self.at, &Output { stdout, ..ended }));
         };
         self.is_root = number == 0;
-        user.clone_into(&mut self.user);
-        Ok(())
+        if user.is_empty() { "the user" } else { user }.clone_into(&mut self.user);
+        Ok(pipes)
     }
 
     fn start(&self, script: &str, climb: Option<&Climb<'_>>) -> Result<Starting, SshError> {
@@ -258,6 +285,16 @@ impl Session {
         }
         Ok(Begun::Not(noise))
     }
+}
+
+/// Reads one line and no further: what follows is for somebody else. Without a line end it is what there is.
+pub fn first_line(reader: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < LONGEST_LINE && matches!(reader.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+        line.push(byte[0]);
+    }
+    String::from_utf8_lossy(&line).into_owned()
 }
 
 enum Begun {
