@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use compose::Project;
 use compose::desired::{Changes, Desired};
@@ -17,15 +19,44 @@ use crate::walk;
 /// How many images are built at once: each build uses all cores by itself.
 const AT_ONCE: usize = 2;
 
-/// Builds, and says what became of each service. `told` takes the lines of the builds.
+/// A build that goes on beside the caller. Dropped, nobody hears of it any more.
+pub struct Building {
+    lines: mpsc::Receiver<String>,
+    thread: thread::JoinHandle<Result<BTreeMap<String, SentImage>>>,
+}
+
+/// Begins to build.
 ///
 /// # Errors
-/// When a build fails.
-pub fn build(
+/// When there is no thread to do it.
+pub fn start(root: Option<&Path>, project: &Project, services: &[String]) -> Result<Building> {
+    let (root, project, services) = (root.map(Path::to_owned), project.clone(), services.to_vec());
+    let (tell, lines) = mpsc::channel();
+    let thread = thread::Builder::new()
+        .name("build".to_owned())
+        .spawn(move || build(root.as_deref(), &project, &services, tell))
+        .map_err(|error| Error::failed("start to build", error))?;
+    Ok(Building { lines, thread })
+}
+
+// === impl Building ===
+
+impl Building {
+    /// Waits for the end, and says what became of each service. `told` takes the lines of the builds.
+    ///
+    /// # Errors
+    /// When a build fails.
+    pub fn finish(self, told: &dyn Fn(&str)) -> Result<BTreeMap<String, SentImage>> {
+        self.lines.iter().for_each(|line| told(&line));
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn build(
     root: Option<&Path>,
     project: &Project,
     services: &[String],
-    told: &(dyn Fn(&str) + Sync),
+    lines: mpsc::Sender<String>,
 ) -> Result<BTreeMap<String, SentImage>> {
     let desired = Desired::of(project, &Changes::default());
     let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
@@ -33,7 +64,6 @@ pub fn build(
         return known(root, project);
     }
     let engine = Engine::open(root)?;
-    let (lines, spoken) = std::sync::mpsc::channel::<String>();
     let tell = Box::new(move |telling: Telling<'_>| {
         let line = match telling {
             Telling::Build(service, bytes) => {
@@ -48,11 +78,8 @@ pub fn build(
         let _ = lines.send(line);
     });
     let runtime = Runtime::new(engine, project.clone(), desired, Flags::default(), tell);
-    std::thread::scope(|scope| {
-        scope.spawn(move || spoken.iter().for_each(|line| told(&line)));
-        // The sender of lines goes with the runtime, which goes when the walk is over.
-        walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|_| {})
-    })?;
+    // The sender of lines goes with the runtime, which goes when the walk is over.
+    walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|_| {})?;
     known(root, project)
 }
 

@@ -99,16 +99,21 @@ impl Task {
 // === impl Deployment ===
 
 impl Deployment<'_> {
-    /// Builds, sends and rolls out.
+    /// Builds, sends and rolls out on the hosts that `connect` reaches. Building and connecting take their time beside
+    /// each other, unless a hook has to come between them.
     ///
     /// # Errors
     /// When a step failed. Every host is as it was before.
-    pub fn up(&self, fleet: &mut Fleet<Task>) -> Result<Report> {
+    pub fn up(&self, connect: impl FnOnce() -> Result<Fleet<Task>>) -> Result<Report> {
         let began = Instant::now();
         let id = ReleaseId::new(Timestamp::now());
+        let build = || build::start(self.root.as_deref(), self.project, &self.services);
+        let early = if self.settings.hooks.before_build.is_empty() { Some(build()?) } else { None };
+        let fleet = &mut connect()?;
         self.lock(fleet)?;
         self.hook("before-build", &self.settings.hooks.before_build, &id, fleet)?;
-        let images = self.build()?;
+        let building = early.map_or_else(build, Ok)?;
+        let images = building.finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?;
         self.hook("before-prepare", &self.settings.hooks.before_prepare, &id, fleet)?;
         let parcels = self.pack(fleet, &images, &id)?;
         self.send(fleet, &images, &parcels)?;
@@ -185,12 +190,6 @@ impl Deployment<'_> {
                 .map_err(|error| on(&name, error))?;
         }
         Ok(())
-    }
-
-    fn build(&self) -> Result<BTreeMap<String, SentImage>> {
-        build::build(self.root.as_deref(), self.project, &self.services, &|line| {
-            (self.told)("", Event::Remark(line.to_owned()));
-        })
     }
 
     /// What goes to each host: one parcel for all that run the same services.

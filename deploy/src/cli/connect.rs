@@ -94,17 +94,26 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
 
 /// The project's hosts, each with an agent that listens, reached all at once.
 pub(super) fn fleet(globals: &Globals, loaded: &Loaded) -> Result<Fleet<Task>> {
+    reach(globals, loaded, tasks(loaded)?)
+}
+
+/// What each of the project's hosts is to do, before any of them is reached.
+pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
     let Loaded { project, settings } = loaded;
     if settings.hosts.is_empty() {
         return Err(Error::invalid("no host to deploy to").with_hint(
             "name one: `rdeploy up --host user@server`, or list them under `hosts:` in rdeploy.yaml",
         ));
     }
-    let mut tasks = Vec::new();
-    for host in &settings.hosts {
-        let services = settings.services_of(&host.roles, project.services.keys().map(String::as_str))?;
-        tasks.push((host, Task::of(services)));
-    }
+    let services = |host: &HostSettings| {
+        settings.services_of(&host.roles, project.services.keys().map(String::as_str)).map(Task::of)
+    };
+    settings.hosts.iter().map(services).collect()
+}
+
+/// Reaches the project's hosts all at once.
+pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Result<Fleet<Task>> {
+    let settings = &loaded.settings;
     let connected: Vec<(String, Result<Host>)> = thread::scope(|scope| {
         let running: Vec<_> = settings
             .hosts
@@ -118,7 +127,7 @@ pub(super) fn fleet(globals: &Globals, loaded: &Loaded) -> Result<Fleet<Task>> {
     });
     let mut members = Vec::new();
     let mut failed = Vec::new();
-    for ((name, host), (_, task)) in connected.into_iter().zip(tasks) {
+    for ((name, host), task) in connected.into_iter().zip(tasks) {
         match host {
             Ok(host) => members.push(Member { host, task }),
             Err(error) => failed.push((name, error)),

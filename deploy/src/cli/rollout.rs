@@ -80,9 +80,9 @@ fn rolled_out(
 ) -> Result<Report> {
     let mut loaded = connect::load_project(globals)?;
     loaded.settings.drain = drain.or(loaded.settings.drain);
-    let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
-    deployment(globals, &loaded, services, lock_wait.0, &told).up(&mut fleet)
+    let tasks = connect::tasks(&loaded)?;
+    deployment(globals, &loaded, services, lock_wait.0, &told).up(|| connect::reach(globals, &loaded, tasks))
 }
 
 /// `up`, for who tells of it in another way.
