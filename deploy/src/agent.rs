@@ -17,18 +17,19 @@ mod remove;
 mod rollout;
 mod setup;
 mod status;
+mod taking;
 mod undo;
 
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::id::Digest;
-use engine::store::{self, Lock};
+use engine::store::Lock;
 
 use self::places::Places;
 use self::rollout::Running;
@@ -53,9 +54,6 @@ struct Held {
     running: Option<Running>,
     _lock: Lock,
 }
-
-/// How often it is looked whether a lock is free.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// Serves one client on standard input and output until it hangs up.
 ///
@@ -137,6 +135,11 @@ impl Agent {
             Request::Lock { project, author, wait_ms } => {
                 self.lock(project, &author, Duration::from_millis(wait_ms)).map(|()| Outcome::Nothing)
             }
+            Request::Freeze { project, freeze } => {
+                let places = self.held(&project)?.places.clone();
+                taking::freeze(&places, &freeze).map(|()| Outcome::Nothing)
+            }
+            Request::Thaw { project } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
             Request::ReceiveImages => {
                 let received = transfer::receive(&mut self.channel(), &self.engine);
                 received.map_err(|error| Error::failed("take the images over", error))?;
@@ -186,25 +189,7 @@ impl Agent {
             return Err(Error::invalid(format!("{project:?} is not the name of a project")));
         }
         let places = self.places(&project);
-        let failed = |error| Error::failed(format!("lock the project {project}"), error);
-        for directory in [places.state(), places.run()] {
-            store::private_directory(directory).map_err(failed)?;
-        }
-        let began = Instant::now();
-        let lock = loop {
-            if let Some(lock) = Lock::try_exclusive(&places.lock()).map_err(failed)? {
-                break lock;
-            }
-            if began.elapsed() >= wait {
-                let holder =
-                    std::fs::read_to_string(places.holder()).unwrap_or_else(|_| "somebody".to_owned());
-                return Err(Error::conflict(format!("project {project} is being changed by {holder}"))
-                    .with_hint("wait for it with --lock-wait; the lock is given up as soon as whoever holds it is gone"));
-            }
-            std::thread::sleep(GLANCE);
-        };
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
-        std::fs::write(places.holder(), format!("{author} since {now}")).map_err(failed)?;
+        let lock = taking::take(&places, &project, author, wait)?;
         undo::recover(&self.engine, &places)?;
         self.held = Some(Held { project, places, running: None, _lock: lock });
         Ok(())

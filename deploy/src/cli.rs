@@ -2,6 +2,7 @@
 
 mod action;
 mod connect;
+mod lock;
 mod output;
 mod rollout;
 mod show;
@@ -109,6 +110,8 @@ enum Command {
     Watch(rollout::UpArgs),
     /// Take the project away from the hosts: containers, networks, releases and their images
     Uninstall(rollout::UninstallArgs),
+    /// Keep everybody from changing the project for a while, or show who does
+    Lock(lock::LockArgs),
     /// Remove what only releases before the one that serves need
     Prune,
     /// Deploy as the GitHub Action's inputs say; what `action/action.yml` calls
@@ -181,6 +184,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Run(args) => show::run(globals, &args),
         Command::Watch(args) => rollout::watch(globals, &args),
         Command::Uninstall(args) => rollout::uninstall(globals, &args),
+        Command::Lock(args) => lock::lock(globals, args),
         Command::Prune => rollout::prune(globals),
         Command::Action => action::action(globals),
         Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.as_deref()),

@@ -5,6 +5,7 @@ use std::thread;
 use engine::error::{Error, Result};
 
 use crate::host::Host;
+use crate::message::{Event, Request};
 
 /// The hosts of a deployment, each with what it is about there.
 #[derive(Debug)]
@@ -64,6 +65,29 @@ impl<T: Send> Fleet<T> {
             }
         }
         if failed.is_empty() { Ok(done) } else { Err(Failures(failed)) }
+    }
+
+    /// Keeps others from changing a project on every host as long as the connections last, in the order of the hosts'
+    /// names, so that two who do this never wait for each other. Every host waits so many milliseconds for whoever is at
+    /// it, and tells what it has to put right first.
+    ///
+    /// # Errors
+    /// When a host is not free.
+    pub fn lock(
+        &mut self,
+        project: &str,
+        author: &str,
+        wait_ms: u64,
+        told: &dyn Fn(&str, Event),
+    ) -> Result<()> {
+        self.members.sort_by(|a, b| a.host.name().cmp(b.host.name()));
+        for Member { host, .. } in &mut self.members {
+            let name = host.name().to_owned();
+            let request = Request::Lock { project: project.to_owned(), author: author.to_owned(), wait_ms };
+            host.ask(&request, &|event| told(&name, event))
+                .map_err(|error| Error::from(Failures(vec![(name.clone(), error)])))?;
+        }
+        Ok(())
     }
 
     /// The hosts' names.

@@ -5,6 +5,7 @@ pub mod build;
 pub mod cli;
 pub mod commit;
 pub mod fleet;
+pub mod freeze;
 pub mod hooks;
 pub mod host;
 pub mod message;

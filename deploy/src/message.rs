@@ -7,6 +7,7 @@ use std::time::Duration;
 use engine::error::{Error, Kind};
 use serde::{Deserialize, Serialize};
 
+use crate::freeze::Freeze;
 use crate::release::{Entry, Release, ReleaseId};
 
 /// What an agent says first.
@@ -35,6 +36,18 @@ pub enum Request {
         author: String,
         /// How long to wait for it, in milliseconds.
         wait_ms: u64,
+    },
+    /// Leave a project that this connection has locked alone from now on, whoever else wants to change it.
+    Freeze {
+        /// The project.
+        project: String,
+        /// Who wants that, and until when.
+        freeze: Freeze,
+    },
+    /// Let a project be changed again.
+    Thaw {
+        /// The project.
+        project: String,
     },
     /// Take images over; a conversation of [`crate::transfer`] follows, and only then the answer.
     ReceiveImages,
@@ -174,6 +187,8 @@ pub enum Outcome {
     Release(Box<Release>),
     /// What runs.
     Status(Status),
+    /// The freeze that there was.
+    Thawed(Option<Freeze>),
     /// How many releases, images and files went.
     Pruned(usize),
 }
@@ -213,6 +228,8 @@ pub struct Status {
     pub drift: Vec<String>,
     /// Who changes the project at the moment.
     pub locked_by: Option<String>,
+    /// Who wants the project left alone.
+    pub frozen: Option<Freeze>,
 }
 
 /// A container of a project.

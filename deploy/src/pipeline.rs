@@ -177,19 +177,7 @@ impl Deployment<'_> {
     }
 
     fn lock(&self, fleet: &mut Fleet<Task>) -> Result<()> {
-        let wait_ms = millis(self.lock_wait);
-        // In the order of their names, so that two deployments never wait for each other.
-        fleet.members.sort_by(|a, b| a.host.name().cmp(b.host.name()));
-        for member in &mut fleet.members {
-            let request =
-                Request::Lock { project: self.project.name.clone(), author: self.author.clone(), wait_ms };
-            let name = member.host.name().to_owned();
-            member
-                .host
-                .ask(&request, &|event| (self.told)(&name, event))
-                .map_err(|error| on(&name, error))?;
-        }
-        Ok(())
+        fleet.lock(&self.project.name, &self.author, millis(self.lock_wait), self.told)
     }
 
     /// What goes to each host: one parcel for all that run the same services.

@@ -39,6 +39,11 @@ impl Places {
         self.run.join("holder")
     }
 
+    /// Who wants the project left alone.
+    pub(crate) fn freeze(&self) -> PathBuf {
+        self.state.join("freeze.json")
+    }
+
     /// The rollout that goes on.
     pub(crate) fn journal(&self) -> PathBuf {
         self.state.join("journal.json")

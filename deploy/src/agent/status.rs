@@ -4,12 +4,11 @@ use compose::labels;
 use engine::Engine;
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
-use engine::error::{Error, Result};
-use engine::store::Lock;
+use engine::error::Result;
 
 use super::opened::Opened;
 use super::places::Places;
-use super::{Tell, history};
+use super::{Tell, history, taking};
 use crate::message::{ContainerStatus, Rollout, Status};
 
 /// Looks.
@@ -35,20 +34,13 @@ pub(crate) fn status(engine: &Engine, places: &Places, project: &str, tell: &Tel
             plan.steps().iter().map(|step| format!("{} ({})", step.operation, step.cause)).collect()
         }
     };
-    Ok(Status { release: serving, containers, drift, locked_by: holder(places)? })
-}
-
-/// Who holds the project's lock, if somebody does.
-pub(crate) fn holder(places: &Places) -> Result<Option<String>> {
-    if !places.state().exists() {
-        return Ok(None);
-    }
-    let lock = Lock::try_exclusive(&places.lock())
-        .map_err(|error| Error::failed("look at the project's lock", error))?;
-    match lock {
-        Some(_) => Ok(None),
-        None => Ok(Some(std::fs::read_to_string(places.holder()).unwrap_or_else(|_| "somebody".to_owned()))),
-    }
+    Ok(Status {
+        release: serving,
+        containers,
+        drift,
+        locked_by: taking::holder(places, project)?,
+        frozen: taking::frozen(places)?,
+    })
 }
 
 fn seen(container: &Container) -> ContainerStatus {

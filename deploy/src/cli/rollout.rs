@@ -256,13 +256,7 @@ pub(super) fn prune(globals: &Globals) -> Result<ExitCode> {
 }
 
 fn lock(fleet: &mut Fleet<Task>, loaded: &Loaded) -> Result<()> {
-    let project = loaded.project.name.clone();
-    let author = commit::author();
-    fleet.each(|host, _| {
-        let request = Request::Lock { project: project.clone(), author: author.clone(), wait_ms: 0 };
-        host.ask(&request, &|_| {}).map(drop)
-    })?;
-    Ok(())
+    fleet.lock(&loaded.project.name, &commit::author(), 0, &|_, _| {})
 }
 
 fn deployment<'a>(

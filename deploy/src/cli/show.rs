@@ -48,7 +48,8 @@ pub(super) struct RunArgs {
 
 /// `status`.
 pub(super) fn status(globals: &Globals) -> Result<ExitCode> {
-    let all = statuses(globals)?;
+    let loaded = connect::load_project(globals)?;
+    let all = statuses(&loaded, &mut connect::fleet(globals, &loaded)?)?;
     if globals.json {
         all.iter().for_each(|(host, status)| output::json(&json!({ "host": host, "status": status })));
         return Ok(ExitCode::SUCCESS);
@@ -72,14 +73,16 @@ pub(super) fn status(globals: &Globals) -> Result<ExitCode> {
             status.release.as_ref().map_or_else(|| "no release".to_owned(), |id| format!("release {id}"));
         let held =
             status.locked_by.as_ref().map(|who| format!("; being changed by {who}")).unwrap_or_default();
-        output::note(&format!("{host}: {release}{held}"));
+        let frozen = status.frozen.as_ref().map(|freeze| format!("; locked by {freeze}")).unwrap_or_default();
+        output::note(&format!("{host}: {release}{held}{frozen}"));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// `drift`.
 pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
-    let all = statuses(globals)?;
+    let loaded = connect::load_project(globals)?;
+    let all = statuses(&loaded, &mut connect::fleet(globals, &loaded)?)?;
     let mut drifted = false;
     for (host, status) in &all {
         drifted |= !status.drift.is_empty();
@@ -94,9 +97,8 @@ pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
     Ok(if drifted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn statuses(globals: &Globals) -> Result<Vec<(String, Status)>> {
-    let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
+/// What runs on every host.
+pub(super) fn statuses(loaded: &Loaded, fleet: &mut Fleet<Task>) -> Result<Vec<(String, Status)>> {
     let project = loaded.project.name.clone();
     let all = fleet.each(|host, _| {
         let outcome = host.ask(&Request::Status { project: project.clone() }, &|_| {})?;

@@ -103,6 +103,40 @@ fn uninstalling_leaves_the_data_or_nothing() {
 }
 
 #[test]
+fn a_locked_project_is_left_alone_until_it_is_released() {
+    let world = World::new(2, WEB);
+    world.rdeploy(["up"]).succeeds();
+    let port = world.port(1, "web");
+    world.rdeploy(["lock", "acquire", "-m", "the database moves", "--for", "1h"]).succeeds();
+    let refused = world.rdeploy(["lock", "acquire"]).fails().stderr;
+    assert!(refused.contains("the database moves") && refused.contains("rdeploy lock release"), "{refused}");
+    world.page("two");
+    let refused = world.rdeploy(["up"]).fails().stderr;
+    assert!(refused.contains("project p is locked by") && refused.contains("until"), "{refused}");
+    world.rdeploy(["rollback"]).fails();
+    world.rdeploy(["uninstall"]).fails();
+    assert_eq!(get(port).unwrap(), "one");
+    let shown = world.rdeploy(["lock"]).succeeds().stdout;
+    assert_eq!(shown.matches("the database moves").count(), 2, "{shown}");
+    assert!(world.rdeploy(["status"]).succeeds().stderr.contains("locked by"));
+    // Whoever waits goes on as soon as it is released.
+    let mut waiting = world.spawn(["up", "--lock-wait", "1m", "--drain", "0s"]);
+    world.rdeploy(["lock", "release"]).succeeds();
+    assert!(waiting.wait().unwrap().success());
+    assert_eq!(get(port).unwrap(), "two");
+    assert!(world.rdeploy(["lock"]).succeeds().stdout.contains("free"));
+}
+
+#[test]
+fn a_project_that_cannot_be_locked_everywhere_is_locked_nowhere() {
+    let world = World::new(2, WEB);
+    world.rdeploy(["up"]).succeeds();
+    world.on_one(1, ["lock", "acquire", "--for", "1h"]).succeeds();
+    world.rdeploy(["lock", "acquire"]).fails();
+    world.on_one(0, ["up"]).succeeds();
+}
+
+#[test]
 fn a_rollback_takes_less_than_a_second_on_four_hosts() {
     let world = World::new(4, WEB);
     world.rdeploy(["up"]).succeeds();

@@ -60,8 +60,20 @@ impl World {
         self.directory.path().join(format!("host{host}"))
     }
 
+    /// A host as `--host` takes it.
+    pub(crate) fn host(&self, host: usize) -> String {
+        format!("local:{}", self.root(host).display())
+    }
+
     pub(crate) fn engine(&self, host: usize) -> Engine {
         Engine::open(Some(&self.root(host))).unwrap()
+    }
+
+    /// `rdeploy` on this project and one of its hosts.
+    pub(crate) fn on_one<'a>(&self, host: usize, words: impl IntoIterator<Item = &'a str>) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
+        command.arg("--root").arg(self.directory.path().join("here")).args(["--host", &self.host(host)]);
+        Outcome::of(&command.args(words).current_dir(self.project()).output().unwrap())
     }
 
     /// `rdeploy` on this project and all its hosts.
@@ -69,7 +81,7 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
         command.arg("--root").arg(self.directory.path().join("here"));
         for host in 0..self.hosts {
-            command.arg("--host").arg(format!("local:{}", self.root(host).display()));
+            command.arg("--host").arg(self.host(host));
         }
         command.args(words).current_dir(self.project());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
