@@ -15,6 +15,7 @@ mod nft;
 mod options;
 pub mod ports;
 pub mod resolv;
+mod shares;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,6 +36,7 @@ pub use self::resolv::{
 };
 
 use self::attachment::names_in;
+use self::firewall::share::ShareTable;
 use self::firewall::{Table, Zone};
 use self::link::{Bridge, UsedRange};
 use self::options::{Driver, DriverOptions};
@@ -319,6 +321,7 @@ impl Networks {
             .iter()
             .filter(|network| network.has_bridge())
             .try_for_each(|network| link::remove(&network.bridge))?;
+        ShareTable::beside(self.root.tag()).set(&[])?;
         table.delete()?;
         Ok(())
     }

@@ -16,6 +16,11 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Span(pub Duration);
 
+/// A part of a whole, more than nothing and less than all: `1%` to `99%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Percent(u8);
+
 /// Why a text is not a size or a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseQuantityError {
@@ -25,6 +30,9 @@ pub enum ParseQuantityError {
     /// Not a duration.
     #[error("invalid duration {0:?}: numbers with ns, us, ms, s, m or h are needed, as in 1m30s")]
     Duration(String),
+    /// Not a part of a whole.
+    #[error("invalid percentage {0:?}: a number from 1 to 99 is needed, as in 10%")]
+    Percent(String),
 }
 
 // === impl ByteSize ===
@@ -104,6 +112,49 @@ fn write_scaled(
         text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     }
     write!(f, "{text}{}", units[unit])
+}
+
+// === impl Percent ===
+
+impl Percent {
+    /// So many of a hundred.
+    pub const fn new(percent: u8) -> Option<Self> {
+        if percent > 0 && percent < 100 { Some(Self(percent)) } else { None }
+    }
+
+    /// How many of a hundred.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl TryFrom<u8> for Percent {
+    type Error = ParseQuantityError;
+
+    fn try_from(percent: u8) -> Result<Self, Self::Error> {
+        Self::new(percent).ok_or_else(|| ParseQuantityError::Percent(percent.to_string()))
+    }
+}
+
+impl From<Percent> for u8 {
+    fn from(percent: Percent) -> Self {
+        percent.0
+    }
+}
+
+impl FromStr for Percent {
+    type Err = ParseQuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.trim().strip_suffix('%').and_then(|number| number.parse().ok());
+        number.and_then(Self::new).ok_or_else(|| ParseQuantityError::Percent(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
 }
 
 // === impl Span ===

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::network::{PublishedPort, parked};
+use crate::quantity::Percent;
 use crate::store::Lock;
 
 impl Engine {
@@ -51,6 +52,20 @@ impl Engine {
     /// When its record cannot be written.
     pub fn hold_back(&self, id: &ContainerId) -> Result<()> {
         self.change_record(id, |record| record.spec.held = true)
+    }
+
+    /// Leads so many of a hundred new connections to the published ports of `from` to `to`, which runs and holds its own
+    /// back. It ends when the ports are handed over or `to` stops. The ports.
+    ///
+    /// # Errors
+    /// When `to` is on no network.
+    pub fn share_ports(
+        &self,
+        from: &ContainerId,
+        to: &ContainerId,
+        percent: Percent,
+    ) -> Result<Vec<PublishedPort>> {
+        Ok(self.networks().share_ports(from, to, percent)?)
     }
 
     /// Leads the published ports of a container that is about to stop to listeners on the host, until they are handed

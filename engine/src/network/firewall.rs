@@ -12,6 +12,8 @@
 //! A rule here can only let pass what every other table lets pass too: a host whose own forward chain drops must
 //! accept these bridges itself.
 
+pub(crate) mod share;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -143,14 +145,14 @@ impl<'a> Table<'a> {
         add_rules(&mut transaction);
         let entries: Vec<Entry> =
             zones.iter().flat_map(zone_entries).chain(forwards.iter().map(forward_entry)).collect();
-        change(&mut transaction, &entries, Change::Add);
+        change(&mut transaction, FORMS, &entries, Change::Add);
         self.commit(&transaction)
     }
 
     /// Adds a network.
     pub(crate) fn add_zone(&self, zone: &Zone) -> Result<(), NetworkError> {
         let mut transaction = Transaction::new();
-        change(&mut transaction, &zone_entries(zone), Change::Add);
+        change(&mut transaction, FORMS, &zone_entries(zone), Change::Add);
         self.commit(&transaction)
     }
 
@@ -163,9 +165,9 @@ impl<'a> Table<'a> {
     pub(crate) fn replace(&self, remove: &[Forward], add: &[Forward]) -> Result<(), NetworkError> {
         let mut transaction = Transaction::new();
         let entries: Vec<Entry> = remove.iter().map(forward_entry).collect();
-        change(&mut transaction, &entries, Change::Remove);
+        change(&mut transaction, FORMS, &entries, Change::Remove);
         let entries: Vec<Entry> = add.iter().map(forward_entry).collect();
-        change(&mut transaction, &entries, Change::Add);
+        change(&mut transaction, FORMS, &entries, Change::Add);
         self.commit(&transaction)
     }
 
@@ -202,7 +204,7 @@ impl<'a> Table<'a> {
 
     fn remove_entries(&self, entries: Vec<Entry>) -> Result<(), NetworkError> {
         let mut transaction = Transaction::new();
-        change(&mut transaction, &entries, Change::Remove);
+        change(&mut transaction, FORMS, &entries, Change::Remove);
         match transaction.commit(self.name) {
             Err(refusal) if refusal.errno == rustix::io::Errno::NOENT && entries.len() > 1 => {
                 // Something is gone already, which undid the whole: what is left goes one by one.
@@ -229,8 +231,13 @@ struct Entry {
     elements: Vec<Element>,
 }
 
-fn change(transaction: &mut Transaction, entries: &[Entry], how: fn(&'static str, Vec<Element>) -> Change) {
-    for form in FORMS {
+fn change(
+    transaction: &mut Transaction,
+    forms: impl IntoIterator<Item = &'static SetForm>,
+    entries: &[Entry],
+    how: fn(&'static str, Vec<Element>) -> Change,
+) {
+    for form in forms {
         let elements: Vec<Element> = entries
             .iter()
             .filter(|entry| entry.set == form.name)
@@ -317,23 +324,15 @@ fn add_chains(transaction: &mut Transaction) {
 }
 
 fn add_rules(transaction: &mut Transaction) {
-    use Expression::{Differs, Equal, In, Load, Masquerade, NotIn, Verdict as Then};
+    use Expression::{In, Load, Masquerade, NotIn, Verdict as Then};
     let link_in = || Expression::Meta(Meta::LinkIn, REGISTER);
     let link_out = || Expression::Meta(Meta::LinkOut, REGISTER);
-    let family = |family| [Expression::Meta(Meta::Family, REGISTER), Equal(REGISTER, vec![family])];
-    let loopback = |field| [Load(field, REGISTER), Equal(REGISTER, vec![LOOPBACK_NET])];
-    let to_loopback = || [family(FAMILY_IPV4), loopback(Field::IPV4_RECEIVER_NET)].concat();
 
     // No container reaches 127.0.0.0/8 of the host (CVE-2020-8558).
     let from_bridge = vec![link_in(), In(REGISTER, BRIDGES.name)];
     transaction.rule("shield", [from_bridge, to_loopback(), vec![Then(Verdict::Drop)]].concat());
 
-    // What came over the wire to a loopback address is for nobody: a port published there stays there.
-    let not_local = vec![link_in(), Differs(REGISTER, link_name("lo"))];
-    transaction.rule("prerouting", [not_local, to_loopback(), vec![Then(Verdict::Return)]].concat());
-    for chain in ["prerouting", "output"] {
-        transaction.rule(chain, vec![Expression::DestinationIsLocal, Then(Verdict::Jump("publish"))]);
-    }
+    add_entrance(transaction);
     add_publish_rules(transaction);
 
     let inside = vec![
@@ -363,9 +362,34 @@ fn add_rules(transaction: &mut Transaction) {
         transaction.rule("postrouting", [translated, from_source(), vec![Masquerade]].concat());
     }
     // Nobody outside this host can answer 127.0.0.1.
-    let from_loopback = [family(FAMILY_IPV4), loopback(Field::IPV4_SENDER_NET)].concat();
+    let from_loopback = loopback(Field::IPV4_SENDER_NET);
     let to_bridge = vec![link_out(), In(REGISTER, BRIDGES.name)];
     transaction.rule("postrouting", [to_bridge, from_loopback, vec![Masquerade]].concat());
+}
+
+/// What is for an address of this host is looked up among the published ports.
+fn add_entrance(transaction: &mut Transaction) {
+    use Expression::{Differs, Verdict as Then};
+    // What came over the wire to a loopback address is for nobody: a port published there stays there.
+    let not_local = vec![Expression::Meta(Meta::LinkIn, REGISTER), Differs(REGISTER, link_name("lo"))];
+    transaction.rule("prerouting", [not_local, to_loopback(), vec![Then(Verdict::Return)]].concat());
+    for chain in ["prerouting", "output"] {
+        transaction.rule(chain, vec![Expression::DestinationIsLocal, Then(Verdict::Jump("publish"))]);
+    }
+}
+
+fn family(family: u8) -> [Expression; 2] {
+    [Expression::Meta(Meta::Family, REGISTER), Expression::Equal(REGISTER, vec![family])]
+}
+
+/// Whether the address whose first byte this field is belongs to a loopback network.
+fn loopback(field: Field) -> Vec<Expression> {
+    let is_loopback = [Expression::Load(field, REGISTER), Expression::Equal(REGISTER, vec![LOOPBACK_NET])];
+    [family(FAMILY_IPV4), is_loopback].concat()
+}
+
+fn to_loopback() -> Vec<Expression> {
+    loopback(Field::IPV4_RECEIVER_NET)
 }
 
 fn add_publish_rules(transaction: &mut Transaction) {

@@ -54,6 +54,8 @@ pub(crate) enum DataType {
     Port,
     /// The name of a link.
     LinkName,
+    /// A number in the host's order.
+    Mark,
 }
 
 /// A chain, on a hook or to jump to.
@@ -115,8 +117,12 @@ pub(crate) const REGISTER_2: Register = 2;
 pub(crate) const WORD_1: Register = 9;
 /// The third 4 bytes of the first register.
 pub(crate) const WORD_2: Register = 10;
+/// The last 4 bytes of the first register.
+pub(crate) const WORD_3: Register = 11;
 /// The second 4 bytes of the second register.
 pub(crate) const WORD_5: Register = 13;
+/// The third 4 bytes of the second register.
+pub(crate) const WORD_6: Register = 14;
 
 /// One step of a rule. The rule ends where a comparison fails.
 #[derive(Debug, Clone)]
@@ -125,6 +131,8 @@ pub(crate) enum Expression {
     Meta(Meta, Register),
     /// Loads a field of the packet.
     Load(Field, Register),
+    /// Draws a number below this one.
+    Random(u32, Register),
     /// Goes on if the register begins with these bytes.
     Equal(Register, Vec<u8>),
     /// Goes on if it does not.
@@ -243,6 +251,8 @@ const SET_OF_RANGES: u32 = 4;
 const SET_IS_MAP: u32 = 8;
 const ENDS_RANGE: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
+/// A number is drawn anew each time (`NFT_NG_RANDOM`).
+const DRAWN: u32 = 1;
 /// An attribute's length has 16 bits; a message with more elements than this is continued in another one.
 const FULL_MESSAGE: usize = 48 * 1024;
 /// What the kernel keeps as user data of an element, less its header and the NUL.
@@ -378,6 +388,7 @@ impl DataType {
             Self::Ipv6 => 8,
             Self::Protocol => 12,
             Self::Port => 13,
+            Self::Mark => 19,
             Self::LinkName => 41,
         }
     }
@@ -385,7 +396,7 @@ impl DataType {
     /// Every part takes whole registers of four bytes.
     fn length(self) -> u32 {
         match self {
-            Self::Ipv4 | Self::Protocol | Self::Port => 4,
+            Self::Ipv4 | Self::Protocol | Self::Port | Self::Mark => 4,
             Self::Ipv6 | Self::LinkName => 16,
         }
     }
@@ -504,6 +515,9 @@ impl Expression {
             }),
             Self::Load(field, register) => expression(list, "payload", |data| {
                 data.be32(1, *register).be32(2, field.base).be32(3, field.offset).be32(4, field.length);
+            }),
+            Self::Random(below, register) => expression(list, "numgen", |data| {
+                data.be32(1, *register).be32(2, *below).be32(3, DRAWN);
             }),
             Self::Equal(register, bytes) => compare(list, *register, 0, bytes),
             Self::Differs(register, bytes) => compare(list, *register, 1, bytes),

@@ -44,11 +44,14 @@ struct Record {
     version: u32,
     owner: String,
     ports: Vec<PublishedPort>,
+    /// Whether a part of the connections to ports of others may be led to it.
+    #[serde(default)]
+    shared: bool,
 }
 
 /// Where a container can be reached: one address per family at most.
 #[derive(Debug, Clone, Copy)]
-struct Reach {
+pub(crate) struct Reach {
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
     /// The address of the host that its network publishes on by default.
@@ -148,7 +151,7 @@ impl Networks {
         let chosen = claims.chosen;
         self.write_ports(
             container,
-            &Record { version: VERSION, owner: owner.clone(), ports: chosen.clone() },
+            &Record { version: VERSION, owner: owner.clone(), ports: chosen.clone(), ..before },
         )?;
         let new: Vec<Forward> = chosen.iter().map(|port| port.forward(&owner)).collect();
         let replaced = Table::named(self.root.tag()).replace(&own, &new);
@@ -216,8 +219,12 @@ impl Networks {
         };
         kept.ports.retain(|port| !moves_in(port));
         kept.ports.extend(moved.iter().cloned());
-        self.write_ports(to, &Record { version: VERSION, owner, ports: kept.ports })?;
+        let shared = kept.shared;
+        self.write_ports(to, &Record { version: VERSION, owner, ..kept })?;
         table.replace(&leaving, &coming)?;
+        if shared {
+            self.end_shares(to)?;
+        }
         let path = self.root.port_run(from);
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
         Ok(moved)
@@ -252,7 +259,7 @@ impl Networks {
         let table = Table::named(self.root.tag());
         let coming: Vec<Forward> = waiting.iter().map(|port| port.forward(&owner)).collect();
         let leaving = displaced(table.forwards()?, from, &coming);
-        self.write_ports(&lot, &Record { version: VERSION, owner, ports: waiting })?;
+        self.write_ports(&lot, &Record { version: VERSION, owner, ports: waiting, shared: false })?;
         table.replace(&leaving, &coming)?;
         let path = self.root.port_run(from);
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
@@ -276,6 +283,9 @@ impl Networks {
         let path = self.root.port_run(container);
         if !path.exists() {
             return Ok(());
+        }
+        if self.read_ports(container)?.is_some_and(|record| record.shared) {
+            self.end_shares(container)?;
         }
         let table = Table::named(self.root.tag());
         if table.is_current()? {
@@ -301,6 +311,18 @@ impl Networks {
             forwards.extend(new.map(|port| port.forward(&record.owner)));
         }
         Ok(forwards)
+    }
+
+    /// Writes down whether connections to ports of others may be led to a container, so that it is seen to when it goes.
+    pub(crate) fn mark_shared(
+        &self,
+        container: &ContainerId,
+        owner: &str,
+        shared: bool,
+    ) -> Result<(), NetworkError> {
+        let new = Record { version: VERSION, owner: owner.to_owned(), ..Record::default() };
+        let record = self.read_ports(container)?.unwrap_or(new);
+        self.write_ports(container, &Record { shared, ..record })
     }
 
     fn ensure_table(&self) -> Result<(), NetworkError> {
@@ -335,7 +357,7 @@ fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<F
 // === impl PublishedPort ===
 
 impl PublishedPort {
-    fn forward(&self, owner: &str) -> Forward {
+    pub(crate) fn forward(&self, owner: &str) -> Forward {
         Forward {
             host_ip: self.host_ip,
             host_port: self.host_port,
@@ -357,7 +379,7 @@ impl fmt::Display for PublishedPort {
 // === impl Reach ===
 
 impl Reach {
-    fn of(endpoints: &[Endpoint]) -> Self {
+    pub(crate) fn of(endpoints: &[Endpoint]) -> Self {
         let best = |address: fn(&Endpoint) -> Option<IpAddr>| {
             endpoints
                 .iter()
@@ -374,7 +396,7 @@ impl Reach {
         }
     }
 
-    fn address(self, ipv4: bool) -> Option<IpAddr> {
+    pub(crate) fn address(self, ipv4: bool) -> Option<IpAddr> {
         if ipv4 { self.ipv4 } else { self.ipv6 }
     }
 }
@@ -607,7 +629,8 @@ fn ephemeral_ports() -> (u16, u16) {
         .unwrap_or(COMMON_EPHEMERAL_PORTS)
 }
 
-fn is_of(forward: &Forward, container: &ContainerId) -> bool {
+/// Whether it is in the name of this container.
+pub(crate) fn is_of(forward: &Forward, container: &ContainerId) -> bool {
     forward.owner.split(' ').next() == Some(container.short())
 }
 

@@ -3,6 +3,7 @@
 use crate::host::*;
 use engine::container::spec::{PortBinding, Protocol};
 use engine::network::NetworkSpec;
+use engine::quantity::Percent;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
@@ -151,6 +152,45 @@ fn ports_move_to_another_container_at_once() {
         assert_eq!(host.networks.published(&new.id).unwrap(), moved);
         host.networks.release(&old.id).unwrap();
         assert!(call("127.0.0.1:8080").unwrap().starts_with("new"));
+    });
+}
+
+#[test]
+fn a_part_of_the_connections_goes_to_another_container() {
+    on_a_host(|host| {
+        let spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("back".parse().unwrap()) };
+        host.networks.create(spec).unwrap();
+        let old = host.guest("web-1", &[on("back")]);
+        let new = host.guest("web-2", &[on("back")]);
+        old.place.serve_tcp("[::]:80", "old");
+        new.place.serve_tcp("[::]:80", "new");
+        let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
+        host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
+        let new_of_200 = |at: &str| {
+            (0..200).filter(|_| call(at).expect("nobody is refused").starts_with("new")).count()
+        };
+        assert_eq!(new_of_200("127.0.0.1:8080"), 0);
+        host.networks.share_ports(&old.id, &new.id, Percent::new(10).unwrap()).unwrap();
+        host.networks.share_ports(&old.id, &new.id, Percent::new(30).unwrap()).unwrap();
+        let gateways = old.endpoints[0].addresses.iter().filter_map(|entry| entry.gateway);
+        let gateway = gateways.into_iter().find(std::net::IpAddr::is_ipv6).unwrap();
+        for at in ["127.0.0.1:8080", "127.0.0.1:8081", &format!("[{gateway}]:8080")] {
+            // 60, give or take four and a half standard deviations.
+            assert!((30..90).contains(&new_of_200(at)), "{at}");
+        }
+        let tables = || run("nft", "list tables");
+        assert!(tables().contains("-shares"), "{}", tables());
+        host.networks.release(&new.id).unwrap();
+        assert_eq!(new_of_200("127.0.0.1:8080"), 0);
+        assert!(!tables().contains("-shares"), "{}", tables());
+
+        let next = host.guest("web-3", &[on("back")]);
+        next.place.serve_tcp("[::]:80", "new");
+        host.networks.share_ports(&old.id, &next.id, Percent::new(50).unwrap()).unwrap();
+        host.networks.move_ports(&old.id, &next.id).unwrap();
+        assert_eq!(new_of_200("127.0.0.1:8080"), 200);
+        assert!(!tables().contains("-shares"), "{}", tables());
+        assert_eq!(host.networks.published(&next.id).unwrap().len(), 3);
     });
 }
 

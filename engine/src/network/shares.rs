@@ -1,0 +1,65 @@
+//! Published ports of one container of which another container gets a part of the new connections.
+
+use std::net::SocketAddr;
+
+use crate::id::ContainerId;
+use crate::network::firewall::share::{Share, ShareTable};
+use crate::network::ports::{Reach, is_of};
+use crate::network::{NetworkError, Networks, PublishedPort};
+use crate::quantity::Percent;
+
+impl Networks {
+    /// Leads so many of a hundred new connections to each published port of one container to another one, which listens
+    /// on the same ports of its own. What it had of it before is replaced; established connections stay where they
+    /// are. It ends with the other container, or when the ports move to it. The ports.
+    ///
+    /// # Errors
+    /// When the other container is not attached to any network with a way in.
+    pub fn share_ports(
+        &self,
+        from: &ContainerId,
+        to: &ContainerId,
+        percent: Percent,
+    ) -> Result<Vec<PublishedPort>, NetworkError> {
+        let endpoints = self.endpoints(to)?;
+        let reach = Reach::of(&endpoints);
+        let Some(first) = endpoints.first() else {
+            return Err(NetworkError::Conflict(format!(
+                "the container {} is attached to no network",
+                to.short()
+            )));
+        };
+        let name = &first.party.name;
+        let owner = format!("{} {name}", to.short());
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        let mut shared = Vec::new();
+        for port in self.published(from)? {
+            let Some(address) = reach.address(port.target.is_ipv4()) else {
+                return Err(NetworkError::Conflict(format!(
+                    "the container {name} has no address for {port}"
+                )));
+            };
+            shared.push(PublishedPort { target: SocketAddr::new(address, port.container.port), ..port });
+        }
+        self.mark_shared(to, &owner, true)?;
+        let table = ShareTable::beside(self.root.tag());
+        let mut shares = others(&table, to)?;
+        shares.extend(shared.iter().map(|port| Share { forward: port.forward(&owner), percent }));
+        table.set(&shares)?;
+        Ok(shared)
+    }
+
+    /// Leads no connections to what others publish to a container any more. The caller holds the lock.
+    pub(crate) fn end_shares(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        let table = ShareTable::beside(self.root.tag());
+        let others = others(&table, container)?;
+        table.set(&others)?;
+        self.mark_shared(container, "", false)
+    }
+}
+
+fn others(table: &ShareTable, container: &ContainerId) -> Result<Vec<Share>, NetworkError> {
+    let shares = table.shares()?.into_iter();
+    Ok(shares.filter(|share| !is_of(&share.forward, container)).collect())
+}
