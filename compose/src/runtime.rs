@@ -524,16 +524,22 @@ impl Runtime {
             }
         });
         ready.map_err(|error| {
-            let told = self.last_words(&id);
+            let error = self.with_last_words(&id, error);
             if !self.flags.keep_failed {
                 // The failure that led here is the one to report; nobody was served by this one.
                 let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
             }
-            if told.is_empty() {
-                return error;
-            }
-            Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
+            error
         })
+    }
+
+    /// A failure of a container, with the last lines that it wrote.
+    pub fn with_last_words(&self, id: &ContainerId, error: Error) -> Error {
+        let told = self.last_words(id);
+        if told.is_empty() {
+            return error;
+        }
+        Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
     }
 
     /// The last lines a container wrote, each behind a bar.

@@ -3,6 +3,7 @@
 //! It does everything itself and holds the project's lock while it does, so that work can never be done in the name of
 //! somebody who has lost the lock. When its client is gone it ends, and a guard puts right what it left.
 
+mod canary;
 pub(crate) mod guard;
 mod history;
 mod journal;
@@ -156,6 +157,10 @@ impl Agent {
                 rollout::plan(&self.engine, &places, &rollout, &tell).map(Outcome::Plan)
             }
             Request::Prepare(rollout) => self.prepare(&rollout, &tell),
+            Request::Share { percent } => self.running()?.share(percent).map(Outcome::Shared),
+            Request::Watch { time_ms } => {
+                self.running()?.watch(Duration::from_millis(time_ms)).map(|()| Outcome::Nothing)
+            }
             Request::Commit => self.running()?.commit(&tell).map(Outcome::Committed),
             Request::Finish => self.take_running()?.finish(&tell).map(|()| Outcome::Nothing),
             Request::BackOut { reason } => self.back_out(reason).map(|()| Outcome::Nothing),

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod build;
+pub mod canary;
 pub mod cli;
 pub mod commit;
 pub mod fleet;

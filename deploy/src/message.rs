@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use engine::error::{Error, Kind};
+use engine::quantity::Percent;
 use serde::{Deserialize, Serialize};
 
 use crate::freeze::Freeze;
@@ -62,6 +63,16 @@ pub enum Request {
     Plan(Box<Rollout>),
     /// Make everything ready.
     Prepare(Box<Rollout>),
+    /// Let new containers have a part of the new connections.
+    Share {
+        /// How many of a hundred.
+        percent: Percent,
+    },
+    /// See how those do that have a part of the connections.
+    Watch {
+        /// For how long, in milliseconds.
+        time_ms: u64,
+    },
     /// Change who answers.
     Commit,
     /// Take the old away and put the rollout on record.
@@ -179,6 +190,8 @@ pub enum Outcome {
     Remarks(Vec<String>),
     /// What a rollout does, a line a step.
     Plan(Planned),
+    /// The services whose new containers have a part of the connections.
+    Shared(Vec<String>),
     /// What has changed.
     Committed(Measured),
     /// What happened so far.

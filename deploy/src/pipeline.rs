@@ -13,6 +13,7 @@ use engine::image::{PushOptions, Reference, kept_login};
 use jiff::Timestamp;
 
 use crate::build;
+use crate::canary::CanaryStep;
 use crate::fleet::{Failures, Fleet, Member};
 use crate::hooks::{self, Moment};
 use crate::host::Host;
@@ -34,6 +35,8 @@ pub struct Deployment<'a> {
     pub commit: Option<Commit>,
     /// Who makes it.
     pub author: String,
+    /// What part of the connections it gets before it gets all.
+    pub canary: &'a [CanaryStep],
     /// How long to wait for a project that somebody else changes.
     pub lock_wait: Duration,
     /// The engine of this machine, which has or builds the images.
@@ -307,6 +310,9 @@ impl Deployment<'_> {
             leave(fleet, Some(&engine::error::chain(&error)));
             return Err(error);
         }
+        if let Err(failures) = self.canary(fleet) {
+            return Err(self.call_off(fleet, id, failures, "tried with a part of the connections"));
+        }
         let committed = fleet.each(|host, task| {
             let name = host.name().to_owned();
             let Outcome::Committed(measured) = host.ask(&Request::Commit, &|event| told(&name, event))?
@@ -328,6 +334,30 @@ impl Deployment<'_> {
         }
         self.hook("after-commit", &self.settings.hooks.after_commit, id, fleet)?;
         Ok(true)
+    }
+
+    /// Gives the new release a part of the new connections, step by step, and sees how it does.
+    fn canary(&self, fleet: &mut Fleet<Task>) -> Result<(), Failures> {
+        for step in self.canary {
+            let shared = fleet.each(|host, _| {
+                let outcome = host.ask(&Request::Share { percent: step.percent }, &|_| {})?;
+                let Outcome::Shared(services) = outcome else { return Err(confused()) };
+                Ok(services)
+            })?;
+            let services: BTreeSet<String> = shared.into_iter().flatten().collect();
+            if services.is_empty() {
+                let remark =
+                    "WARNING: no service that changes can run twice and publishes a port: there is no canary";
+                (self.told)("", Event::Remark(remark.to_owned()));
+                return Ok(());
+            }
+            let services = services.into_iter().collect::<Vec<_>>().join(", ");
+            (self.told)("", Event::Remark(format!("{services}: {step}")));
+            fleet.each(|host, _| {
+                host.ask(&Request::Watch { time_ms: millis(step.time.0) }, &|_| {}).map(drop)
+            })?;
+        }
+        Ok(())
     }
 
     /// A host that was lost when it was told to finish may have gone back by itself, and the others have not: it is

@@ -10,6 +10,7 @@ use engine::quantity::Span;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::canary::CanaryStep;
 use crate::release::Strategy;
 
 /// The whole file. Everything has a default; a compose file and `--host` are enough.
@@ -27,6 +28,8 @@ pub struct Settings {
     /// How long connections to a container that was replaced may go on: `30s`, `5m`.
     #[serde(deserialize_with = "time")]
     pub drain: Option<Span>,
+    /// What part of the new connections a new release gets first, and for how long: `['10%,5m', '50%,5m']`.
+    pub canary: Vec<CanaryStep>,
     /// How many releases a host keeps.
     pub keep: Option<usize>,
     /// In which order a service's containers stop and start, when the guess is not the one that is wanted.

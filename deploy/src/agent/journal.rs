@@ -42,6 +42,8 @@ pub(crate) enum Stage {
     Preparing,
     /// Everything is ready.
     Prepared,
+    /// The new containers have a part of the new connections.
+    Sharing,
     /// Who answers is changing.
     Committing,
     /// The new release answers, and the old one is still there.
@@ -55,6 +57,8 @@ pub(crate) enum Stage {
 pub(crate) enum Move {
     /// Everything is ready.
     Prepared,
+    /// The client wants the new containers to have a part of the connections.
+    Share,
     /// The client wants it.
     Commit,
     /// The new release answers.
@@ -104,7 +108,8 @@ impl Stage {
     pub(crate) fn on(self, word: Move) -> Result<Self, IllegalMove> {
         match (self, word) {
             (Self::Preparing, Move::Prepared) => Ok(Self::Prepared),
-            (Self::Prepared, Move::Commit) => Ok(Self::Committing),
+            (Self::Prepared | Self::Sharing, Move::Share) => Ok(Self::Sharing),
+            (Self::Prepared | Self::Sharing, Move::Commit) => Ok(Self::Committing),
             (Self::Committing, Move::Committed) => Ok(Self::Committed),
             (Self::Committed, Move::Finish) => Ok(Self::Retiring),
             (stage, word) => Err(IllegalMove { stage, word }),
@@ -113,7 +118,7 @@ impl Stage {
 
     /// Whether who answers may not be as it was before.
     pub(crate) fn touches_who_answers(self) -> bool {
-        !matches!(self, Self::Preparing | Self::Prepared)
+        !matches!(self, Self::Preparing | Self::Prepared | Self::Sharing)
     }
 
     /// Whether there is no way back any more.
@@ -172,6 +177,8 @@ mod tests {
         let words = [Move::Prepared, Move::Commit, Move::Committed, Move::Finish];
         let end = words.into_iter().try_fold(Stage::Preparing, Stage::on);
         assert_eq!(end, Ok(Stage::Retiring));
+        let words = [Move::Prepared, Move::Share, Move::Share, Move::Commit];
+        assert_eq!(words.into_iter().try_fold(Stage::Preparing, Stage::on), Ok(Stage::Committing));
         assert!(Stage::Preparing.on(Move::Commit).is_err());
         assert!(Stage::Committed.on(Move::Commit).is_err());
         assert!(Stage::Retiring.on(Move::Finish).is_err());

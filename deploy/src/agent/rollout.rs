@@ -13,8 +13,10 @@ use compose::runtime::{Failure, Runtime};
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
+use engine::quantity::Percent;
 use jiff::Timestamp;
 
+use super::canary::Canary;
 use super::journal::{Before, Journal, Move, Stage, Standing};
 use super::opened::Opened;
 use super::parking::Parking;
@@ -31,6 +33,7 @@ pub(crate) struct Running {
     places: Places,
     opened: Opened,
     journal: Journal,
+    canary: Canary,
     parked: Parked,
 }
 
@@ -81,12 +84,25 @@ impl Running {
             places: places.clone(),
             opened,
             journal,
+            canary: Canary::default(),
             parked: Parked::default(),
         };
         running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
         running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
         Ok((running, planned))
+    }
+
+    /// Lets the new containers that are ready have a part of the new connections. The services that they are of.
+    pub(crate) fn share(&mut self, percent: Percent) -> Result<Vec<String>> {
+        self.advance(Move::Share)?;
+        self.canary = Canary::share(&self.opened, percent)?;
+        Ok(self.canary.services())
+    }
+
+    /// Sees for so long how those do that have a part of the connections.
+    pub(crate) fn watch(&self, time: Duration) -> Result<()> {
+        self.canary.watch(&self.opened.runtime, time)
     }
 
     /// Lets the new release answer. The old containers stay until [`Running::finish`].
@@ -195,8 +211,15 @@ pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Resul
         credentials: BTreeMap::new(),
     };
     let opened = Opened::new(engine, places, &rollout, &tell)?;
-    Running { engine: engine.clone(), places: places.clone(), opened, journal, parked: Parked::default() }
-        .retire(&tell)
+    let running = Running {
+        engine: engine.clone(),
+        places: places.clone(),
+        opened,
+        journal,
+        canary: Canary::default(),
+        parked: Parked::default(),
+    };
+    running.retire(&tell)
 }
 
 fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Result<Planned> {
@@ -242,7 +265,7 @@ fn before(observed: &Observed) -> Before {
 }
 
 /// Waits until a container serves nobody any more, or the time is up.
-fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
+pub(super) fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
     let began = Instant::now();
     // One that cannot be looked at has nobody to wait for.
     while began.elapsed() < limit && engine.open_connections(id).is_ok_and(|count| count > 0) {

@@ -9,7 +9,7 @@ use engine::{Container, Engine, RemoveOptions, StopOptions};
 use compose::observe::{SeenContainer, containers};
 use compose::runtime::ready;
 
-use super::journal::{Journal, Standing};
+use super::journal::{Journal, Stage, Standing};
 use super::places::Places;
 use super::{history, rollout};
 use crate::release::{Outcome, Strategy};
@@ -68,12 +68,23 @@ impl Undo<'_> {
             let successor = new.iter().find(|new| new.service == old.service && new.number == old.number);
             self.bring_back(old, seen, successor.copied())?;
         }
+        if self.journal.stage == Stage::Sharing {
+            self.let_go(&new)?;
+        }
         for seen in &new {
             gone_is_fine(engine.remove(&seen.id, &RemoveOptions { force: true, volumes: false }))?;
         }
         for old in &before.containers {
             name_back(engine, old)?;
         }
+        Ok(())
+    }
+
+    /// Nobody new is led to these; whoever is served by one of them already may end.
+    fn let_go(&self, new: &[&SeenContainer]) -> Result<()> {
+        new.iter().try_for_each(|seen| self.engine.unshare_ports(&seen.id))?;
+        let drain = self.journal.release.policy.drain();
+        new.iter().for_each(|seen| rollout::drained(self.engine, &seen.id, drain));
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::error::{Error, Result};
 
+use super::rollout::UpArgs;
 use super::{Globals, output, rollout};
 use crate::pipeline::Report;
 use crate::release::ReleaseId;
@@ -53,7 +54,14 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
 fn run(globals: &Globals, wish: &Wish) -> Result<Report> {
     let services: Vec<String> = words("services");
     match wish {
-        Wish::Up => rollout::up_quietly(globals, &services, input("drain"), input("lock-wait")),
+        Wish::Up => {
+            let (drain, lock_wait) = (input("drain"), input("lock-wait"));
+            // A step has a comma of its own.
+            let canary: Vec<String> =
+                input("canary").iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect();
+            let args = UpArgs::of(services, drain.as_deref(), lock_wait.as_deref(), &canary)?;
+            rollout::rolled_out(globals, &args)
+        }
         Wish::Rollback => rollout::rollback_quietly(globals),
         Wish::Plan => rollout::plan_quietly(globals, &services),
     }

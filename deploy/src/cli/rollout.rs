@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::connect::{self, Loaded};
 use super::{Globals, output};
+use crate::canary::CanaryStep;
 use crate::commit;
 use crate::fleet::Fleet;
 use crate::message::{Event, Outcome, Request, millis};
@@ -22,6 +23,9 @@ use crate::watch::Changes;
 pub(super) struct UpArgs {
     #[command(flatten)]
     waiting: Waiting,
+    /// Give the new release so many of the new connections first, for so long: 10%,5m; may be given several times
+    #[arg(long, value_name = "PERCENT,TIME")]
+    canary: Vec<CanaryStep>,
     /// The services; all when none is named
     services: Vec<String>,
 }
@@ -67,37 +71,39 @@ struct Waiting {
 
 /// `up`.
 pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
-    let Waiting { lock_wait, drain } = args.waiting;
-    show(globals, &rolled_out(globals, &args.services, lock_wait, drain)?);
+    show(globals, &rolled_out(globals, args)?);
     Ok(ExitCode::SUCCESS)
 }
 
-fn rolled_out(
-    globals: &Globals,
-    services: &[String],
-    lock_wait: Span,
-    drain: Option<Span>,
-) -> Result<Report> {
+/// `up`, for who tells of it in another way.
+pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
+    let Waiting { lock_wait, drain } = args.waiting;
     let mut loaded = connect::load_project(globals)?;
     loaded.settings.drain = drain.or(loaded.settings.drain);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
-    deployment(globals, &loaded, services, lock_wait.0, &told).up(|| connect::reach(globals, &loaded, tasks))
+    let canary = if args.canary.is_empty() { &loaded.settings.canary } else { &args.canary };
+    Deployment { canary, ..deployment(globals, &loaded, &args.services, lock_wait.0, &told) }
+        .up(|| connect::reach(globals, &loaded, tasks))
 }
 
-/// `up`, for who tells of it in another way.
-pub(super) fn up_quietly(
-    globals: &Globals,
-    services: &[String],
-    drain: Option<String>,
-    lock_wait: Option<String>,
-) -> Result<Report> {
-    let time = |name: &str, text: String| {
-        text.parse::<Span>().map_err(|error| Error::invalid(format!("{name}: {text:?}")).with_source(error))
-    };
-    let drain = drain.map(|text| time("drain", text)).transpose()?;
-    let lock_wait = lock_wait.map(|text| time("lock-wait", text)).transpose()?;
-    rolled_out(globals, services, lock_wait.unwrap_or(Span(Duration::ZERO)), drain)
+impl UpArgs {
+    /// As a workflow says it: one text for each, nothing where it says nothing.
+    pub(super) fn of(
+        services: Vec<String>,
+        drain: Option<&str>,
+        lock_wait: Option<&str>,
+        canary: &[String],
+    ) -> Result<Self> {
+        let time = |name: &str, text: &str| {
+            text.parse::<Span>()
+                .map_err(|error| Error::invalid(format!("{name}: {text:?}")).with_source(error))
+        };
+        let step = |text: &String| text.parse().map_err(|error| Error::invalid("canary").with_source(error));
+        let lock_wait = lock_wait.map_or(Ok(Span(Duration::ZERO)), |text| time("lock-wait", text))?;
+        let waiting = Waiting { lock_wait, drain: drain.map(|text| time("drain", text)).transpose()? };
+        Ok(Self { waiting, canary: canary.iter().map(step).collect::<Result<_>>()?, services })
+    }
 }
 
 /// `rollback` by one release, for who tells of it in another way.
@@ -272,6 +278,7 @@ fn deployment<'a>(
         services: services.to_vec(),
         commit: commit::of(&loaded.project.working_dir),
         author: commit::author(),
+        canary: &[],
         lock_wait,
         root: globals.root.clone(),
         told,

@@ -68,6 +68,14 @@ impl Engine {
         Ok(self.networks().share_ports(from, to, percent)?)
     }
 
+    /// Leads no new connections to what others publish to a container any more; established ones stay.
+    ///
+    /// # Errors
+    /// When the table cannot be changed.
+    pub fn unshare_ports(&self, id: &ContainerId) -> Result<()> {
+        Ok(self.networks().unshare_ports(id)?)
+    }
+
     /// Leads the published ports of a container that is about to stop to listeners on the host, until they are handed
     /// over to the one that takes its place, or to itself. They are parked for `owner`, which mostly is `from`.
     ///

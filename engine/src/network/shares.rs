@@ -50,7 +50,17 @@ impl Networks {
         Ok(shared)
     }
 
-    /// Leads no connections to what others publish to a container any more. The caller holds the lock.
+    /// Leads no new connections to what others publish to a container any more. Established ones stay.
+    ///
+    /// # Errors
+    /// When the table cannot be changed.
+    pub fn unshare_ports(&self, container: &ContainerId) -> Result<(), NetworkError> {
+        let _machine = self.machine_lock()?;
+        let _lock = self.lock()?;
+        self.end_shares(container)
+    }
+
+    /// Leads no connections to what others publish to a container any more. The caller holds the locks.
     pub(crate) fn end_shares(&self, container: &ContainerId) -> Result<(), NetworkError> {
         let table = ShareTable::beside(self.root.tag());
         let others = others(&table, container)?;

@@ -166,9 +166,8 @@ fn a_part_of_the_connections_goes_to_another_container() {
         new.place.serve_tcp("[::]:80", "new");
         let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
         host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
-        let new_of_200 = |at: &str| {
-            (0..200).filter(|_| call(at).expect("nobody is refused").starts_with("new")).count()
-        };
+        let new_of_200 =
+            |at: &str| (0..200).filter(|_| call(at).expect("nobody is refused").starts_with("new")).count();
         assert_eq!(new_of_200("127.0.0.1:8080"), 0);
         host.networks.share_ports(&old.id, &new.id, Percent::new(10).unwrap()).unwrap();
         host.networks.share_ports(&old.id, &new.id, Percent::new(30).unwrap()).unwrap();
