@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
+use serde::{Deserialize, Serialize};
 
 use crate::agent;
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request};
@@ -14,17 +15,24 @@ use crate::ssh::{self, Access, Address, Ending, Output, Pipes, Session, SshError
 
 /// A host with an agent that listens.
 pub struct Host {
-    name: String,
+    place: Place,
     channel: Channel,
     hello: Hello,
-    root: Option<String>,
-    way: Way,
     _heart: Heart,
     line: Line,
 }
 
-/// How it was reached.
-#[derive(Debug, Clone)]
+/// Where a host is, and how it is reached. It holds the secrets that this takes; only a process that is to reach the
+/// host is told, over a pipe.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Place {
+    name: String,
+    root: Option<String>,
+    way: Way,
+}
+
+/// How a host is reached.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 enum Way {
     Local,
     Ssh(Address, Box<Access>),
@@ -65,7 +73,8 @@ impl Host {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::conflict("the agent has no pipes"));
         };
-        Self::greet(name.to_owned(), root, Way::Local, Channel::new(stdout, stdin), Line::Local(child))
+        let place = Place { name: name.to_owned(), root: root.map(str::to_owned), way: Way::Local };
+        Self::greet(place, Channel::new(stdout, stdin), Line::Local(child))
     }
 
     /// An agent at the other end of an SSH connection. What is not there yet is brought there: this very executable,
@@ -95,11 +104,13 @@ impl Host {
         let Pipes { reader, writer, ending } = pipes;
         let line = Line::Ssh { session: Arc::new(session), _ending: Box::new(ending) };
         let way = Way::Ssh(address.clone(), Box::new(access.clone()));
-        Self::greet(name, root, way, Channel::new(reader, writer), line)
+        let place = Place { name, root: root.map(str::to_owned), way };
+        Self::greet(place, Channel::new(reader, writer), line)
     }
 
-    fn greet(name: String, root: Option<&str>, way: Way, mut channel: Channel, line: Line) -> Result<Self> {
-        let hello: Hello = channel.receive().map_err(|error| lost(&name, error))?;
+    fn greet(place: Place, mut channel: Channel, line: Line) -> Result<Self> {
+        let name = &place.name;
+        let hello: Hello = channel.receive().map_err(|error| lost(name, error))?;
         if hello.protocol != PROTOCOL {
             return Err(Error::conflict(format!(
                 "host {name}: the agent there speaks protocol {}, and this program {PROTOCOL}",
@@ -107,23 +118,17 @@ impl Host {
             )));
         }
         let heart = channel.heart().map_err(|error| Error::failed("keep the connection alive", error))?;
-        Ok(Self { name, channel, hello, root: root.map(str::to_owned), way, _heart: heart, line })
+        Ok(Self { place, channel, hello, _heart: heart, line })
     }
 
-    /// A new connection to the same host.
-    ///
-    /// # Errors
-    /// When it is not reached.
-    pub fn again(&self) -> Result<Self> {
-        match &self.way {
-            Way::Local => Self::local(&self.name, self.root.as_deref()),
-            Way::Ssh(address, access) => Self::over_ssh(address, access, self.root.as_deref()),
-        }
+    /// Where it is.
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 
     /// As it was named.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.place.name
     }
 
     /// What its agent said first.
@@ -147,18 +152,18 @@ impl Host {
     /// # Errors
     /// When it cannot be started.
     pub fn compose(&self, project: &str, words: &[String]) -> Result<u8> {
-        let root = self.root.clone().unwrap_or_else(|| DEFAULT_STATE.to_owned());
+        let root = self.place.root.clone().unwrap_or_else(|| DEFAULT_STATE.to_owned());
         let model = format!("{root}/deploy/{project}/compose.json");
         let mut all: Vec<String> =
             ["rcompose", "--root", &root, "-p", project, "-f", &model].map(str::to_owned).to_vec();
         all.extend(words.iter().cloned());
-        let failed = |error| Error::failed(format!("host {}: run rcompose", self.name), error);
+        let failed = |error| Error::failed(format!("host {}: run rcompose", self.name()), error);
         let mut command = match &self.line {
             Line::Ssh { session, .. } => {
                 let program = program_at(&root)?;
                 let words: Vec<String> =
                     std::iter::once(&program).chain(&all).map(|word| ssh::quoted(word)).collect();
-                session.terminal(&words.join(" ")).map_err(|error| refused(&self.name, error))?
+                session.terminal(&words.join(" ")).map_err(|error| refused(self.name(), error))?
             }
             Line::Local(_) => {
                 let mut command = Command::new(std::env::current_exe().map_err(failed)?);
@@ -184,7 +189,7 @@ impl Host {
     /// # Errors
     /// When the connection is lost.
     pub fn say(&mut self, request: &Request) -> Result<()> {
-        self.channel.send(request).map_err(|error| lost(&self.name, error))
+        self.channel.send(request).map_err(|error| lost(self.name(), error))
     }
 
     /// The answer to what was said.
@@ -193,7 +198,7 @@ impl Host {
     /// When the host says why not, or the connection is lost.
     pub fn answer(&mut self, told: &dyn Fn(Event)) -> Result<Outcome> {
         loop {
-            match self.channel.receive::<Answer>().map_err(|error| lost(&self.name, error))? {
+            match self.channel.receive::<Answer>().map_err(|error| lost(self.name(), error))? {
                 Answer::Event(event) => told(event),
                 Answer::Done(outcome) => return Ok(outcome),
                 Answer::Failed(failure) => return Err(failure.into()),
@@ -204,7 +209,27 @@ impl Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Host").field("name", &self.place.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    /// The host as it was named.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A new connection to the host.
+    ///
+    /// # Errors
+    /// When it is not reached.
+    pub fn reach(&self) -> Result<Host> {
+        match &self.way {
+            Way::Local => Host::local(&self.name, self.root.as_deref()),
+            Way::Ssh(address, access) => Host::over_ssh(address, access, self.root.as_deref()),
+        }
     }
 }
 

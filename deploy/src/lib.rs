@@ -7,6 +7,7 @@ pub mod cli;
 pub mod commit;
 pub mod fleet;
 pub mod freeze;
+pub mod heir;
 pub mod hooks;
 pub mod host;
 pub mod message;

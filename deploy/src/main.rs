@@ -21,6 +21,9 @@ fn main() -> ExitCode {
     if let Some(code) = deploy::ssh::enter_if_asked() {
         return code;
     }
+    if let Some(code) = deploy::heir::enter_if_asked() {
+        return code;
+    }
     let (program, arguments) = chosen(std::env::args_os().collect());
     match program {
         Program::Engine => engine::cli::main(arguments),

@@ -25,6 +25,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 pub use address::{Address, AddressError};
 pub use failure::SshError;
 pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
@@ -38,7 +40,7 @@ pub use sudo::Sudo;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How to get into a server. Printed for debugging, it shows no secret.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Access {
     /// What the server itself wants to see.
     pub login: Login,
@@ -50,12 +52,13 @@ pub struct Access {
     pub connect_timeout: Duration,
     /// The executable that ssh calls to ask for a secret: this very one, unless it does not begin with
     /// [`enter_if_asked`].
+    #[serde(skip, default = "this_executable")]
     pub executable: PathBuf,
 }
 
 /// Who we are to one host, and who it has to be. Without password and key it is the user's own agent, keys and
 /// configuration that let us in.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Login {
     /// For password and for keyboard-interactive authentication.
     pub password: Option<Secret>,
@@ -72,7 +75,7 @@ pub struct Login {
 }
 
 /// A host on the way to a server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Jump {
     /// Where it is.
     pub address: Address,
@@ -95,8 +98,7 @@ impl Default for Access {
             jump: Vec::new(),
             sudo: Sudo::default(),
             connect_timeout: Duration::from_secs(10),
-            // Not its path: the file may be replaced while this runs.
-            executable: format!("/proc/{}/exe", std::process::id()).into(),
+            executable: this_executable(),
         }
     }
 }
@@ -108,9 +110,30 @@ impl Access {
     }
 }
 
+/// Not its path: the file may be replaced while this runs.
+fn this_executable() -> PathBuf {
+    format!("/proc/{}/exe", std::process::id()).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn access_reaches_another_process_whole() {
+        let login = Login {
+            password: Some(Secret::new("hunter2")),
+            key: Some(KeySource::Text(Secret::new("a key"))),
+            host_key: HostKey::FirstUse(Some("/known".into())),
+            ..Login::default()
+        };
+        let access = Access { sudo: Sudo::Password(Secret::new("root's")), ..Access::by(login) };
+        let text = serde_json::to_string(&access).unwrap();
+        assert!(!text.contains("/proc"), "the executable is the other process's own: {text}");
+        let there: Access = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string(&there).unwrap(), text);
+        assert_eq!(there.executable, access.executable);
+    }
 
     #[test]
     fn access_shows_no_secret() {

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// `host`, `user@host`, `user@host:port`, `[2001:db8::1]:port`, or any of them after `ssh://`. What is left out is for
 /// the user's ssh configuration to say.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Address {
     /// Who to be there.
     pub user: Option<String>,

@@ -5,11 +5,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 /// How a host proves that it is the one that is meant. There is no way to do without.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum HostKey {
     /// By the `known_hosts` of the user and of the machine.
     #[default]
@@ -23,7 +25,7 @@ pub enum HostKey {
 }
 
 /// Lines as in `known_hosts`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum KnownHosts {
     /// In this file.
     File(PathBuf),
@@ -32,7 +34,7 @@ pub enum KnownHosts {
 }
 
 /// The SHA-256 of a host's public key, as `ssh-keygen -l` shows it.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fingerprint(String);
 
 /// Why a text is no fingerprint.

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-/// A password, a passphrase or a private key. It has no `Display`, and its `Debug` says nothing.
-#[derive(Clone, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// A password, a passphrase or a private key. It has no `Display`, and its `Debug` says nothing; it is written down only for
+/// a process of ours that needs it, over a pipe.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret(String);
 
 // === impl Secret ===

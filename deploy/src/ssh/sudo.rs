@@ -4,8 +4,10 @@ use super::failure::SshError;
 use super::session::quoted;
 use super::{Output, Secret};
 
+use serde::{Deserialize, Serialize};
+
 /// What to do when the user there is not root.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub enum Sudo {
     /// `sudo` without a password.
     #[default]

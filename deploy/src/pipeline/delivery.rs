@@ -1,0 +1,144 @@
+//! What a deployment needs, on its way to the hosts: files that containers mount, and images, over the connection or by
+//! way of a registry.
+
+use std::collections::BTreeMap;
+
+use compose::Project;
+use engine::Engine;
+use engine::error::{Error, Result};
+use engine::id::ImageId;
+use engine::image::{PushOptions, Reference, kept_login};
+
+use super::{Deployment, Task};
+use crate::fleet::Fleet;
+use crate::host::Host;
+use crate::message::{Event, KeptFile, RegistryLogin, Request};
+use crate::project::Parcel;
+use crate::release::SentImage;
+use crate::settings::Transfer;
+use crate::transfer::{self, TransferError};
+
+impl Deployment<'_> {
+    /// Sends every image to the registry that its name says; the hosts fetch it from there.
+    fn push(&self, images: &BTreeMap<String, SentImage>) -> Result<()> {
+        let engine = Engine::open(self.root.as_deref())?;
+        let names: BTreeMap<&String, &String> =
+            images.values().map(|image| (&image.name, &image.id)).collect();
+        for (name, id) in names {
+            let reference: Reference =
+                name.parse().map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))?;
+            engine.images().tag(id, &reference)?;
+            engine.images().push(&reference, &PushOptions::default(), &|_| {})?;
+            (self.told)("", Event::Remark(format!("{name} pushed")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn send(
+        &self,
+        fleet: &mut Fleet<Task>,
+        images: &BTreeMap<String, SentImage>,
+        parcels: &[Parcel],
+    ) -> Result<()> {
+        if self.settings.transfer == Transfer::Registry {
+            self.push(images)?;
+        }
+        let by_name: BTreeMap<String, &Parcel> =
+            fleet.names().into_iter().map(str::to_owned).zip(parcels).collect();
+        let project = &self.project.name;
+        fleet.each(|host, task| {
+            let before = host.sent();
+            if let Some(parcel) = by_name.get(host.name()).filter(|parcel| !parcel.files.is_empty()) {
+                send_files(host, project, parcel)?;
+            }
+            let here = task.rollout.as_ref().map(|rollout| &rollout.release.images);
+            let wanted: BTreeMap<&String, &SentImage> = images
+                .iter()
+                .filter(|(service, _)| here.is_some_and(|here| here.contains_key(*service)))
+                .collect();
+            if !wanted.is_empty() && self.settings.transfer == Transfer::Direct {
+                let engine = Engine::open(self.root.as_deref())?;
+                send_images(&engine, host, wanted.into_values(), self.told)?;
+            }
+            task.sent = host.sent() - before;
+            Ok(())
+        })?;
+        Ok(())
+    }
+}
+
+fn send_files(host: &mut Host, project: &str, parcel: &Parcel) -> Result<()> {
+    let files: Vec<KeptFile> = parcel.files.iter().map(|piece| piece.file.clone()).collect();
+    host.say(&Request::KeepFiles { project: project.to_owned(), files })?;
+    let name = host.name().to_owned();
+    let failed = |error| Error::failed(format!("host {name}: send files"), error);
+    for piece in &parcel.files {
+        for bytes in piece.bytes.chunks(crate::protocol::LONGEST) {
+            host.channel().send_data(bytes).map_err(failed)?;
+        }
+    }
+    host.channel().flush().map_err(failed)?;
+    host.answer(&|_| {}).map(drop)
+}
+
+fn send_images<'a>(
+    engine: &Engine,
+    host: &mut Host,
+    images: impl Iterator<Item = &'a SentImage>,
+    told: &(dyn Fn(&str, Event) + Sync),
+) -> Result<()> {
+    let mut ids: Vec<ImageId> = Vec::new();
+    let mut names: Vec<(ImageId, Reference)> = Vec::new();
+    for image in images {
+        let id: ImageId = image
+            .id
+            .parse()
+            .map_err(|error| Error::invalid(format!("image {:?}", image.id)).with_source(error))?;
+        let name = image
+            .name
+            .parse()
+            .map_err(|error| Error::invalid(format!("image {:?}", image.name)).with_source(error))?;
+        if !ids.contains(&id) {
+            ids.push(id.clone());
+        }
+        names.push((id, name));
+    }
+    host.say(&Request::ReceiveImages)?;
+    let name = host.name().to_owned();
+    let sent = transfer::send(host.channel(), engine, &ids, &names, &|_| {})
+        .map_err(|error| failed(&format!("host {name}: send the images"), error));
+    let answered = host.answer(&|_| {});
+    let sent = sent?;
+    answered?;
+    let layers: usize = sent.images.iter().map(|image| image.layers_sent).sum();
+    if layers > 0 {
+        let size = engine::quantity::ByteSize(sent.bytes_out).to_string();
+        told(&name, Event::Remark(format!("{layers} layers sent in {size}")));
+    }
+    Ok(())
+}
+
+/// A transfer that failed, with what to do about it.
+fn failed(step: &str, error: TransferError) -> Error {
+    let hint = error.hint();
+    Error::failed(step, error).with_hint_if(hint)
+}
+
+/// What the hosts need to say to the registries of images that they fetch themselves.
+pub(super) fn credentials(
+    project: &Project,
+    images: &BTreeMap<String, SentImage>,
+) -> Result<BTreeMap<String, RegistryLogin>> {
+    let mut all = BTreeMap::new();
+    let named = project.services.values().filter_map(|service| service.image.as_ref());
+    for image in named.chain(images.values().map(|image| &image.name)) {
+        let Ok(reference) = image.parse::<Reference>() else { continue };
+        let registry = reference.registry().to_owned();
+        let login = kept_login(&registry, reference.repository())
+            .map_err(|error| Error::failed(format!("find the login of {registry}"), error))?;
+        if let Some(login) = login {
+            all.insert(registry, RegistryLogin { username: login.username, password: login.password });
+        }
+    }
+    Ok(all)
+}
