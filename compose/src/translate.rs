@@ -122,6 +122,7 @@ pub fn container(
         ipc: namespace(&of, "ipc", service.ipc.as_deref(), around)?,
         uts: namespace(&of, "uts", service.uts.as_deref(), around)?,
         cgroupns: namespace(&of, "cgroup", service.cgroup.as_deref(), around)?,
+        userns: security::users(&of)?,
         security: security::security(&of)?,
         devices: security::devices(&of)?,
         sysctls: service.sysctls.clone(),

@@ -77,7 +77,6 @@ impl Unheeded {
                 service.use_api_socket,
                 "asks for the socket of a daemon, and there is none",
             ),
-            (&["userns_mode"], service.userns_mode.as_deref().is_some_and(|mode| mode != "host"), ABSENT),
         ]);
         let apparmor = |option: &String| option.starts_with("apparmor") || option.starts_with("label");
         self.those([(

@@ -69,6 +69,11 @@ impl Root {
         self.containers().join(".making")
     }
 
+    /// The lock on which ranges of user ids containers have.
+    pub fn user_ranges_lock(&self) -> PathBuf {
+        self.containers().join(".users")
+    }
+
     /// The claimed container names: a symbolic link a name, whose target is the id.
     pub fn container_names(&self) -> PathBuf {
         self.state.join("names")

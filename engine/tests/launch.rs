@@ -759,6 +759,7 @@ impl World {
             argv: words(argv),
             lower: vec![lower],
             purpose: Purpose::Service,
+            users: None,
         }
     }
 

@@ -72,6 +72,7 @@ impl World {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
             lower: vec![self.directory.path().join("layer")],
             purpose: Purpose::Service,
+            users: None,
         };
         for part in ["upper", "work"] {
             fs::create_dir_all(self.root.container(&id).join(part)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use engine::container::idmap::{IdMapError, UserMode};
 use engine::container::spec::{Device, Seccomp, Security};
 
 use super::{Of, TranslateError};
@@ -29,6 +30,12 @@ pub(super) fn security(of: &Of<'_>) -> Result<Security, TranslateError> {
         }
     }
     Ok(security)
+}
+
+/// Whose user ids it has.
+pub(super) fn users(of: &Of<'_>) -> Result<UserMode, TranslateError> {
+    let mode = of.service.userns_mode.as_deref().unwrap_or_default();
+    mode.parse().map_err(|error: IdMapError| of.wrong("userns_mode", &error))
 }
 
 /// A capability without `CAP_`, in capitals.

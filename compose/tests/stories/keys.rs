@@ -69,6 +69,7 @@ services:
     deploy: {resources: {limits: {memory: 64M, cpus: "0.5"}}}
     devices: ["/dev/null:/dev/nothing:r"]
     stop_grace_period: 0s
+  apart: {image: box, command: [sleep, "1000"], userns_mode: "auto:size=2048", stop_grace_period: 0s}
   loose: {image: box, command: [sleep, "1000"], privileged: true, pid: host, stop_grace_period: 0s}
 "#,
     );
@@ -80,6 +81,7 @@ services:
     assert_eq!(tight("awk '/CapBnd|NoNewPrivs/ {print $2}' /proc/1/status"), "0000000000000401\n1\n");
     assert_eq!(tight("ulimit -Sn; ulimit -Hn; ulimit -c"), "100\n200\n0\n");
     assert_eq!(tight("cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "80\n");
+    assert_eq!(world.inside("apart", "awk '{print $1, $3}' /proc/self/uid_map"), "0 2048\n");
     assert_eq!(tight("df -m /dev/shm | tail -1 | awk '{print $2}'"), "8\n");
     assert_eq!(tight("cat /proc/1/oom_score_adj"), "500\n");
     assert_eq!(tight("head -c1 /dev/nothing | wc -c; test -w /dev/null && echo w"), "0\nw\n");

@@ -15,6 +15,7 @@ use crate::container::namespaces::Births;
 use crate::container::plan::{ProcessPlan, TerminalSize};
 use crate::container::program::{self, Program};
 use crate::container::rootfs::Terminal;
+use crate::container::{privileges, userns};
 use crate::sys::process::NewNamespaces;
 
 /// What `exec` was asked to run.
@@ -56,7 +57,10 @@ pub fn exec(
     stdio: Stdio<'_>,
 ) -> Result<Child, LaunchError> {
     let births = Births::into(init)?;
-    let birth = launch::Birth { new: NewNamespaces::default(), births, enclosure };
+    if let (Some(users), Stdio::Streams(streams)) = (&process.users, &stdio) {
+        userns::give_streams(streams, users);
+    }
+    let birth = launch::Birth { new: NewNamespaces::default(), births, enclosure, process };
     launch::bear(birth, &mut NoLinks, |channel| run(init, process, stdio, &channel))
 }
 
@@ -84,7 +88,18 @@ fn join(
         program::use_streams(streams)?;
     }
     program::await_placement(channel)?;
-    rustix::thread::move_into_thread_name_spaces(init, ALL).at("join the namespaces of", "the container")?;
+    let mut namespaces = ALL;
+    if process.users.is_some() {
+        // What only the host's root can give is taken while this is it.
+        privileges::limit(&process.limits, &mut warn)?;
+        // The kernel joins this one first.
+        namespaces |= ThreadNameSpaceType::USER;
+    }
+    rustix::thread::move_into_thread_name_spaces(init, namespaces)
+        .at("join the namespaces of", "the container")?;
+    if process.users.is_some() {
+        userns::become_root()?;
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).at("open", "/")?;
     let (program, identity) = Program::prepare(process, root.as_fd())?;

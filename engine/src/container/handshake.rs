@@ -32,6 +32,8 @@ pub(crate) enum Report {
 /// What the parent says.
 #[derive(Debug)]
 pub(crate) enum Order {
+    /// The child's user ids mean something.
+    Mapped,
     /// The child is in all its cgroups.
     Placed,
     /// The host's side of its network is there; this is for [`Links::inside`](super::launch::Links::inside).
@@ -63,6 +65,7 @@ impl ParentEnd {
     /// Sends an order. A child that is gone is found out by [`ParentEnd::receive`].
     pub(crate) fn send(&self, order: &Order) -> Result<(), Errno> {
         let (tag, bytes): (u8, &[u8]) = match order {
+            Order::Mapped => (b'm', &[]),
             Order::Placed => (b'c', &[]),
             Order::Plugged(message) => (b'n', message),
         };
@@ -110,6 +113,7 @@ impl ChildEnd {
     pub(crate) fn receive(&self) -> Result<Option<Order>, Errno> {
         let (bytes, _) = receive(&self.0)?;
         match bytes.split_first() {
+            Some((b'm', _)) => Ok(Some(Order::Mapped)),
             Some((b'c', _)) => Ok(Some(Order::Placed)),
             Some((b'n', message)) => Ok(Some(Order::Plugged(message.to_vec()))),
             Some(_) => Err(Errno::BADMSG),

@@ -10,7 +10,8 @@ use crate::container::namespaces::Hosts;
 use crate::container::plan::{LaunchPlan, Whose};
 use crate::container::program::{self, Program};
 use crate::container::reaper;
-use crate::container::rootfs::{FileSystems, Rootfs, Sources, Terminal};
+use crate::container::rootfs::{Places, Rootfs, Sources, Terminal};
+use crate::container::userns;
 use crate::sys;
 
 /// A process 1 that is not yet what it will be.
@@ -20,8 +21,8 @@ struct Newborn<'a> {
     stdio: Stdio<'a>,
     links: &'a dyn Links,
     channel: ChildEnd,
-    systems: Option<FileSystems>,
-    sources: Option<Sources>,
+    sources: Sources,
+    places: Option<Places>,
     rootfs: Option<Rootfs>,
     terminal: Option<Terminal>,
 }
@@ -34,20 +35,11 @@ pub(crate) fn run(
     hosts: &Hosts,
     stdio: Stdio<'_>,
     links: &dyn Links,
-    systems: FileSystems,
+    sources: Sources,
     channel: ChildEnd,
 ) -> i32 {
-    let mut newborn = Newborn {
-        plan,
-        hosts,
-        stdio,
-        links,
-        channel,
-        systems: Some(systems),
-        sources: None,
-        rootfs: None,
-        terminal: None,
-    };
+    let mut newborn =
+        Newborn { plan, hosts, stdio, links, channel, sources, places: None, rootfs: None, terminal: None };
     match Newborn::STEPS
         .iter()
         .try_for_each(|step| step(&mut newborn))
@@ -63,11 +55,12 @@ pub(crate) fn run(
 impl Newborn<'_> {
     /// Everything up to the pivot. What is taken from the host comes before the mounts; what the parent does
     /// meanwhile is waited for as late as possible.
-    const STEPS: [Step<Self>; 14] = [
+    const STEPS: [Step<Self>; 15] = [
+        Self::await_ids,
         Self::start_clean,
-        Self::join_namespaces,
-        Self::take_sources,
         Self::isolate_mounts,
+        Self::become_root_inside,
+        Self::join_namespaces,
         Self::mount_layers,
         Self::mount_kernel_file_systems,
         Self::await_cgroups,
@@ -92,27 +85,46 @@ impl Newborn<'_> {
         self.plan.namespaces.join(self.hosts)
     }
 
-    fn take_sources(&mut self) -> Result<(), LaunchError> {
-        let Some(systems) = self.systems.take() else { return OUT_OF_ORDER };
-        self.sources = Some(Sources::take(self.plan, self.hosts, systems)?);
-        Ok(())
+    /// Before anything that takes rights which the parent gives it together with its ids.
+    fn await_ids(&mut self) -> Result<(), LaunchError> {
+        if self.plan.process.users.is_none() {
+            return Ok(());
+        }
+        match self.channel.receive().at("wait for", "the user ids")? {
+            Some(Order::Mapped) => Ok(()),
+            _ => Err(LaunchError::Vanished),
+        }
     }
 
     fn isolate_mounts(&mut self) -> Result<(), LaunchError> {
-        Rootfs::isolate()
+        Rootfs::isolate()?;
+        self.places = Some(Places::find(&self.plan.rootfs)?);
+        Ok(())
+    }
+
+    /// The last that needs the host's root as the owner of its directories has been done.
+    fn become_root_inside(&mut self) -> Result<(), LaunchError> {
+        if self.plan.process.users.is_none() {
+            return Ok(());
+        }
+        userns::become_root()?;
+        if self.plan.namespaces.ipc != Whose::Own {
+            return Ok(());
+        }
+        // The one it was born into keeps its message queues in a directory of the host's root.
+        sys::process::new_ipc_namespace().at("make a namespace for", "ipc")
     }
 
     fn mount_layers(&mut self) -> Result<(), LaunchError> {
-        self.rootfs = Some(Rootfs::mount(&self.plan.rootfs)?);
+        let Some(places) = &self.places else { return OUT_OF_ORDER };
+        self.rootfs = Some(Rootfs::mount(&self.plan.rootfs, places, &mut self.sources)?);
         Ok(())
     }
 
     fn mount_kernel_file_systems(&mut self) -> Result<(), LaunchError> {
-        let (Some(rootfs), Some(sources)) = (&mut self.rootfs, &mut self.sources) else {
-            return OUT_OF_ORDER;
-        };
+        let Some(rootfs) = &mut self.rootfs else { return OUT_OF_ORDER };
         rootfs.mount_sys(&self.plan.rootfs)?;
-        rootfs.mount_dev(&self.plan.rootfs, sources)
+        rootfs.mount_dev(&self.plan.rootfs, self.plan.process.users.as_ref(), &mut self.sources)
     }
 
     fn await_cgroups(&mut self) -> Result<(), LaunchError> {
@@ -133,10 +145,8 @@ impl Newborn<'_> {
     }
 
     fn mount_requested(&mut self) -> Result<(), LaunchError> {
-        let (Some(rootfs), Some(mut sources)) = (&self.rootfs, self.sources.take()) else {
-            return OUT_OF_ORDER;
-        };
-        rootfs.mount_requested(&self.plan.rootfs, &mut sources)
+        let (Some(rootfs), Some(places)) = (&self.rootfs, &self.places) else { return OUT_OF_ORDER };
+        rootfs.mount_requested(&self.plan.rootfs, places, &mut self.sources)
     }
 
     fn open_terminal(&mut self) -> Result<(), LaunchError> {

@@ -11,8 +11,9 @@ pub use crate::container::failure::{Cause, LaunchError};
 use crate::container::handshake::{self, ChildEnd, Order, ParentEnd, Report};
 use crate::container::init;
 use crate::container::namespaces::Births;
-use crate::container::plan::LaunchPlan;
-use crate::container::rootfs::FileSystems;
+use crate::container::plan::{LaunchPlan, ProcessPlan};
+use crate::container::rootfs::Sources;
+use crate::container::userns;
 use crate::error::Error;
 use crate::sys;
 use crate::sys::process::NewNamespaces;
@@ -94,6 +95,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) new: NewNamespaces,
     pub(crate) births: Births,
     pub(crate) enclosure: &'a dyn Enclosure,
+    /// What it will be.
+    pub(crate) process: &'a ProcessPlan,
 }
 
 /// A child that is killed and reaped unless it is released.
@@ -116,11 +119,20 @@ pub fn launch(
         Some(process) => Births::into(process)?,
         None => Births::here(),
     };
-    let birth = Birth { new: plan.namespaces.new_ones(), births, enclosure };
+    let process = &plan.process;
+    let new = NewNamespaces { user: process.users.is_some(), ..plan.namespaces.new_ones() };
+    let birth = Birth { new, births, enclosure, process };
     let links = RefCell::new(links);
     let mut outside = Outside(&links);
-    let systems = FileSystems::mount(&plan.rootfs)?;
-    bear(birth, &mut outside, |channel| init::run(plan, &hosts, stdio, &**links.borrow(), systems, channel))
+    let mut sources = Sources::take(plan, &hosts)?;
+    let mut warnings = std::mem::take(&mut sources.warnings);
+    if let (Some(users), Stdio::Streams(streams)) = (&process.users, &stdio) {
+        userns::give_streams(streams, users);
+    }
+    let run = |channel| init::run(plan, &hosts, stdio, &**links.borrow(), sources, channel);
+    let mut child = bear(birth, &mut outside, run)?;
+    child.warnings.append(&mut warnings);
+    Ok(child)
 }
 
 /// Clones, places and plugs a child, and waits until it executes its program.
@@ -129,7 +141,7 @@ pub(crate) fn bear(
     links: &mut dyn Links,
     run: impl FnOnce(ChildEnd) -> i32,
 ) -> Result<Child, LaunchError> {
-    let Birth { new, births, enclosure } = birth;
+    let Birth { new, births, enclosure, process } = birth;
     let (parent, child) = handshake::pair().at("open", "a channel to the child")?;
     let parent = Cell::new(Some(parent));
     // What is inside the container must not read this process's memory through a child that has not yet executed
@@ -144,12 +156,25 @@ pub(crate) fn bear(
     let mut unfinished = Unfinished { pidfd: Some(pidfd) };
     let channel = parent.take().ok_or(LaunchError::Vanished)?;
     let mut report = Reported::default();
-    let ready = prepare(pid, &channel, enclosure, links);
+    let ready = describe(pid, &channel, new, process).and_then(|()| prepare(pid, &channel, enclosure, links));
     // A child that failed meanwhile has the better reason.
     report.read(&channel, ready.is_ok())?;
     ready?;
     let pidfd = unfinished.pidfd.take().ok_or(LaunchError::Vanished)?;
     Ok(Child { pid, pidfd, terminal: report.terminal, sockets: report.sockets, warnings: report.warnings })
+}
+
+/// Says what its user ids mean, when they are its own.
+fn describe(
+    pid: Pid,
+    channel: &ParentEnd,
+    new: NewNamespaces,
+    process: &ProcessPlan,
+) -> Result<(), LaunchError> {
+    let Some(users) = process.users.as_ref().filter(|_| new.user) else { return Ok(()) };
+    userns::describe(pid, users)?;
+    userns::grant(pid, process);
+    channel.send(&Order::Mapped).at("order", "the child")
 }
 
 fn prepare(

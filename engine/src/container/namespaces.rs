@@ -33,6 +33,7 @@ impl Namespaces {
             net: self.net == Whose::Own,
             ipc: self.ipc == Whose::Own,
             uts: self.uts == Whose::Own,
+            user: false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cgroup::Devices;
+use crate::container::idmap::UserMap;
 use crate::container::privileges::LIMIT_NAMES;
 use crate::container::spec::Propagation;
 use crate::volume::FileSystem;
@@ -63,6 +64,9 @@ pub struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// The AppArmor profile it is executed under; the engine's own when `None`.
     pub apparmor: Option<String>,
+    /// Its user ids as ids of the host: its namespaces belong to a user namespace of its own then. The host's ids when
+    /// `None`.
+    pub users: Option<UserMap>,
 }
 
 /// The limits per process that there are, by docker's names (getrlimit(2), without `RLIMIT_`).

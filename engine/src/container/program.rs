@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use crate::container::failure::{AtStep, LaunchError, reason};
 use crate::container::handshake::{ChildEnd, Order, Report};
+use crate::container::idmap::UserMap;
 use crate::container::launch::Streams;
 use crate::container::plan::ProcessPlan;
 use crate::container::rootfs::{self, Missing, PROC_SUPER_MAGIC};
@@ -36,6 +37,9 @@ impl Program {
         root: BorrowedFd<'_>,
     ) -> Result<(Self, Identity), LaunchError> {
         let identity = users::look_up(root, &process.user, &process.groups)?;
+        if let Some(map) = &process.users {
+            is_mapped(&identity, map)?;
+        }
         let mut env = process.env.clone();
         if !env.iter().any(|entry| entry.starts_with("HOME=")) {
             env.push(format!("HOME={}", identity.home));
@@ -98,6 +102,18 @@ fn is_directory(path: &CString) -> bool {
 
 fn kind(path: &CString) -> Option<FileType> {
     rustix::fs::stat(path).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Says which id a container's users do not have, where the kernel would only say that the argument is invalid.
+fn is_mapped(identity: &Identity, map: &UserMap) -> Result<(), LaunchError> {
+    let missing = |kind: &str, id: u32| {
+        LaunchError::Invalid(format!("the {kind} {id} is not among the container's mapped ids (--userns)"))
+    };
+    if map.uids.outside(identity.uid).is_none() {
+        return Err(missing("user", identity.uid));
+    }
+    let mut groups = std::iter::once(identity.gid).chain(identity.groups.iter().copied());
+    groups.find(|gid| map.gids.outside(*gid).is_none()).map_or(Ok(()), |gid| Err(missing("group", gid)))
 }
 
 /// Where a program of this name may be. A name with a slash is a path, one without is looked for in each

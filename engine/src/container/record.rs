@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::container::idmap::UserMap;
 use crate::container::spec::{ContainerSpec, MountSource};
 use crate::container::state::State;
 use crate::event::{Event, EventKind, Journal};
@@ -36,6 +37,9 @@ pub struct ContainerRecord {
     /// What it is for.
     #[serde(default)]
     pub purpose: Purpose,
+    /// Its user ids as ids of the host; the same ones when `None`. What it writes is kept with the ids inside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<UserMap>,
 }
 
 /// What a container is for.
@@ -136,6 +140,7 @@ mod tests {
             argv: vec!["sh".to_owned()],
             lower: vec!["/layer".into()],
             purpose: Purpose::Service,
+            users: None,
         };
         assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), None);
         store::private_directory(&root.container(&record.id)).unwrap();

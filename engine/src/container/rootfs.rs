@@ -5,28 +5,30 @@ mod cgroups;
 mod dev;
 mod mount;
 mod rest;
+mod sources;
 mod target;
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
-use rustix::thread::ThreadNameSpaceType;
 
 use crate::container::failure::{AtStep, LaunchError};
-use crate::container::namespaces::{self, Hosts};
-use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan, Whose};
+use crate::container::idmap::UserMap;
+use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan};
 use crate::container::spec::Propagation;
 use crate::sys;
 use crate::sys::mount::Change;
-use crate::volume::{self, FileSystem};
+use crate::volume;
 use mount::PLAIN;
 
 pub(crate) use dev::Terminal;
 pub(crate) use rest::{enter_at_rest, without_mounts};
+pub(crate) use sources::Sources;
 pub(crate) use target::{Missing, find, find_or_make, open};
 
 /// A root file system being put together.
@@ -39,163 +41,30 @@ pub(crate) struct Rootfs {
     empty: Option<OwnedFd>,
 }
 
-/// The mounts that come from outside: taken before the host's tree is let go, in the order of the plan.
+/// Directories of the host that something is mounted over, which only its owner may find.
 #[derive(Debug)]
-pub(crate) struct Sources {
-    mounts: Vec<Option<OwnedFd>>,
-    shm: Option<OwnedFd>,
+pub(crate) struct Places {
+    upper: OwnedFd,
+    work: OwnedFd,
 }
 
 const RDONLY: u64 = MountAttrFlags::MOUNT_ATTR_RDONLY.bits() as u64;
 /// statfs(2): the type of procfs.
 pub(crate) const PROC_SUPER_MAGIC: i64 = 0x9fa0;
-/// statfs(2): the types of file systems in memory.
-const TMPFS_MAGIC: i64 = 0x0102_1994;
-const RAMFS_MAGIC: i64 = 0x8584_58f6;
 /// Where secrets are staged before they are bound to their places: over the overlay's scratch directory, which
 /// nobody looks into once the overlay is there.
 const STAGED: &str = "content";
 
-// === impl Sources ===
+// === impl Places ===
 
-impl Sources {
-    /// Takes a detached copy of everything the plan binds. The host's tree still has its propagation here, so
-    /// that a shared source stays shared.
-    pub(crate) fn take(
-        plan: &LaunchPlan,
-        hosts: &Hosts,
-        mut systems: FileSystems,
-    ) -> Result<Self, LaunchError> {
-        let mut mounts = Vec::new();
-        for (mount, system) in plan.rootfs.mounts.iter().zip(&mut systems.0) {
-            mounts.push(match &mount.source {
-                ResolvedSource::Bind { path, recursive, subpath, .. } => {
-                    let cloned = clone_bound(path, subpath.as_deref(), *recursive);
-                    Some(cloned.map_err(|error| cannot_bind(path, subpath.as_deref(), error))?)
-                }
-                ResolvedSource::FileSystem { shown, .. } => match (system.take(), shown) {
-                    (Some(Mounted::Here(mount)), _) => Some(mount),
-                    (Some(Mounted::By(process)), Some((_, target))) => {
-                        Some(copy_of_another(process.as_fd(), target)?)
-                    }
-                    _ => None,
-                },
-                ResolvedSource::Tmpfs { .. }
-                | ResolvedSource::Content { .. }
-                | ResolvedSource::Layers { .. } => None,
-            });
-        }
-        Ok(Self { mounts, shm: take_shm(plan, hosts)? })
+impl Places {
+    /// Finds them in this mount namespace.
+    pub(crate) fn find(plan: &RootfsPlan) -> Result<Self, LaunchError> {
+        let open = |path: &Path| {
+            rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", path.display())
+        };
+        Ok(Self { upper: open(&plan.upper)?, work: open(&plan.work)? })
     }
-}
-
-/// File systems that the plan mounts: one a mount, where it is one.
-#[derive(Debug)]
-pub(crate) struct FileSystems(Vec<Option<Mounted>>);
-
-#[derive(Debug)]
-enum Mounted {
-    /// Mounted already, attached to nothing.
-    Here(OwnedFd),
-    /// By a container whose process this is.
-    By(OwnedFd),
-}
-
-impl FileSystems {
-    /// Mounts them, attached to nothing yet. The caller is in the host's namespaces: a server is reached by way of the
-    /// host's network, whatever the container's is.
-    pub(crate) fn mount(plan: &RootfsPlan) -> Result<Self, LaunchError> {
-        let mounted = plan.mounts.iter().map(|wanted| {
-            let ResolvedSource::FileSystem { system, shown, .. } = &wanted.source else { return Ok(None) };
-            // One that ended since has taken along what was in memory.
-            match shown.as_ref().and_then(|(pid, _)| namespaces::hold(*pid).ok()) {
-                Some(process) => Ok(Some(Mounted::By(process))),
-                None => mount_system(system).map(|mount| Some(Mounted::Here(mount))),
-            }
-        });
-        mounted.collect::<Result<_, _>>().map(Self)
-    }
-}
-
-fn mount_system(system: &FileSystem) -> Result<OwnedFd, LaunchError> {
-    let flags = system.flags;
-    let mut attributes = tmpfs_attributes(!flags.no_exec, !flags.no_suid, !flags.no_dev);
-    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, flags.read_only);
-    attributes.set(MountAttrFlags::MOUNT_ATTR_NOATIME, flags.no_access_times);
-    let mut options = vec![("source", system.device.as_str())];
-    if flags.read_only {
-        // The file system itself must know, too: a device may not be writable at all.
-        options.push(("ro", ""));
-    }
-    options.extend(system.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-    let shown = format!("the {} volume {}", system.kind, system.device);
-    mount::make(&system.kind, &options, attributes).at("mount", shown)
-}
-
-/// A copy of the mount that another container has there.
-fn copy_of_another(process: BorrowedFd<'_>, target: &Path) -> Result<OwnedFd, LaunchError> {
-    let copy = in_its_mounts(process, || mount::clone_path(target, false))?.at("bind", target.display())?;
-    // Whatever that container has done to its own tree: this one gets memory, and nothing of a host's disk.
-    let system = rustix::fs::fstatfs(&copy).at("inspect", target.display())?;
-    if !matches!(system.f_type, TMPFS_MAGIC | RAMFS_MAGIC) {
-        return Err(LaunchError::Invalid(format!(
-            "another container hides the volume at {}",
-            target.display()
-        )));
-    }
-    Ok(copy)
-}
-
-/// A copy of what is at this path of the host, or at a path inside of it. That one is looked up by the kernel with the
-/// directory as the end of the world, once: nobody who can write there leads it elsewhere in between.
-fn clone_bound(path: &Path, subpath: Option<&Path>, recursive: bool) -> Result<OwnedFd, Errno> {
-    let Some(subpath) = subpath else { return mount::clone_path(path, recursive) };
-    let top = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&top, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)?;
-    mount::clone_fd(found.as_fd(), recursive)
-}
-
-fn cannot_bind(path: &Path, subpath: Option<&Path>, error: Errno) -> LaunchError {
-    let step = |step: &str, object: &Path| LaunchError::Step {
-        step: step.to_owned(),
-        object: object.display().to_string(),
-        cause: error.into(),
-    };
-    match subpath {
-        Some(subpath) if error == Errno::XDEV => {
-            LaunchError::Invalid(format!("the subpath {} leads out of its volume", subpath.display()))
-        }
-        Some(subpath) => step("find the volume's", subpath),
-        None => step("bind", path),
-    }
-}
-
-/// Whoever shares an IPC namespace shares its /dev/shm.
-fn take_shm(plan: &LaunchPlan, hosts: &Hosts) -> Result<Option<OwnedFd>, LaunchError> {
-    let shm = Path::new("/dev/shm");
-    match plan.namespaces.ipc {
-        _ if plan.rootfs.shm_size.is_none() => Ok(None),
-        Whose::Own => Ok(None),
-        Whose::Host => mount::clone_path(shm, true).map(Some).at("bind", shm.display()),
-        whose @ Whose::Of(_) => {
-            let Some(other) = hosts.of(whose) else { return Ok(None) };
-            in_its_mounts(other, || mount::clone_path(shm, true))?.map(Some).at("bind", shm.display())
-        }
-    }
-}
-
-/// Does something in the mount namespace of a process and comes back: a mount can only be copied by somebody who is
-/// in its namespace.
-fn in_its_mounts<T>(process: BorrowedFd<'_>, act: impl FnOnce() -> T) -> Result<T, LaunchError> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let own = rustix::fs::open("/proc/self/ns/mnt", flags, Mode::empty()).at("open", "/proc/self/ns/mnt")?;
-    let join =
-        |fd: BorrowedFd<'_>| rustix::thread::move_into_thread_name_spaces(fd, ThreadNameSpaceType::MOUNT);
-    join(process).at("join the namespace", "mount")?;
-    let done = act();
-    join(own.as_fd()).at("return to the namespace", "mount")?;
-    Ok(done)
 }
 
 // === impl Rootfs ===
@@ -208,24 +77,37 @@ impl Rootfs {
     }
 
     /// The layers with /proc on them.
-    pub(crate) fn mount(plan: &RootfsPlan) -> Result<Self, LaunchError> {
-        // The merged view covers its upper directory, in this namespace alone: no further directory is needed.
-        let upper = plan.upper.display();
-        let root = if plan.lower.is_empty() {
-            let root = mount::clone_path(&plan.upper, false).at("bind", &upper)?;
-            let place = rustix::fs::open(&plan.upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .at("open", &upper)?;
-            mount::attach(&root, &place).at("bind", &upper)?;
-            root
-        } else {
-            let RootfsPlan { lower, upper: writable, work, volatile, .. } = plan;
-            let overlay = mount::Overlay { lower, upper: writable, work, volatile: *volatile };
-            overlay.mount().at("mount the layers at", &upper)?
+    pub(crate) fn mount(
+        plan: &RootfsPlan,
+        places: &Places,
+        sources: &mut Sources,
+    ) -> Result<Self, LaunchError> {
+        let root = match sources.layers.take() {
+            Some(layers) => {
+                mount::attach(&layers, &places.upper).at("mount the layers at", plan.upper.display())?;
+                layers
+            }
+            None => Self::layers(plan)?,
         };
         let at = target::real_directory(root.as_fd(), "proc").at("prepare", "/proc")?;
         let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
         mount::attach(&proc, &at).at("mount", "/proc")?;
         Ok(Self { root, proc: Some(proc), devpts: None, empty: None })
+    }
+
+    /// The layers, mounted over the writable one, in this namespace alone: no further directory is needed.
+    fn layers(plan: &RootfsPlan) -> Result<OwnedFd, LaunchError> {
+        let RootfsPlan { lower, upper, work, volatile, .. } = plan;
+        let shown = upper.display();
+        if !lower.is_empty() {
+            let overlay = mount::Overlay { lower, upper, work, volatile: *volatile };
+            return overlay.mount().at("mount the layers at", &shown);
+        }
+        let root = mount::clone_path(upper, false).at("bind", &shown)?;
+        let place =
+            rustix::fs::open(upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", &shown)?;
+        mount::attach(&root, &place).at("bind", &shown)?;
+        Ok(root)
     }
 
     /// A root that is no more than its layers.
@@ -251,19 +133,27 @@ impl Rootfs {
     }
 
     /// /dev and what is in it, unless the plan mounts something there.
-    pub(crate) fn mount_dev(&mut self, plan: &RootfsPlan, sources: &mut Sources) -> Result<(), LaunchError> {
+    pub(crate) fn mount_dev(
+        &mut self,
+        plan: &RootfsPlan,
+        users: Option<&UserMap>,
+        sources: &mut Sources,
+    ) -> Result<(), LaunchError> {
         if plan.has_mount("/dev") {
             return Ok(());
         }
-        let dev = dev::mount(self.root())?;
-        self.devpts = Some(dev::mount_pts(dev.as_fd())?);
+        let made = sources.dev.take();
+        let is_made = made.is_some();
+        let dev = dev::mount(self.root(), made)?;
+        self.devpts = Some(dev::mount_pts(dev.as_fd(), users)?);
         if !plan.has_mount("/dev/shm") {
             dev::mount_shm(dev.as_fd(), plan.shm_size, sources.shm.take())?;
         }
         if plan.mqueue && !plan.has_mount("/dev/mqueue") {
             dev::mount_mqueue(dev.as_fd())?;
         }
-        dev::make_nodes(self.root(), &plan.devices)
+        // Whoever made it beforehand has made these, too.
+        if is_made { Ok(()) } else { dev::make_nodes(self.root(), &plan.devices) }
     }
 
     /// The container's own part of the cgroup tree, unless the plan mounts something there.
@@ -278,6 +168,7 @@ impl Rootfs {
     pub(crate) fn mount_requested(
         &self,
         plan: &RootfsPlan,
+        places: &Places,
         sources: &mut Sources,
     ) -> Result<(), LaunchError> {
         let mut staged = None;
@@ -297,15 +188,17 @@ impl Rootfs {
                     let attributes = tmpfs_attributes(*exec, *suid, *dev);
                     mount::make("tmpfs", &options, attributes).at("mount a tmpfs at", &target)?
                 }
-                ResolvedSource::Layers { lower, subpath } => {
-                    let stage = stage_of(&mut staged, &plan.work)?;
-                    layers(stage, &format!("{STAGED}{index}"), lower, subpath.as_deref())
+                ResolvedSource::Layers { subpath, .. } => {
+                    let whole = source.take().ok_or(Errno::BADF).at("mount the image at", &target)?;
+                    let stage = stage_of(&mut staged, places)?;
+                    part(whole, stage, &format!("{STAGED}{index}"), subpath.as_deref())
                         .at("mount the image at", &target)?
                 }
                 ResolvedSource::Content { file, mode, uid, gid } => {
-                    let stage = stage_of(&mut staged, &plan.work)?;
+                    let opened = source.take().ok_or(Errno::BADF).at("read", file.display())?;
+                    let stage = stage_of(&mut staged, places)?;
                     let owner = (Uid::from_raw(*uid), Gid::from_raw(*gid));
-                    content(stage, &format!("{STAGED}{index}"), file, *mode, owner)?
+                    content(stage, &format!("{STAGED}{index}"), (file, opened), *mode, owner)?
                 }
             };
             attach_requested(self.root(), wanted, tree.as_fd())?;
@@ -487,22 +380,20 @@ fn propagate(tree: BorrowedFd<'_>, propagation: Propagation) -> std::io::Result<
 }
 
 /// The stage, set up by the first who needs it.
-fn stage_of<'a>(staged: &'a mut Option<OwnedFd>, work: &Path) -> Result<&'a OwnedFd, LaunchError> {
+fn stage_of<'a>(staged: &'a mut Option<OwnedFd>, places: &Places) -> Result<&'a OwnedFd, LaunchError> {
     let stage = match staged.take() {
         Some(stage) => stage,
-        None => stage_at(work)?,
+        None => {
+            let stage = mount::make("tmpfs", &[("mode", "700")], PLAIN).at("mount", "a tmpfs for secrets")?;
+            mount::attach(&stage, &places.work).at("mount", "a tmpfs for secrets")?;
+            stage
+        }
     };
     Ok(staged.insert(stage))
 }
 
-/// The layers of an image as a mount of its own. What they show inside is looked up with them as the whole world.
-fn layers(stage: &OwnedFd, name: &str, lower: &[PathBuf], subpath: Option<&Path>) -> Result<OwnedFd, Errno> {
-    let whole = match lower {
-        [only] => mount::clone_path(only, false)?,
-        several => mount::layers(several)?,
-    };
-    let change = Change { set: RDONLY, ..Change::default() };
-    sys::mount::change(&whole, change).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+/// What is at this path inside of an image's layers, which are the whole world of that path.
+fn part(whole: OwnedFd, stage: &OwnedFd, name: &str, subpath: Option<&Path>) -> Result<OwnedFd, Errno> {
     let Some(subpath) = subpath else { return Ok(whole) };
     // Only what is attached somewhere can be copied in part.
     rustix::fs::mkdirat(stage, name, Mode::from_raw_mode(0o700))?;
@@ -511,23 +402,16 @@ fn layers(stage: &OwnedFd, name: &str, lower: &[PathBuf], subpath: Option<&Path>
     mount::clone_fd(part.as_fd(), false)
 }
 
-fn stage_at(work: &Path) -> Result<OwnedFd, LaunchError> {
-    let place =
-        rustix::fs::open(work, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", work.display())?;
-    let stage = mount::make("tmpfs", &[("mode", "700")], PLAIN).at("mount", "a tmpfs for secrets")?;
-    mount::attach(&stage, &place).at("mount", "a tmpfs for secrets")?;
-    Ok(stage)
-}
-
 /// A copy of a file on the stage, as a mount of its own.
 fn content(
     stage: &OwnedFd,
     name: &str,
-    file: &PathBuf,
+    (file, opened): (&Path, OwnedFd),
     mode: u32,
     (uid, gid): (Uid, Gid),
 ) -> Result<OwnedFd, LaunchError> {
-    let bytes = fs::read(file).at("read", file.display())?;
+    let mut bytes = Vec::new();
+    File::from(opened).read_to_end(&mut bytes).at("read", file.display())?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let copy =
         rustix::fs::openat(stage, name, flags, Mode::from_raw_mode(0o600)).at("copy", file.display())?;

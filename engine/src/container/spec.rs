@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::container::cgroup::DeviceRule;
+use crate::container::idmap::UserMode;
 use crate::id::{ContainerId, ContainerName, NetworkName, VolumeName};
 use crate::quantity::{ByteSize, Span};
 use crate::signal::Signal;
@@ -61,6 +62,8 @@ pub struct ContainerSpec {
     pub uts: NamespaceMode,
     /// The cgroup namespace.
     pub cgroupns: NamespaceMode,
+    /// The user namespace.
+    pub userns: UserMode,
     /// Capabilities, seccomp and the like.
     pub security: Security,
     /// Devices made available.
@@ -542,6 +545,7 @@ impl Default for ContainerSpec {
             ipc: NamespaceMode::Private,
             uts: NamespaceMode::Private,
             cgroupns: NamespaceMode::Private,
+            userns: UserMode::Host,
             security: Security::default(),
             devices: Vec::new(),
             cdi_devices: Vec::new(),

@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 
 use crate::container::client;
+use crate::container::idmap::{UserMap, UserMode};
 use crate::container::merge::merge;
 use crate::container::plan::LaunchPlan;
 use crate::container::record::{ContainerRecord, Purpose};
@@ -16,6 +17,7 @@ use crate::container::spec::{
     Propagation, RestartPolicy,
 };
 use crate::container::state::State;
+use crate::container::subordinate::Pool;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName, VolumeName};
@@ -102,6 +104,8 @@ impl Engine {
         let _making = Lock::shared(&self.root().making_lock())
             .map_err(|error| Error::failed("lock the directory of containers", error))?;
         let volumes = self.make_volumes(&mut spec)?;
+        let (users, _until_on_record) =
+            self.map_users(&spec.userns).inspect_err(|_| self.remove_anonymous(&volumes))?;
         let record = ContainerRecord {
             version: ContainerRecord::VERSION,
             id: ContainerId::random(),
@@ -112,10 +116,34 @@ impl Engine {
             argv: merged.argv,
             lower: self.images().lower_dirs(&image),
             purpose: Purpose::Service,
+            users,
         };
         self.write_container(&record).inspect_err(|_| self.remove_anonymous(&volumes))?;
         record.announce(self.root(), "create", &[]);
         Ok(Created { id: record.id, name: record.name, warnings })
+    }
+
+    /// The ids of a container's users. A range of its own stays free until the container is on record, as long as the
+    /// lock is held.
+    fn map_users(&self, mode: &UserMode) -> Result<(Option<UserMap>, Option<Lock>)> {
+        let size = match mode {
+            UserMode::Host => return Ok((None, None)),
+            UserMode::Mapped(map) => return Ok((Some(map.clone()), None)),
+            UserMode::Auto { size } => size.unwrap_or(UserMode::SIZE),
+        };
+        let lock = Lock::exclusive(&self.root().user_ranges_lock())
+            .map_err(|error| Error::failed("lock the ranges of users", error))?;
+        // One whose record cannot be read cannot start.
+        let records =
+            self.ids()?.into_iter().filter_map(|id| ContainerRecord::read(self.root(), &id).ok()?);
+        let taken: Vec<UserMap> = records.filter_map(|record| record.users).collect();
+        match Pool::of_machine().free(size, &taken) {
+            Some(Ok(map)) => Ok((Some(map), Some(lock))),
+            Some(Err(error)) => Err(Error::failed("find a range of users", error)),
+            None => Err(Error::conflict(format!("no range of {size} user ids is free")).with_hint(
+                "give rengine more in /etc/subuid and /etc/subgid, or remove containers that have some",
+            )),
+        }
     }
 
     /// Claims the name and writes the record, or leaves nothing.

@@ -98,6 +98,7 @@ impl Sandbox<'_> {
             argv: step.argv.clone(),
             lower: step.lower.clone(),
             purpose: Purpose::Build,
+            users: None,
         })
     }
 

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "mount_setattr exists in no safe form")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 /// What changes of a mount (mount_setattr(2)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,16 +33,28 @@ pub(crate) fn change(mount: impl AsFd, change: Change) -> io::Result<()> {
         propagation: change.propagation,
         userns_fd: 0,
     };
-    let flags = libc::AT_EMPTY_PATH | if change.recursive { libc::AT_RECURSIVE } else { 0 };
+    set(mount.as_fd(), &attr, change.recursive)
+}
+
+/// Shows the files of a detached mount with their owners mapped as this user namespace maps them: 0 on the disk is what
+/// its root is outside (mount_setattr(2), `MOUNT_ATTR_IDMAP`). Not every file system can.
+pub(crate) fn map_owners(mount: impl AsFd, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let userns_fd = u64::try_from(users.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let attr = MountAttr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    set(mount.as_fd(), &attr, recursive)
+}
+
+fn set(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty NUL-terminated string, the attributes live through the call and their size is
     // given.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         )
     };

@@ -17,6 +17,8 @@ pub(crate) struct NewNamespaces {
     pub(crate) net: bool,
     pub(crate) ipc: bool,
     pub(crate) uts: bool,
+    /// The others then belong to it.
+    pub(crate) user: bool,
 }
 
 /// The exit code of a child that panicked.
@@ -44,6 +46,7 @@ pub(crate) fn clone_process(
         (new.net, libc::CLONE_NEWNET),
         (new.ipc, libc::CLONE_NEWIPC),
         (new.uts, libc::CLONE_NEWUTS),
+        (new.user, libc::CLONE_NEWUSER),
     ] {
         flags |= if wanted { flag as u64 } else { 0 };
     }
@@ -209,11 +212,33 @@ pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
     check(result.into()).map(|_| ())
 }
 
+/// Puts this process into an IPC namespace of its own.
+pub(crate) fn new_ipc_namespace() -> io::Result<()> {
+    // SAFETY: queues and segments of others stay mapped where they are; none is mapped here.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
+    check(result.into()).map(|_| ())
+}
+
 /// Puts this thread into a mount namespace of its own.
 pub(crate) fn new_mount_namespace() -> io::Result<()> {
     // SAFETY: mounts are no memory.
     let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     check(result.into()).map(|_| ())
+}
+
+/// Makes files as this user and group from now on (setfsuid(2)). Capabilities that concern files may be lost by it.
+pub(crate) fn set_file_owner(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: a number; no memory is touched.
+    unsafe { libc::setfsgid(gid) };
+    // SAFETY: as above.
+    unsafe { libc::setfsuid(uid) };
+    // The calls do not say whether they worked; asked for an impossible id they say which one holds.
+    // SAFETY: as above.
+    let group = unsafe { libc::setfsgid(u32::MAX) };
+    // SAFETY: as above.
+    let user = unsafe { libc::setfsuid(u32::MAX) };
+    let holds = (user.cast_unsigned(), group.cast_unsigned()) == (uid, gid);
+    if holds { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
 }
 
 /// Gives this process a session keyring of its own, so that it cannot read its parent's keys.

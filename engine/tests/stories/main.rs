@@ -28,5 +28,6 @@ mod security;
 mod stats;
 mod terminal;
 mod uml;
+mod users;
 mod volume;
 mod world;

@@ -92,7 +92,7 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
         "Runtime": "rengine",
         "Isolation": "",
-        "UsernsMode": "",
+        "UsernsMode": if spec.userns.is_mapped() { spec.userns.to_string() } else { String::new() },
         "Links": spec.dns.links.iter().map(|(alias, id)| format!("/{id}:{alias}")).collect::<Vec<_>>(),
         "Devices": devices,
         "DeviceCgroupRules": spec.device_rules.iter().map(|rule| rule.to_v1()).collect::<Vec<_>>(),

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::FindContainer;
+use crate::container::idmap::IdMapError;
 use crate::container::spec::{ContainerSpec, NamespaceMode, Seccomp, Security};
 use crate::error::{Error, Kind, Result};
 
@@ -34,8 +35,8 @@ pub(super) struct PrivilegeArgs {
     /// Cgroup namespace: private or host
     #[arg(long)]
     cgroupns: Option<String>,
-    /// User namespace: host, as users are not mapped
-    #[arg(long)]
+    /// User namespace: host, auto[:size=N] or map:INSIDE:OUTSIDE:LENGTH[,…]
+    #[arg(long, value_name = "MODE")]
     userns: Option<String>,
 }
 
@@ -50,7 +51,6 @@ const PID: Modes = Modes { flag: "--pid", words: &["private", "host"], joins: tr
 const IPC: Modes = Modes { flag: "--ipc", words: &["private", "shareable", "host", "none"], joins: true };
 const UTS: Modes = Modes { flag: "--uts", words: &["private", "host"], joins: false };
 const CGROUP: Modes = Modes { flag: "--cgroupns", words: &["private", "host"], joins: false };
-const USER: Modes = Modes { flag: "--userns", words: &["host"], joins: false };
 
 // === impl PrivilegeArgs ===
 
@@ -76,8 +76,11 @@ impl PrivilegeArgs {
         spec.ipc = IPC.parse(self.ipc.as_deref(), find)?;
         spec.uts = UTS.parse(self.uts.as_deref(), find)?;
         spec.cgroupns = CGROUP.parse(self.cgroupns.as_deref(), find)?;
-        // Nobody's ids are mapped, so the host's namespace is what everybody has.
-        USER.parse(self.userns.as_deref(), find)?;
+        spec.userns = self.userns.as_deref().unwrap_or_default().parse().map_err(|error: IdMapError| {
+            Error::invalid("invalid --userns")
+                .with_source(error)
+                .with_hint("it is host, auto, auto:size=N or map:INSIDE:OUTSIDE:LENGTH[,…]")
+        })?;
         if spec.uts == NamespaceMode::Host && (spec.hostname.is_some() || spec.domainname.is_some()) {
             return Err(Error::invalid("conflicting options: --hostname or --domainname, and --uts host"));
         }

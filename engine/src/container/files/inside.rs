@@ -17,7 +17,7 @@ use crate::container::files::{ARGV0, Answer, PIECE, PathKind, PathStat, Task};
 use crate::container::namespaces;
 use crate::container::protocol::Refusal;
 use crate::container::record::ContainerRecord;
-use crate::container::rootfs;
+use crate::container::{rootfs, userns};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::layer::pack;
@@ -52,7 +52,7 @@ fn work(args: &[OsString]) -> Result<Answer> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|error| failed("hide from the container", error))?;
     match running {
-        Some(pid) => join(&id, pid)?,
+        Some(pid) => join(&root, &id, pid)?,
         None => assemble(&root, &id, matches!(task, Task::Export))?,
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -61,7 +61,8 @@ fn work(args: &[OsString]) -> Result<Answer> {
 }
 
 /// Goes where the container's process 1 is.
-fn join(id: &ContainerId, pid: i32) -> Result<()> {
+fn join(root: &Root, id: &ContainerId, pid: i32) -> Result<()> {
+    let mapped = record(root, id)?.users.is_some();
     let process = namespaces::hold(pid)?;
     let gone = || Error::conflict(format!("container {} has just ended", id.short()));
     // The number may have passed to another process between the look at the container's state and the hold.
@@ -69,15 +70,22 @@ fn join(id: &ContainerId, pid: i32) -> Result<()> {
     if !groups.contains(id.as_str()) {
         return Err(gone());
     }
-    rustix::thread::move_into_thread_name_spaces(process.as_fd(), ThreadNameSpaceType::MOUNT)
-        .map_err(|error| failed("join the mount namespace of the container", error))
+    let users = if mapped { ThreadNameSpaceType::USER } else { ThreadNameSpaceType::empty() };
+    rustix::thread::move_into_thread_name_spaces(process.as_fd(), users | ThreadNameSpaceType::MOUNT)
+        .map_err(|error| failed("join the mount namespace of the container", error))?;
+    // Whatever is written belongs to the container's users, and the host's root is none of them.
+    if mapped { Ok(userns::become_root()?) } else { Ok(()) }
+}
+
+fn record(root: &Root, id: &ContainerId) -> Result<ContainerRecord> {
+    ContainerRecord::read(root, id)
+        .map_err(|error| Error::failed("read the container's record", error))?
+        .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))
 }
 
 /// Puts the container's root together in a mount namespace of our own, which ends with this process.
 fn assemble(root: &Root, id: &ContainerId, bare: bool) -> Result<()> {
-    let record = ContainerRecord::read(root, id)
-        .map_err(|error| Error::failed("read the container's record", error))?
-        .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))?;
+    let record = record(root, id)?;
     crate::sys::process::new_mount_namespace()
         .map_err(|error| Error::failed("make a mount namespace", error))?;
     Ok(rootfs::enter_at_rest(root, &record, bare)?)

@@ -10,6 +10,7 @@ use super::{
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cdi;
 use crate::container::failure::{AtStep, LaunchError};
+use crate::container::idmap::UserMap;
 use crate::container::privileges::LIMIT_NAMES;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::seccomp;
@@ -80,7 +81,7 @@ impl LaunchPlan {
             rootfs,
             hostname: Some(record.hostname().to_owned()),
             domainname: spec.domainname.clone(),
-            sysctls: sysctls(spec, &namespaces)?,
+            sysctls: sysctls(spec, &namespaces, record.users.as_ref())?,
             init: spec.init,
             device_rules,
             warnings: Vec::new(),
@@ -95,6 +96,9 @@ impl LaunchPlan {
     /// # Errors
     /// Names the first of them.
     pub fn check(root: &Root, spec: &ContainerSpec) -> Result<(), LaunchError> {
+        if spec.userns.is_mapped() {
+            mapped_users(spec)?;
+        }
         let security = &spec.security;
         let capabilities = CapabilitySet::tweaked(&security.cap_drop, &security.cap_add)
             .map_err(|error| LaunchError::Invalid(error.to_string()))?;
@@ -103,13 +107,58 @@ impl LaunchPlan {
                 .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
         }
         spec.ulimits.iter().try_for_each(|ulimit| limit(ulimit).map(drop))?;
-        sysctls(spec, &presumed_namespaces(spec))?;
+        sysctls(spec, &presumed_namespaces(spec), None)?;
         for mount in &spec.mounts {
             if let MountSource::Tmpfs { size, mode, options } = &mount.source {
                 tmpfs(size.map(|size| size.0), *mode, options)?;
             }
         }
         spec.cdi_devices.iter().try_for_each(|name| cdi::Registry::of(root).find(name).map(drop))
+    }
+}
+
+/// Finds what a container with mapped users cannot have: what belongs to the host's users or another container's.
+fn mapped_users(spec: &ContainerSpec) -> Result<(), LaunchError> {
+    let refuse = |what: &str| {
+        Err(LaunchError::Invalid(format!(
+            "{what} with mapped users (--userns {}): use --userns host",
+            spec.userns
+        )))
+    };
+    if spec.security.privileged {
+        return refuse("a container cannot be privileged");
+    }
+    if spec.security.writable_cgroups {
+        return refuse("the cgroups cannot be written");
+    }
+    let net = match &spec.network {
+        NetworkMode::Host => Some("host"),
+        NetworkMode::Container(_) => Some("container"),
+        NetworkMode::Bridge(_) | NetworkMode::None => None,
+    };
+    let of = |mode: &NamespaceMode| match mode {
+        NamespaceMode::Host => Some("host"),
+        NamespaceMode::Container(_) => Some("container"),
+        NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None => None,
+    };
+    let shared =
+        [("network", net), ("PID", of(&spec.pid)), ("IPC", of(&spec.ipc)), ("cgroup", of(&spec.cgroupns))];
+    for (kind, whose) in shared {
+        match whose {
+            Some("host") => return refuse(&format!("the host's {kind} namespace cannot be shared")),
+            Some(_) => return refuse(&format!("another container's {kind} namespace cannot be joined")),
+            None => {}
+        }
+    }
+    let travels = |mount: &&MountSpec| {
+        matches!(
+            mount.source,
+            MountSource::Bind { propagation: Propagation::Shared | Propagation::Rshared, .. }
+        )
+    };
+    match spec.mounts.iter().find(travels) {
+        Some(mount) => refuse(&format!("mounts below {} cannot travel to the host", mount.target.display())),
+        None => Ok(()),
     }
 }
 
@@ -156,7 +205,7 @@ fn mounts(root: &Root, record: &ContainerRecord) -> Result<Vec<ResolvedMount>, L
     let mut mounts = network_files(root, record);
     for mount in &record.spec.mounts {
         mounts.retain(|known: &ResolvedMount| known.target != mount.target);
-        mounts.push(resolve_mount(root, mount)?);
+        mounts.push(resolve_mount(root, mount, record.users.as_ref())?);
     }
     sort(&mut mounts);
     Ok(mounts)
@@ -192,6 +241,7 @@ fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {
         limits: spec.ulimits.iter().map(limit).collect::<Result<_, _>>()?,
         oom_score_adj: spec.oom_score_adj,
         apparmor: if security.privileged { None } else { security.apparmor.clone() },
+        users: record.users.clone(),
     })
 }
 
@@ -257,7 +307,11 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
     there.map(bind).collect()
 }
 
-fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, LaunchError> {
+fn resolve_mount(
+    root: &Root,
+    mount: &MountSpec,
+    users: Option<&UserMap>,
+) -> Result<ResolvedMount, LaunchError> {
     let source = match &mount.source {
         MountSource::Bind { path, propagation, recursive, .. } => ResolvedSource::Bind {
             path: path.clone(),
@@ -284,7 +338,7 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
                     )));
                 }
                 (Backing::FileSystem(system), None) => {
-                    let shown = if system.is_memory() { shown_by(root, name)? } else { None };
+                    let shown = if system.is_memory() { shown_by(root, name, users)? } else { None };
                     ResolvedSource::FileSystem { system, shown, seed }
                 }
                 (Backing::Own | Backing::Directory(_), subpath) => ResolvedSource::Bind {
@@ -315,7 +369,11 @@ fn resolve_mount(root: &Root, mount: &MountSpec) -> Result<ResolvedMount, Launch
 }
 
 /// A running container that mounts this volume whole: its process 1, and where.
-fn shown_by(root: &Root, volume: &VolumeName) -> Result<Option<(i32, PathBuf)>, LaunchError> {
+fn shown_by(
+    root: &Root,
+    volume: &VolumeName,
+    users: Option<&UserMap>,
+) -> Result<Option<(i32, PathBuf)>, LaunchError> {
     let directory = root.containers();
     for entry in fs::read_dir(&directory).at("list", directory.display())?.flatten() {
         let name = entry.file_name();
@@ -328,6 +386,13 @@ fn shown_by(root: &Root, volume: &VolumeName) -> Result<Option<(i32, PathBuf)>, 
         };
         let shows = |mount: &&MountSpec| matches!(&mount.source, MountSource::Volume { name: Some(name), subpath: None, .. } if name == volume);
         if let Some(mount) = record.spec.mounts.iter().find(shows) {
+            // What is taken over from there has its owners as that container's users see them.
+            if record.users.as_ref() != users {
+                return Err(LaunchError::Invalid(format!(
+                    "the volume {volume} is in memory and in use by container {}, whose users are mapped otherwise",
+                    record.name
+                )));
+            }
             return Ok(Some((running.pid, mount.target.clone())));
         }
     }
@@ -371,14 +436,21 @@ fn masked() -> Vec<PathBuf> {
 }
 
 /// Parameters of its own namespaces, with docker's two defaults: whoever may ping and bind low ports inside.
-fn sysctls(spec: &ContainerSpec, namespaces: &Namespaces) -> Result<Vec<(String, String)>, LaunchError> {
+fn sysctls(
+    spec: &ContainerSpec,
+    namespaces: &Namespaces,
+    users: Option<&UserMap>,
+) -> Result<Vec<(String, String)>, LaunchError> {
     let mut sysctls = Vec::new();
     if namespaces.net == Whose::Own {
-        for (name, value) in
-            [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")]
-        {
+        // The kernel takes groups that there are.
+        let last = users.and_then(|users| users.gids.last_from(0)).unwrap_or(i32::MAX.cast_unsigned());
+        for (name, value) in [
+            ("net.ipv4.ping_group_range", format!("0 {last}")),
+            ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+        ] {
             if !spec.sysctls.contains_key(name) {
-                sysctls.push((name.to_owned(), value.to_owned()));
+                sysctls.push((name.to_owned(), value));
             }
         }
     }

@@ -1,9 +1,10 @@
 //! /dev: a tmpfs with the few nodes every program expects, a devpts of its own, and the terminal.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
@@ -12,6 +13,7 @@ use rustix::termios::Winsize;
 use super::mount::{self, PLAIN};
 use super::target::{self, Missing};
 use crate::container::failure::{AtStep, LaunchError};
+use crate::container::idmap::{IdMap, UserMap};
 use crate::container::plan::{DeviceNode, TerminalSize};
 
 /// A terminal: the side that the engine holds and the side that the program holds.
@@ -36,11 +38,21 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Debian's group `tty`, and docker's.
+const TTY: u32 = 5;
+
 const EVERYBODY: Mode = Mode::from_raw_mode(0o666);
 
-/// /dev with its nodes and links.
-pub(crate) fn mount(root: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
+/// /dev, made now or beforehand.
+pub(crate) fn mount(root: BorrowedFd<'_>, made: Option<OwnedFd>) -> Result<OwnedFd, LaunchError> {
     let at = target::real_directory(root, "dev").at("prepare", "/dev")?;
+    let dev = made.map_or_else(make, Ok)?;
+    mount::attach(&dev, &at).at("mount", "/dev")?;
+    Ok(dev)
+}
+
+/// /dev with its nodes and links, attached to nothing yet.
+pub(crate) fn make() -> Result<OwnedFd, LaunchError> {
     let options = [("mode", "755"), ("size", "65536k")];
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let dev = mount::make("tmpfs", &options, attributes).at("mount", "/dev")?;
@@ -52,13 +64,44 @@ pub(crate) fn mount(root: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
     for (name, to) in LINKS {
         rustix::fs::symlinkat(to, &dev, name).at("link", name)?;
     }
-    mount::attach(&dev, &at).at("mount", "/dev")?;
     Ok(dev)
 }
 
-/// A devpts whose terminals nobody else sees.
-pub(crate) fn mount_pts(dev: BorrowedFd<'_>) -> Result<OwnedFd, LaunchError> {
-    let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+/// Gives everything in a /dev to the container's root. It was made by the host's, because nobody else makes devices.
+pub(crate) fn give_away(dev: BorrowedFd<'_>, users: &UserMap) -> Result<(), LaunchError> {
+    let Some(root) = users.root() else { return Ok(()) };
+    let outside = |map: &IdMap, id: u32, root: u32| map.outside(id).unwrap_or(root);
+    let open = |directory: BorrowedFd<'_>, name: &CStr| {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(directory, name, flags, Mode::empty()).at("open", "/dev")
+    };
+    let mut directories = vec![open(dev, c".")?];
+    while let Some(directory) = directories.pop() {
+        for entry in Dir::read_from(&directory).at("list", "/dev")? {
+            let entry = entry.at("list", "/dev")?;
+            let name = entry.file_name();
+            if name == c".." {
+                continue;
+            }
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            let stat = rustix::fs::statat(&directory, name, flags).at("inspect", "/dev")?;
+            let uid = Uid::from_raw(outside(&users.uids, stat.st_uid, root.0));
+            let gid = Gid::from_raw(outside(&users.gids, stat.st_gid, root.1));
+            rustix::fs::chownat(&directory, name, Some(uid), Some(gid), flags).at("give away", "/dev")?;
+            if name != c"." && FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                directories.push(open(directory.as_fd(), name)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A devpts whose terminals nobody else sees. They belong to the group that docker gives them, where there is one.
+pub(crate) fn mount_pts(dev: BorrowedFd<'_>, users: Option<&UserMap>) -> Result<OwnedFd, LaunchError> {
+    let mut options = vec![("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620")];
+    if users.is_none_or(|users| users.gids.outside(TTY).is_some()) {
+        options.push(("gid", "5"));
+    }
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = mount::make("devpts", &options, attributes).at("mount", "/dev/pts")?;
     attach_new(dev, "pts", &pts)?;
@@ -94,6 +137,18 @@ fn attach_new(dev: BorrowedFd<'_>, name: &str, mount: &OwnedFd) -> Result<(), La
     mount::attach(mount, &at).at("mount at /dev directory", name)
 }
 
+/// As [`make_nodes`], in a /dev that is attached to nothing yet.
+pub(crate) fn make_nodes_in(dev: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result<(), LaunchError> {
+    let inside = devices.iter().map(|device| match device.path.strip_prefix("/dev") {
+        Ok(path) => Ok(DeviceNode { path: Path::new("/").join(path), ..device.clone() }),
+        Err(_) => Err(LaunchError::Invalid(format!(
+            "the device {} cannot be made: with mapped users all devices lie in /dev",
+            device.path.display()
+        ))),
+    });
+    make_nodes(dev, &inside.collect::<Result<Vec<_>, _>>()?)
+}
+
 /// Devices of the host that the container was given.
 pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result<(), LaunchError> {
     for device in devices {
@@ -107,7 +162,7 @@ pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result
             other => other.at("make the device", &path)?,
         }
         let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(&parent, &name, Some(uid), Some(gid), flags).at("give away", &path)?;
     }
     Ok(())

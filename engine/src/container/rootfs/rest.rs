@@ -7,7 +7,8 @@ use rustix::io::Errno;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::plan::{ResolvedSource, RootfsPlan};
 use crate::container::record::ContainerRecord;
-use crate::container::rootfs::{Rootfs, attach_requested, cannot_bind, clone_bound, mount, mount_system};
+use crate::container::rootfs::sources::{cannot_bind, clone_bound, mount_system};
+use crate::container::rootfs::{Rootfs, attach_requested, mount};
 use crate::paths::Root;
 
 /// Turns this process's root into the container's, in the mount namespace it is in, which must be its own. With

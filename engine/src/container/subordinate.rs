@@ -1,0 +1,98 @@
+//! Ranges of the host's user ids for containers with users of their own: which there are, and which are free.
+
+use std::fs;
+use std::ops::Range;
+
+use crate::container::idmap::{IdMap, IdMapError, IdRange, UserMap};
+
+/// The ids that containers may have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pool {
+    uids: Range<u32>,
+    gids: Range<u32>,
+}
+
+/// Whose entry in subuid(5) and subgid(5) is taken, the first that is there.
+const NAMES: [&str; 2] = ["rengine", "root"];
+
+/// The ids of a machine that says nothing: above those of systemd-nspawn's containers, below the negative ones
+/// (systemd's UIDS-GIDS.md lists this part as unused). There are 4096 ranges of the usual size in it.
+const UNUSED: Range<u32> = 0x7000_0000..0x7fff_ffff;
+
+// === impl Pool ===
+
+impl Pool {
+    /// The pool of this machine.
+    pub(crate) fn of_machine() -> Self {
+        let entry = |path: &str| entry(&fs::read_to_string(path).unwrap_or_default());
+        match (entry("/etc/subuid"), entry("/etc/subgid")) {
+            (Some(uids), Some(gids)) => Self { uids, gids },
+            _ => Self { uids: UNUSED, gids: UNUSED },
+        }
+    }
+
+    /// The first free range of this size; `None` when there is none.
+    pub(crate) fn free(&self, size: u32, taken: &[UserMap]) -> Option<Result<UserMap, IdMapError>> {
+        let ends = taken.iter().flat_map(|map| {
+            let uids = map.uids.ranges().iter().map(|range| (range, self.uids.start));
+            uids.chain(map.gids.ranges().iter().map(|range| (range, self.gids.start)))
+        });
+        // A free range begins where the pool does or where another one ends.
+        let mut offsets: Vec<u32> =
+            ends.filter_map(|(range, start)| (range.outside + range.length).checked_sub(start)).collect();
+        offsets.push(0);
+        offsets.sort_unstable();
+        let is_free = |offset: &u32| {
+            let free = |pool: &Range<u32>, ids: fn(&UserMap) -> &IdMap| {
+                let Some(first) = pool.start.checked_add(*offset) else { return false };
+                let Some(end) = first.checked_add(size).filter(|end| *end <= pool.end) else { return false };
+                let mut others = taken.iter().flat_map(|map| ids(map).ranges());
+                !others.any(|other| first < other.outside + other.length && other.outside < end)
+            };
+            free(&self.uids, |map| &map.uids) && free(&self.gids, |map| &map.gids)
+        };
+        let offset = offsets.into_iter().find(is_free)?;
+        let range = |pool: &Range<u32>| {
+            IdMap::new(vec![IdRange { inside: 0, outside: pool.start + offset, length: size }])
+        };
+        Some(range(&self.uids).and_then(|uids| Ok(UserMap { uids, gids: range(&self.gids)? })))
+    }
+}
+
+/// The range of a name in a text of `name:first:count` lines.
+fn entry(text: &str) -> Option<Range<u32>> {
+    NAMES.iter().find_map(|name| {
+        text.lines().find_map(|line| {
+            let (first, count) = line.strip_prefix(name)?.strip_prefix(':')?.split_once(':')?;
+            let first: u32 = first.parse().ok()?;
+            Some(first..first.checked_add(count.trim().parse().ok()?)?)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_given_out_from_the_first_gap_on() {
+        let pool = Pool { uids: 1000..1300, gids: 5000..5300 };
+        let mut taken = Vec::new();
+        for first in [1000, 1100, 1200] {
+            let map = pool.free(100, &taken).unwrap().unwrap();
+            assert_eq!((map.uids.outside(0), map.gids.outside(0)), (Some(first), Some(first + 4000)));
+            taken.push(map);
+        }
+        assert_eq!(pool.free(1, &taken), None);
+        taken.remove(1);
+        assert_eq!(pool.free(100, &taken).unwrap().unwrap().root(), Some((1100, 5100)));
+        assert_eq!(pool.free(101, &taken), None);
+    }
+
+    #[test]
+    fn the_engines_own_entry_comes_before_roots() {
+        assert_eq!(entry("root:5:1\nrengine:100000:65536\n"), Some(100_000..165_536));
+        assert_eq!(entry("rengineer:1:2\nroot:5:1\n"), Some(5..6));
+        assert_eq!(entry("root:x:1\n"), None);
+    }
+}
