@@ -1,0 +1,107 @@
+//! What only the merged whole can tell: keys that are missing, and what is left out of the model.
+
+use super::{FILE, Problem, Shape};
+use crate::value::{Path, Step, Value};
+
+pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: &mut Vec<Problem>) {
+    match (shape, value) {
+        (Shape::Nullable(_) | Shape::Command, Value::Null) => {}
+        (_, Value::Null) if !path.0.is_empty() => {
+            let key = match path.0.last() {
+                Some(Step::Key(key)) => key.as_str(),
+                _ => "an item",
+            };
+            problems.push(
+                Problem::key(path, format!("{key} has no value"))
+                    .with_help("give it one or leave the key out"),
+            );
+        }
+        (Shape::Nullable(inner) | Shape::Short(_, inner), value) => complete(value, inner, path, problems),
+        (Shape::Object(object), Value::Map(map)) => {
+            for name in object.required.iter().filter(|name| !map.contains_key(**name)) {
+                problems.push(Problem::key(path, format!("{name} is missing in {path}")));
+            }
+            for (key, entry) in map {
+                let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) else { continue };
+                path.0.push(Step::Key(key.clone()));
+                complete(entry, shape, path, problems);
+                path.0.pop();
+            }
+        }
+        (Shape::Map(inner), Value::Map(map)) => {
+            for (key, entry) in map {
+                path.0.push(Step::Key(key.clone()));
+                complete(entry, inner, path, problems);
+                path.0.pop();
+            }
+        }
+        (Shape::List(inner), Value::List(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                path.0.push(Step::Index(index));
+                complete(item, inner, path, problems);
+                path.0.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Drops what says nothing from a merged document: texts that are empty, and keys without a value.
+pub(crate) fn prune(value: &mut Value) {
+    prune_at(value, &FILE);
+}
+
+pub(super) fn prune_at(value: &mut Value, shape: &Shape) {
+    match (shape, value) {
+        (Shape::Nullable(inner) | Shape::Short(_, inner), value) => prune_at(value, inner),
+        (Shape::Object(object), Value::Map(map)) => {
+            let shape =
+                |key: &str| object.fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
+            map.retain(|key, entry| {
+                let is_text = matches!(shape(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)));
+                *entry != Value::Null && !(is_text && entry.as_text() == Some(""))
+            });
+            for (key, entry) in map {
+                if let Some(shape) = shape(key) {
+                    prune_at(entry, shape);
+                }
+            }
+        }
+        (Shape::Map(inner), Value::Map(map)) => map.values_mut().for_each(|entry| prune_at(entry, inner)),
+        (Shape::List(inner), Value::List(items)) => items.iter_mut().for_each(|item| prune_at(item, inner)),
+        _ => {}
+    }
+}
+
+/// `did you mean "image"?`, when one of the names is near enough.
+pub(crate) fn suggestion<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+    let limit = (wrong.chars().count() / 3).clamp(1, 3);
+    names
+        .map(|name| (distance(wrong, name), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, name)| format!("did you mean {name:?}?"))
+}
+
+/// How many letters must be added, dropped, replaced or swapped to make one word of the other.
+pub(super) fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
