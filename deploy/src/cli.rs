@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use engine::cli::lazy::Lazy;
 
 /// From a commit to running on the servers
 ///
@@ -40,6 +41,7 @@ Hosts and more can be in rdeploy.yaml beside the compose file, or under x-rdeplo
 
 /// What every command understands.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Options of every command")]
 struct Globals {
     /// Compose file; may be given several times
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -87,11 +89,11 @@ enum Command {
     /// Make hosts ready to be deployed to
     Setup,
     /// Show what `up` would do, and change nothing
-    Plan(rollout::PlanArgs),
+    Plan(Lazy<rollout::PlanArgs>),
     /// Build, send and let the new version take over
-    Up(rollout::UpArgs),
+    Up(Lazy<rollout::UpArgs>),
     /// Let a release that is kept on the hosts serve again
-    Rollback(rollout::RollbackArgs),
+    Rollback(Lazy<rollout::RollbackArgs>),
     /// Put right what deployments that were cut off left on the hosts
     Resume,
     /// Show what runs
@@ -101,17 +103,17 @@ enum Command {
     /// Show the releases and what became of them
     History,
     /// Show what services write
-    Logs(show::LogsArgs),
+    Logs(Lazy<show::LogsArgs>),
     /// Run a program in a container of a service
-    Exec(show::ExecArgs),
+    Exec(Lazy<show::ExecArgs>),
     /// Run a program in a new container of a service
-    Run(show::RunArgs),
+    Run(Lazy<show::RunArgs>),
     /// Deploy again whenever a file of the project changes, until interrupted
-    Watch(rollout::UpArgs),
+    Watch(Lazy<rollout::UpArgs>),
     /// Take the project away from the hosts: containers, networks, releases and their images
-    Uninstall(rollout::UninstallArgs),
+    Uninstall(Lazy<rollout::UninstallArgs>),
     /// Keep everybody from changing the project for a while, or show who does
-    Lock(lock::LockArgs),
+    Lock(Lazy<lock::LockArgs>),
     /// Remove what only releases before the one that serves need
     Prune,
     /// Deploy as the GitHub Action's inputs say; what `action/action.yml` calls
@@ -184,7 +186,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Run(args) => show::run(globals, &args),
         Command::Watch(args) => rollout::watch(globals, &args),
         Command::Uninstall(args) => rollout::uninstall(globals, &args),
-        Command::Lock(args) => lock::lock(globals, args),
+        Command::Lock(args) => lock::lock(globals, *args.0),
         Command::Prune => rollout::prune(globals),
         Command::Action => action::action(globals),
         Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.as_deref()),

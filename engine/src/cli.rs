@@ -10,6 +10,7 @@ mod events;
 mod filter;
 mod image;
 mod inspect;
+pub mod lazy;
 pub mod list;
 pub mod mount;
 mod network;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::lazy::{Lazy, LazyVerbs};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 
@@ -69,7 +71,7 @@ enum Command {
     #[command(flatten)]
     Image(image::Verb),
     /// List containers
-    Ps(list::PsArgs),
+    Ps(Lazy<list::PsArgs>),
     /// List images
     Images(image::ListArgs),
     /// Remove images
@@ -77,32 +79,28 @@ enum Command {
     /// Show everything known of containers, images, networks or volumes
     Inspect(inspect::AnyArgs),
     /// Containers
-    #[command(name = "container", subcommand)]
-    ContainerGroup(ContainerCommand),
+    #[command(name = "container")]
+    ContainerGroup(LazyVerbs<ContainerCommand>),
     /// Images
-    #[command(name = "image", subcommand)]
-    ImageGroup(ImageCommand),
+    #[command(name = "image")]
+    ImageGroup(LazyVerbs<ImageCommand>),
     /// Networks
-    #[command(subcommand)]
-    Network(network::Verb),
+    Network(LazyVerbs<network::Verb>),
     /// Manifests at registries
-    #[command(subcommand)]
-    Manifest(image::ManifestVerb),
+    Manifest(LazyVerbs<image::ManifestVerb>),
     /// Volumes
-    #[command(subcommand)]
-    Volume(volume::Verb),
+    Volume(LazyVerbs<volume::Verb>),
     /// The builder, as docker's plugin has it
-    #[command(subcommand, visible_alias = "buildx")]
-    Builder(BuilderCommand),
+    #[command(visible_alias = "buildx")]
+    Builder(LazyVerbs<BuilderCommand>),
     /// The engine itself
-    #[command(subcommand)]
-    System(system::Verb),
+    System(LazyVerbs<system::Verb>),
     /// Show the engine's version
     Version(system::VersionArgs),
     /// Show facts of the engine and the machine
     Info(system::InfoArgs),
     /// Tell what happens, as it happens
-    Events(events::EventsArgs),
+    Events(Lazy<events::EventsArgs>),
     /// Write a completion script for a shell
     Completion {
         /// The shell
@@ -142,7 +140,7 @@ enum ImageCommand {
 #[derive(Debug, Subcommand)]
 enum BuilderCommand {
     /// Build an image from a Dockerfile
-    Build(Box<build::BuildArgs>),
+    Build(Lazy<build::BuildArgs>),
     /// Remove what the builder keeps
     Prune(cache::PruneArgs),
     /// Show what the builder keeps
@@ -163,10 +161,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     trace(cli.debug);
-    let purpose = match &cli.command {
-        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) => verb.purpose(),
-        _ => Purpose::Manage,
-    };
+    let purpose = cli.command.purpose();
     let run = |engine: Engine| {
         heal(&engine, &cli.command);
         dispatch(&engine, cli.command)
@@ -176,6 +171,19 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => {
             output::failure(&error);
             ExitCode::from(failure_code(&error, purpose))
+        }
+    }
+}
+
+impl Command {
+    fn purpose(&self) -> Purpose {
+        match self {
+            Self::Container(verb) => verb.purpose(),
+            Self::ContainerGroup(LazyVerbs(group)) => match &**group {
+                ContainerCommand::Verb(verb) => verb.purpose(),
+                _ => Purpose::Manage,
+            },
+            _ => Purpose::Manage,
         }
     }
 }
@@ -255,25 +263,34 @@ fn trace(debug: bool) {
 
 fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
     match command {
-        Command::Container(verb) | Command::ContainerGroup(ContainerCommand::Verb(verb)) => {
-            container::run(engine, verb)
-        }
-        Command::Ps(args) | Command::ContainerGroup(ContainerCommand::Ls(args)) => list::ps(engine, &args),
-        Command::ContainerGroup(ContainerCommand::Prune(args)) => container::prune(engine, &args),
-        Command::Image(verb) | Command::ImageGroup(ImageCommand::Verb(verb)) => image::run(engine, verb),
-        Command::Images(args) | Command::ImageGroup(ImageCommand::Ls(args)) => image::list(engine, &args),
-        Command::Rmi(args) | Command::ImageGroup(ImageCommand::Rm(args)) => image::remove(engine, &args),
-        Command::ImageGroup(ImageCommand::Prune(args)) => image::prune(engine, &args),
+        Command::Container(verb) => container::run(engine, verb),
+        Command::ContainerGroup(group) => match *group.0 {
+            ContainerCommand::Verb(verb) => container::run(engine, verb),
+            ContainerCommand::Ls(args) => list::ps(engine, &args),
+            ContainerCommand::Prune(args) => container::prune(engine, &args),
+            ContainerCommand::Inspect(args) => inspect::containers(engine, &args),
+        },
+        Command::Ps(args) => list::ps(engine, &args),
+        Command::Image(verb) => image::run(engine, verb),
+        Command::ImageGroup(group) => match *group.0 {
+            ImageCommand::Verb(verb) => image::run(engine, verb),
+            ImageCommand::Ls(args) => image::list(engine, &args),
+            ImageCommand::Rm(args) => image::remove(engine, &args),
+            ImageCommand::Prune(args) => image::prune(engine, &args),
+            ImageCommand::Inspect(args) => inspect::images(engine, &args),
+        },
+        Command::Images(args) => image::list(engine, &args),
+        Command::Rmi(args) => image::remove(engine, &args),
         Command::Inspect(args) => inspect::any(engine, &args),
-        Command::ContainerGroup(ContainerCommand::Inspect(args)) => inspect::containers(engine, &args),
-        Command::ImageGroup(ImageCommand::Inspect(args)) => inspect::images(engine, &args),
-        Command::Network(verb) => network::run(engine, verb),
-        Command::Manifest(verb) => image::manifest(engine, &verb),
-        Command::Volume(verb) => volume::run(engine, verb),
-        Command::Builder(BuilderCommand::Build(args)) => build::run(engine, &args),
-        Command::Builder(BuilderCommand::Prune(args)) => cache::prune(engine, &args),
-        Command::Builder(BuilderCommand::Du(args)) => cache::usage(engine, &args),
-        Command::System(verb) => system::run(engine, &verb),
+        Command::Network(verb) => network::run(engine, *verb.0),
+        Command::Manifest(verb) => image::manifest(engine, &verb.0),
+        Command::Volume(verb) => volume::run(engine, *verb.0),
+        Command::Builder(group) => match *group.0 {
+            BuilderCommand::Build(args) => build::run(engine, &args),
+            BuilderCommand::Prune(args) => cache::prune(engine, &args),
+            BuilderCommand::Du(args) => cache::usage(engine, &args),
+        },
+        Command::System(verb) => system::run(engine, &verb.0),
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),
         Command::Events(args) => events::events(engine, &args),

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Purpose;
 use crate::cli::changes::{self, CommitArgs, ExportArgs};
 use crate::cli::copy::{self, CopyArgs};
+use crate::cli::lazy::Lazy;
 use crate::cli::list;
 use crate::cli::output;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
@@ -27,19 +28,19 @@ use crate::store;
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a container and run it
-    Run(Box<RunArgs>),
+    Run(Lazy<RunArgs>),
     /// Make a container without starting it
-    Create(Box<CreateArgs>),
+    Create(Lazy<CreateArgs>),
     /// Run a command in a running container
-    Exec(ExecArgs),
+    Exec(Lazy<ExecArgs>),
     /// Start stopped containers
-    Start(StartArgs),
+    Start(Lazy<StartArgs>),
     /// Stop running containers
-    Stop(StopArgs),
+    Stop(Lazy<StopArgs>),
     /// Stop and start containers
-    Restart(StopArgs),
+    Restart(Lazy<StopArgs>),
     /// Send a signal to running containers
-    Kill(KillArgs),
+    Kill(Lazy<KillArgs>),
     /// Freeze all processes of containers
     Pause(Names),
     /// Thaw all processes of containers
@@ -48,7 +49,7 @@ pub(super) enum Verb {
     Wait(Names),
     /// Remove containers
     #[command(visible_alias = "remove")]
-    Rm(RmArgs),
+    Rm(Lazy<RmArgs>),
     /// Give a container another name
     Rename {
         /// The container
@@ -57,9 +58,9 @@ pub(super) enum Verb {
         name: ContainerName,
     },
     /// Connect to a container's standard streams
-    Attach(AttachArgs),
+    Attach(Lazy<AttachArgs>),
     /// Show a container's output
-    Logs(LogsArgs),
+    Logs(Lazy<LogsArgs>),
     /// Show a container's processes
     Top {
         /// The container
@@ -69,20 +70,20 @@ pub(super) enum Verb {
         options: Vec<String>,
     },
     /// Show what containers use
-    Stats(StatsArgs),
+    Stats(Lazy<StatsArgs>),
     /// Change the limits and the restart policy of containers
-    Update(UpdateArgs),
+    Update(Lazy<UpdateArgs>),
     /// Copy files between a container and the host
-    Cp(CopyArgs),
+    Cp(Lazy<CopyArgs>),
     /// Show what a container changed of its image
     Diff {
         /// The container
         container: String,
     },
     /// Write a container's root file system to an archive
-    Export(ExportArgs),
+    Export(Lazy<ExportArgs>),
     /// Make an image of a container
-    Commit(CommitArgs),
+    Commit(Lazy<CommitArgs>),
     /// Show a container's published ports
     Port {
         /// The container
@@ -273,13 +274,13 @@ impl Verb {
 /// Carries a verb out; the result is the exit code.
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
-        Verb::Run(args) => run_container(engine, *args),
+        Verb::Run(args) => run_container(engine, *args.0),
         Verb::Create(args) => {
-            let created = create(engine, *args)?;
+            let created = create(engine, *args.0)?;
             output::line(created.id.as_str());
             Ok(0)
         }
-        Verb::Exec(args) => exec(engine, args),
+        Verb::Exec(args) => exec(engine, *args.0),
         Verb::Start(args) => start(engine, &args),
         Verb::Stop(args) => {
             let options = args.options();
@@ -304,11 +305,11 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Logs(args) => logs(engine, &args),
         Verb::Top { container, options } => top::top(engine, &container, &options),
         Verb::Stats(args) => stats::stats(engine, &args),
-        Verb::Update(args) => update::update(engine, args),
+        Verb::Update(args) => update::update(engine, *args.0),
         Verb::Cp(args) => copy::copy(engine, &args),
         Verb::Diff { container } => changes::diff(engine, &container),
         Verb::Export(args) => changes::export(engine, &args),
-        Verb::Commit(args) => changes::commit(engine, args),
+        Verb::Commit(args) => changes::commit(engine, *args.0),
         Verb::Port { container, port } => port_of(engine, &container, port.as_deref()),
     }
 }

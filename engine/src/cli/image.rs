@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cli::build::{self, BuildArgs};
+use crate::cli::lazy::Lazy;
 use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -28,7 +29,7 @@ pub(super) use registry::{ManifestVerb, manifest, pull_with_progress};
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Build an image from a Dockerfile
-    Build(Box<BuildArgs>),
+    Build(Lazy<BuildArgs>),
     /// Fetch an image from a registry
     Pull {
         /// Say nothing but the name

@@ -197,9 +197,10 @@ fn document() -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::CommandFactory;
+    use clap::Args;
 
     use super::*;
+    use crate::cli::container::RunArgs;
 
     /// The options of docker 29's `run`, from its own help.
     const DOCKERS: &str = "add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent \
@@ -220,8 +221,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_command_line_have_the_same_options() {
-        let command = crate::cli::Cli::command();
-        let run = command.find_subcommand("run").unwrap();
+        let run = RunArgs::augment_args(clap::Command::new("run"));
         let flags: BTreeSet<&str> = run.get_arguments().filter_map(clap::Arg::get_long).collect();
         assert_eq!(flags, listed());
         assert_eq!(listed().len(), OPTIONS.len());
@@ -236,8 +236,7 @@ mod tests {
 
     #[test]
     fn an_option_that_is_refused_is_not_shown_in_the_help() {
-        let command = crate::cli::Cli::command();
-        let run = command.find_subcommand("run").unwrap();
+        let run = RunArgs::augment_args(clap::Command::new("run"));
         for row in OPTIONS.iter().filter(|row| row.standing == Standing::Refused) {
             let argument = run.get_arguments().find(|one| one.get_long() == Some(row.option)).unwrap();
             assert!(argument.is_hide_set(), "{}", row.option);

@@ -1,0 +1,89 @@
+//! Arguments that are defined only when their verb is the one that is given. The verbs of all three programs have
+//! hundreds of flags; to define them all takes longer than most verbs do.
+
+use std::ops::{Deref, DerefMut};
+
+use clap::builder::Resettable;
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+
+/// The arguments of a verb.
+#[derive(Debug)]
+pub struct Lazy<T>(pub Box<T>);
+
+/// The verbs below a verb.
+#[derive(Debug)]
+pub struct LazyVerbs<T>(pub Box<T>);
+
+// === impl Lazy ===
+
+impl<T: Args> Args for Lazy<T> {
+    fn augment_args(command: Command) -> Command {
+        command.defer(define::<T>)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for Lazy<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(|found| Self(Box::new(found)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+impl<T> Deref for Lazy<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Lazy<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+// === impl LazyVerbs ===
+
+impl<T: Subcommand> Args for LazyVerbs<T> {
+    fn augment_args(command: Command) -> Command {
+        command.defer(define_verbs::<T>)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_subcommands_for_update(command)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for LazyVerbs<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(|found| Self(Box::new(found)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
+fn define<T: Args>(command: Command) -> Command {
+    keeping_about(command, T::augment_args)
+}
+
+fn define_verbs<T: Subcommand>(command: Command) -> Command {
+    let command = keeping_about(command, T::augment_subcommands);
+    command.subcommand_required(true).arg_required_else_help(true)
+}
+
+/// What the verb says of itself is more than what the type of its arguments says.
+fn keeping_about(command: Command, define: fn(Command) -> Command) -> Command {
+    let about = Resettable::from(command.get_about().cloned());
+    let long = Resettable::from(command.get_long_about().cloned());
+    define(command).about(about).long_about(long)
+}
