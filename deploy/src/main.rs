@@ -62,8 +62,8 @@ fn chosen(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
 
 fn named(path: &OsStr) -> Option<Program> {
     match Path::new(path).file_name()?.to_str()? {
-        // `docker` and `docker-compose` for those who link the old names to this file.
-        "rengine" | "docker" => Some(Program::Engine),
+        // `docker`, `docker-compose` and `runc` for those who link the old names to this file.
+        "rengine" | "docker" | "rengine-oci" | "runc" => Some(Program::Engine),
         "rcompose" | "docker-compose" => Some(Program::Compose),
         "rdeploy" => Some(Program::Deploy),
         _ => None,

@@ -14,6 +14,7 @@ pub mod lazy;
 pub mod list;
 pub mod mount;
 mod network;
+mod oci;
 #[cfg(test)]
 mod options;
 pub mod output;
@@ -101,6 +102,13 @@ enum Command {
     Info(system::InfoArgs),
     /// Tell what happens, as it happens
     Events(Lazy<events::EventsArgs>),
+    /// Containers by the OCI runtime interface, as runc does
+    #[command(disable_help_flag = true)]
+    Oci {
+        /// Verb, flags and arguments of runc
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+        arguments: Vec<OsString>,
+    },
     /// Write a completion script for a shell
     Completion {
         /// The shell
@@ -152,6 +160,9 @@ const ENGINE_FAILED: u8 = 125;
 
 /// Runs `rengine` with this command line, name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    if oci::is_meant(&arguments) {
+        return oci::main(&arguments);
+    }
     let matches = match Cli::command().try_get_matches_from(arguments) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
@@ -294,6 +305,8 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),
         Command::Events(args) => events::events(engine, &args),
+        Command::Oci { .. } => Err(Error::invalid("oci is the first word of its command line")
+            .with_hint("its state has a directory of its own: rengine oci --root DIR …")),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "rengine", &mut script);

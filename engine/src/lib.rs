@@ -10,6 +10,7 @@ pub mod id;
 pub mod image;
 pub mod layer;
 pub mod network;
+pub mod oci;
 pub mod paths;
 pub mod quantity;
 pub mod signal;

@@ -12,6 +12,13 @@ pub struct Root {
     tag: String,
 }
 
+/// Where the runtime interface keeps its containers: in memory, as nothing of them outlives a boot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeRoot(PathBuf);
+
+/// Where they are, unless `--root` says otherwise.
+pub const DEFAULT_RUNTIME: &str = "/run/rengine-oci";
+
 /// The lock that engines of all roots on this machine share, for what they must not choose at the same time.
 pub const MACHINE_LOCK: &str = "/run/rengine.lock";
 
@@ -212,6 +219,40 @@ impl Root {
     /// One volume: its record and `_data`.
     pub fn volume(&self, name: &VolumeName) -> PathBuf {
         self.volumes().join(name.as_str())
+    }
+}
+
+// === impl RuntimeRoot ===
+
+impl RuntimeRoot {
+    /// The root at this directory.
+    pub fn at(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The directory itself.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// One container's directory.
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.0.join(id)
+    }
+
+    /// What is kept of it.
+    pub fn state(&self, id: &str) -> PathBuf {
+        self.container(id).join("state.json")
+    }
+
+    /// The socket that its program waits at for the start.
+    pub fn gate(&self, id: &str) -> PathBuf {
+        Self::gate_in(&self.container(id))
+    }
+
+    /// The same in a directory that goes by another name.
+    pub fn gate_in(directory: &Path) -> PathBuf {
+        directory.join("start.sock")
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const SHARED: [&str; 5] = ["error", "id", "paths", "quantity", "signal"];
 
 /// Each room and what it may use besides the shared values.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("id", &[]),
     ("paths", &[]),
@@ -23,9 +23,10 @@ const ROOMS: [(&str, &[&str]); 16] = [
     // What is asked of a network is part of a container's specification.
     ("network", &["container::spec", "event", "store", "sys"]),
     ("container", &["event", "image::config", "layer", "network", "store", "sys", "volume"]),
+    ("oci", &["container", "network", "store", "sys"]),
     ("builder", &["container::spec", "container::stdio", "image", "layer", "store", "sys"]),
     ("engine", &["builder", "container", "event", "image", "layer", "network", "store", "volume"]),
-    ("cli", &["builder", "container", "engine", "event", "image", "network", "store", "volume"]),
+    ("cli", &["builder", "container", "engine", "event", "image", "network", "oci", "store", "volume"]),
 ];
 
 #[test]

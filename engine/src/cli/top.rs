@@ -9,14 +9,19 @@ type Column = (String, fn(&Process) -> String);
 
 /// Shows the processes of a container.
 pub(super) fn top(engine: &Engine, container: &str, options: &[String]) -> Result<u8> {
+    show(&engine.top(&engine.find_id(container)?)?, options)?;
+    Ok(0)
+}
+
+/// Prints processes in the columns that options of ps(1) ask for.
+pub(super) fn show(processes: &[Process], options: &[String]) -> Result<()> {
     let columns = columns(options)?;
-    let processes = engine.top(&engine.find_id(container)?)?;
     let mut table = output::Table::new(columns.iter().map(|(head, _)| head.clone()));
-    for process in &processes {
+    for process in processes {
         table.row(columns.iter().map(|(_, value)| value(process)));
     }
     table.print();
-    Ok(0)
+    Ok(())
 }
 
 /// The columns of `-ef`, `aux`, `-e`, or a list after `-o`.

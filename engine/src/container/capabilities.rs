@@ -75,6 +75,12 @@ const DEFAULT: Bits = Bits::CHOWN
 
 // === impl CapabilitySet ===
 
+impl Default for CapabilitySet {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 impl CapabilitySet {
     /// No capability.
     pub const EMPTY: Self = Self(Bits::empty());
@@ -159,6 +165,11 @@ impl CapabilitySet {
     /// The names in it, without `CAP_`.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         NAMES.iter().filter(move |(_, bit)| self.0.contains(*bit)).map(|(name, _)| *name)
+    }
+
+    /// Each of them by itself.
+    pub(crate) fn singles(self) -> impl Iterator<Item = Self> {
+        NAMES.iter().filter(move |(_, bit)| self.0.contains(*bit)).map(|(_, bit)| Self(*bit))
     }
 
     /// The kernel's form.

@@ -9,7 +9,9 @@ use serde::Deserialize;
 
 use crate::container::cgroup::Access;
 use crate::container::failure::{AtStep, LaunchError};
-use crate::container::plan::{DeviceNode, LaunchPlan, ResolvedMount, ResolvedSource, node_of, rule_for};
+use crate::container::plan::{
+    DeviceNode, LaunchPlan, NodeKind, ResolvedMount, ResolvedSource, StatedAttributes, node_of, rule_for,
+};
 use crate::container::spec::Propagation;
 use crate::paths::Root;
 
@@ -209,7 +211,7 @@ impl Node {
             (None, Some(major), Some(minor)) => DeviceNode {
                 path: self.path.clone(),
                 rdev: rustix::fs::makedev(major, minor),
-                block: self.kind.as_deref() == Some("b"),
+                kind: if self.kind.as_deref() == Some("b") { NodeKind::Block } else { NodeKind::Character },
                 mode: 0o666,
                 uid: 0,
                 gid: 0,
@@ -258,6 +260,7 @@ impl Mount {
             read_only,
             writable_below: false,
             attributes,
+            stated: StatedAttributes::default(),
         })
     }
 }

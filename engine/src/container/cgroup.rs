@@ -285,6 +285,14 @@ impl Cgroup {
         }
     }
 
+    /// Whether what is inside stands still because of [`Self::freeze`].
+    pub fn is_frozen(&self) -> bool {
+        match &self.unified {
+            Some(unified) => unified.is_frozen() || self.v1.is_frozen(),
+            None => self.v1.is_frozen(),
+        }
+    }
+
     /// Whether the out-of-memory killer has ended a process inside.
     pub fn oom_killed(&self) -> bool {
         self.oom_kills() > 0
@@ -335,12 +343,14 @@ impl Cgroup {
             unified.limit(resources, warnings)?;
         }
         warn_of_ownerless(resources, |controller| self.owns(controller), warnings);
-        let Devices::Only(rules) = devices else { return Ok(()) };
+        if *devices == Devices::All {
+            return Ok(());
+        }
         if layout.v1_mount(Controller::Devices).is_some() {
-            return self.v1.restrict_devices(rules);
+            return self.v1.restrict_devices(devices);
         }
         match &self.unified {
-            Some(unified) => unified.restrict_devices(rules),
+            Some(unified) => unified.restrict_devices(devices),
             None => {
                 warnings.push(Warning {
                     limit: "devices",

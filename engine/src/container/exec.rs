@@ -13,9 +13,11 @@ use crate::container::handshake::{ChildEnd, Report};
 use crate::container::launch::{self, Child, Enclosure, NoLinks, Stdio};
 use crate::container::namespaces::Births;
 use crate::container::plan::{ProcessPlan, TerminalSize};
+use crate::container::privileges;
 use crate::container::program::{self, Program};
 use crate::container::rootfs::Terminal;
-use crate::container::{privileges, userns};
+use crate::container::userns;
+use crate::container::users::Identity;
 use crate::sys::process::NewNamespaces;
 
 /// What `exec` was asked to run.
@@ -67,7 +69,10 @@ pub fn exec(
 /// What the joining child does; the exit code it ends with when it fails.
 fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: &ChildEnd) -> i32 {
     let failure = match join(init, process, stdio, channel) {
-        Ok(program) => program.execute(),
+        Ok((program, identity)) => match privileges::filter(process, &identity) {
+            Ok(()) => program.execute(),
+            Err(failure) => failure,
+        },
         Err(failure) => failure,
     };
     let code = failure.exit_code();
@@ -81,7 +86,7 @@ fn join(
     process: &ProcessPlan,
     stdio: Stdio<'_>,
     channel: &ChildEnd,
-) -> Result<Program, LaunchError> {
+) -> Result<(Program, Identity), LaunchError> {
     let mut warn = |text| channel.warn(text);
     program::start_clean(process, &mut warn)?;
     if let Stdio::Streams(streams) = &stdio {
@@ -111,8 +116,8 @@ fn join(
     }
     program::start_session(matches!(stdio, Stdio::Terminal))?;
     program::settle(process, &identity, root.as_fd(), false, &mut warn)?;
-    program::announce(channel)?;
-    Ok(program)
+    program::announce(process, channel)?;
+    Ok((program, identity))
 }
 
 impl ProcessPlan {

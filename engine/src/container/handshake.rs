@@ -4,11 +4,12 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,10 @@ pub(crate) enum Report {
     Terminal,
     /// Sockets opened in its network namespace come with this.
     Sockets,
+    /// Everything is mounted; the network, and what else waits for the mounts, comes next.
+    Mounted,
+    /// It stands at its gate: whoever comes through it hears the rest.
+    Waiting,
     /// Everything is done but the last call; nothing more comes unless that fails.
     Executing,
     /// It gives up.
@@ -59,9 +64,26 @@ pub(crate) fn pair() -> Result<(ParentEnd, ChildEnd), Errno> {
     Ok((ParentEnd(parent), ChildEnd(child)))
 }
 
+/// A socket at this path that a child can wait at until it is told to start.
+pub(crate) fn gate(path: &Path) -> Result<OwnedFd, Errno> {
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, 1)?;
+    Ok(socket)
+}
+
 // === impl ParentEnd ===
 
 impl ParentEnd {
+    /// Comes to the gate at this path.
+    pub(crate) fn connect(path: &Path) -> Result<Self, Errno> {
+        let socket =
+            rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self(socket))
+    }
+
     /// Sends an order. A child that is gone is found out by [`ParentEnd::receive`].
     pub(crate) fn send(&self, order: &Order) -> Result<(), Errno> {
         let (tag, bytes): (u8, &[u8]) = match order {
@@ -98,6 +120,11 @@ impl ParentEnd {
 // === impl ChildEnd ===
 
 impl ChildEnd {
+    /// Waits at this listening socket for whoever comes first.
+    pub(crate) fn accept(gate: BorrowedFd<'_>) -> Result<Self, Errno> {
+        retry(|| rustix::net::accept_with(gate, SocketFlags::CLOEXEC)).map(Self)
+    }
+
     /// Sends a report.
     pub(crate) fn send(&self, report: &Report, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
         let bytes = serde_json::to_vec(report).map_err(|_| Errno::BADMSG)?;

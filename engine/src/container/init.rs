@@ -1,17 +1,19 @@
 //! What the child does between the clone and its program: a list of steps, each of which either succeeds or ends
 //! the launch with its name.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::handshake::{ChildEnd, Order, Report};
 use crate::container::launch::{Links, Stdio};
 use crate::container::namespaces::Hosts;
 use crate::container::plan::{LaunchPlan, Whose};
+use crate::container::privileges;
 use crate::container::program::{self, Program};
 use crate::container::reaper;
 use crate::container::rootfs::{Places, Rootfs, Sources, Terminal};
 use crate::container::userns;
+use crate::container::users::Identity;
 use crate::sys;
 
 /// A process 1 that is not yet what it will be.
@@ -25,6 +27,7 @@ struct Newborn<'a> {
     places: Option<Places>,
     rootfs: Option<Rootfs>,
     terminal: Option<Terminal>,
+    gate: Option<BorrowedFd<'a>>,
 }
 
 type Step<T> = fn(&mut T) -> Result<(), LaunchError>;
@@ -36,10 +39,21 @@ pub(crate) fn run(
     stdio: Stdio<'_>,
     links: &dyn Links,
     sources: Sources,
+    gate: Option<BorrowedFd<'_>>,
     channel: ChildEnd,
 ) -> i32 {
-    let mut newborn =
-        Newborn { plan, hosts, stdio, links, channel, sources, places: None, rootfs: None, terminal: None };
+    let mut newborn = Newborn {
+        plan,
+        hosts,
+        stdio,
+        links,
+        channel,
+        sources,
+        places: None,
+        rootfs: None,
+        terminal: None,
+        gate,
+    };
     match Newborn::STEPS
         .iter()
         .try_for_each(|step| step(&mut newborn))
@@ -122,6 +136,9 @@ impl Newborn<'_> {
     }
 
     fn mount_kernel_file_systems(&mut self) -> Result<(), LaunchError> {
+        if self.plan.rootfs.listed {
+            return Ok(());
+        }
         let Some(rootfs) = &mut self.rootfs else { return OUT_OF_ORDER };
         rootfs.mount_sys(&self.plan.rootfs)?;
         rootfs.mount_dev(&self.plan.rootfs, self.plan.process.users.as_ref(), &mut self.sources)
@@ -129,10 +146,10 @@ impl Newborn<'_> {
 
     fn await_cgroups(&mut self) -> Result<(), LaunchError> {
         program::await_placement(&self.channel)?;
-        match self.plan.namespaces.cgroup {
+        match &self.plan.namespaces.cgroup {
             Whose::Own => sys::process::new_cgroup_namespace().at("make a namespace for", "the cgroup"),
             Whose::Host => Ok(()),
-            whose @ Whose::Of(_) => {
+            whose @ (Whose::Of(_) | Whose::At(_)) => {
                 let Some(process) = self.hosts.of(whose) else { return OUT_OF_ORDER };
                 let kind = rustix::thread::ThreadNameSpaceType::CONTROL_GROUP;
                 rustix::thread::move_into_thread_name_spaces(process, kind).at("join the namespace", "cgroup")
@@ -141,11 +158,14 @@ impl Newborn<'_> {
     }
 
     fn mount_cgroups(&mut self) -> Result<(), LaunchError> {
+        if self.plan.rootfs.listed {
+            return Ok(());
+        }
         self.rootfs()?.mount_cgroups(self.plan)
     }
 
     fn mount_requested(&mut self) -> Result<(), LaunchError> {
-        let (Some(rootfs), Some(places)) = (&self.rootfs, &self.places) else { return OUT_OF_ORDER };
+        let (Some(rootfs), Some(places)) = (&mut self.rootfs, &self.places) else { return OUT_OF_ORDER };
         rootfs.mount_requested(&self.plan.rootfs, places, &mut self.sources)
     }
 
@@ -164,6 +184,9 @@ impl Newborn<'_> {
     }
 
     fn configure_links(&mut self) -> Result<(), LaunchError> {
+        if self.links.after_mounts() {
+            self.channel.send(&Report::Mounted, &[]).at("report to", "the parent")?;
+        }
         let message = match self.channel.receive().at("wait for", "the network")? {
             Some(Order::Plugged(message)) => message,
             _ => return Err(LaunchError::Vanished),
@@ -177,7 +200,7 @@ impl Newborn<'_> {
     }
 
     fn name_itself(&mut self) -> Result<(), LaunchError> {
-        if self.plan.namespaces.uts != Whose::Own {
+        if !matches!(self.plan.namespaces.uts, Whose::Own | Whose::At(_)) {
             return Ok(());
         }
         if let Some(name) = &self.plan.hostname {
@@ -212,28 +235,41 @@ impl Newborn<'_> {
             program::start_session(self.terminal.is_some())?;
         }
         program::settle(process, &identity, root.as_fd(), true, &mut |text| self.channel.warn(text))?;
-        if self.plan.init { self.become_init(&program) } else { self.execute(&program) }
+        self.await_start(&program)?;
+        self.links.before_program().at("prepare", "the program")?;
+        if self.plan.init { self.become_init(&program, &identity) } else { self.execute(&program, &identity) }
     }
 
-    fn execute(&self, program: &Program) -> Result<i32, LaunchError> {
-        program::announce(&self.channel)?;
+    /// Stands at the gate until somebody comes through it, and goes on talking with whoever that is.
+    fn await_start(&mut self, program: &Program) -> Result<(), LaunchError> {
+        let Some(gate) = self.gate else { return Ok(()) };
+        program.check()?;
+        self.channel.send(&Report::Waiting, &[]).at("report to", "the parent")?;
+        self.channel = ChildEnd::accept(gate).at("wait for", "the start")?;
+        Ok(())
+    }
+
+    fn execute(&self, program: &Program, identity: &Identity) -> Result<i32, LaunchError> {
+        program::announce(&self.plan.process, &self.channel)?;
+        privileges::filter(&self.plan.process, identity)?;
         Err(program.execute())
     }
 
-    fn become_init(&self, program: &Program) -> Result<i32, LaunchError> {
+    fn become_init(&self, program: &Program, identity: &Identity) -> Result<i32, LaunchError> {
         // Where process 1 is somebody else, orphans must still come to us.
         let own = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(own)).at("become", "the reaper")?;
         sys::process::block_signals().at("block", "the signals")?;
-        let child = sys::process::fork_process(|| self.be_child(program)).at("fork", "the program")?;
+        let child =
+            sys::process::fork_process(|| self.be_child(program, identity)).at("fork", "the program")?;
         // The watch closes descriptors that are still owned here, so there is no way back.
         sys::process::exit_now(reaper::watch(child))
     }
 
-    fn be_child(&self, program: &Program) -> i32 {
+    fn be_child(&self, program: &Program, identity: &Identity) -> i32 {
         let ended = program::start_session(self.terminal.is_some())
             .and_then(|()| sys::process::reset_signals().at("reset", "the signals"))
-            .and_then(|()| self.execute(program));
+            .and_then(|()| self.execute(program, identity));
         ended.unwrap_or_else(|failure| self.give_up(failure))
     }
 

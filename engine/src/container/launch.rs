@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions};
 
@@ -80,6 +81,19 @@ pub trait Links {
     /// # Errors
     /// Ends the launch.
     fn inside(&self, message: &[u8]) -> Result<Vec<OwnedFd>, Error>;
+
+    /// Whether [`Links::outside`] waits until everything is mounted in the container.
+    fn after_mounts(&self) -> bool {
+        false
+    }
+
+    /// Runs in the child inside the container, with the privileges of its program, right before that is executed.
+    ///
+    /// # Errors
+    /// Ends the launch.
+    fn before_program(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// No cgroup of its own: the process stays in its parent's.
@@ -114,8 +128,55 @@ pub fn launch(
     stdio: Stdio<'_>,
     links: &mut dyn Links,
 ) -> Result<Child, LaunchError> {
+    launch_to(None, plan, enclosure, stdio, links)
+}
+
+/// A process that stands right before its program until somebody lets it go on: a socket that it listens at.
+#[derive(Debug)]
+pub struct Gate(OwnedFd);
+
+impl Gate {
+    /// A new one at this path.
+    ///
+    /// # Errors
+    /// When the path is taken or too long.
+    pub fn at(path: &Path) -> Result<Self, LaunchError> {
+        handshake::gate(path).map(Self).at("make the start's socket", path.display())
+    }
+
+    /// Lets the process go on that waits at this path. Returns once its program is being executed.
+    ///
+    /// # Errors
+    /// When nobody waits there, or the program cannot be executed.
+    pub fn open(path: &Path) -> Result<(), LaunchError> {
+        let channel = ParentEnd::connect(path).at("let go on", "the process")?;
+        Reported::default().read(&channel, true)
+    }
+}
+
+/// As [`launch`], but returns once the process waits at the gate for [`Gate::open`].
+///
+/// # Errors
+/// As for [`launch`].
+pub fn launch_to_gate(
+    gate: &Gate,
+    plan: &LaunchPlan,
+    enclosure: &dyn Enclosure,
+    stdio: Stdio<'_>,
+    links: &mut dyn Links,
+) -> Result<Child, LaunchError> {
+    launch_to(Some(gate.0.as_fd()), plan, enclosure, stdio, links)
+}
+
+fn launch_to(
+    gate: Option<BorrowedFd<'_>>,
+    plan: &LaunchPlan,
+    enclosure: &dyn Enclosure,
+    stdio: Stdio<'_>,
+    links: &mut dyn Links,
+) -> Result<Child, LaunchError> {
     let hosts = plan.namespaces.hosts()?;
-    let births = match hosts.of(plan.namespaces.pid) {
+    let births = match hosts.of(&plan.namespaces.pid) {
         Some(process) => Births::into(process)?,
         None => Births::here(),
     };
@@ -129,7 +190,7 @@ pub fn launch(
     if let (Some(users), Stdio::Streams(streams)) = (&process.users, &stdio) {
         userns::give_streams(streams, users);
     }
-    let run = |channel| init::run(plan, &hosts, stdio, &**links.borrow(), sources, channel);
+    let run = |channel| init::run(plan, &hosts, stdio, &**links.borrow(), sources, gate, channel);
     let mut child = bear(birth, &mut outside, run)?;
     child.warnings.append(&mut warnings);
     Ok(child)
@@ -156,7 +217,8 @@ pub(crate) fn bear(
     let mut unfinished = Unfinished { pidfd: Some(pidfd) };
     let channel = parent.take().ok_or(LaunchError::Vanished)?;
     let mut report = Reported::default();
-    let ready = describe(pid, &channel, new, process).and_then(|()| prepare(pid, &channel, enclosure, links));
+    let ready = describe(pid, &channel, new, process)
+        .and_then(|()| prepare(pid, &channel, enclosure, links, &mut report));
     // A child that failed meanwhile has the better reason.
     report.read(&channel, ready.is_ok())?;
     ready?;
@@ -182,9 +244,13 @@ fn prepare(
     channel: &ParentEnd,
     enclosure: &dyn Enclosure,
     links: &mut dyn Links,
+    report: &mut Reported,
 ) -> Result<(), LaunchError> {
     enclosure.place(pid).at("place in its cgroups", "the process")?;
     channel.send(&Order::Placed).at("order", "the child")?;
+    if links.after_mounts() {
+        report.read_until_mounted(channel)?;
+    }
     let message = links.outside(pid).at("plug", "the network")?;
     channel.send(&Order::Plugged(message)).at("order", "the child")
 }
@@ -198,6 +264,13 @@ struct Reported {
     executing: bool,
 }
 
+/// What a report says of how far the child is.
+enum Heard {
+    Mounted,
+    Waiting,
+    Else,
+}
+
 // === impl Reported ===
 
 impl Reported {
@@ -206,17 +279,40 @@ impl Reported {
         if !ordered {
             channel.close().at("order", "the child")?;
         }
-        while let Some((report, mut fds)) = channel.receive().at("hear from", "the child")? {
-            match report {
-                Report::Warning(text) => self.warnings.push(text),
-                Report::Terminal => self.terminal = fds.pop(),
-                Report::Sockets => self.sockets = fds,
-                Report::Executing => self.executing = true,
-                Report::Failed(LaunchError::Vanished) => self.executing = false,
-                Report::Failed(failure) => return Err(failure),
+        while let Some(heard) = self.hear(channel)? {
+            if matches!(heard, Heard::Waiting) {
+                return Ok(());
             }
         }
         if ordered && !self.executing { Err(LaunchError::Vanished) } else { Ok(()) }
+    }
+
+    /// Reads until everything is mounted.
+    fn read_until_mounted(&mut self, channel: &ParentEnd) -> Result<(), LaunchError> {
+        while let Some(heard) = self.hear(channel)? {
+            if matches!(heard, Heard::Mounted) {
+                return Ok(());
+            }
+        }
+        Err(LaunchError::Vanished)
+    }
+
+    /// The next report; `None` at the end.
+    fn hear(&mut self, channel: &ParentEnd) -> Result<Option<Heard>, LaunchError> {
+        let Some((report, mut fds)) = channel.receive().at("hear from", "the child")? else {
+            return Ok(None);
+        };
+        match report {
+            Report::Warning(text) => self.warnings.push(text),
+            Report::Terminal => self.terminal = fds.pop(),
+            Report::Sockets => self.sockets = fds,
+            Report::Mounted => return Ok(Some(Heard::Mounted)),
+            Report::Waiting => return Ok(Some(Heard::Waiting)),
+            Report::Executing => self.executing = true,
+            Report::Failed(LaunchError::Vanished) => self.executing = false,
+            Report::Failed(failure) => return Err(failure),
+        }
+        Ok(Some(Heard::Else))
     }
 }
 
@@ -254,6 +350,10 @@ impl Links for Outside<'_, '_> {
 
     fn inside(&self, message: &[u8]) -> Result<Vec<OwnedFd>, Error> {
         self.0.borrow().inside(message)
+    }
+
+    fn after_mounts(&self) -> bool {
+        self.0.borrow().after_mounts()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which namespaces a process gets new, and joining those of others.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags};
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
@@ -9,7 +10,8 @@ use crate::container::failure::{AtStep, LaunchError};
 use crate::container::plan::{Namespaces, Whose};
 use crate::sys::process::NewNamespaces;
 
-/// Processes whose namespaces are joined, held so that their numbers cannot pass to others meanwhile.
+/// Processes whose namespaces are joined, held so that their numbers cannot pass to others meanwhile, and namespaces
+/// that are joined by a file.
 #[derive(Debug, Default)]
 pub(crate) struct Hosts {
     held: Vec<(Whose, OwnedFd)>,
@@ -40,12 +42,14 @@ impl Namespaces {
     /// Takes hold of every process whose namespaces are joined.
     pub(crate) fn hosts(&self) -> Result<Hosts, LaunchError> {
         let mut hosts = Hosts::default();
-        for whose in [self.pid, self.net, self.ipc, self.uts, self.cgroup] {
-            if let Whose::Of(pid) = whose
-                && hosts.of(whose).is_none()
-            {
-                hosts.held.push((whose, hold(pid)?));
-            }
+        for whose in [&self.pid, &self.net, &self.ipc, &self.uts, &self.cgroup] {
+            let descriptor = match whose {
+                _ if hosts.of(whose).is_some() => continue,
+                Whose::Own | Whose::Host => continue,
+                Whose::Of(pid) => hold(*pid)?,
+                Whose::At(path) => open(path).at("open the namespace", path.display())?,
+            };
+            hosts.held.push((whose.clone(), descriptor));
         }
         Ok(hosts)
     }
@@ -53,9 +57,9 @@ impl Namespaces {
     /// Joins what is somebody else's, but for the PID namespace, which one is born into.
     pub(crate) fn join(&self, hosts: &Hosts) -> Result<(), LaunchError> {
         for (whose, kind, name) in [
-            (self.net, ThreadNameSpaceType::NETWORK, "network"),
-            (self.ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, "ipc"),
-            (self.uts, ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts"),
+            (&self.net, ThreadNameSpaceType::NETWORK, "network"),
+            (&self.ipc, ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION, "ipc"),
+            (&self.uts, ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME, "uts"),
         ] {
             if let Some(pidfd) = hosts.of(whose) {
                 rustix::thread::move_into_thread_name_spaces(pidfd, kind).at("join the namespace", name)?;
@@ -68,9 +72,9 @@ impl Namespaces {
 // === impl Hosts ===
 
 impl Hosts {
-    /// The process whose namespace it is.
-    pub(crate) fn of(&self, whose: Whose) -> Option<BorrowedFd<'_>> {
-        self.held.iter().find(|(held, _)| *held == whose).map(|(_, fd)| fd.as_fd())
+    /// The process whose namespace it is, or the namespace itself: setns(2) takes either.
+    pub(crate) fn of(&self, whose: &Whose) -> Option<BorrowedFd<'_>> {
+        self.held.iter().find(|(held, _)| held == whose).map(|(_, fd)| fd.as_fd())
     }
 }
 
@@ -88,9 +92,9 @@ impl Births {
         Self { own: None }
     }
 
-    /// Children are born into the PID namespace of this process until the value is dropped.
+    /// Children are born into the PID namespace of this process, or into this one, until the value is dropped.
     pub(crate) fn into(process: BorrowedFd<'_>) -> Result<Self, LaunchError> {
-        let own = open("/proc/self/ns/pid").at("open", "/proc/self/ns/pid")?;
+        let own = open(Path::new("/proc/self/ns/pid")).at("open", "/proc/self/ns/pid")?;
         rustix::thread::move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)
             .at("join the namespace", "pid")?;
         Ok(Self { own: Some(own) })
@@ -106,7 +110,7 @@ impl Drop for Births {
     }
 }
 
-fn open(path: &str) -> rustix::io::Result<OwnedFd> {
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
     use rustix::fs::{Mode, OFlags};
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }

@@ -13,6 +13,7 @@ mod devices;
 mod resolve;
 
 pub(crate) use devices::{node_of, rule_for};
+pub(crate) use resolve::is_namespaced;
 
 /// How one container is launched.
 #[derive(Debug, Clone)]
@@ -67,11 +68,52 @@ pub struct ProcessPlan {
     /// Its user ids as ids of the host: its namespaces belong to a user namespace of its own then. The host's ids when
     /// `None`.
     pub users: Option<UserMap>,
+    /// Who it is and what it may do, given exactly: nothing is looked up or derived from the user then.
+    pub exact: Option<ExactIdentity>,
+    /// `SECCOMP_FILTER_FLAG_…` of seccomp(2) for the filter.
+    pub seccomp_flags: u32,
+    /// The execution domain (personality(2)); the engine's own when `None`.
+    pub personality: Option<u32>,
+    /// Whether it is killed when the process that launched it ends.
+    pub dies_with_parent: bool,
+    /// Whether it gets a session keyring of its own.
+    pub own_keyring: bool,
+    /// How many of the launching process's descriptors it has besides its standard streams: 3 and the following.
+    pub kept_descriptors: u32,
+}
+
+/// Who a process is and what it may do, all in numbers (runtime-spec, config.md, "User" and "capabilities").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExactIdentity {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// The supplementary groups.
+    pub groups: Vec<u32>,
+    /// The mask of new files; 022 when `None`.
+    pub umask: Option<u32>,
+    /// What counts now.
+    pub effective: CapabilitySet,
+    /// What it may take.
+    pub permitted: CapabilitySet,
+    /// What executed files may inherit.
+    pub inheritable: CapabilitySet,
+    /// What programs without capabilities of their own keep.
+    pub ambient: CapabilitySet,
 }
 
 /// The limits per process that there are, by docker's names (getrlimit(2), without `RLIMIT_`).
 pub fn limit_names() -> impl Iterator<Item = &'static str> {
     LIMIT_NAMES.iter().map(|(name, _)| *name)
+}
+
+impl Limit {
+    /// The limit of this name; `None` when there is none.
+    pub fn named(name: &str, soft: Option<u64>, hard: Option<u64>) -> Option<Self> {
+        let (_, resource) = LIMIT_NAMES.iter().find(|(known, _)| *known == name)?;
+        Some(Self { resource: *resource, soft, hard })
+    }
 }
 
 /// A terminal's size; 0 by 0 leaves it to the first resize.
@@ -95,7 +137,7 @@ pub struct Limit {
 }
 
 /// Whose namespaces a container lives in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Namespaces {
     /// Process ids.
     pub pid: Whose,
@@ -110,7 +152,7 @@ pub struct Namespaces {
 }
 
 /// Whose namespace it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Whose {
     /// A new one.
     #[default]
@@ -119,6 +161,8 @@ pub enum Whose {
     Host,
     /// The one of this process.
     Of(i32),
+    /// The one that this file stands for: `/proc/<pid>/ns/…` or a mount of one.
+    At(PathBuf),
 }
 
 /// What a container sees as `/`. All paths of the host are absolute.
@@ -134,8 +178,15 @@ pub struct RootfsPlan {
     pub volatile: bool,
     /// Whether `/` can only be read.
     pub read_only: bool,
-    /// What is mounted into it, shallow targets first.
+    /// What is mounted into it, shallow targets first unless everything is listed.
     pub mounts: Vec<ResolvedMount>,
+    /// Whether the list of mounts is complete: the engine adds no file system of its own and keeps their order. Of
+    /// /dev there are only the nodes and links that every container has.
+    pub listed: bool,
+    /// How mounts travel between `/` and where it comes from; not at all when `None`.
+    pub propagation: Option<Propagation>,
+    /// Whether the root is moved over `/` instead of being pivoted to: what a root on an initramfs needs.
+    pub moves_root: bool,
     /// Devices of the host made available.
     pub devices: Vec<DeviceNode>,
     /// Bytes of /dev/shm; `None` leaves it out.
@@ -163,8 +214,23 @@ pub struct ResolvedMount {
     pub read_only: bool,
     /// Whether what is mounted below it can be written even then.
     pub writable_below: bool,
-    /// Further attributes of the mount: `MOUNT_ATTR_…` of mount_setattr(2).
+    /// Further attributes of the mount and of those below it: `MOUNT_ATTR_…` of mount_setattr(2).
     pub attributes: u64,
+    /// Attributes that are said of the mount one by one.
+    pub stated: StatedAttributes,
+}
+
+/// Attributes of a mount that were said one by one: `MOUNT_ATTR_…` of mount_setattr(2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatedAttributes {
+    /// Set for the mount itself.
+    pub set: u64,
+    /// Cleared of the mount itself.
+    pub clear: u64,
+    /// Set for it and everything below it.
+    pub set_below: u64,
+    /// Cleared of it and of everything below it.
+    pub clear_below: u64,
 }
 
 /// What a mount shows.
@@ -193,6 +259,19 @@ pub enum ResolvedSource {
         /// Whether it is filled, being empty, from what the image has at its place.
         seed: bool,
     },
+    /// A file system of this kind, mounted in the container's own namespaces: `proc`, `sysfs`, `mqueue`, ….
+    Kind {
+        /// The kernel's name for it.
+        kind: String,
+        /// What it calls its device.
+        device: String,
+        /// Its own options; a flag has an empty value.
+        options: Vec<(String, String)>,
+        /// Whether it is filled, being empty, from what the root has at its place.
+        seed: bool,
+    },
+    /// The container's own part of every cgroup hierarchy.
+    Cgroups,
     /// A file system in memory.
     Tmpfs {
         /// Options of tmpfs(5): `size`, `mode`, `uid`, …
@@ -231,12 +310,23 @@ pub struct DeviceNode {
     pub path: PathBuf,
     /// The kernel's number of the device.
     pub rdev: u64,
-    /// Whether it is a block device.
-    pub block: bool,
+    /// What kind of node it is.
+    pub kind: NodeKind,
     /// Permission bits.
     pub mode: u32,
     /// Owner.
     pub uid: u32,
     /// Group.
     pub gid: u32,
+}
+
+/// A kind of node in /dev.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
+    /// A named pipe.
+    Fifo,
 }

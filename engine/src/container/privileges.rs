@@ -12,6 +12,14 @@ use crate::container::plan::{Limit, ProcessPlan};
 use crate::container::users::Identity;
 use crate::sys;
 
+/// The capabilities of a process.
+#[derive(Debug, Clone, Copy)]
+struct Sets {
+    effective: CapabilitySet,
+    permitted: CapabilitySet,
+    inheritable: CapabilitySet,
+}
+
 /// Sets the limits per process. What lies above the hard limit of the engine itself is cut to it, with a warning.
 pub(crate) fn limit(limits: &[Limit], warn: &mut dyn FnMut(String)) -> Result<(), LaunchError> {
     for limit in limits {
@@ -32,27 +40,65 @@ pub(crate) fn limit(limits: &[Limit], warn: &mut dyn FnMut(String)) -> Result<()
     Ok(())
 }
 
-/// Becomes this user with these capabilities and under this filter. Only the program is left to be executed.
+/// Becomes this user with these capabilities. Only the filter is left to be installed, which may forbid whatever
+/// else is done.
 pub(crate) fn give_up(process: &ProcessPlan, identity: &Identity) -> Result<(), LaunchError> {
-    let kept = if identity.uid == 0 { process.capabilities } else { CapabilitySet::EMPTY };
     drop_bounding_set(process.capabilities)?;
     // A change of user clears capabilities that the filter still needs, unless the kernel is told to keep them.
     rustix::thread::set_keep_capabilities(true).at("keep", "capabilities")?;
     become_user(identity)?;
     rustix::thread::set_keep_capabilities(false).at("release", "capabilities")?;
     // Any change of user forgets the parent's death, so it is asked for only now.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
-        .at("ask for", "the parent's death")?;
+    if process.dies_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .at("ask for", "the parent's death")?;
+    }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at("set", "no_new_privs")?;
     }
-    let Some(filter) = &process.seccomp else { return set_capabilities(kept) };
-    // Without no_new_privs only an administrator may install a filter, so what is left is given up after it.
-    let meanwhile =
-        if process.no_new_privileges { kept } else { kept.union(CapabilitySet::filter_installer()) };
-    set_capabilities(meanwhile)?;
-    sys::process::install_filter(filter).at("install", "the system call filter")?;
-    if meanwhile == kept { Ok(()) } else { set_capabilities(kept) }
+    let kept = kept(process, identity);
+    set_capabilities(if filter_needs_right(process) { with_filter_installer(kept) } else { kept })?;
+    for bit in ambient(process).into_iter().flat_map(CapabilitySet::singles) {
+        rustix::thread::configure_capability_in_ambient_set(bit.bits(), true)
+            .at("raise the ambient capability", bit)?;
+    }
+    Ok(())
+}
+
+/// Installs the filter, and gives up the right to do so.
+pub(crate) fn filter(process: &ProcessPlan, identity: &Identity) -> Result<(), LaunchError> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    sys::process::install_filter(filter, process.seccomp_flags).at("install", "the system call filter")?;
+    if filter_needs_right(process) { set_capabilities(kept(process, identity)) } else { Ok(()) }
+}
+
+/// Without no_new_privs only an administrator may install a filter, so what is left is given up after it.
+fn filter_needs_right(process: &ProcessPlan) -> bool {
+    process.seccomp.is_some() && !process.no_new_privileges
+}
+
+/// The capabilities that the program starts with.
+fn kept(process: &ProcessPlan, identity: &Identity) -> Sets {
+    match &process.exact {
+        Some(exact) => {
+            Sets { effective: exact.effective, permitted: exact.permitted, inheritable: exact.inheritable }
+        }
+        None => {
+            let set = if identity.uid == 0 { process.capabilities } else { CapabilitySet::EMPTY };
+            Sets { effective: set, permitted: set, inheritable: CapabilitySet::EMPTY }
+        }
+    }
+}
+
+fn with_filter_installer(sets: Sets) -> Sets {
+    let more = CapabilitySet::filter_installer();
+    Sets { effective: sets.effective.union(more), permitted: sets.permitted.union(more), ..sets }
+}
+
+/// What can be ambient of what is to be: the kernel wants it permitted and inheritable (capabilities(7)).
+fn ambient(process: &ProcessPlan) -> Option<CapabilitySet> {
+    let exact = process.exact.as_ref()?;
+    Some(exact.ambient.intersection(exact.permitted).intersection(exact.inheritable))
 }
 
 fn drop_bounding_set(kept: CapabilitySet) -> Result<(), LaunchError> {
@@ -78,11 +124,11 @@ fn become_user(identity: &Identity) -> Result<(), LaunchError> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).at("become user", identity.uid)
 }
 
-fn set_capabilities(set: CapabilitySet) -> Result<(), LaunchError> {
+fn set_capabilities(sets: Sets) -> Result<(), LaunchError> {
     let sets = CapabilitySets {
-        effective: set.bits(),
-        permitted: set.bits(),
-        inheritable: CapabilitySet::EMPTY.bits(),
+        effective: sets.effective.bits(),
+        permitted: sets.permitted.bits(),
+        inheritable: sets.inheritable.bits(),
     };
     rustix::thread::set_capabilities(None, sets).at("set", "the capabilities")
 }

@@ -36,7 +36,10 @@ impl Program {
         process: &ProcessPlan,
         root: BorrowedFd<'_>,
     ) -> Result<(Self, Identity), LaunchError> {
-        let identity = users::look_up(root, &process.user, &process.groups)?;
+        let identity = match &process.exact {
+            Some(exact) => users::of_numbers(root, exact)?,
+            None => users::look_up(root, &process.user, &process.groups)?,
+        };
         if let Some(map) = &process.users {
             is_mapped(&identity, map)?;
         }
@@ -52,6 +55,14 @@ impl Program {
         Ok((program, identity))
     }
 
+    /// Looks whether there is such a program at all, while it can still be said.
+    pub(crate) fn check(&self) -> Result<(), LaunchError> {
+        if self.candidates.iter().any(|candidate| kind(candidate).is_some()) {
+            return Ok(());
+        }
+        Err(self.not_found())
+    }
+
     /// Executes it. Comes back only with the reason why not.
     pub(crate) fn execute(&self) -> LaunchError {
         let mut refusal = None;
@@ -65,13 +76,17 @@ impl Program {
         }
         match refusal {
             Some((path, error)) => self.refused(path, &error),
-            None => LaunchError::NotFound {
-                program: self.name.clone(),
-                reason: if self.name.contains('/') {
-                    format!("stat {}: no such file or directory", self.name)
-                } else {
-                    "executable file not found in $PATH".to_owned()
-                },
+            None => self.not_found(),
+        }
+    }
+
+    fn not_found(&self) -> LaunchError {
+        LaunchError::NotFound {
+            program: self.name.clone(),
+            reason: if self.name.contains('/') {
+                format!("stat {}: no such file or directory", self.name)
+            } else {
+                "executable file not found in $PATH".to_owned()
             },
         }
     }
@@ -206,7 +221,7 @@ pub(crate) fn start_session(has_terminal: bool) -> Result<(), LaunchError> {
 
 /// Begins a new process: nothing of its parent's open files and signal handlers goes further than it.
 pub(crate) fn start_clean(process: &ProcessPlan, warn: &mut dyn FnMut(String)) -> Result<(), LaunchError> {
-    sys::process::close_on_exec_from(3).at("close", "inherited descriptors")?;
+    sys::process::close_on_exec_from(3 + process.kept_descriptors).at("close", "inherited descriptors")?;
     sys::process::reset_signals().at("reset", "the signals")?;
     rustix::process::umask(Mode::empty());
     // The host's /proc is still the one in sight. Lowering the score takes a right that root may lack.
@@ -228,14 +243,14 @@ pub(crate) fn await_placement(channel: &ChildEnd) -> Result<(), LaunchError> {
 
 /// Tells the parent that only the program is left. A parent that died before its death could be asked for would
 /// never end this process.
-pub(crate) fn announce(channel: &ChildEnd) -> Result<(), LaunchError> {
-    if channel.is_orphaned() {
+pub(crate) fn announce(process: &ProcessPlan, channel: &ChildEnd) -> Result<(), LaunchError> {
+    if process.dies_with_parent && channel.is_orphaned() {
         return Err(LaunchError::Vanished);
     }
     channel.send(&Report::Executing, &[]).at("report to", "the parent")
 }
 
-/// Becomes the process: limits, working directory, user, capabilities, filter.
+/// Becomes the process but for its filter: limits, working directory, user, capabilities.
 pub(crate) fn settle(
     process: &ProcessPlan,
     identity: &Identity,
@@ -243,10 +258,16 @@ pub(crate) fn settle(
     is_first: bool,
     warn: &mut dyn FnMut(String),
 ) -> Result<(), LaunchError> {
-    // A kernel without keys has none to protect.
-    let _ = sys::process::new_session_keyring();
+    if process.own_keyring {
+        // A kernel without keys has none to protect.
+        let _ = sys::process::new_session_keyring();
+    }
+    if let Some(domain) = process.personality {
+        sys::process::set_personality(domain).at("choose", "the execution domain")?;
+    }
     privileges::limit(&process.limits, warn)?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let umask = process.exact.as_ref().and_then(|exact| exact.umask).unwrap_or(0o022);
+    rustix::process::umask(Mode::from_raw_mode(umask));
     enter_working_directory(root, &process.cwd, is_first)?;
     give_streams_away(identity);
     if let Some(profile) = &process.apparmor {

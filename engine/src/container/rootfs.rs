@@ -89,6 +89,9 @@ impl Rootfs {
             }
             None => Self::layers(plan)?,
         };
+        if plan.listed {
+            return Ok(Self { root, proc: None, devpts: None, empty: None });
+        }
         let at = target::real_directory(root.as_fd(), "proc").at("prepare", "/proc")?;
         let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
         mount::attach(&proc, &at).at("mount", "/proc")?;
@@ -103,7 +106,7 @@ impl Rootfs {
             let overlay = mount::Overlay { lower, upper, work, volatile: *volatile };
             return overlay.mount().at("mount the layers at", &shown);
         }
-        let root = mount::clone_path(upper, false).at("bind", &shown)?;
+        let root = mount::clone_path(upper, plan.listed).at("bind", &shown)?;
         let place =
             rustix::fs::open(upper, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at("open", &shown)?;
         mount::attach(&root, &place).at("bind", &shown)?;
@@ -166,12 +169,14 @@ impl Rootfs {
 
     /// What the plan asks for, in its order.
     pub(crate) fn mount_requested(
-        &self,
+        &mut self,
         plan: &RootfsPlan,
         places: &Places,
         sources: &mut Sources,
     ) -> Result<(), LaunchError> {
         let mut staged = None;
+        // What can only be read is closed when everything is in its place: mounts and nodes below need one.
+        let mut closed = Vec::new();
         for (index, (wanted, source)) in plan.mounts.iter().zip(&mut sources.mounts).enumerate() {
             let target = wanted.target.display();
             let tree = match &wanted.source {
@@ -182,6 +187,24 @@ impl Rootfs {
                 }
                 ResolvedSource::FileSystem { .. } => {
                     source.take().ok_or(Errno::BADF).at("mount the volume at", &target)?
+                }
+                ResolvedSource::Kind { kind, device, options, .. } => {
+                    let tree = self.mount_kind(kind, device, options, wanted)?;
+                    if wanted.stated.set & RDONLY != 0 {
+                        closed.push((tree.try_clone().at("hold", &target)?, &wanted.target));
+                    }
+                    if matches!(kind.as_str(), "proc" | "devpts") {
+                        let copy = tree.try_clone().at("hold", &target)?;
+                        let kept = if kind == "proc" { &mut self.proc } else { &mut self.devpts };
+                        *kept = Some(copy);
+                    }
+                    tree
+                }
+                ResolvedSource::Cgroups => {
+                    let place = target::find_or_make(self.root(), &wanted.target, Missing::Directory)
+                        .at("create the mount point", &target)?;
+                    cgroups::mount_at(place, wanted.stated.set & RDONLY == 0)?;
+                    continue;
                 }
                 ResolvedSource::Tmpfs { options, exec, suid, dev } => {
                     let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
@@ -203,7 +226,33 @@ impl Rootfs {
             };
             attach_requested(self.root(), wanted, tree.as_fd())?;
         }
+        if plan.listed && !plan.binds("/dev") {
+            dev::populate(self.root())?;
+            dev::make_nodes(self.root(), &plan.devices)?;
+        }
+        for (tree, target) in closed {
+            let change = Change { set: RDONLY, ..Change::default() };
+            sys::mount::change(&tree, change).at("make read-only", target.display())?;
+        }
         Ok(())
+    }
+
+    /// A file system of this kind, attached to nothing yet. The kernel's own go to real directories only.
+    fn mount_kind(
+        &self,
+        kind: &str,
+        device: &str,
+        options: &[(String, String)],
+        wanted: &ResolvedMount,
+    ) -> Result<OwnedFd, LaunchError> {
+        let target = wanted.target.display();
+        let name = wanted.target.strip_prefix("/").ok().and_then(Path::to_str).unwrap_or_default();
+        if matches!(kind, "proc" | "sysfs") && !name.contains('/') {
+            target::real_directory(self.root(), name).at("prepare", &target)?;
+        }
+        let options = options.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let options: Vec<_> = std::iter::once(("source", device)).chain(options).collect();
+        mount::make(kind, &options, MountAttrFlags::empty()).at(&format!("mount {kind} at"), &target)
     }
 
     /// A terminal of the container's own devpts.
@@ -296,10 +345,18 @@ impl Rootfs {
     /// Turns the root into `/` and lets everything else of the host go.
     pub(crate) fn pivot(self, plan: &RootfsPlan) -> Result<OwnedFd, LaunchError> {
         rustix::process::fchdir(&self.root).at("enter", "the root")?;
-        rustix::process::pivot_root(".", ".").at("pivot to", "the root")?;
-        // The old root lies on top of the new one now and is where the dot leads.
-        rustix::mount::unmount(".", UnmountFlags::DETACH).at("leave", "the host's root")?;
+        if plan.moves_root {
+            rustix::mount::mount_move(".", "/").at("move", "the root")?;
+            rustix::process::chroot(".").at("change to", "the root")?;
+        } else {
+            rustix::process::pivot_root(".", ".").at("pivot to", "the root")?;
+            // The old root lies on top of the new one now and is where the dot leads.
+            rustix::mount::unmount(".", UnmountFlags::DETACH).at("leave", "the host's root")?;
+        }
         rustix::process::chdir("/").at("enter", "/")?;
+        if let Some(propagation) = plan.propagation {
+            propagate(self.root.as_fd(), propagation).at("set the propagation of", "/")?;
+        }
         if plan.read_only {
             let change = Change { set: RDONLY, ..Change::default() };
             sys::mount::change(&self.root, change).at("make read-only", "/")?;
@@ -309,6 +366,12 @@ impl Rootfs {
 }
 
 impl RootfsPlan {
+    /// Whether something of the host is shown there.
+    fn binds(&self, target: &str) -> bool {
+        let is_bind = |mount: &ResolvedMount| matches!(mount.source, ResolvedSource::Bind { .. });
+        self.mounts.iter().any(|mount| mount.target == Path::new(target) && is_bind(mount))
+    }
+
     fn has_mount(&self, target: &str) -> bool {
         self.mounts.iter().any(|mount| mount.target == Path::new(target))
     }
@@ -326,7 +389,7 @@ fn attach_requested(
     let place = target::find_or_make(root, &wanted.target, missing).at("create the mount point", &target)?;
     // Whoever could cover a part of /proc could redirect what is written there (CVE-2019-16884).
     let system = rustix::fs::fstatfs(&place).at("inspect", &target)?;
-    if system.f_type == PROC_SUPER_MAGIC {
+    if system.f_type == PROC_SUPER_MAGIC && !is_harmless_in_proc(&wanted.target) {
         return Err(LaunchError::Invalid(format!("cannot mount over {target}: it is inside /proc")));
     }
     let place_is_directory = file_type(place.as_fd()).at("inspect", &target)? == FileType::Directory;
@@ -338,7 +401,9 @@ fn attach_requested(
     }
     let seed = matches!(
         wanted.source,
-        ResolvedSource::Bind { seed: true, .. } | ResolvedSource::FileSystem { seed: true, .. }
+        ResolvedSource::Bind { seed: true, .. }
+            | ResolvedSource::FileSystem { seed: true, .. }
+            | ResolvedSource::Kind { seed: true, .. }
     );
     if seed && is_directory && !is_read_only(tree).at("inspect", &target)? {
         let open = |directory: BorrowedFd<'_>| {
@@ -351,11 +416,34 @@ fn attach_requested(
         let change = Change { set: wanted.attributes, recursive: true, ..Change::default() };
         sys::mount::change(tree, change).at("restrict", &target)?;
     }
+    state_attributes(tree, wanted).at("set the attributes of", &target)?;
     if wanted.read_only {
         let change = Change { set: RDONLY, recursive: !wanted.writable_below, ..Change::default() };
         sys::mount::change(tree, change).at("make read-only", &target)?;
     }
     mount::attach(tree, &place).at("mount at", &target)
+}
+
+/// Files of /proc that only tell, which lxcfs and its like replace.
+fn is_harmless_in_proc(target: &Path) -> bool {
+    const TOLD: [&str; 8] =
+        ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"];
+    target.strip_prefix("/proc").is_ok_and(|name| TOLD.iter().any(|told| name == Path::new(told)))
+}
+
+/// Sets the attributes that were said one by one. What is made here can only be read later, when it is filled.
+fn state_attributes(tree: BorrowedFd<'_>, wanted: &ResolvedMount) -> std::io::Result<()> {
+    let stated = &wanted.stated;
+    let late = if matches!(wanted.source, ResolvedSource::Kind { .. }) { RDONLY } else { 0 };
+    let own = Change { set: stated.set & !late, clear: stated.clear, ..Change::default() };
+    let below =
+        Change { set: stated.set_below, clear: stated.clear_below, recursive: true, ..Change::default() };
+    for change in [own, below] {
+        if change.set != 0 || change.clear != 0 {
+            sys::mount::change(tree, change)?;
+        }
+    }
+    Ok(())
 }
 
 fn tmpfs_attributes(exec: bool, suid: bool, dev: bool) -> MountAttrFlags {

@@ -425,12 +425,14 @@ pub struct Resources {
     pub blkio_weight: Option<u16>,
     /// Weights and rates at single block devices.
     pub blkio_devices: Vec<BlockLimit>,
+    /// Files of the unified hierarchy and what is written to them.
+    pub unified: BTreeMap<String, String>,
 }
 
 /// A limit at one block device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockLimit {
-    /// The device's path on the host.
+    /// The device's path on the host, or its number: `8:0`.
     pub device: PathBuf,
     /// What is limited.
     pub kind: BlockLimitKind,

@@ -7,6 +7,7 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
 use crate::container::failure::{AtStep, LaunchError};
+use crate::container::plan::ExactIdentity;
 use crate::container::rootfs;
 
 /// Who a process is.
@@ -44,6 +45,14 @@ pub(crate) fn look_up(root: BorrowedFd<'_>, user: &str, further: &[String]) -> R
     let passwd = read(root, "/etc/passwd")?;
     let group = read(root, "/etc/group")?;
     identity(user, further, &passwd, &group)
+}
+
+/// What these numbers mean: nothing is looked up but the home directory.
+pub(crate) fn of_numbers(root: BorrowedFd<'_>, exact: &ExactIdentity) -> Result<Identity, LaunchError> {
+    let passwd = read(root, "/etc/passwd")?;
+    let line = passwd.lines().filter_map(parse_user).find(|user| user.uid == exact.uid);
+    let home = line.map(|user| user.home).filter(|home| !home.is_empty()).unwrap_or("/");
+    Ok(Identity { uid: exact.uid, gid: exact.gid, groups: exact.groups.clone(), home: home.to_owned() })
 }
 
 /// What `user[:group]` means by these files. Numbers need no line in them; names do.

@@ -62,15 +62,17 @@ impl Engine {
         let failed =
             |error| Error::failed(format!("list the processes of container {}", container.name()), error);
         let cgroup = Cgroup::open(self.root(), id).map_err(failed)?;
-        let mut processes: Vec<Process> = cgroup
-            .processes()
-            .map_err(failed)?
-            .into_iter()
-            .filter_map(|pid| look(pid.as_raw_nonzero().get()))
-            .collect();
-        processes.sort_by_key(|process| process.pid);
-        Ok(processes)
+        let found = cgroup.processes().map_err(failed)?;
+        let pids: Vec<i32> = found.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect();
+        Ok(processes(&pids))
     }
+}
+
+/// One look at each of these processes, by their numbers; those that ended meanwhile are left out.
+pub fn processes(pids: &[i32]) -> Vec<Process> {
+    let mut processes: Vec<Process> = pids.iter().filter_map(|pid| look(*pid)).collect();
+    processes.sort_by_key(|process| process.pid);
+    processes
 }
 
 /// One look at a process; `None` when it ended meanwhile.

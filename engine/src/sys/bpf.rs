@@ -81,6 +81,11 @@ impl Instruction {
         Self { code: 0x5d, registers: left | right << 4, offset, immediate: 0 }
     }
 
+    /// Skips `offset` instructions if both registers hold the same.
+    pub(crate) fn jump_if_same(left: u8, right: u8, offset: i16) -> Self {
+        Self { code: 0x1d, registers: left | right << 4, offset, immediate: 0 }
+    }
+
     /// Ends the program with what register 0 holds.
     pub(crate) fn exit() -> Self {
         Self { code: 0x95, registers: 0, offset: 0, immediate: 0 }

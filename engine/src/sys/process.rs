@@ -250,13 +250,20 @@ pub(crate) fn new_session_keyring() -> io::Result<()> {
     check(result).map(|_| ())
 }
 
+/// Chooses the execution domain of this process and its children (personality(2)).
+pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: a number; no memory is touched.
+    let result = unsafe { libc::personality(domain.into()) };
+    check(result.into()).map(|_| ())
+}
+
 /// Installs a system call filter for this thread and everything it becomes.
-pub(crate) fn install_filter(filter: &[libc::sock_filter]) -> io::Result<()> {
+pub(crate) fn install_filter(filter: &[libc::sock_filter], flags: u32) -> io::Result<()> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the program's length is its slice's; the kernel copies it and keeps no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, 0u32, ptr::from_ref(&program)) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, ptr::from_ref(&program)) };
     check(result).map(|_| ())
 }
 

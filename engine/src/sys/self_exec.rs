@@ -4,7 +4,7 @@
     reason = "mount_setattr, fork without exec and inherited descriptors exist in no safe form"
 )]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -47,6 +47,20 @@ pub(crate) fn read_only_program(program: &Path) -> io::Result<OwnedFd> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(mount) }
+}
+
+/// Executes this very program again through such a mount, unless it already runs from one.
+pub(crate) fn again_read_only(arguments: &[OsString]) -> io::Result<()> {
+    let own = Path::new("/proc/self/exe");
+    if rustix::fs::statvfs(own)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    let program = read_only_program(&std::fs::read_link(own)?)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+    if let Some((name, rest)) = arguments.split_first() {
+        command.arg0(name).args(rest);
+    }
+    Err(command.exec())
 }
 
 /// Executes a program as nobody's child in a session of its own, with these descriptors alone. They keep their

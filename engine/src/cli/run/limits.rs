@@ -1,5 +1,6 @@
 //! What a container may use: memory, processors, processes, block devices.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -108,6 +109,7 @@ impl LimitArgs {
         }
         spec.resources = Resources {
             blkio_devices: self.block_limits()?,
+            unified: BTreeMap::new(),
             blkio_weight: self.blkio_weight.map(u64::from).map(checked_weight).transpose()?,
             memory: self.memory.filter(|limit| limit.0 > 0),
             memory_swap,

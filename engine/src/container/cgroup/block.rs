@@ -109,6 +109,12 @@ fn write_weight(
 
 /// `major:minor` of a block device.
 fn number_of(path: &Path) -> Result<String, CgroupError> {
+    let text = path.to_str().unwrap_or_default();
+    if text.split_once(':').is_some_and(|(major, minor)| {
+        [major, minor].iter().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()))
+    }) {
+        return Ok(text.to_owned());
+    }
     let failed = |source| CgroupError::BlockDevice { path: path.to_owned(), source };
     let found = fs::metadata(path).map_err(failed)?;
     if !found.file_type().is_block_device() {

@@ -11,6 +11,13 @@ pub enum Devices {
     All,
     /// What these rules allow, and nothing else.
     Only(Vec<DeviceRule>),
+    /// What these say, the last one that is about it, and otherwise what the first word says.
+    Ordered {
+        /// Whether that is allowed which no rule is about.
+        otherwise: bool,
+        /// Whether it is allowed, and what.
+        rules: Vec<(bool, DeviceRule)>,
+    },
 }
 
 /// One thing that is allowed.
@@ -72,8 +79,10 @@ impl Devices {
 
     /// The same and this.
     pub fn allow(&mut self, rule: DeviceRule) {
-        if let Self::Only(rules) = self {
-            rules.push(rule);
+        match self {
+            Self::All => {}
+            Self::Only(rules) => rules.push(rule),
+            Self::Ordered { rules, .. } => rules.push((true, rule)),
         }
     }
 }
@@ -145,28 +154,73 @@ impl DeviceRule {
     }
 }
 
-/// The rules as an eBPF program of type CGROUP_DEVICE: 1 allows, 0 refuses. The kernel passes the kind of device in
-/// the low and the access in the high half of the first word, then major and minor.
-pub(super) fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
-    const CONTEXT: u8 = 1;
-    const KIND: u8 = 2;
-    const ACCESS: u8 = 3;
-    const MAJOR: u8 = 4;
-    const MINOR: u8 = 5;
-    const SCRATCH: u8 = 0;
-    let mut program = vec![
+/// The registers of the programs: the context the kernel gives, and what is taken from it.
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+const SCRATCH: u8 = 0;
+
+/// The kernel passes the kind of device in the low and the access in the high half of the first word, then major
+/// and minor.
+fn prologue() -> Vec<Instruction> {
+    vec![
         Instruction::load_word(KIND, CONTEXT, 0),
         Instruction::copy(ACCESS, KIND),
         Instruction::and(KIND, 0xffff),
         Instruction::shift_right(ACCESS, 16),
         Instruction::load_word(MAJOR, CONTEXT, 4),
         Instruction::load_word(MINOR, CONTEXT, 8),
-    ];
+    ]
+}
+
+fn kind_number(kind: DeviceKind) -> i32 {
+    match kind {
+        DeviceKind::Block => 1,
+        DeviceKind::Character => 2,
+    }
+}
+
+/// Rules of which the last one counts, as a program: they are asked from the last to the first. A rule that allows
+/// takes what it is about off what was asked for, and nothing left is allowed; one that refuses refuses whatever is
+/// left of it.
+pub(super) fn ordered_program(otherwise: bool, rules: &[(bool, DeviceRule)]) -> Vec<Instruction> {
+    let mut program = prologue();
+    for (allow, rule) in rules.iter().rev() {
+        let checks = 1 + usize::from(rule.major.is_some()) + usize::from(rule.minor.is_some());
+        let action = if *allow { 4 } else { 5 };
+        let end = program.len() + checks + action;
+        let past = |program: &Vec<Instruction>| (end - program.len() - 1) as i16;
+        program.push(Instruction::jump_unless(KIND, kind_number(rule.kind), past(&program)));
+        for (register, number) in [(MAJOR, rule.major), (MINOR, rule.minor)] {
+            if let Some(number) = number {
+                program.push(Instruction::jump_unless(register, number as i32, past(&program)));
+            }
+        }
+        if *allow {
+            program.push(Instruction::and(ACCESS, !rule.access.bits() & 7));
+            program.push(Instruction::jump_unless(ACCESS, 0, past(&program)));
+            program.push(Instruction::set(SCRATCH, 1));
+        } else {
+            program.push(Instruction::copy(SCRATCH, ACCESS));
+            program.push(Instruction::and(SCRATCH, !rule.access.bits() & 7));
+            // What is left after it is what was there before it: none of it is refused.
+            program.push(Instruction::jump_if_same(SCRATCH, ACCESS, past(&program)));
+            program.push(Instruction::set(SCRATCH, 0));
+        }
+        program.push(Instruction::exit());
+    }
+    program.push(Instruction::set(SCRATCH, i32::from(otherwise)));
+    program.push(Instruction::exit());
+    program
+}
+
+/// The rules as an eBPF program of type CGROUP_DEVICE: 1 allows, 0 refuses.
+pub(super) fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
+    let mut program = prologue();
     for rule in rules {
-        let kind = match rule.kind {
-            DeviceKind::Block => 1,
-            DeviceKind::Character => 2,
-        };
+        let kind = kind_number(rule.kind);
         // Every check jumps past this rule, so its length has to be known before its first instruction.
         let checks = 4 + usize::from(rule.major.is_some()) + usize::from(rule.minor.is_some());
         let end = program.len() + checks + 2;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::devices::DeviceRule;
+use super::devices::Devices;
 use super::{
     CgroupError, Controller, Layout, Stats, Warning, block, make, read, read_field, read_number,
     read_processes, remove_nodes, write,
@@ -161,6 +161,11 @@ impl Nodes {
         })
     }
 
+    pub(super) fn is_frozen(&self) -> bool {
+        let node = self.node(Controller::Freezer);
+        node.is_some_and(|node| read(&node.path, "freezer.state").is_ok_and(|text| text != "THAWED"))
+    }
+
     pub(super) fn oom_kills(&self) -> u64 {
         let node = self.node(Controller::Memory);
         node.and_then(|node| read_field(&node.path, "memory.oom_control", "oom_kill")).unwrap_or(0)
@@ -226,13 +231,22 @@ impl Nodes {
         let _ = write(parent, FILE, &(taken + wanted).to_string());
     }
 
-    pub(super) fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
+    pub(super) fn restrict_devices(&self, devices: &Devices) -> Result<(), CgroupError> {
         let Some(node) = self.node(Controller::Devices) else { return Ok(()) };
-        write(&node.path, "devices.deny", "a").map_err(CgroupError::Devices)?;
-        for rule in rules {
-            write(&node.path, "devices.allow", &rule.to_v1()).map_err(CgroupError::Devices)?;
+        let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
+        let say =
+            |allow: bool, what: &str| write(&node.path, file(allow), what).map_err(CgroupError::Devices);
+        match devices {
+            Devices::All => Ok(()),
+            Devices::Only(rules) => {
+                say(false, "a")?;
+                rules.iter().try_for_each(|rule| say(true, &rule.to_v1()))
+            }
+            Devices::Ordered { otherwise, rules } => {
+                say(*otherwise, "a")?;
+                rules.iter().try_for_each(|(allow, rule)| say(*allow, &rule.to_v1()))
+            }
         }
-        Ok(())
     }
 
     /// v1 has no event for the last process leaving; with a cgroup2 node beside it, that node has been waited for and

@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 
 use super::detect::UnifiedMount;
-use super::devices::{self, DeviceRule};
+use super::devices::{self, Devices};
 use super::{
     CgroupError, Controller, Stats, Warning, block, make, read, read_field, read_number, read_processes,
     remove_nodes, write,
@@ -108,6 +108,10 @@ impl Node {
         write(&self.path, "cgroup.freeze", "0").map_err(|source| self.failed("thaw", source))
     }
 
+    pub(super) fn is_frozen(&self) -> bool {
+        read(&self.path, "cgroup.freeze").is_ok_and(|text| text == "1")
+    }
+
     pub(super) fn oom_kills(&self) -> u64 {
         read_field(&self.path, "memory.events", "oom_kill").unwrap_or(0)
     }
@@ -162,11 +166,23 @@ impl Node {
         if self.controllers.contains(&Controller::Io) {
             block::limit(&self.path, &block::V2, resources, warnings)?;
         }
+        for (file, value) in &resources.unified {
+            write(&self.path, file, value).map_err(|source| CgroupError::Limit {
+                limit: "unified",
+                value: format!("{file}={value}"),
+                source,
+            })?;
+        }
         Ok(())
     }
 
-    pub(super) fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<(), CgroupError> {
-        let program = bpf::load_device_program(&devices::program(rules)).map_err(CgroupError::Devices)?;
+    pub(super) fn restrict_devices(&self, devices: &Devices) -> Result<(), CgroupError> {
+        let program = match devices {
+            Devices::All => return Ok(()),
+            Devices::Only(rules) => devices::program(rules),
+            Devices::Ordered { otherwise, rules } => devices::ordered_program(*otherwise, rules),
+        };
+        let program = bpf::load_device_program(&program).map_err(CgroupError::Devices)?;
         bpf::attach_device_program(self.dirfd(), program.as_fd()).map_err(CgroupError::Devices)
     }
 
@@ -343,8 +359,7 @@ mod tests {
         let mount = layout.unified().expect("a cgroup2 hierarchy, which every machine for these tests has");
         let place = format!("rengine-test-{}/devices", std::process::id());
         let node = Node::create(mount, Path::new(&place)).unwrap();
-        let Devices::Only(rules) = Devices::standard() else { panic!("standard is a list") };
-        node.restrict_devices(&rules).unwrap();
+        node.restrict_devices(&Devices::standard()).unwrap();
         let opens = "read go; true </dev/null || exit 1; true </dev/full || exit 2; true </dev/kmsg && exit 3; exit 0";
         let mut shell = Command::new("/bin/sh");
         let shell = shell.args(["-c", opens]).stdin(Stdio::piped()).stderr(Stdio::null());

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::DeviceNode;
+use super::{DeviceNode, NodeKind};
 use crate::container::cgroup::{Access, DeviceKind, DeviceRule, Devices};
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::spec::{ContainerSpec, Device};
@@ -36,7 +36,7 @@ pub(super) fn devices(spec: &ContainerSpec) -> Result<(Vec<DeviceNode>, Devices)
 /// The rule that lets a node be used.
 pub(crate) fn rule_for(node: &DeviceNode, access: Access) -> DeviceRule {
     DeviceRule {
-        kind: if node.block { DeviceKind::Block } else { DeviceKind::Character },
+        kind: if node.kind == NodeKind::Block { DeviceKind::Block } else { DeviceKind::Character },
         major: Some(rustix::fs::major(node.rdev)),
         minor: Some(rustix::fs::minor(node.rdev)),
         access,
@@ -80,7 +80,7 @@ pub(crate) fn node_of(found: &fs::Metadata, path: PathBuf) -> Option<DeviceNode>
     (kind.is_block_device() || kind.is_char_device()).then(|| DeviceNode {
         path,
         rdev: found.rdev(),
-        block: kind.is_block_device(),
+        kind: if kind.is_block_device() { NodeKind::Block } else { NodeKind::Character },
         mode: found.mode() & 0o7777,
         uid: found.uid(),
         gid: found.gid(),

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{
-    LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan, TerminalSize,
-    Whose, devices,
+    LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan, StatedAttributes,
+    TerminalSize, Whose, devices,
 };
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cdi;
@@ -74,14 +74,15 @@ impl LaunchPlan {
             writable_cgroups: spec.security.writable_cgroups,
             masked: if bare { Vec::new() } else { masked() },
             readonly: if bare { Vec::new() } else { READONLY.map(PathBuf::from).to_vec() },
+            ..RootfsPlan::default()
         };
         let mut plan = Self {
             process: process(record)?,
+            sysctls: sysctls(spec, &namespaces, record.users.as_ref())?,
             namespaces,
             rootfs,
             hostname: Some(record.hostname().to_owned()),
             domainname: spec.domainname.clone(),
-            sysctls: sysctls(spec, &namespaces, record.users.as_ref())?,
             init: spec.init,
             device_rules,
             warnings: Vec::new(),
@@ -242,6 +243,12 @@ fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {
         oom_score_adj: spec.oom_score_adj,
         apparmor: if security.privileged { None } else { security.apparmor.clone() },
         users: record.users.clone(),
+        exact: None,
+        seccomp_flags: 0,
+        personality: None,
+        dies_with_parent: true,
+        own_keyring: true,
+        kept_descriptors: 0,
     })
 }
 
@@ -303,6 +310,7 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
         read_only: false,
         writable_below: false,
         attributes: 0,
+        stated: StatedAttributes::default(),
     };
     there.map(bind).collect()
 }
@@ -365,6 +373,7 @@ fn resolve_mount(
         read_only: mount.read_only,
         writable_below,
         attributes: 0,
+        stated: StatedAttributes::default(),
     })
 }
 
@@ -466,15 +475,16 @@ fn sysctls(
 }
 
 /// Whether setting it changes nothing outside the container.
-fn is_namespaced(name: &str, namespaces: &Namespaces) -> bool {
+pub(crate) fn is_namespaced(name: &str, namespaces: &Namespaces) -> bool {
     const IPC: [&str; 8] =
         ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"];
     let ipc = name.strip_prefix("kernel.").is_some_and(|rest| IPC.contains(&rest));
+    let own = |whose: &Whose| matches!(whose, Whose::Own | Whose::At(_));
     if ipc || name.starts_with("fs.mqueue.") {
-        namespaces.ipc == Whose::Own
+        own(&namespaces.ipc)
     } else if name == "kernel.domainname" {
-        namespaces.uts == Whose::Own
+        own(&namespaces.uts)
     } else {
-        name.starts_with("net.") && namespaces.net == Whose::Own
+        name.starts_with("net.") && own(&namespaces.net)
     }
 }

@@ -14,7 +14,7 @@ use super::mount::{self, PLAIN};
 use super::target::{self, Missing};
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::{IdMap, UserMap};
-use crate::container::plan::{DeviceNode, TerminalSize};
+use crate::container::plan::{DeviceNode, NodeKind, TerminalSize};
 
 /// A terminal: the side that the engine holds and the side that the program holds.
 #[derive(Debug)]
@@ -56,15 +56,30 @@ pub(crate) fn make() -> Result<OwnedFd, LaunchError> {
     let options = [("mode", "755"), ("size", "65536k")];
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_STRICTATIME;
     let dev = mount::make("tmpfs", &options, attributes).at("mount", "/dev")?;
+    fill(dev.as_fd())?;
+    Ok(dev)
+}
+
+/// The nodes and links of every container in a /dev that is there. What it has already stays.
+pub(crate) fn populate(root: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let dev = target::real_directory(root, "dev").at("prepare", "/dev")?;
+    fill(dev.as_fd())
+}
+
+fn fill(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let there = |made| match made {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    };
     for (name, major, minor) in NODES {
         let number = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(&dev, name, FileType::CharacterDevice, EVERYBODY, number)
+        there(rustix::fs::mknodat(dev, name, FileType::CharacterDevice, EVERYBODY, number))
             .at("make the device", name)?;
     }
     for (name, to) in LINKS {
-        rustix::fs::symlinkat(to, &dev, name).at("link", name)?;
+        there(rustix::fs::symlinkat(to, dev, name)).at("link", name)?;
     }
-    Ok(dev)
+    Ok(())
 }
 
 /// Gives everything in a /dev to the container's root. It was made by the host's, because nobody else makes devices.
@@ -153,7 +168,11 @@ pub(crate) fn make_nodes_in(dev: BorrowedFd<'_>, devices: &[DeviceNode]) -> Resu
 pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result<(), LaunchError> {
     for device in devices {
         let path = device.path.display();
-        let kind = if device.block { FileType::BlockDevice } else { FileType::CharacterDevice };
+        let kind = match device.kind {
+            NodeKind::Block => FileType::BlockDevice,
+            NodeKind::Character => FileType::CharacterDevice,
+            NodeKind::Fifo => FileType::Fifo,
+        };
         let (parent, name) = target::parent_of(root, &device.path).at("make the device", &path)?;
         let mode = Mode::from_raw_mode(device.mode);
         match rustix::fs::mknodat(&parent, &name, kind, mode, device.rdev) {

@@ -41,6 +41,8 @@ fn sources(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
         }
         ResolvedSource::FileSystem { system, .. } if !system.is_memory() => mount_system(system).map(Some),
         ResolvedSource::FileSystem { .. }
+        | ResolvedSource::Kind { .. }
+        | ResolvedSource::Cgroups
         | ResolvedSource::Tmpfs { .. }
         | ResolvedSource::Content { .. }
         | ResolvedSource::Layers { .. } => Ok(None),

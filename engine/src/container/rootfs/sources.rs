@@ -96,7 +96,10 @@ fn take(wanted: &ResolvedMount) -> Result<Option<(OwnedFd, bool)>, LaunchError> 
             let opened = rustix::fs::open(file, flags, Mode::empty()).at("read", file.display())?;
             Ok(Some((opened, true)))
         }
-        ResolvedSource::Tmpfs { .. } | ResolvedSource::Layers { .. } => Ok(None),
+        ResolvedSource::Kind { .. }
+        | ResolvedSource::Cgroups
+        | ResolvedSource::Tmpfs { .. }
+        | ResolvedSource::Layers { .. } => Ok(None),
     }
 }
 
@@ -261,10 +264,12 @@ pub(super) fn cannot_bind(path: &Path, subpath: Option<&Path>, error: Errno) -> 
 /// Whoever shares an IPC namespace shares its /dev/shm.
 fn take_shm(plan: &LaunchPlan, hosts: &Hosts) -> Result<Option<OwnedFd>, LaunchError> {
     let shm = Path::new("/dev/shm");
-    match plan.namespaces.ipc {
+    match &plan.namespaces.ipc {
         _ if plan.rootfs.shm_size.is_none() => Ok(None),
         Whose::Own => Ok(None),
         Whose::Host => mount::clone_path(shm, true).map(Some).at("bind", shm.display()),
+        // Whoever joins by a file alone says by a mount of its own what is at /dev/shm.
+        Whose::At(_) => Ok(None),
         whose @ Whose::Of(_) => {
             let Some(other) = hosts.of(whose) else { return Ok(None) };
             in_its_mounts(other, || mount::clone_path(shm, true))?.map(Some).at("bind", shm.display())
