@@ -86,3 +86,23 @@ fn nothing_is_executed_in_a_container_that_does_not_run() {
     world.rengine(["wait", "it"]).succeeds();
     world.rengine(["exec", "it", "true"]).exits(1).complains("not running");
 }
+
+#[test]
+fn a_pipe_with_a_name_stays_its_owners() {
+    use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    let path = world.path("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    // Open for both, so that neither end waits for the other.
+    let mut pipe = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut exec =
+        world.command(["exec", "-u", "1000", "it", "sh", "-c", "echo said; chmod 666 /dev/stdout"]);
+    exec.stdout(pipe.try_clone().unwrap()).status().unwrap();
+    let mut said = [0; 5];
+    pipe.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"said\n");
+    let metadata = path.metadata().unwrap();
+    assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o600));
+}

@@ -68,6 +68,9 @@ enum Flowed {
     Detach,
 }
 
+/// The file system of pipes without names (statfs(2), `PIPEFS_MAGIC`).
+const PIPES_WITHOUT_NAMES: rustix::fs::FsWord = 0x5049_5045;
+
 /// Most that waits in a flow before no more is read.
 const MOST_WAITING: usize = 64 << 10;
 
@@ -266,11 +269,13 @@ fn output(stream: Option<OwnedFd>, flows: &mut Vec<Flow>) -> io::Result<OwnedFd>
     Ok(pipe.write)
 }
 
-/// Whether nothing of the host can be reached through a descriptor: pipes, sockets and /dev/null.
+/// Whether nothing of the host can be reached through a descriptor: pipes, sockets and /dev/null. A pipe with a name is
+/// a file of the host: its owner and mode could be changed through it.
 fn is_harmless(descriptor: BorrowedFd<'_>) -> io::Result<bool> {
     let metadata = File::from(descriptor.try_clone_to_owned()?).metadata()?;
     Ok(match FileType::from_raw_mode(metadata.mode()) {
-        FileType::Fifo | FileType::Socket => true,
+        FileType::Fifo => rustix::fs::fstatfs(descriptor)?.f_type == PIPES_WITHOUT_NAMES,
+        FileType::Socket => true,
         FileType::CharacterDevice => metadata.rdev() == rustix::fs::makedev(1, 3),
         _ => false,
     })
