@@ -15,20 +15,23 @@ pub(crate) struct Pool {
 /// Whose entry in subuid(5) and subgid(5) is taken, the first that is there.
 const NAMES: [&str; 2] = ["rengine", "root"];
 
-/// The ids of a machine that says nothing: above those of systemd-nspawn's containers, below the negative ones
-/// (systemd's UIDS-GIDS.md lists this part as unused). There are 4096 ranges of the usual size in it.
-const UNUSED: Range<u32> = 0x7000_0000..0x7fff_ffff;
+/// The ids of a machine that says nothing: above those of systemd-nspawn's containers, below systemd's foreign ones
+/// (systemd's UIDS-GIDS.md lists this part as unused). There are some 4000 ranges of the usual size in it.
+const UNUSED: Range<u32> = 0x7000_0000..0x7ffe_0000;
 
 // === impl Pool ===
 
 impl Pool {
-    /// The pool of this machine.
+    /// The pool of this machine. Every engine root gives out ranges of it by itself; two of them may give out the same.
     pub(crate) fn of_machine() -> Self {
-        let entry = |path: &str| entry(&fs::read_to_string(path).unwrap_or_default());
-        match (entry("/etc/subuid"), entry("/etc/subgid")) {
-            (Some(uids), Some(gids)) => Self { uids, gids },
-            _ => Self { uids: UNUSED, gids: UNUSED },
-        }
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self::said_in(&read("/etc/subuid"), &read("/etc/subgid"))
+            .unwrap_or(Self { uids: UNUSED, gids: UNUSED })
+    }
+
+    /// The ranges of the first name that has some in both texts.
+    fn said_in(subuid: &str, subgid: &str) -> Option<Self> {
+        NAMES.iter().find_map(|name| Some(Self { uids: entry(subuid, name)?, gids: entry(subgid, name)? }))
     }
 
     /// The first free range of this size; `None` when there is none.
@@ -59,15 +62,14 @@ impl Pool {
     }
 }
 
-/// The range of a name in a text of `name:first:count` lines.
-fn entry(text: &str) -> Option<Range<u32>> {
-    NAMES.iter().find_map(|name| {
-        text.lines().find_map(|line| {
-            let (first, count) = line.strip_prefix(name)?.strip_prefix(':')?.split_once(':')?;
-            let first: u32 = first.parse().ok()?;
-            Some(first..first.checked_add(count.trim().parse().ok()?)?)
-        })
-    })
+/// The largest range of a name in a text of `name:first:count` lines.
+fn entry(text: &str, name: &str) -> Option<Range<u32>> {
+    let ranges = text.lines().filter_map(|line| {
+        let (first, count) = line.strip_prefix(name)?.strip_prefix(':')?.split_once(':')?;
+        let first: u32 = first.parse().ok()?;
+        Some(first..first.checked_add(count.trim().parse().ok()?)?)
+    });
+    ranges.max_by_key(ExactSizeIterator::len)
 }
 
 #[cfg(test)]
@@ -91,8 +93,12 @@ mod tests {
 
     #[test]
     fn the_engines_own_entry_comes_before_roots() {
-        assert_eq!(entry("root:5:1\nrengine:100000:65536\n"), Some(100_000..165_536));
-        assert_eq!(entry("rengineer:1:2\nroot:5:1\n"), Some(5..6));
-        assert_eq!(entry("root:x:1\n"), None);
+        let pool = |subuid, subgid| Pool::said_in(subuid, subgid).map(|pool| (pool.uids, pool.gids));
+        let both = "root:5:1\nrengine:100000:65536\n";
+        assert_eq!(pool(both, both), Some((100_000..165_536, 100_000..165_536)));
+        assert_eq!(pool(both, "root:7:1\nrengineer:1:2\n"), Some((5..6, 7..8)));
+        assert_eq!(pool("root:x:1\n", both), None);
+        let several = "rengine:1:2\nrengine:100:20\n";
+        assert_eq!(pool(several, several), Some((100..120, 100..120)));
     }
 }
