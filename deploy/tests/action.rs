@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
 
 /// A repository with the action in it, as a user has it, and with one workflow.
 struct Repository {
@@ -38,7 +41,9 @@ impl Repository {
 
     /// Runs the workflow as a push would.
     fn push(&self) -> Output {
+        let cache = self.directory.path().join("tools");
         let mut act = Command::new(act());
+        act.arg("--env").arg(format!("RUNNER_TOOL_CACHE={}", cache.display()));
         act.args(["push", "-P", "ubuntu-latest=-self-hosted", "--pull=false"]);
         act.arg("--env").arg(format!("BUILT={}", env!("CARGO_BIN_EXE_rdeploy")));
         act.current_dir(self.path()).env("HOME", self.directory.path().join("home")).output().unwrap()
@@ -92,4 +97,90 @@ fn a_binary_that_is_not_there_fails_the_job_and_says_so() {
     let text = text(&output);
     assert!(!output.status.success(), "{text}");
     assert!(text.contains("there is no file /no/such/file") && !text.contains("went on\n"), "{text}");
+}
+
+/// A place of releases on this machine: files by their path. What it was asked for, in order.
+struct Releases {
+    address: std::net::SocketAddr,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Releases {
+    fn of(files: Vec<(String, Vec<u8>)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let log = asked.clone();
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut line = String::new();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                reader.read_line(&mut line).unwrap();
+                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+                let found = files.iter().find(|(name, _)| *name == path);
+                log.lock().unwrap().push(path.clone());
+                let (status, body) = found.map_or(("404 Not Found", &[][..]), |(_, body)| ("200 OK", body));
+                let head = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                    body.len()
+                );
+                // Whoever hangs up early has what it wants.
+                let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+                while matches!(reader.read_line(&mut line), Ok(count) if count > 2) {}
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    fn workflow(&self, more: &str) -> String {
+        let inputs =
+            format!("''\n          version: v9.8.7\n          releases: http://{}\n{more}", self.address);
+        workflow(&inputs, "      - run: rdeploy version\n")
+    }
+}
+
+/// The executable that was built, and where a release has it.
+fn released() -> (String, Vec<u8>, String) {
+    let bytes = fs::read(env!("CARGO_BIN_EXE_rdeploy")).unwrap();
+    let digest = engine::id::Digest::of(&bytes).hex().to_owned();
+    (format!("/v9.8.7/rdeploy-{}-linux", std::env::consts::ARCH), bytes, digest)
+}
+
+#[test]
+fn a_released_version_is_fetched_once_and_checked() {
+    let (path, bytes, digest) = released();
+    let list = format!("{digest}  rdeploy\n").into_bytes();
+    let releases = Releases::of(vec![(path.clone(), bytes), (format!("{path}.sha256"), list)]);
+    let repository = Repository::new(&releases.workflow(""));
+    let output = repository.push();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(releases.asked(), [path.clone(), format!("{path}.sha256")]);
+    let output = repository.push();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(releases.asked(), Vec::<String>::new(), "the tool cache has it");
+}
+
+#[test]
+fn a_released_version_that_is_not_what_was_promised_is_not_installed() {
+    let (path, bytes, digest) = released();
+    let releases = Releases::of(vec![(path, bytes)]);
+    let wrong = format!("          sha256: {}\n", "0".repeat(64));
+    let output = Repository::new(&releases.workflow(&wrong)).push();
+    let said = text(&output);
+    assert!(!output.status.success() && said.contains(&format!("has the digest {digest}")), "{said}");
+    assert!(!said.contains("rdeploy version 0"), "{said}");
+}
+
+#[test]
+fn a_version_that_was_never_released_fails_the_job_and_says_where_it_was_looked_for() {
+    let releases = Releases::of(Vec::new());
+    let output = Repository::new(&releases.workflow("")).push();
+    let said = text(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains(&format!("http://{}/v9.8.7/rdeploy-", releases.address)), "{said}");
 }
