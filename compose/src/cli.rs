@@ -10,8 +10,10 @@ mod images;
 mod lifecycle;
 mod list;
 mod logs;
+mod ps;
 mod run;
 mod session;
+mod stats;
 mod up;
 mod watch;
 
@@ -120,7 +122,7 @@ enum Command {
     /// Show what up would do
     Plan(Box<up::PlanArgs>),
     /// List containers
-    Ps(list::PsArgs),
+    Ps(ps::PsArgs),
     /// List projects
     Ls(list::LsArgs),
     /// List the images of containers
@@ -129,6 +131,8 @@ enum Command {
     Volumes(list::VolumesArgs),
     /// Show the processes of containers
     Top(list::TopArgs),
+    /// Show what containers use, again each second
+    Stats(stats::StatsArgs),
     /// Copy files between a service's containers and the host
     Cp(files::CpArgs),
     /// Write the root file system of a service's container as a tar
@@ -216,11 +220,12 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Unpause(args) => lifecycle::unpause(&session, &args),
         Command::Rm(args) => lifecycle::rm(&session, &args),
         Command::Wait(args) => lifecycle::wait(&session, &args),
-        Command::Ps(args) => list::ps(&session, &args),
+        Command::Ps(args) => ps::ps(&session, &args),
         Command::Ls(args) => list::ls(&session, &args),
         Command::Images(args) => list::images(&session, &args),
         Command::Volumes(args) => list::volumes(&session, &args),
         Command::Top(args) => list::top(&session, &args),
+        Command::Stats(args) => stats::stats(&session, &args),
         Command::Cp(args) => files::cp(&session, &args),
         Command::Export(args) => files::export(&session, args),
         Command::Commit(args) => files::commit(&session, args),

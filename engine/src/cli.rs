@@ -20,7 +20,7 @@ mod options;
 pub mod output;
 pub mod publish;
 pub mod run;
-mod stats;
+pub mod stats;
 mod system;
 pub mod template;
 mod top;

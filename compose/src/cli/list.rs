@@ -1,11 +1,11 @@
-//! `ps`, `ls`, `images`, `volumes`, `top`, `port` and `version`.
+//! `ls`, `images`, `volumes`, `top`, `port` and `version`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use engine::cli::list::{ago, host_side, ports_text, status_text};
-use engine::container::spec::{MountSource, Protocol};
-use engine::container::state::State;
+use engine::cli::list::{host_side, ports_text};
+use engine::cli::output::METHODS;
+use engine::container::spec::Protocol;
 use engine::engine::Container;
 use engine::quantity::ByteSize;
 use serde_json::{Value as Json, json};
@@ -14,37 +14,6 @@ use super::failure::CliError;
 use super::session::{Session, Wanted};
 use crate::labels;
 use crate::output;
-
-/// The flags of `ps`.
-#[derive(Debug, Args)]
-pub(super) struct PsArgs {
-    /// Those that do not run too
-    #[arg(short, long)]
-    all: bool,
-    /// Print ids alone
-    #[arg(short, long)]
-    quiet: bool,
-    /// Print the names of the services
-    #[arg(long)]
-    services: bool,
-    /// Only those in this state; may be given several times
-    #[arg(long, value_name = "STATE")]
-    status: Vec<String>,
-    /// Only those that match: status=STATE
-    #[arg(long, value_name = "KEY=VALUE")]
-    filter: Vec<String>,
-    /// table or json
-    #[arg(long, default_value = "table")]
-    format: String,
-    /// Print values whole
-    #[arg(long)]
-    no_trunc: bool,
-    /// Leave out containers of services that are in no file
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
-    orphans: bool,
-    /// The services; all when none is named
-    names: Vec<String>,
-}
 
 /// The flags of `ls`.
 #[derive(Debug, Args)]
@@ -82,7 +51,7 @@ pub(super) struct VolumesArgs {
     /// Print names alone
     #[arg(short, long)]
     quiet: bool,
-    /// table or json
+    /// table, json, or a template
     #[arg(long, default_value = "table")]
     format: String,
 }
@@ -118,124 +87,6 @@ pub(super) struct VersionArgs {
     /// pretty or json
     #[arg(short, long, default_value = "pretty")]
     format: String,
-}
-
-/// `ps`.
-pub(super) fn ps(session: &Session, args: &PsArgs) -> Result<u8, CliError> {
-    let project = session.load_or_name(&args.names)?;
-    if let Some(unknown) = args.names.iter().find(|name| !project.services.contains_key(*name)) {
-        return Err(CliError::Invalid(format!("no such service: {unknown}")));
-    }
-    let mut states = args.status.clone();
-    for filter in &args.filter {
-        match filter.split_once('=') {
-            Some(("status", state)) => states.push(state.to_owned()),
-            _ => return Err(CliError::Invalid(format!("invalid filter {filter:?}: status=STATE is needed"))),
-        }
-    }
-    let mut containers = containers(session, Some(&project.name))?;
-    containers.retain(|container| {
-        let service = of(container, labels::SERVICE);
-        let asked = args.names.is_empty() || args.names.iter().any(|name| name == service);
-        let known = args.orphans || project.services.contains_key(service);
-        let alive = matches!(container.state, State::Running(_) | State::Restarting(_));
-        let shown = if states.is_empty() {
-            args.all || alive
-        } else {
-            states.iter().any(|state| state == container.state.word())
-        };
-        asked && known && shown
-    });
-    if args.quiet {
-        containers.iter().for_each(|container| output::line(container.id().as_str()));
-    } else if args.services {
-        let services: BTreeSet<&str> =
-            containers.iter().map(|container| of(container, labels::SERVICE)).collect();
-        services.iter().for_each(|service| output::line(service));
-    } else if args.format == "json" {
-        containers.iter().for_each(|container| output::line(&row(container).to_string()));
-    } else {
-        let rows: Vec<Vec<String>> =
-            containers.iter().map(|container| cells(container, args.no_trunc)).collect();
-        output::table(&["NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"], &rows);
-    }
-    Ok(0)
-}
-
-fn cells(container: &Container, whole: bool) -> Vec<String> {
-    let command = container.record.argv.join(" ");
-    let command = if whole || command.chars().count() <= 20 {
-        command
-    } else {
-        command.chars().take(19).chain(['…']).collect()
-    };
-    vec![
-        container.name().to_string(),
-        container.record.spec.image.clone(),
-        format!("{command:?}"),
-        of(container, labels::SERVICE).to_owned(),
-        format!("{} ago", ago(container.created())),
-        status_text(&container.state),
-        ports_text(container),
-    ]
-}
-
-fn row(container: &Container) -> Json {
-    let record = &container.record;
-    let (exit, health) = match &container.state {
-        State::Exited(exit) | State::Restarting(exit) => (exit.code, String::new()),
-        State::Running(running) => {
-            (0, running.health.as_ref().map(|health| health.status.to_string()).unwrap_or_default())
-        }
-        _ => (0, String::new()),
-    };
-    let publishers: Vec<Json> = container
-        .ports
-        .iter()
-        .map(|port| {
-            json!({
-                "URL": port.host_ip.to_string(),
-                "TargetPort": port.container.port,
-                "PublishedPort": port.host_port,
-                "Protocol": port.container.protocol.to_string(),
-            })
-        })
-        .collect();
-    let labels: Vec<String> =
-        record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let (mut mounts, mut volumes) = (Vec::new(), 0);
-    for mount in &record.spec.mounts {
-        match &mount.source {
-            MountSource::Bind { path, .. } => mounts.push(path.display().to_string()),
-            MountSource::Volume { name: Some(name), .. } => {
-                volumes += 1;
-                mounts.push(name.to_string());
-            }
-            _ => {}
-        }
-    }
-    json!({
-        "Command": format!("{:?}", record.argv.join(" ")),
-        "CreatedAt": record.created.to_string(),
-        "ExitCode": exit,
-        "Health": health,
-        "ID": container.id().short(),
-        "Image": record.spec.image,
-        "Labels": labels.join(","),
-        "LocalVolumes": volumes.to_string(),
-        "Mounts": mounts.join(","),
-        "Name": container.name().as_str(),
-        "Names": container.name().as_str(),
-        "Networks": record.spec.network.names().join(","),
-        "Ports": ports_text(container),
-        "Project": of(container, labels::PROJECT),
-        "Publishers": publishers,
-        "RunningFor": format!("{} ago", ago(record.created)),
-        "Service": of(container, labels::SERVICE),
-        "Size": "0B",
-        "State": container.state.word(),
-        "Status": status_text(&container.state),
-    })
 }
 
 /// `ls`.
@@ -341,14 +192,19 @@ pub(super) fn volumes(session: &Session, args: &VolumesArgs) -> Result<u8, CliEr
     all.retain(|volume| labels::belongs_to(&volume.labels, &project.name));
     if args.quiet {
         all.iter().for_each(|volume| output::line(volume.name.as_str()));
-    } else if args.format == "json" {
-        all.iter().for_each(|volume| {
-            output::line(&json!({ "Driver": "local", "Name": volume.name.as_str() }).to_string());
-        });
     } else {
-        let rows: Vec<Vec<String>> =
-            all.iter().map(|volume| vec!["local".to_owned(), volume.name.to_string()]).collect();
-        output::table(&["DRIVER", "VOLUME NAME"], &rows);
+        let rows: Vec<Json> = all
+            .iter()
+            .map(|volume| {
+                json!({
+                    "Driver": "local",
+                    "Labels": pairs(&volume.labels),
+                    "Name": volume.name.as_str(),
+                    METHODS: { "Label": volume.labels },
+                })
+            })
+            .collect();
+        rows_as(&args.format, &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")], &rows)?;
     }
     Ok(0)
 }
@@ -432,7 +288,7 @@ pub(super) fn version(args: &VersionArgs) -> Result<u8, CliError> {
 }
 
 /// The containers of a project, of every one when none is named, by name.
-fn containers(session: &Session, project: Option<&str>) -> Result<Vec<Container>, CliError> {
+pub(super) fn containers(session: &Session, project: Option<&str>) -> Result<Vec<Container>, CliError> {
     let mut all = session.engine()?.containers()?;
     all.retain(|container| {
         project.is_none_or(|project| labels::belongs_to(&container.record.spec.labels, project))
@@ -441,6 +297,17 @@ fn containers(session: &Session, project: Option<&str>) -> Result<Vec<Container>
     Ok(all)
 }
 
-fn of<'a>(container: &'a Container, label: &str) -> &'a str {
+/// A label of a container; empty when it is missing.
+pub(super) fn of<'a>(container: &'a Container, label: &str) -> &'a str {
     labels::value(&container.record.spec.labels, label)
+}
+
+/// `key=value` of labels, separated by commas.
+pub(super) fn pairs(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+/// Rows as `--format` asks for them.
+pub(super) fn rows_as(format: &str, columns: &[(&str, &str)], rows: &[Json]) -> Result<(), CliError> {
+    Ok(engine::cli::output::rows(Some(format), columns, rows)?)
 }

@@ -1,22 +1,21 @@
 //! `ps`: containers as rows.
 
 mod filter;
-
-use std::collections::BTreeMap;
+mod ports;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cli::output;
-use crate::container::spec::{ContainerPort, MountSource, MountSpec};
+use crate::container::spec::{MountSource, MountSpec};
 use crate::container::state::{HealthStatus, State};
 use crate::engine::{Container, Engine};
 use crate::error::Result;
-use crate::network::ports::PublishedPort;
 use crate::quantity::ByteSize;
 
 pub(super) use filter::Filters;
+pub use ports::{host_side, ports_text};
 
 /// The flags of `ps`.
 #[derive(Debug, Args)]
@@ -177,26 +176,6 @@ pub fn ago(since: Timestamp) -> String {
         5_184_000..63_072_000 => several(seconds / 2_592_000, "months"),
         _ => several(seconds / 31_536_000, "years"),
     }
-}
-
-/// The ports of a container as `ps` prints them: published ones, then those only exposed.
-pub fn ports_text(container: &Container) -> String {
-    if !container.state.is_running() {
-        return String::new();
-    }
-    let mut published: BTreeMap<ContainerPort, Vec<String>> = BTreeMap::new();
-    for port in &container.ports {
-        published.entry(port.container).or_default().push(format!("{}->{}", host_side(port), port.container));
-    }
-    for port in &container.record.spec.expose {
-        published.entry(*port).or_insert_with(|| vec![port.to_string()]);
-    }
-    published.into_values().flatten().collect::<Vec<_>>().join(", ")
-}
-
-/// `0.0.0.0:8080` or `[::]:8080`.
-pub fn host_side(port: &PublishedPort) -> String {
-    std::net::SocketAddr::new(port.host_ip, port.host_port).to_string()
 }
 
 #[cfg(test)]

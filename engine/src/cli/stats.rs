@@ -15,6 +15,16 @@ use crate::quantity::ByteSize;
 /// The flags of `stats`.
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
+    #[command(flatten)]
+    shown: Shown,
+    /// Names or ids; all that run when there is none
+    #[arg(value_name = "CONTAINER")]
+    names: Vec<String>,
+}
+
+/// How what is used is shown, whichever containers it is about.
+#[derive(Debug, Args)]
+pub struct Shown {
     /// Those that do not run too
     #[arg(short, long)]
     all: bool,
@@ -27,10 +37,10 @@ pub(super) struct StatsArgs {
     /// Print values whole
     #[arg(long)]
     no_trunc: bool,
-    /// Names or ids; all that run when there is none
-    #[arg(value_name = "CONTAINER")]
-    names: Vec<String>,
 }
+
+/// Whether a container is looked at.
+type Choice<'a> = &'a dyn Fn(&Container) -> bool;
 
 const COLUMNS: [(&str, &str); 8] = [
     ("CONTAINER ID", "ID"),
@@ -54,13 +64,23 @@ pub(super) fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8> {
     // A name that is none is refused before anything is shown.
     let wanted: Vec<ContainerId> =
         args.names.iter().map(|name| engine.find_id(name)).collect::<Result<_>>()?;
-    let (mut earlier, _) = look(engine, args, &wanted, &Earlier::new())?;
+    let alive = |container: &Container| args.shown.all || container.state.is_running();
+    let named = |container: &Container| wanted.contains(container.id());
+    if wanted.is_empty() { show(engine, &args.shown, &alive) } else { show(engine, &args.shown, &named) }
+}
+
+/// Shows what the chosen containers use, once or until nobody looks any more.
+///
+/// # Errors
+/// When a container's usage cannot be read, or the format is not one.
+pub fn show(engine: &Engine, shown: &Shown, choice: Choice<'_>) -> Result<u8> {
+    let (mut earlier, _) = look(engine, shown, choice, &Earlier::new())?;
     loop {
         // The share of a processor needs two looks.
         std::thread::sleep(TURN);
-        let (now, rows) = look(engine, args, &wanted, &earlier)?;
-        let text = output::rows_text(args.format.as_deref(), &COLUMNS, &rows)?;
-        if args.no_stream {
+        let (now, rows) = look(engine, shown, choice, &earlier)?;
+        let text = output::rows_text(shown.format.as_deref(), &COLUMNS, &rows)?;
+        if shown.no_stream {
             output::raw(text.as_bytes());
             return Ok(0);
         }
@@ -73,21 +93,24 @@ pub(super) fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8> {
 
 fn look(
     engine: &Engine,
-    args: &StatsArgs,
-    wanted: &[ContainerId],
+    shown: &Shown,
+    choice: Choice<'_>,
     earlier: &Earlier,
 ) -> Result<(Earlier, Vec<Value>)> {
     let (mut now, mut rows) = (Earlier::new(), Vec::new());
-    for container in engine.containers()? {
-        let named = wanted.contains(container.id());
-        if !named && (!wanted.is_empty() || !(args.all || container.state.is_running())) {
-            continue;
-        }
-        let usage = engine.usage(&container)?;
-        rows.push(row(&container, usage.as_ref(), earlier.get(container.id()), args.no_trunc));
+    for container in engine.containers()?.iter().filter(|container| choice(container)) {
+        let usage = engine.usage(container)?;
+        rows.push(row(container, usage.as_ref(), earlier.get(container.id()), shown.no_trunc));
         now.extend(usage.map(|usage| (container.id().clone(), usage)));
     }
     Ok((now, rows))
+}
+
+impl Shown {
+    /// Whether containers that do not run are shown too.
+    pub fn shows_all(&self) -> bool {
+        self.all
+    }
 }
 
 fn row(container: &Container, usage: Option<&Usage>, earlier: Option<&Usage>, whole: bool) -> Value {

@@ -1,0 +1,64 @@
+//! Lists and tables: what they show, and in which form.
+
+use crate::world::World;
+
+const PROJECT: &str = r#"
+services:
+  web:
+    image: box
+    command: [sleep, "1000"]
+    labels: {tier: front}
+    stop_grace_period: 0s
+  db: {image: box, command: [sleep, "1000"], stop_grace_period: 0s}
+"#;
+
+#[test]
+fn rows_take_the_form_of_a_template() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    let print = |arguments: &[&str]| world.rcompose(arguments.iter().copied()).succeeds().stdout;
+    assert_eq!(print(&["ps", "--format", "{{.Service}}={{.State}}"]), "db=running\nweb=running\n");
+    assert_eq!(print(&["ps", "web", "--format", r#"{{.Label "tier"}} {{.Project}}"#]), "front p\n");
+    let table = print(&["ps", "--format", "table {{.Name}}\t{{.Service}}"]);
+    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [["NAME", "SERVICE"], ["p-db-1", "db"], ["p-web-1", "web"]]);
+    let wrong = world.rcompose(["ps", "--format", "{{.Name"]);
+    assert_eq!((wrong.code, wrong.stdout.as_str()), (1, ""));
+    assert!(wrong.stderr.contains("not closed"), "{}", wrong.stderr);
+}
+
+#[test]
+fn stats_are_those_of_the_projects_services() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    let print = |arguments: &[&str]| world.rcompose(arguments.iter().copied()).succeeds().stdout;
+    let table = print(&["stats", "--no-stream"]);
+    let mut lines = table.lines();
+    let head = lines.next().unwrap();
+    for column in ["CONTAINER ID", "NAME", "CPU %", "MEM USAGE / LIMIT", "NET I/O", "BLOCK I/O", "PIDS"] {
+        assert!(head.contains(column), "{table}");
+    }
+    assert_eq!(lines.count(), 2, "{table}");
+    let one = print(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}", "web"]);
+    assert_eq!(one, "p-web-1 1\n");
+    let unknown = world.rcompose(["stats", "--no-stream", "nobody"]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("no such service: nobody"), "{}", unknown.stderr);
+}
+
+#[test]
+fn a_range_of_ports_is_listed_as_one() {
+    let taken: Vec<_> = (0..1).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let first = taken[0].local_addr().unwrap().port();
+    drop(taken);
+    // Three neighbours that nobody listens on; the engine says so if one is taken meanwhile.
+    let file = format!(
+        "services:\n  web:\n    image: box\n    command: [sleep, \"1000\"]\n    stop_grace_period: 0s\n    ports: [\"127.0.0.5:{first}-{}:{first}-{}\"]\n",
+        first + 2,
+        first + 2
+    );
+    let world = World::new(&file);
+    world.rcompose(["up", "-d"]).succeeds();
+    let last = first + 2;
+    let ports = world.rcompose(["ps", "--format", "{{.Ports}}"]).succeeds().stdout;
+    assert_eq!(ports, format!("127.0.0.5:{first}-{last}->{first}-{last}/tcp\n"));
+}
