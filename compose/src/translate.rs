@@ -1,6 +1,7 @@
 //! From a service of the model to the specification of one of its containers. Pure: files to be written and
 //! containers to be found are handed in or back.
 
+mod devices;
 mod files;
 mod limits;
 mod mounts;
@@ -86,6 +87,8 @@ pub fn parents(service: &Service) -> Vec<String> {
         .cloned()
         .collect();
     names.extend(service.volumes_from.iter().map(|from| mounts::volumes_from_parent(from)));
+    let linked = service.external_links.iter().map(|link| external_link(link).0);
+    names.extend(linked.map(|container| format!("container:{container}")));
     names.sort();
     names.dedup();
     names
@@ -113,7 +116,7 @@ pub fn container(
         network: network::mode(project, &of, around)?,
         ports: network::ports(&of)?,
         expose: expose(&of)?,
-        dns: dns(&of)?,
+        dns: dns(&of, around)?,
         mounts: mounts::mounts(project, &of, around)?,
         volumes_from: mounts::volumes_from(&of, around)?,
         read_only: service.read_only,
@@ -124,7 +127,6 @@ pub fn container(
         cgroupns: namespace(&of, "cgroup", service.cgroup.as_deref(), around)?,
         userns: security::users(&of)?,
         security: security::security(&of)?,
-        devices: security::devices(&of)?,
         sysctls: service.sysctls.clone(),
         ulimits: limits::ulimits(service),
         shm_size: Some(service.shm_size).filter(|size| size.0 > 0),
@@ -142,6 +144,7 @@ pub fn container(
         platform: service.platform.clone(),
         ..ContainerSpec::default()
     };
+    devices::give(&of, &mut spec)?;
     spec.mounts.extend(file_mounts);
     Ok(Translated { spec, files })
 }
@@ -236,7 +239,7 @@ fn expose(of: &Of<'_>) -> Result<Vec<ContainerPort>, TranslateError> {
     Ok(ports)
 }
 
-fn dns(of: &Of<'_>) -> Result<DnsSpec, TranslateError> {
+fn dns(of: &Of<'_>, around: &Circumstances<'_>) -> Result<DnsSpec, TranslateError> {
     let service = of.service;
     let mut spec = DnsSpec {
         servers: Vec::new(),
@@ -256,7 +259,18 @@ fn dns(of: &Of<'_>) -> Result<DnsSpec, TranslateError> {
         let address = address.trim_start_matches('[').trim_end_matches(']');
         spec.extra_hosts.push((name.to_owned(), address.to_owned()));
     }
+    for link in &service.external_links {
+        let (container, alias) = external_link(link);
+        let id = around.parents.get(&format!("container:{container}"));
+        let id = id.ok_or_else(|| of.wrong("external_links", &format!("no container {container:?}")))?;
+        spec.links.push((alias.to_owned(), id.clone()));
+    }
     Ok(spec)
+}
+
+/// A container outside of the project, and the name this one knows it by: `container[:alias]`.
+fn external_link(text: &str) -> (&str, &str) {
+    text.split_once(':').unwrap_or((text, text))
 }
 
 fn namespace(

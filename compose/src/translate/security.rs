@@ -1,9 +1,7 @@
-//! Privileges and devices.
-
-use std::path::PathBuf;
+//! Privileges.
 
 use engine::container::idmap::{IdMapError, UserMode};
-use engine::container::spec::{Device, Seccomp, Security};
+use engine::container::spec::{Seccomp, Security};
 
 use super::{Of, TranslateError};
 
@@ -42,19 +40,4 @@ pub(super) fn users(of: &Of<'_>) -> Result<UserMode, TranslateError> {
 fn bare(name: &str) -> String {
     let upper = name.to_ascii_uppercase();
     upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
-}
-
-pub(super) fn devices(of: &Of<'_>) -> Result<Vec<Device>, TranslateError> {
-    let device = |device: &crate::model::Device| {
-        if !device.source.starts_with('/') {
-            return Err(of.wrong("devices", &format!("{:?} is not a path of the host", device.source)));
-        }
-        let target = device.target.as_ref().filter(|target| !target.is_empty()).unwrap_or(&device.source);
-        Ok(Device {
-            host: PathBuf::from(&device.source),
-            container: PathBuf::from(target),
-            permissions: device.permissions.clone().unwrap_or_else(|| "rwm".to_owned()),
-        })
-    };
-    of.service.devices.iter().map(device).collect()
 }
