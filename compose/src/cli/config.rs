@@ -1,5 +1,7 @@
 //! `config`: the project as it is understood.
 
+mod digests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
@@ -68,6 +70,12 @@ pub(super) struct ConfigArgs {
     /// Leave env_file unread
     #[arg(long)]
     no_env_resolution: bool,
+    /// Name images by their digests, as their registries have them now
+    #[arg(long)]
+    resolve_image_digests: bool,
+    /// Print an override file that names images by their digests
+    #[arg(long)]
+    lock_image_digests: bool,
     /// The services; all when none is named
     names: Vec<String>,
 }
@@ -88,7 +96,15 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     for warning in &loaded.warnings {
         output::note(warning.to_string().trim_end());
     }
-    let project = loaded.project;
+    let mut project = loaded.project;
+    if args.resolve_image_digests || args.lock_image_digests {
+        let engine = session.engine()?;
+        digests::resolve(&engine, &mut project)?;
+    }
+    if args.lock_image_digests {
+        write(args, &digests::lock_file(&project, &args.format))?;
+        return Ok(0);
+    }
     if args.quiet {
         return Ok(0);
     }
