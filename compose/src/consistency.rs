@@ -26,6 +26,28 @@ pub(crate) fn check(project: &Project) -> Vec<Problem> {
     problems
 }
 
+/// The files of secrets and configurations that services see and nobody can read.
+pub(crate) fn missing_files(project: &Project) -> Vec<Problem> {
+    let used = |key: &String| {
+        let sees = |service: &Service| {
+            service.secrets.iter().chain(&service.configs).any(|reference| reference.source == *key)
+        };
+        project.services.values().any(sees)
+    };
+    let mut problems = Vec::new();
+    for (section, kind, objects) in
+        [("secrets", "secret", &project.secrets), ("configs", "config", &project.configs)]
+    {
+        for (key, object) in objects.iter().filter(|(key, _)| used(key)) {
+            let Some(Err(error)) = object.file.as_ref().map(std::fs::metadata) else { continue };
+            let path = Path::keys(&[section, key, "file"]);
+            problems
+                .push(Problem::value(&path, format!("the file of {kind} {key:?} cannot be read: {error}")));
+        }
+    }
+    problems
+}
+
 struct Found<'a> {
     service: &'a Service,
     problems: &'a mut Vec<Problem>,

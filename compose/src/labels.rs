@@ -31,6 +31,8 @@ pub const VERSION: &str = "com.docker.compose.version";
 pub const SLUG: &str = "com.docker.compose.slug";
 /// The container that this one took the place of.
 pub const REPLACE: &str = "com.docker.compose.replace";
+/// The hook that a container runs before another one starts.
+pub const HOOK: &str = "com.docker.compose.hook";
 /// A network's key in the file.
 pub const NETWORK: &str = "com.docker.compose.network";
 /// A volume's key in the file.

@@ -46,6 +46,8 @@ pub struct LoadOptions {
     pub no_consistency: bool,
     /// Leave `env_file` unread.
     pub no_env_resolution: bool,
+    /// The files of secrets and configurations have to be there: containers are about to be made.
+    pub needs_files: bool,
     /// Keep networks, volumes, secrets and configurations that no active service uses.
     pub all_resources: bool,
 }
@@ -167,6 +169,11 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
         normalize::drop_unused(&mut project);
     }
     read_values(&mut project);
+    if options.needs_files {
+        for problem in consistency::missing_files(&project) {
+            session.merged_problem(&problem, Severity::Error);
+        }
+    }
     if !options.no_env_resolution {
         read_env_files(session, &mut project);
     }

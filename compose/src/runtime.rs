@@ -1,5 +1,6 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
+mod pre_start;
 pub mod ready;
 mod sync;
 
@@ -38,6 +39,8 @@ pub struct Runtime {
     flags: Flags,
     /// Containers made so far, by name.
     made: Mutex<BTreeMap<String, ContainerId>>,
+    /// What runs once before the containers of a service.
+    prepared: pre_start::Once,
     tell: Tell,
 }
 
@@ -104,7 +107,15 @@ impl fmt::Display for Failure {
 impl Runtime {
     /// The engine as this project sees it.
     pub fn new(engine: Engine, project: Project, desired: Desired, flags: Flags, tell: Tell) -> Self {
-        Self { engine, project, desired, flags, made: Mutex::default(), tell }
+        Self {
+            engine,
+            project,
+            desired,
+            flags,
+            made: Mutex::default(),
+            prepared: pre_start::Once::default(),
+            tell,
+        }
     }
 
     /// The engine.
@@ -457,8 +468,14 @@ impl Runtime {
 
     fn start(&self, instance: &Instance) -> Result<()> {
         let id = self.id_of(instance)?;
+        self.run_pre_start(instance.service(), instance.name())?;
         self.engine.start(&id)?;
-        self.run_hooks(instance.service(), &id, |service| &service.post_start)
+        self.run_post_start(instance.service(), &id)
+    }
+
+    /// Runs what a service runs in a container that has just started.
+    pub fn run_post_start(&self, service: &str, id: &ContainerId) -> Result<()> {
+        self.run_hooks(service, id, |service| &service.post_start)
     }
 
     fn run_hooks(

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use clap::Args;
 use engine::cli::mount::parse_volume;
@@ -9,7 +11,7 @@ use engine::cli::publish::parse_publish;
 use engine::container::client::AttachOptions;
 use engine::container::spec::{ContainerSpec, NetworkMode, RestartPolicy};
 use engine::engine::RemoveOptions;
-use engine::error::Result as EngineResult;
+use engine::error::{self, Result as EngineResult};
 use engine::id::ContainerId;
 
 use super::convert;
@@ -108,7 +110,8 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
         None => None,
         Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
     };
-    let mut wanted = Wanted { services: vec![args.service.clone()], writes: true, ..Wanted::default() };
+    let mut wanted =
+        Wanted { services: vec![args.service.clone()], writes: true, makes: true, ..Wanted::default() };
     wanted.changes.images = images;
     wanted.flags = Flags { quiet_pull: args.quiet_pull || args.quiet, ..Flags::default() };
     wanted.flags.build.quiet = args.quiet;
@@ -154,13 +157,28 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
         let options = RemoveOptions { force: true, volumes: true };
         engine.remove(id, &options)
     };
+    let hooks = || opened.runtime.run_post_start(&args.service, id);
     if args.detach {
         engine.start(id).map_err(CliError::Program)?;
+        hooks()?;
         output::line(id.as_str());
         return Ok(0);
     }
     let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
-    match engine.start_attached(id, &options, &mut engine::cli::output::warning) {
+    let ended = AtomicBool::new(false);
+    let attached = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if has_started(opened, &args.service, id, &ended) {
+                // The command goes on; its user learns what went wrong beside it.
+                let failed = hooks().err();
+                failed.iter().for_each(|error| output::failure(&error::chain(error), error.hint()));
+            }
+        });
+        let end = engine.start_attached(id, &options, &mut engine::cli::output::warning);
+        ended.store(true, Ordering::Relaxed);
+        end
+    });
+    match attached {
         Ok(end) => {
             if args.rm {
                 forget()?;
@@ -173,6 +191,20 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
             Err(CliError::Program(error))
         }
     }
+}
+
+/// Waits until a container runs; not when nothing is to be run in it, and not when it cannot be started.
+fn has_started(opened: &Opened, service: &str, id: &ContainerId, ended: &AtomicBool) -> bool {
+    if !opened.project().services.get(service).is_some_and(|service| !service.post_start.is_empty()) {
+        return false;
+    }
+    while !ended.load(Ordering::Relaxed) {
+        if opened.engine().container(id.as_str()).is_ok_and(|container| container.state.is_running()) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    false
 }
 
 /// What the command line changes about the service's container.

@@ -47,6 +47,8 @@ pub(super) struct Wanted {
     pub(super) flags: Flags,
     /// Whether the command changes anything.
     pub(super) writes: bool,
+    /// Whether it may make containers, for which every file has to be there.
+    pub(super) makes: bool,
 }
 
 // === impl Session ===
@@ -86,8 +88,10 @@ impl Session {
     }
 
     /// Loads the project and prints what is odd about it.
-    pub(super) fn load(&self, services: &[String]) -> Result<Project, CliError> {
-        let loaded = load(&self.load_options(services)?)?;
+    pub(super) fn load(&self, wanted: &Wanted) -> Result<Project, CliError> {
+        let mut options = self.load_options(&wanted.services)?;
+        options.needs_files = wanted.makes;
+        let loaded = load(&options)?;
         for warning in &loaded.warnings {
             output::note(warning.to_string().trim_end());
         }
@@ -124,7 +128,7 @@ impl Session {
     }
 
     pub(super) fn open(&self, wanted: Wanted) -> Result<Opened, CliError> {
-        let project = self.load(&wanted.services)?;
+        let project = self.load(&wanted)?;
         self.open_project(project, wanted)
     }
 

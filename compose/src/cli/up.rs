@@ -241,6 +241,7 @@ fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
         changes: Changes { scale: convert::scale(&common.scale)?, images, ..Changes::default() },
         flags,
         writes: true,
+        makes: true,
     })
 }
 

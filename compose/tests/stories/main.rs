@@ -3,9 +3,12 @@
 
 mod commands;
 mod depends;
+mod devices;
 mod examples;
 mod fault;
+mod hooks;
 mod keys;
+mod lists;
 mod refused;
 mod up;
 mod update;

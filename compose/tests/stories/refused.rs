@@ -48,6 +48,10 @@ fn files_that_make_no_sense_are_refused_at_their_place() {
     refuse("services:\n  a:\n    image: ${IMAGE:?say which}\n", &["compose.yaml:3:", "say which"]);
     refuse("services:\n  a:\n    image: box\n    env_file: none.env\n", &["compose.yaml:4:15", "none.env"]);
     refuse("services:\n  a:\n    image: box\n    restart: sometimes\n", &["compose.yaml:4:14", "sometimes"]);
+    refuse(
+        "services:\n  a: {image: box, secrets: [token]}\nsecrets:\n  token:\n    file: none.txt\n",
+        &["compose.yaml:5:11", "secret \"token\"", "none.txt"],
+    );
     refuse("services:\n  a: {}\n", &["neither an image nor a build", "compose.yaml:2:3"]);
 }
 

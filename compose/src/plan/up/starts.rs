@@ -260,13 +260,18 @@ impl Planner<'_> {
                 service.depends_on.get(&name).is_some_and(|needs| needs.milestone == Milestone::Completed)
             });
             let milestone = if is_job { Milestone::Completed } else { Milestone::Ready };
-            let known = (name.clone(), milestone, true);
             let empty = self.slots.get(&name).is_none_or(Vec::is_empty);
-            if !empty && !self.awaited.contains_key(&known) {
+            if !empty && !self.is_awaited(&name, milestone) {
                 let started = self.started.get(&name).cloned().unwrap_or_default();
                 self.add_wait(&name, milestone, true, started);
             }
         }
+    }
+
+    /// Whether a step of the plan waits for it already. What is healthy is ready.
+    fn is_awaited(&self, name: &str, milestone: Milestone) -> bool {
+        let known = |milestone| self.awaited.contains_key(&(name.to_owned(), milestone, true));
+        known(milestone) || (milestone == Milestone::Ready && known(Milestone::Healthy))
     }
 
     pub(super) fn treat_orphans(&mut self) {
