@@ -1,6 +1,6 @@
 //! Lists and tables: what they show, and in which form.
 
-use crate::world::World;
+use crate::world::{Registry, World};
 
 const PROJECT: &str = r#"
 services:
@@ -61,4 +61,23 @@ fn a_range_of_ports_is_listed_as_one() {
     let last = first + 2;
     let ports = world.rcompose(["ps", "--format", "{{.Ports}}"]).succeeds().stdout;
     assert_eq!(ports, format!("127.0.0.5:{first}-{last}->{first}-{last}/tcp\n"));
+}
+
+#[test]
+fn images_are_named_by_the_digests_their_registry_has() {
+    let registry = Registry::start();
+    let image = format!("{}/shop/web:1", registry.address);
+    let world =
+        World::new(&format!("services:\n  web: {{image: \"{image}\", build: .}}\n  own: {{build: .}}\n"));
+    world.engine().images().tag("box", &image.parse().unwrap()).unwrap();
+    world.rcompose(["push", "web"]).succeeds();
+    let config = world.rcompose(["config", "--resolve-image-digests"]).succeeds().stdout;
+    let named = config.lines().find(|line| line.contains("image:")).unwrap().trim().to_owned();
+    assert!(named.starts_with(&format!("image: {image}@sha256:")), "{config}");
+    let lock = world.rcompose(["config", "--lock-image-digests"]).succeeds().stdout;
+    assert_eq!(lock, format!("services:\n  web:\n    {named}\n"));
+    // The override is one that can be used.
+    world.write("lock.yaml", &lock);
+    let locked = world.rcompose(["-f", "compose.yaml", "-f", "lock.yaml", "config"]).succeeds().stdout;
+    assert!(locked.contains(&named), "{locked}");
 }
