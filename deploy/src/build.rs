@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use compose::Project;
-use compose::desired::{Changes, Desired};
+use compose::desired::{Changes, Desired, ImagePolicy};
 use compose::plan::images;
 use compose::runtime::{Flags, Runtime, Telling};
 use engine::Engine;
@@ -83,21 +83,30 @@ fn build(
     known(root, project)
 }
 
-/// The images of the services that can be built, as they are here now; services whose image is not here are left out.
+/// The images that come from here, as they are now: those of services that can be built, and those that no registry is
+/// known to have. Services whose image is not here are left out.
 ///
 /// # Errors
 /// When the engine cannot be read.
 pub fn known(root: Option<&Path>, project: &Project) -> Result<BTreeMap<String, SentImage>> {
     let desired = Desired::of(project, &Changes::default());
-    let buildable: Vec<_> = desired.services.iter().filter(|(_, service)| service.image.buildable).collect();
-    if buildable.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let engine = Engine::open(root)?;
+    let engine = match Engine::open(root) {
+        Ok(engine) => engine,
+        // Who has no engine here has no images here either.
+        Err(_) if !desired.services.values().any(|service| service.image.buildable) => {
+            return Ok(BTreeMap::new());
+        }
+        Err(error) => return Err(error),
+    };
     let mut images = BTreeMap::new();
-    for (name, service) in buildable {
-        if let Some(image) = engine.images().find(&service.image.name)? {
-            let name_there = sent_name(&service.image.name, image.id.hex())?;
+    for (name, service) in &desired.services {
+        let wanted = &service.image;
+        if !wanted.buildable && wanted.policy == ImagePolicy::Always {
+            continue;
+        }
+        let Some(image) = engine.images().find(&wanted.name)? else { continue };
+        if wanted.buildable || image.digests.is_empty() {
+            let name_there = sent_name(&wanted.name, image.id.hex())?;
             images.insert(name.clone(), SentImage { name: name_there, id: image.id.to_string() });
         }
     }

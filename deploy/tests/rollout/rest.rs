@@ -68,6 +68,27 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
 }
 
 #[test]
+fn an_image_that_is_only_here_goes_along() {
+    let world = World::new(
+        1,
+        "services: {web: {image: '127.0.0.1:9/made/here', ports: ['80'], stop_grace_period: 0s}}\n",
+    );
+    let build = |page: &str| {
+        world.page(page);
+        world.rengine_here(["build", "-q", "-t", "127.0.0.1:9/made/here", "."]).succeeds();
+    };
+    world.rdeploy(["up"]).fails();
+    build("one");
+    world.rdeploy(["up"]).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+    build("two");
+    world.rdeploy(["up", "--drain", "0s"]).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "two");
+    world.rdeploy(["rollback"]).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+}
+
+#[test]
 fn a_saved_file_is_a_new_release() {
     let world = World::new(1, WEB);
     let mut watch = world.spawn(["watch", "--drain", "0s"]);

@@ -99,6 +99,13 @@ impl World {
         Outcome::of(&command.output().unwrap())
     }
 
+    /// `rengine` where images are built, in the project's directory.
+    pub(crate) fn rengine_here<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Outcome {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
+        command.arg("rengine").arg("--root").arg(self.directory.path().join("here"));
+        Outcome::of(&command.args(words).current_dir(self.project()).output().unwrap())
+    }
+
     pub(crate) fn rdeploy<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Outcome {
         Outcome::of(&self.command(words).output().unwrap())
     }
