@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use engine::Engine;
 use engine::container::spec::Protocol;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
-use engine::network::PublishedPort;
+use engine::network::{Endpoint, PublishedPort};
 
 /// The listeners for the ports of one container.
 pub(crate) struct Parking {
@@ -30,21 +30,23 @@ enum Queue {
 }
 
 impl Parking {
-    /// Leads the published TCP ports of a container to listeners. IPv6 ports and UDP are not parked.
+    /// Leads the published TCP ports of a container to listeners. UDP is not parked: nobody waits for an answer there that
+    /// a sender would not send for again.
     pub(crate) fn open(engine: &Engine, from: &ContainerId) -> Result<Self> {
         let failed = |error| Error::failed("make a place for connections to wait", error);
         let mut listeners = HashMap::new();
         // The gateway of the container's own network is an address of this host that packets from outside reach.
         let container = engine.container(from.as_str())?;
-        let gateway = container
-            .endpoints
-            .iter()
-            .filter(|endpoint| endpoint.is_reached_by_host())
-            .flat_map(|endpoint| &endpoint.addresses)
-            .find_map(|entry| entry.gateway.filter(|gateway| gateway.is_ipv4()));
-        let Some(gateway) = gateway else { return Ok(Self { listeners }) };
+        let gateway = |like: IpAddr| {
+            let reached = container.endpoints.iter().filter(|endpoint| endpoint.is_reached_by_host());
+            let mut gateways =
+                reached.flat_map(|endpoint| &endpoint.addresses).filter_map(|entry| entry.gateway);
+            gateways.find(|gateway| gateway.is_ipv4() == like.is_ipv4())
+        };
         for port in engine.networks().published(from)? {
-            if port.container.protocol == Protocol::Tcp && port.host_ip.is_ipv4() {
+            if port.container.protocol == Protocol::Tcp
+                && let Some(gateway) = gateway(port.host_ip)
+            {
                 let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
                 let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
@@ -62,11 +64,15 @@ impl Parking {
     /// Passes on what waits, and what still comes, to the container that has taken over.
     pub(crate) fn pass_on(&self, engine: &Engine, to: &ContainerId) -> Result<()> {
         let container = engine.container(to.as_str())?;
-        let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
-        let address = reached.and_then(engine::network::Endpoint::ipv4);
-        let address = address.unwrap_or_else(|| Ipv4Addr::LOCALHOST.into());
-        for ((_, port), (listening, _)) in &self.listeners {
-            listening.pass_on(SocketAddr::new(address, *port));
+        let address = |like: SocketAddr| {
+            let mut reached = container.endpoints.iter().filter(|endpoint| endpoint.is_reached_by_host());
+            let of_family = if like.is_ipv4() { Endpoint::ipv4 } else { Endpoint::ipv6 };
+            reached.find_map(of_family)
+        };
+        for ((host, port), (listening, _)) in &self.listeners {
+            let nowhere =
+                if host.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            listening.pass_on(SocketAddr::new(address(*host).unwrap_or(nowhere), *port));
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::world::{World, get};
+use crate::world::{World, get, get_at};
 
 const WEB: &str = "
 services:
@@ -79,4 +79,44 @@ fn twenty_releases_under_load_and_nobody_is_refused_reset_or_cut_off() {
         }
     });
     assert!(downloads.load(Ordering::SeqCst) > 10, "{downloads:?} downloads");
+}
+
+#[test]
+fn whoever_comes_by_ipv6_waits_for_a_service_that_stops_first() {
+    let world = World::new(
+        1,
+        "
+services:
+  store: {build: ., command: [httpd, -f, -p, '[::]:80', -h, /www], ports: ['80'], volumes: ['data:/data'], stop_grace_period: 0s}
+networks: {default: {enable_ipv6: true}}
+volumes: {data: {}}
+",
+    );
+    world.rdeploy(["up"]).succeeds();
+    let container = world.engine(0).container("p-store-1").unwrap();
+    let mut gateways = container.endpoints[0].addresses.iter().filter_map(|entry| entry.gateway);
+    let gateway = gateways.find(std::net::IpAddr::is_ipv6).unwrap();
+    let port = container.ports.iter().find(|port| port.host_ip.is_ipv6()).unwrap().host_port;
+    let address = (gateway, port).into();
+    assert_eq!(get_at(address).unwrap(), "one");
+    let over = AtomicBool::new(false);
+    let answers = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answers = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                answers.push(get_at(address).unwrap_or_else(|error| format!("FAILED: {error}")));
+            }
+            answers
+        });
+        for number in 0..3 {
+            world.page(&format!("release{number}"));
+            world.rdeploy(["up", "--drain", "0s"]).succeeds();
+        }
+        over.store(true, Ordering::SeqCst);
+        client.join().unwrap()
+    });
+    let failed: Vec<&String> = answers.iter().filter(|page| page.starts_with("FAILED")).collect();
+    let (count, all) = (failed.len(), answers.len());
+    assert!(count == 0 && all > 3, "{count} of {all}, first {:?}", failed.first());
+    assert_eq!(get_at(address).unwrap(), "release2");
 }
