@@ -71,11 +71,11 @@ pub fn request(
         (stages, false) => CacheUse::NotIn(stages.clone()),
     };
     request.pull = build.pull || flags.pull;
-    let platform = service.platform.as_ref().or(build.platforms.first());
-    request.platform = match platform {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|error| wrong("platforms", format!("{error}")))?),
-    };
+    let platforms =
+        if build.platforms.is_empty() { service.platform.as_slice() } else { build.platforms.as_slice() };
+    for text in platforms {
+        request.platforms.push(text.parse().map_err(|error| wrong("platforms", format!("{error}")))?);
+    }
     request.run = run_options(build, &wrong)?;
     request.secrets = secrets(project, build, &wrong)?;
     request.ssh = agents(project, build, &wrong)?;

@@ -91,7 +91,6 @@ impl Unheeded {
             ),
             (&["cache_to"], !build.cache_to.is_empty(), "names other caches, and the local one is used"),
             (&["isolation"], build.isolation.is_some(), WINDOWS),
-            (&["platforms"], build.platforms.len() > 1, "names several platforms, and one is built"),
             (&["provenance"], build.provenance.is_some(), ABSENT),
             (&["sbom"], build.sbom.is_some(), ABSENT),
             (&["ssh"], !build.ssh.is_empty(), ABSENT),

@@ -53,6 +53,7 @@ pub mod progress;
 mod remote;
 mod report;
 mod run;
+mod several;
 mod ssh;
 mod stack;
 mod stage;
@@ -84,8 +85,8 @@ pub struct BuildRequest {
     pub cache: CacheUse,
     /// Whether base images are asked for at their registry even when they are here.
     pub pull: bool,
-    /// What to build for; the host when `None`.
-    pub platform: Option<Platform>,
+    /// What to build for: the host when empty, an image for each and one name for all when there are several.
+    pub platforms: Vec<Platform>,
     /// How the commands of RUN run.
     pub run: RunOptions,
     /// Secrets that `RUN --mount=type=secret` may ask for.
@@ -316,14 +317,28 @@ pub struct Failure {
     pub excerpt: Option<String>,
 }
 
-/// Builds an image in this root: its base images, its layers, its cache and the result are all there.
+/// Builds an image in this root, or one for each platform, the host's first: base images, layers, cache and the
+/// result are all there.
 pub fn build(
     root: &Root,
     runner: &dyn Runner,
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
+) -> crate::Result<Vec<Image>> {
+    if request.platforms.len() > 1 {
+        return several::build(root, runner, request, events);
+    }
+    build_one(root, runner, request, Purpose::Image, events).map(|image| vec![image])
+}
+
+fn build_one(
+    root: &Root,
+    runner: &dyn Runner,
+    request: &BuildRequest,
+    purpose: Purpose,
+    events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Image> {
-    let image = carry_out(root, runner, request, Purpose::Image, events)?;
+    let image = carry_out(root, runner, request, purpose, events)?;
     image.ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the build ended without an image"))
 }
 
@@ -364,6 +379,8 @@ pub fn download(root: &Root, address: &str) -> crate::Result<PathBuf> {
 enum Purpose {
     /// To build an image.
     Image,
+    /// To build one platform's image of several.
+    OneOfSeveral,
     /// To see what is wrong with it.
     Check,
 }
@@ -420,6 +437,13 @@ fn carry_out(
     let plan = plan.map_err(|(lines, trouble)| {
         fail(&text, Broken { lines, trouble, failure: Failure::default() }, events)
     })?;
+    let mut plan = plan;
+    if purpose == Purpose::OneOfSeveral
+        && let Some(platform) = request.platform()
+    {
+        let stages = plan.stages.node_weights_mut();
+        stages.for_each(|stage| stage.title = format!("{platform} {}", stage.title).trim_end().to_owned());
+    }
     build.made = plan.stages.node_weights().map(|stage| (stage.number, OnceLock::new())).collect();
     let result = execute::run(&build, &plan, (sender, &receiver), events);
     // What was unpacked for this build alone is never seen again.
@@ -499,7 +523,7 @@ fn globals(
     target: usize,
 ) -> Result<BTreeMap<String, String>, Trouble> {
     let mut globals = BTreeMap::new();
-    let wanted = request.platform.clone().unwrap_or_else(Platform::host);
+    let wanted = request.platform().cloned().unwrap_or_else(Platform::host);
     for (prefix, platform) in [("BUILD", Platform::host()), ("TARGET", wanted)] {
         globals.insert(format!("{prefix}PLATFORM"), platform.to_string());
         globals.insert(format!("{prefix}OS"), platform.os.clone());
@@ -537,7 +561,11 @@ fn find_image(
     reference: &Reference,
     platform: Option<&Platform>,
 ) -> Result<Image, Trouble> {
-    let found = |images: &Images| images.find(&reference.to_string()).map_err(crate::Error::from);
+    let name = reference.to_string();
+    let found = |images: &Images| match images.find_for(&name, platform)? {
+        Some(image) => Ok(Some(image)),
+        None => images.find(&name),
+    };
     let work = build.reporter.start(format!("[internal] load metadata for {}", reference.canonical()));
     let fits = |image: &Image| platform.is_none_or(|wanted| wanted.rank(&image.platform()).is_some());
     let look = || -> crate::Result<Image> {
@@ -628,7 +656,7 @@ impl BuildRequest {
             labels: BTreeMap::new(),
             cache: CacheUse::All,
             pull: false,
-            platform: None,
+            platforms: Vec::new(),
             run: RunOptions::default(),
             secrets: Vec::new(),
             ssh: BTreeMap::new(),
@@ -636,6 +664,11 @@ impl BuildRequest {
             clamp_times: false,
             explain: false,
         }
+    }
+
+    /// The platform of a build for one, if it names one.
+    pub(crate) fn platform(&self) -> Option<&Platform> {
+        self.platforms.first()
     }
 }
 

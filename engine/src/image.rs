@@ -13,6 +13,7 @@ pub mod credentials;
 mod hosts;
 pub(crate) mod http;
 mod import;
+mod index;
 mod manifest;
 pub mod platform;
 mod record;
@@ -57,6 +58,8 @@ pub struct Image {
     pub references: Vec<Reference>,
     /// The registry addresses it is known by: `name@digest`.
     pub digests: Vec<Reference>,
+    /// The names that mean this image among those for other platforms.
+    pub part_of: Vec<Reference>,
     /// Its configuration.
     pub config: ImageConfig,
     /// The sum of its layers' file sizes.
@@ -295,7 +298,10 @@ impl Images {
         let _lock = self.lock()?;
         let mut names = self.names()?;
         let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
-        names.set(reference, &found.id);
+        match &found.by {
+            Some(by) => names.set_several(reference, &names.members(by)),
+            None => names.set(reference, &found.id),
+        }
         names.write(&self.root).map_err(failure("name", name))?;
         self.announce("tag", &found.id, &reference.to_string());
         Ok(())
@@ -310,7 +316,8 @@ impl Images {
     /// of containers; `force` takes the names from those too, and their content stays until they are gone.
     pub fn remove(&self, name: &str, force: bool, in_use: &Users) -> Result<Vec<Removed>, ImageError> {
         let _lock = self.lock()?;
-        let mut names = self.names()?;
+        let before = self.names()?;
+        let mut names = before.clone();
         let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
         let used = in_use.contains_key(&found.id);
         let going = names_to_remove(&names, &found, force, name)?;
@@ -323,17 +330,29 @@ impl Images {
         {
             return Err(ImageError::InUse { name: name.to_owned(), user: user.clone() });
         }
+        // The images for other platforms go with the last name that means them.
+        let mut others: BTreeSet<ImageId> =
+            going.iter().flat_map(|reference| names.members(reference)).collect();
+        others.remove(&found.id);
         for reference in &going {
             names.remove(reference);
             self.announce("untag", &found.id, &reference.to_string());
         }
-        if !going.is_empty() {
+        let goes = is_last && !used;
+        if goes {
+            names.leave(&found.id);
+        }
+        others.retain(|id| names.is_nameless(id) && !in_use.contains_key(id));
+        if names != before {
             names.write(&self.root).map_err(failure("untag", name))?;
         }
         let mut removed: Vec<Removed> = going.into_iter().map(Removed::Untagged).collect();
-        if is_last && !used {
-            self.delete(&found.id)?;
-            removed.push(Removed::Deleted(found.id));
+        others.extend(goes.then_some(found.id));
+        if !others.is_empty() {
+            for id in others {
+                self.delete(&id)?;
+                removed.push(Removed::Deleted(id));
+            }
             removed.extend(self.collect(false)?.0.into_iter().map(Removed::Deleted));
         }
         Ok(removed)
@@ -354,11 +373,13 @@ impl Images {
         let mut removed = Vec::new();
         for record in self.records()? {
             let going = [names.tags_of(&record.id), names.digests_of(&record.id)].concat();
-            let is_free = (all || going.is_empty()) && wanted.contains(&record.id);
+            let is_nameless = going.is_empty() && names.memberships(&record.id).is_empty();
+            let is_free = (all || is_nameless) && wanted.contains(&record.id);
             if in_use.contains_key(&record.id) || !is_free {
                 continue;
             }
             going.iter().for_each(|reference| names.remove(reference));
+            names.leave(&record.id);
             removed.extend(going.into_iter().map(Removed::Untagged));
             removed.push(Removed::Deleted(record.id));
         }
@@ -402,10 +423,10 @@ impl Images {
         Ok(rows)
     }
 
-    /// The media type, digest and size of the image's manifest, as `save` writes it.
-    pub fn descriptor(&self, image: &Image) -> Result<(String, Digest, u64), ImageError> {
-        let (manifest, raw) = self.portable_manifest(image)?;
-        Ok((manifest.media_type, Digest::of(&raw), raw.len() as u64))
+    /// The media type, digest and size of the image's manifest, or of several platforms' index, as `save` writes it.
+    pub fn descriptor(&self, images: &[Image]) -> Result<(String, Digest, u64), ImageError> {
+        let (descriptor, _) = self.portable_index(images)?;
+        Ok((descriptor.media_type, descriptor.digest, descriptor.size))
     }
 
     /// What overlayfs stacks for this image, topmost first. Never empty.
@@ -464,7 +485,14 @@ impl Images {
         if names != before {
             names.write(&self.root).map_err(failure("name", id.as_str()))?;
         }
-        Ok(Image { references: names.tags_of(&id), digests: names.digests_of(&id), id, config, size })
+        Ok(Image {
+            references: names.tags_of(&id),
+            digests: names.digests_of(&id),
+            part_of: names.memberships(&id),
+            id,
+            config,
+            size,
+        })
     }
 
     /// Makes an image of a configuration and a manifest that another engine sent, whose layers are all here, and
@@ -515,6 +543,7 @@ impl Images {
             id: id.clone(),
             references: names.tags_of(id),
             digests: names.digests_of(id),
+            part_of: names.memberships(id),
             config,
             size: record.size,
         }))

@@ -84,6 +84,38 @@ fn arch() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
+#[test]
+fn an_index_goes_to_a_registry_and_comes_back_one_platform_at_a_time() {
+    let registry = Registry::start("");
+    let name = format!("{}/team/many:1", registry.address);
+    let reference: Reference = name.parse().unwrap();
+    let world = World::new();
+    let host = world.image(&name);
+    let mut config = host.config.clone();
+    config.architecture = "s390x".into();
+    let other = world.images.commit(&config, &[]).unwrap();
+    let ids = [other.id.clone(), host.id.clone()];
+    world.images.name_several(std::slice::from_ref(&reference), &ids).unwrap();
+    let (pushed, _) = world.push(&name).unwrap();
+    let there = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]);
+    assert_eq!(Digest::of(there.as_bytes()), pushed.digest);
+    assert!(there.contains("image.index") && there.contains("s390x"), "{there}");
+
+    let elsewhere = World::new();
+    let pulled = elsewhere.pull(&name).unwrap();
+    assert_eq!((&pulled.image.id, &pulled.digest), (&host.id, &pushed.digest));
+    let s390x: engine::image::Platform = "linux/s390x".parse().unwrap();
+    assert!(elsewhere.images.find_for(&name, Some(&s390x)).unwrap().is_none());
+    let options = PullOptions { platform: Some(s390x.clone()), ..Default::default() };
+    let (pulled, _) = elsewhere.pull_with(&name, &options).unwrap();
+    assert_eq!((&pulled.image.id, pulled.newer), (&other.id, true));
+    // The name still means this machine's image where no platform is asked for, and both are here to be pushed.
+    assert_eq!(elsewhere.images.get(&name).unwrap().id, host.id);
+    assert!(!elsewhere.pull_with(&name, &options).unwrap().0.newer);
+    assert!(!elsewhere.pull(&name).unwrap().newer);
+    assert_eq!(elsewhere.push(&name).unwrap().0.digest, pushed.digest);
+}
+
 /// The registry of the distribution project, on a port of its own, until dropped.
 struct Registry {
     child: Child,

@@ -43,36 +43,51 @@ pub fn write_directory(root: &Root, image: &Image, directory: &Path, epoch: Opti
     write().map_err(failed)
 }
 
-/// Writes an image's files as one tar, whiteouts applied.
+/// Writes images' files as one tar, each below its directory there, whiteouts applied.
 ///
 /// # Errors
 /// When a file cannot be read or the tar not written.
-pub fn write_tar(root: &Root, image: &Image, writer: &mut dyn Write, epoch: Option<i64>) -> Result<()> {
-    let source = files(root, image)?;
-    let write = || -> io::Result<()> {
-        let mut builder = tar::Builder::new(writer);
-        let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
-        for node in &source.nodes {
-            let metadata = &node.entry.metadata;
-            if metadata.file_type().is_socket() {
+pub fn write_tar(
+    root: &Root,
+    images: &[(Image, PathBuf)],
+    writer: &mut dyn Write,
+    epoch: Option<i64>,
+) -> Result<()> {
+    let failed = |error: io::Error| Error::failed("write the image's files", error);
+    let mut builder = tar::Builder::new(writer);
+    for (image, below) in images {
+        write_below(&mut builder, &files(root, image)?, below, epoch).map_err(failed)?;
+    }
+    builder.finish().map_err(failed)
+}
+
+fn write_below(
+    builder: &mut tar::Builder<&mut dyn Write>,
+    source: &Selected,
+    below: &Path,
+    epoch: Option<i64>,
+) -> io::Result<()> {
+    let mut links: HashMap<(u64, u64), PathBuf> = HashMap::new();
+    for node in &source.nodes {
+        let path = below.join(&node.path);
+        let metadata = &node.entry.metadata;
+        if metadata.file_type().is_socket() {
+            continue;
+        }
+        let mut header = header(metadata, epoch);
+        let identity = (metadata.dev(), metadata.ino());
+        if metadata.is_file() && metadata.nlink() > 1 {
+            if let Some(first) = links.get(&identity) {
+                header.set_entry_type(EntryType::Link);
+                header.set_size(0);
+                builder.append_link(&mut header, &path, first)?;
                 continue;
             }
-            let mut header = header(metadata, epoch);
-            let identity = (metadata.dev(), metadata.ino());
-            if metadata.is_file() && metadata.nlink() > 1 {
-                if let Some(first) = links.get(&identity) {
-                    header.set_entry_type(EntryType::Link);
-                    header.set_size(0);
-                    builder.append_link(&mut header, &node.path, first)?;
-                    continue;
-                }
-                links.insert(identity, node.path.clone());
-            }
-            append(&mut builder, header, &node.path, &node.entry.host)?;
+            links.insert(identity, path.clone());
         }
-        builder.finish()
-    };
-    write().map_err(|error| Error::failed("write the image's files", error))
+        append(builder, header, &path, &node.entry.host)?;
+    }
+    Ok(())
 }
 
 fn append(

@@ -182,7 +182,7 @@ impl Planner<'_> {
             Some(text) => Some(text.parse().map_err(|error| {
                 Fault::at(stage.lines.0, format!("failed to parse platform {text}: {error}"))
             })?),
-            None => self.request.platform.clone(),
+            None => self.request.platform().cloned(),
         };
         Ok((base, platform))
     }
@@ -250,7 +250,7 @@ impl Planner<'_> {
         }
         let reference: Reference =
             from.parse().map_err(|error| Trouble::invalid(format!("invalid --from={from}: {error}")))?;
-        self.image(&reference, self.request.platform.clone().as_ref())
+        self.image(&reference, self.request.platform())
     }
 
     fn context(&mut self, context: &NamedContext, platform: Option<&Platform>) -> Result<Source, Trouble> {

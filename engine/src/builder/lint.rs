@@ -48,7 +48,7 @@ pub(crate) fn check<M: From<BuildEvent>>(
 
 /// A base image for another machine than the one that is built for.
 pub(crate) fn base_platform(build: &Build<'_>, planned: &Planned, offered: &Platform) {
-    let wanted = build.request.platform.clone().unwrap_or_else(Platform::host);
+    let wanted = build.request.platform().cloned().unwrap_or_else(Platform::host);
     if planned.has_platform || wanted.rank(offered).is_some() {
         return;
     }

@@ -87,7 +87,7 @@ impl<'a> StageRun<'a> {
         let mut args = Vec::new();
         let mut is_pulled = false;
         let mut config = match &planned.base {
-            Source::Scratch => scratch_config(build.request.platform.as_ref()),
+            Source::Scratch => scratch_config(build.request.platform()),
             Source::Image(image) => {
                 is_pulled = true;
                 lint::base_platform(build, planned, &image.platform());

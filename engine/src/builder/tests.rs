@@ -84,6 +84,7 @@ impl World {
         self.events.clear();
         let events = &mut self.events;
         build(&self.root, &self.runner, request, &mut |event| events.push(event))
+            .map(|images| images[0].clone())
     }
 
     fn build(&mut self, dockerfile: &str) -> Image {

@@ -48,7 +48,7 @@ pub(super) struct BuildArgs {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
-    /// Platform to build for
+    /// Platforms to build for: of several comes one image each, and one name for all
     #[arg(long, value_delimiter = ',')]
     platform: Vec<Platform>,
     /// What becomes of the image: DIR, or type=local|tar|oci|docker|image|registry|cacheonly,dest=…
@@ -190,13 +190,15 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
         }
     });
     show.finish(built.is_ok());
-    let image = built?;
+    let images = built?;
+    let Some(image) = images.first() else { return Ok(0) };
     let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
     for target in &targets {
-        target.write(engine, &image, &args.tag, epoch)?;
+        target.write(engine, &images, &args.tag, epoch)?;
     }
-    report(engine, args, &image, &warnings)?;
-    if !is_kept && image.references.is_empty() && !before.contains(&image.id) {
+    report(engine, args, &images, &warnings)?;
+    let is_new = |image: &&Image| image.references.is_empty() && !before.contains(&image.id);
+    for image in images.iter().filter(is_new).filter(|_| !is_kept) {
         engine.remove_image(image.id.as_str(), false)?;
     }
     if is_quiet && !targets.iter().any(Target::takes_stdout) {
@@ -210,12 +212,13 @@ fn ids(engine: &Engine) -> Result<Vec<crate::id::ImageId>> {
 }
 
 /// The files that tell other programs what was built.
-fn report(engine: &Engine, args: &BuildArgs, image: &Image, warnings: &[Warning]) -> Result<()> {
+fn report(engine: &Engine, args: &BuildArgs, images: &[Image], warnings: &[Warning]) -> Result<()> {
+    let Some(image) = images.first() else { return Ok(()) };
     if let Some(file) = &args.iidfile {
         write(file, image.id.as_str())?;
     }
     let Some(file) = &args.metadata_file else { return Ok(()) };
-    let (media_type, digest, size) = engine.images().descriptor(image)?;
+    let (media_type, digest, size) = engine.images().descriptor(images)?;
     let names: Vec<String> = args.tag.iter().map(Reference::canonical).collect();
     let warnings: Vec<_> = warnings
         .iter()

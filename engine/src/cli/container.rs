@@ -20,7 +20,7 @@ use crate::container::logs::{LogOptions, parse_moment};
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
-use crate::image::{Image, Platform, PullOptions, Reference};
+use crate::image::{Platform, PullOptions, Reference};
 use crate::signal::Signal;
 use crate::store;
 
@@ -380,9 +380,7 @@ fn fetch(
         .map(str::parse)
         .transpose()
         .map_err(|error| Error::invalid("--platform").with_source(error))?;
-    let suits =
-        |image: &Image| platform.as_ref().is_none_or(|platform| platform.rank(&image.platform()).is_some());
-    let here = engine.images().find(image)?.is_some_and(|image| suits(&image));
+    let here = engine.images().find_for(image, platform.as_ref())?.is_some();
     if policy == PullPolicy::Never || (here && policy == PullPolicy::Missing) {
         return Ok(());
     }

@@ -431,7 +431,7 @@ fn image_json(engine: &Engine, image: &Image) -> Value {
     let tags: Vec<String> = image.references.iter().map(ToString::to_string).collect();
     let digests: Vec<String> = image.digests.iter().map(ToString::to_string).collect();
     let lower = engine.images().lower_dirs(image);
-    json!({
+    let mut shown = json!({
         "Id": image.id.as_str(),
         "RepoTags": tags,
         "RepoDigests": digests,
@@ -449,6 +449,30 @@ fn image_json(engine: &Engine, image: &Image) -> Value {
             "Data": { "LowerDir": lower.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(":") },
         },
         "RootFS": { "Type": "layers", "Layers": config.rootfs.diff_ids },
+    });
+    if let Some(name) = image.part_of.first() {
+        // What cannot be read just now is not shown.
+        let members = engine.images().members(name).unwrap_or_default();
+        shown["Manifests"] = members.iter().map(|member| manifest_json(engine, member)).collect();
+    }
+    shown
+}
+
+/// One platform's image of a name that has several.
+fn manifest_json(engine: &Engine, image: &Image) -> Value {
+    let descriptor = engine.images().descriptor(std::slice::from_ref(image)).ok();
+    json!({
+        "ID": image.id.as_str(),
+        "Descriptor": descriptor.map(|(media_type, digest, size)| {
+            json!({ "mediaType": media_type, "digest": digest.as_str(), "size": size })
+        }),
+        "Available": true,
+        "Kind": "image",
+        "ImageData": { "Platform": {
+            "os": image.config.os,
+            "architecture": image.config.architecture,
+            "variant": image.config.variant.clone().unwrap_or_default(),
+        } },
     })
 }
 

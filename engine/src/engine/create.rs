@@ -84,7 +84,7 @@ impl Engine {
     /// When the image, a network or another container does not exist, the name is taken, or the specification
     /// contradicts itself. Nothing is left behind then.
     pub fn create(&self, spec: ContainerSpec) -> Result<Created> {
-        let image = self.images().get(&spec.image)?;
+        let image = self.image_for(&spec)?;
         let mut warnings: Vec<String> = check_platform(&spec, &image)?.into_iter().collect();
         let retimed = spec.health_timing != HealthTiming::default();
         let merged = merge(spec, &image.config.config)?;
@@ -279,6 +279,16 @@ impl Engine {
             spec.hostname = Some(self.container(id.as_str())?.record.hostname().to_owned());
         }
         Ok(())
+    }
+
+    /// The image for the platform asked for; whatever its name means when there is none for that.
+    fn image_for(&self, spec: &ContainerSpec) -> Result<Image> {
+        let wanted: Option<Platform> = (spec.platform.as_deref().map(str::parse).transpose())
+            .map_err(|error| Error::invalid("the platform").with_source(error))?;
+        match self.images().find_for(&spec.image, wanted.as_ref())? {
+            Some(image) => Ok(image),
+            None => Ok(self.images().get(&spec.image)?),
+        }
     }
 
     /// Looks up the images that are mounted, so that a later change of their names changes nothing.

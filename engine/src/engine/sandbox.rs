@@ -28,7 +28,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the Dockerfile is wrong, a command fails, or a base image cannot be had.
-    pub fn build(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<Image> {
+    pub fn build(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<Vec<Image>> {
         builder::build(self.root(), &Sandbox(self), request, events)
     }
 

@@ -177,6 +177,11 @@ struct ManifestAsRead {
 // === impl Index ===
 
 impl Index {
+    /// An index of OCI's family.
+    pub(crate) fn oci(manifests: Vec<Descriptor>) -> Self {
+        Self { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests }
+    }
+
     /// The entry that serves this platform best. An entry that names no platform serves all, at last.
     pub(crate) fn choose(&self, wanted: &Platform) -> Result<&Descriptor, ManifestError> {
         let rank = |entry: &Descriptor| match &entry.platform {
@@ -230,6 +235,16 @@ impl Descriptor {
     pub(crate) fn new(media_type: &str, digest: Digest, size: u64) -> Self {
         let media_type = media_type.to_owned();
         Self { media_type, digest, size, urls: Vec::new(), platform: None, annotations: None }
+    }
+
+    /// The same with the platform it is for.
+    pub(crate) fn on(mut self, platform: &Platform) -> Self {
+        self.platform = Some(DescriptorPlatform {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+        });
+        self
     }
 
     /// A layer's blob.

@@ -36,6 +36,10 @@ pub(crate) struct Names {
     /// When each name was last given, by a pull, a build or a person.
     #[serde(default)]
     pub(crate) given: BTreeMap<Reference, Timestamp>,
+    /// All images of names that mean one for each of several platforms. `tags` and `digests` have the one that is
+    /// meant where no platform is asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) platforms: BTreeMap<Reference, Vec<ImageId>>,
 }
 
 const VERSION: u32 = 1;
@@ -95,7 +99,39 @@ impl Names {
         let local = reference.local();
         let map = if local.tag().is_some() { &mut self.tags } else { &mut self.digests };
         map.insert(local.clone(), id.clone());
+        self.platforms.remove(&local);
         self.given.insert(local, Timestamp::now());
+    }
+
+    /// Lets a name mean an image for each of several platforms, the first where no platform is asked for.
+    pub(crate) fn set_several(&mut self, reference: &Reference, ids: &[ImageId]) {
+        let Some(first) = ids.first() else { return };
+        self.set(reference, first);
+        if ids.len() > 1 {
+            self.platforms.insert(reference.local(), ids.to_vec());
+        }
+    }
+
+    /// Every image a name means: one, or one for each platform.
+    pub(crate) fn members(&self, reference: &Reference) -> Vec<ImageId> {
+        let local = match reference.digest() {
+            Some(digest) => reference.with_digest(digest),
+            None => reference.local(),
+        };
+        let one = || self.get(reference).into_iter().cloned().collect();
+        self.platforms.get(&local).cloned().unwrap_or_else(one)
+    }
+
+    /// The names of several platforms' images that mean this one among others.
+    pub(crate) fn memberships(&self, id: &ImageId) -> Vec<Reference> {
+        let has = |(name, ids): (&Reference, &Vec<ImageId>)| ids.contains(id).then(|| name.clone());
+        self.platforms.iter().filter_map(has).collect()
+    }
+
+    /// Lets no name mean this image among others any more.
+    pub(crate) fn leave(&mut self, id: &ImageId) {
+        self.platforms.values_mut().for_each(|ids| ids.retain(|known| known != id));
+        self.platforms.retain(|_, ids| ids.len() > 1);
     }
 
     /// What a name means. A digest decides over a tag.
@@ -110,7 +146,14 @@ impl Names {
     pub(crate) fn remove(&mut self, reference: &Reference) {
         self.tags.remove(reference);
         self.digests.remove(reference);
+        self.platforms.remove(reference);
         self.given.remove(reference);
+    }
+
+    /// Whether no name means this image.
+    pub(crate) fn is_nameless(&self, id: &ImageId) -> bool {
+        let has = |map: &BTreeMap<Reference, ImageId>| map.values().any(|meant| meant == id);
+        !has(&self.tags) && !has(&self.digests) && self.memberships(id).is_empty()
     }
 
     pub(crate) fn tags_of(&self, id: &ImageId) -> Vec<Reference> {

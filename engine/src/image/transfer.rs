@@ -40,7 +40,7 @@ struct Wanted {
 /// Bytes as the connection gives them.
 type Chunk = Vec<u8>;
 
-type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
+pub(super) type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
 // === impl Images ===
 
@@ -69,15 +69,15 @@ impl Images {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pushed, ImageError> {
         let image = self.get(&reference.canonical())?;
+        let members = self.members(reference)?;
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
-        let pushed = runtime(reference.registry())?.block_on(self.send(
-            &image,
-            reference,
-            options,
-            credentials,
-            progress,
-        ))?;
+        let runtime = runtime(reference.registry())?;
+        let pushed = if members.len() > 1 {
+            runtime.block_on(self.send_index(&members, reference, options, credentials, progress))?
+        } else {
+            runtime.block_on(self.send(&image, reference, options, credentials, progress))?
+        };
         self.announce("push", &image.id, &reference.to_string());
         Ok(pushed)
     }
@@ -130,9 +130,16 @@ impl Images {
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
-        let before = self.find(&reference.canonical())?.map(|image| image.id);
+        let before = self.find_for(&reference.canonical(), options.platform.as_ref())?.map(|image| image.id);
         let names = [reference.local(), reference.with_digest(&digest)];
+        // What is here of the same index for other platforms keeps the name.
+        let mut ids: Vec<_> = self.members(&names[1])?.into_iter().map(|image| image.id).collect();
         let image = self.install(&raw_config, Some(&raw), &names)?;
+        ids.retain(|id| *id != image.id);
+        if !ids.is_empty() {
+            ids.push(image.id.clone());
+            self.name_several(&names, &ids)?;
+        }
         let newer = before.as_ref() != Some(&image.id);
         Ok(Pulled { image, digest, newer })
     }
@@ -144,11 +151,9 @@ impl Images {
         options: &PullOptions,
         repository: &Repository,
     ) -> Result<Option<Pulled>, ImageError> {
-        let Some(image) = self.find(&reference.canonical())? else { return Ok(None) };
         let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-        if wanted.rank(&image.platform()).is_none()
-            || !image.config.rootfs.diff_ids.iter().all(|diff| self.layers().contains(diff))
-        {
+        let Some(image) = self.find_for(&reference.canonical(), Some(&wanted))? else { return Ok(None) };
+        if !image.config.rootfs.diff_ids.iter().all(|diff| self.layers().contains(diff)) {
             return Ok(None);
         }
         let digest = match (reference.digest(), reference.tag()) {
@@ -156,7 +161,10 @@ impl Images {
             (None, Some(tag)) => repository.tag(tag).await?,
             (None, None) => None,
         };
-        let is_known = |digest: &Digest| image.digests.contains(&reference.with_digest(digest));
+        let is_known = |digest: &Digest| {
+            let name = reference.with_digest(digest);
+            image.digests.contains(&name) || image.part_of.contains(&name)
+        };
         Ok(digest.filter(is_known).map(|digest| Pulled { image, digest, newer: false }))
     }
 
@@ -169,6 +177,22 @@ impl Images {
         progress: Tell<'_>,
     ) -> Result<Pushed, ImageError> {
         let repository = Repository::open(reference, "pull,push", credentials, &options.insecure).await?;
+        let (manifest, raw) = self.send_image(&repository, image, reference, progress).await?;
+        let digest = Digest::of(&raw);
+        repository.put_manifest(reference.wanted(), &manifest.media_type, &raw).await?;
+        let raw_config = self.raw_config(&image.id)?;
+        self.install(&raw_config, Some(&raw), &[reference.with_digest(&digest)])?;
+        Ok(Pushed { digest, size: raw.len() as u64 })
+    }
+
+    /// Sends what an image's manifest names, and returns the manifest, which is to follow.
+    pub(super) async fn send_image(
+        &self,
+        repository: &Repository,
+        image: &Image,
+        reference: &Reference,
+        progress: Tell<'_>,
+    ) -> Result<(Manifest, Vec<u8>), ImageError> {
         let (manifest, raw) = self.compressed_manifest(image, progress).await?;
         // What the same registry has in another repository, it may take from there.
         let source = (image.digests.iter())
@@ -179,15 +203,11 @@ impl Images {
         let mut seen = BTreeSet::new();
         let blobs = manifest.layers.iter().chain([&manifest.config]).filter(|blob| seen.insert(&blob.digest));
         futures_util::stream::iter(blobs)
-            .map(|blob| self.send_blob(&repository, blob, source.as_deref(), progress))
+            .map(|blob| self.send_blob(repository, blob, source.as_deref(), progress))
             .buffer_unordered(AT_ONCE)
             .try_collect::<()>()
             .await?;
-        let digest = Digest::of(&raw);
-        repository.put_manifest(reference.wanted(), &manifest.media_type, &raw).await?;
-        let raw_config = self.raw_config(&image.id)?;
-        self.install(&raw_config, Some(&raw), &[reference.with_digest(&digest)])?;
-        Ok(Pushed { digest, size: raw.len() as u64 })
+        Ok((manifest, raw))
     }
 
     async fn send_blob(

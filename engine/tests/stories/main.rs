@@ -21,6 +21,7 @@ mod logs;
 mod network;
 mod options;
 mod output;
+mod platforms;
 mod race;
 mod reboot;
 mod run;

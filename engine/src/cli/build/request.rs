@@ -53,7 +53,11 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
         (false, stages) => CacheUse::NotIn(stages.clone()),
     };
     request.pull = args.pull;
-    request.platform = args.platform.first().cloned();
+    for platform in &args.platform {
+        if !request.platforms.contains(platform) {
+            request.platforms.push(platform.clone());
+        }
+    }
     request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
     request.ssh = agents(&args.ssh)?;
     request.run = run_options(args)?;
@@ -65,10 +69,6 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
 
 /// What cannot be done is said, not skipped.
 fn refuse(args: &BuildArgs) -> Result<()> {
-    if args.platform.len() > 1 {
-        return Err(Error::invalid("several platforms in one build are not supported")
-            .with_hint("build each with its own --platform and tag"));
-    }
     let asks = |value: &Option<String>| value.as_deref().is_some_and(|text| text != "false");
     for (flag, is_asked) in [
         ("--provenance", asks(&args.provenance)),

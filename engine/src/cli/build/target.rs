@@ -87,19 +87,21 @@ impl Target {
     pub(super) fn write(
         &self,
         engine: &Engine,
-        image: &Image,
+        images: &[Image],
         tags: &[Reference],
         epoch: Option<i64>,
     ) -> Result<()> {
+        let parts = parts(images);
         match self {
             Self::Cache => Ok(()),
-            Self::Directory(directory) => write_directory(engine.root(), image, directory, epoch),
-            Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), image, writer, epoch)),
-            Self::Archive(sink) => sink.write(|writer| Ok(engine.images().save_as(image, tags, writer)?)),
+            Self::Directory(directory) => parts.iter().try_for_each(|(image, part)| {
+                write_directory(engine.root(), image, &directory.join(part), epoch)
+            }),
+            Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch)),
+            Self::Archive(sink) => sink.write(|writer| Ok(engine.images().save_as(images, tags, writer)?)),
             Self::Image { names, push } => {
-                for name in names {
-                    engine.images().tag(image.id.as_str(), name)?;
-                }
+                let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
+                engine.images().name_several(names, &ids)?;
                 if *push {
                     for name in tags.iter().chain(names) {
                         output::note(&format!("pushing {name}"));
@@ -110,6 +112,15 @@ impl Target {
             }
         }
     }
+}
+
+/// Where each image's files go: one platform's to the top, several platforms' each to a directory, as buildx does.
+fn parts(images: &[Image]) -> Vec<(Image, PathBuf)> {
+    let part = |image: &Image| match images.len() {
+        1 => PathBuf::new(),
+        _ => PathBuf::from(image.platform().to_string().replace('/', "_")),
+    };
+    images.iter().map(|image| (image.clone(), part(image))).collect()
 }
 
 // === impl Sink ===

@@ -80,7 +80,8 @@ impl Filters {
             labels.get(name).is_some_and(|value| wanted.is_none_or(|wanted| wanted == value))
         };
         let created = image.created();
-        self.dangling.is_none_or(|dangling| dangling == image.references.is_empty())
+        self.dangling
+            .is_none_or(|dangling| dangling == (image.references.is_empty() && image.part_of.is_empty()))
             && self.labels.iter().all(|(name, wanted, is_wanted)| has(name, wanted.as_deref()) == *is_wanted)
             && (self.patterns.is_empty()
                 || image

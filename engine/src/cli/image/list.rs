@@ -18,8 +18,8 @@ use crate::quantity::ByteSize;
 /// The flags of `images`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Accepted for docker's sake: there are no intermediate images
-    #[arg(short, long, hide = true)]
+    /// Of names with images for several platforms, all of them
+    #[arg(short, long)]
     all: bool,
     /// Print ids alone
     #[arg(short, long)]
@@ -80,6 +80,9 @@ pub(crate) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
     if args.digests {
         columns.insert(2, ("DIGEST", "Digest"));
     }
+    if args.all && images.iter().any(|image| !image.part_of.is_empty()) {
+        columns.insert(columns.len() - 2, ("PLATFORM", "Platform"));
+    }
     output::rows(args.format.as_deref(), &columns, &rows)?;
     Ok(0)
 }
@@ -98,6 +101,7 @@ fn image_rows(image: &Image, args: &ListArgs, filters: &Filters) -> Vec<Value> {
             "SharedSize": "N/A",
             "UniqueSize": "N/A",
             "Containers": "N/A",
+            "Platform": image.platform().to_string(),
         })
     };
     let digest = |name: &str| {
@@ -112,7 +116,13 @@ fn image_rows(image: &Image, args: &ListArgs, filters: &Filters) -> Vec<Value> {
         args.pattern.as_ref().is_none_or(|pattern| matches(reference, pattern))
             && filters.takes_name(reference)
     };
-    if image.references.is_empty() {
+    let is_meant_elsewhere = |name: &&crate::image::Reference| !image.references.contains(name);
+    let others: Vec<_> =
+        (image.part_of.iter()).filter(is_meant_elsewhere).filter(|name| name.tag().is_some()).collect();
+    if image.references.is_empty() && !others.is_empty() && !args.all {
+        return Vec::new();
+    }
+    if image.references.is_empty() && others.is_empty() {
         // Pulled by digest: it has a repository, and no tag.
         let named = image.digests.iter().filter(is_meant).map(|known| {
             let repository = known.familiar_name();
@@ -124,7 +134,8 @@ fn image_rows(image: &Image, args: &ListArgs, filters: &Filters) -> Vec<Value> {
         }
         return rows;
     }
-    let named = image.references.iter().filter(is_meant);
+    let others = others.into_iter().filter(|_| args.all);
+    let named = image.references.iter().chain(others).filter(is_meant);
     let shown = |reference: &crate::image::Reference| {
         let repository = reference.familiar_name();
         row(&repository, reference.tag().unwrap_or("<none>"), &digest(&repository))

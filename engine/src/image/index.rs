@@ -1,0 +1,110 @@
+//! Names that mean one image for each of several platforms: OCI's image index (image-spec, image-index.md).
+//!
+//! An index is no object of its own here. The name knows its images, and the index is written of their manifests
+//! whenever it leaves.
+
+use futures_util::StreamExt;
+
+use crate::id::{Digest, ImageId};
+use crate::image::credentials::Credentials;
+use crate::image::manifest::{Descriptor, Index, ManifestError, OCI_INDEX};
+use crate::image::registry::Repository;
+use crate::image::transfer::Tell;
+use crate::image::{Image, ImageError, Images, Platform, PushOptions, Pushed, Reference, failure};
+
+// === impl Images ===
+
+impl Images {
+    /// The image a name means for a platform; `None` when none that is here serves it.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or the text is neither a name nor an id.
+    pub fn find_for(&self, name: &str, platform: Option<&Platform>) -> Result<Option<Image>, ImageError> {
+        let Some(wanted) = platform else { return self.find(name) };
+        let names = self.names()?;
+        let Some(found) = self.resolve(&names, name)? else { return Ok(None) };
+        let ids = found.by.as_ref().map_or_else(|| vec![found.id.clone()], |by| names.members(by));
+        let mut best: Option<(u32, Image)> = None;
+        for id in &ids {
+            let Some(image) = self.image(&names, id)? else { continue };
+            if let Some(rank) = wanted.rank(&image.platform())
+                && best.as_ref().is_none_or(|(known, _)| rank > *known)
+            {
+                best = Some((rank, image));
+            }
+        }
+        Ok(best.map(|(_, image)| image))
+    }
+
+    /// Every image a name means: one, or one for each of several platforms, the one for this machine first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn members(&self, reference: &Reference) -> Result<Vec<Image>, ImageError> {
+        let names = self.names()?;
+        let ids = names.members(reference);
+        let images = ids.iter().filter_map(|id| self.image(&names, id).transpose());
+        images.collect()
+    }
+
+    /// Lets names mean one image for each of several platforms. Of two for one platform the later counts.
+    ///
+    /// # Errors
+    /// When one of the images is not here, or the names cannot be written.
+    pub fn name_several(&self, references: &[Reference], ids: &[ImageId]) -> Result<Vec<Image>, ImageError> {
+        let _lock = self.lock()?;
+        let before = self.names()?;
+        let mut names = before.clone();
+        let mut images: Vec<Image> = Vec::new();
+        for id in ids {
+            let image = self.image(&names, id)?.ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+            images.retain(|known| known.platform() != image.platform());
+            images.push(image);
+        }
+        let host = Platform::host();
+        images.sort_by_key(|image| std::cmp::Reverse(host.rank(&image.platform())));
+        let ids: Vec<ImageId> = images.iter().map(|image| image.id.clone()).collect();
+        for reference in references {
+            names.set_several(reference, &ids);
+        }
+        if names != before {
+            names.write(&self.root).map_err(failure("name", "new"))?;
+        }
+        for (reference, image) in references.iter().zip(images.iter().cycle()) {
+            self.announce("tag", &image.id, &reference.to_string());
+        }
+        let named = ids.iter().filter_map(|id| self.image(&names, id).transpose());
+        named.collect()
+    }
+
+    /// Sends the images of all platforms, then the index that names them.
+    pub(super) async fn send_index(
+        &self,
+        images: &[Image],
+        reference: &Reference,
+        options: &PushOptions,
+        credentials: Option<Credentials>,
+        progress: Tell<'_>,
+    ) -> Result<Pushed, ImageError> {
+        let repository = Repository::open(reference, "pull,push", credentials, &options.insecure).await?;
+        // One after the other: the layers of each already move several at once.
+        let sent: Vec<Result<Descriptor, ImageError>> = futures_util::stream::iter(images)
+            .then(async |image| {
+                let (manifest, raw) = self.send_image(&repository, image, reference, progress).await?;
+                let digest = Digest::of(&raw);
+                repository.put_manifest(digest.as_str(), &manifest.media_type, &raw).await?;
+                self.install(&self.raw_config(&image.id)?, Some(&raw), &[])?;
+                let entry = Descriptor::new(&manifest.media_type, digest, raw.len() as u64);
+                Ok(entry.on(&image.platform()))
+            })
+            .collect()
+            .await;
+        let index = Index::oci(sent.into_iter().collect::<Result<_, _>>()?);
+        let raw = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
+        let digest = Digest::of(&raw);
+        repository.put_manifest(reference.wanted(), OCI_INDEX, &raw).await?;
+        let ids: Vec<ImageId> = images.iter().map(|image| image.id.clone()).collect();
+        self.name_several(&[reference.with_digest(&digest)], &ids)?;
+        Ok(Pushed { digest, size: raw.len() as u64 })
+    }
+}
