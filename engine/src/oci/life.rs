@@ -72,6 +72,7 @@ impl Runtime {
     /// # Errors
     /// Names the step that failed. Nothing is left behind then.
     pub fn create(&self, new: &NewContainer) -> Result<Vec<String>> {
+        check_descriptors(new.extras.preserve_fds)?;
         let launched = self.launch(new, true, true)?;
         Ok(launched.warnings)
     }
@@ -92,7 +93,10 @@ impl Runtime {
         let opened = Gate::open(&gate);
         // From now on it counts as running.
         let _ = store::remove_file(&self.root.gate(id));
-        opened?;
+        if let Err(error) = opened {
+            self.end(&record)?;
+            return Err(error.into());
+        }
         let mut warnings = Vec::new();
         let config = record.config()?;
         hooks::run_regardless(
@@ -109,6 +113,7 @@ impl Runtime {
     /// # Errors
     /// As for [`Runtime::create`].
     pub fn run_detached(&self, new: &NewContainer) -> Result<Vec<String>> {
+        check_descriptors(new.extras.preserve_fds)?;
         let mut launched = self.launch(new, false, true)?;
         launched.after_start();
         Ok(launched.warnings)
@@ -119,6 +124,8 @@ impl Runtime {
     /// # Errors
     /// As for [`Runtime::create`].
     pub fn run(&self, new: &NewContainer, keep: bool, warn: &dyn Fn(&str)) -> Result<u8> {
+        // Before there are any of this process's own.
+        check_descriptors(new.extras.preserve_fds)?;
         let mut attendance = Attendance::begin()?;
         let mut launched = self.launch(new, false, false)?;
         launched.after_start();
@@ -281,7 +288,6 @@ impl Runtime {
         keys::check(&value, &mut warnings)?;
         let config = Config::parse(&value)?;
         check_terminal(&config, new, detached)?;
-        check_descriptors(new.extras.preserve_fds)?;
         let mut plan = plan::launch_plan(&bundle, &config, new.extras)?;
         warnings.append(&mut plan.warnings);
         if self.systemd_cgroup && limits::systemd_runs() {

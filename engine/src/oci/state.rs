@@ -169,7 +169,19 @@ impl Record {
 // === impl View ===
 
 impl View {
-    /// As `state` and `list` print it.
+    /// Who owns its files here; a number where it is not root.
+    pub fn owner_name(&self) -> String {
+        if self.owner == 0 { "root".to_owned() } else { self.owner.to_string() }
+    }
+
+    /// As `list` prints it: with its owner.
+    pub fn listed(&self) -> Value {
+        let mut view = self.json();
+        view["owner"] = Value::String(self.owner_name());
+        view
+    }
+
+    /// As `state` prints it.
     pub fn json(&self) -> Value {
         let mut view = json!({
             "ociVersion": VERSION,

@@ -19,6 +19,7 @@ mod limits;
 mod list;
 mod logs;
 mod network;
+mod oci;
 mod options;
 mod output;
 mod platforms;

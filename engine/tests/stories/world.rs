@@ -367,6 +367,11 @@ impl Outcome {
         self.exits(0)
     }
 
+    /// The code it ended with.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+
     /// Whether it ended with code 0.
     pub(crate) fn is_success(&self) -> bool {
         self.status.success()
@@ -422,7 +427,7 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// The tar of `box`, made once a test run.
-fn box_archive() -> &'static Path {
+pub(crate) fn box_archive() -> &'static Path {
     static ARCHIVE: OnceLock<tempfile::TempPath> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let file = tempfile::NamedTempFile::new().unwrap();

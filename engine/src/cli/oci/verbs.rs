@@ -325,12 +325,11 @@ pub(super) fn list(runtime: &Runtime, args: &ListArgs) -> Result<u8> {
     if args.quiet {
         views.iter().for_each(|view| output::line(&view.id));
     } else if args.format == Form::Json {
-        let all: Vec<Value> = views.iter().map(oci::View::json).collect();
+        let all: Vec<Value> = views.iter().map(oci::View::listed).collect();
         output::raw(if all.is_empty() { "null".to_owned() } else { json!(all).to_string() }.as_bytes());
     } else {
         let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
         let rows = views.iter().map(|view| {
-            let owner = if view.owner == 0 { "root".to_owned() } else { format!("#{}", view.owner) };
             let bundle = view.bundle.display().to_string();
             [
                 view.id.clone(),
@@ -338,7 +337,7 @@ pub(super) fn list(runtime: &Runtime, args: &ListArgs) -> Result<u8> {
                 view.status.word().to_owned(),
                 bundle,
                 view.created.to_string(),
-                owner,
+                view.owner_name(),
             ]
         });
         output::raw(columns(std::iter::once(head).chain(rows)).as_bytes());

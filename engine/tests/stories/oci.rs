@@ -1,0 +1,7 @@
+//! Bundles by the OCI runtime interface, and the same bundles under runc.
+
+mod containerd;
+mod life;
+mod peer;
+mod process;
+mod shelf;
