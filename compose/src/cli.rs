@@ -21,6 +21,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use engine::cli::lazy::Lazy;
 
 use self::failure::CliError;
 use self::session::Session;
@@ -94,74 +95,74 @@ struct Globals {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Create and start containers
-    Up(Box<up::UpArgs>),
+    Up(Lazy<up::UpArgs>),
     /// Stop and remove containers and networks
-    Down(lifecycle::DownArgs),
+    Down(Lazy<lifecycle::DownArgs>),
     /// Create containers without starting them
-    Create(Box<up::CreateArgs>),
+    Create(Lazy<up::CreateArgs>),
     /// Start containers
-    Start(lifecycle::StartArgs),
+    Start(Lazy<lifecycle::StartArgs>),
     /// Stop containers
-    Stop(lifecycle::StopArgs),
+    Stop(Lazy<lifecycle::StopArgs>),
     /// Restart containers
-    Restart(lifecycle::RestartArgs),
+    Restart(Lazy<lifecycle::RestartArgs>),
     /// Send a signal to containers
-    Kill(lifecycle::KillArgs),
+    Kill(Lazy<lifecycle::KillArgs>),
     /// Pause containers
-    Pause(lifecycle::ServicesArgs),
+    Pause(Lazy<lifecycle::ServicesArgs>),
     /// Unpause containers
-    Unpause(lifecycle::ServicesArgs),
+    Unpause(Lazy<lifecycle::ServicesArgs>),
     /// Remove containers that do not run
-    Rm(lifecycle::RmArgs),
+    Rm(Lazy<lifecycle::RmArgs>),
     /// Change how many containers services have
-    Scale(up::ScaleArgs),
+    Scale(Lazy<up::ScaleArgs>),
     /// Wait until the first container of some services has ended
-    Wait(lifecycle::WaitArgs),
+    Wait(Lazy<lifecycle::WaitArgs>),
     /// Bring files that change on the host to the containers
-    Watch(watch::WatchArgs),
+    Watch(Lazy<watch::WatchArgs>),
     /// Show what up would do
-    Plan(Box<up::PlanArgs>),
+    Plan(Lazy<up::PlanArgs>),
     /// List containers
-    Ps(ps::PsArgs),
+    Ps(Lazy<ps::PsArgs>),
     /// List projects
-    Ls(list::LsArgs),
+    Ls(Lazy<list::LsArgs>),
     /// List the images of containers
-    Images(list::ImagesArgs),
+    Images(Lazy<list::ImagesArgs>),
     /// List the volumes of the project
-    Volumes(list::VolumesArgs),
+    Volumes(Lazy<list::VolumesArgs>),
     /// Show the processes of containers
-    Top(list::TopArgs),
+    Top(Lazy<list::TopArgs>),
     /// Show what containers use, again each second
-    Stats(stats::StatsArgs),
+    Stats(Lazy<stats::StatsArgs>),
     /// Copy files between a service's containers and the host
-    Cp(files::CpArgs),
+    Cp(Lazy<files::CpArgs>),
     /// Write the root file system of a service's container as a tar
-    Export(files::ServiceExportArgs),
+    Export(Lazy<files::ServiceExportArgs>),
     /// Make an image of a service's container
-    Commit(files::ServiceCommitArgs),
+    Commit(Lazy<files::ServiceCommitArgs>),
     /// Tell what happens to the containers
-    Events(events::EventsArgs),
+    Events(Lazy<events::EventsArgs>),
     /// Show where a port is published
-    Port(list::PortArgs),
+    Port(Lazy<list::PortArgs>),
     /// Show the output of containers
-    Logs(logs::LogsArgs),
+    Logs(Lazy<logs::LogsArgs>),
     /// Run a command in a running container
-    Exec(exec::ExecArgs),
+    Exec(Lazy<exec::ExecArgs>),
     /// Connect to a running container
-    Attach(exec::AttachArgs),
+    Attach(Lazy<exec::AttachArgs>),
     /// Run a command in a container of its own
-    Run(Box<run::RunArgs>),
+    Run(Lazy<run::RunArgs>),
     /// Build images
-    Build(images::BuildArgs),
+    Build(Lazy<images::BuildArgs>),
     /// Fetch images
-    Pull(images::PullArgs),
+    Pull(Lazy<images::PullArgs>),
     /// Send images to their registries
-    Push(images::PushArgs),
+    Push(Lazy<images::PushArgs>),
     /// Show the project as it is understood
     #[command(visible_alias = "convert")]
-    Config(Box<config::ConfigArgs>),
+    Config(Lazy<config::ConfigArgs>),
     /// Show the version
-    Version(list::VersionArgs),
+    Version(Lazy<list::VersionArgs>),
     /// Write a completion script for a shell
     Completion {
         /// The shell
@@ -207,11 +208,11 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
     let session = Session::new(cli.globals);
     match cli.command {
         Command::Up(args) => up::up(&session, &args),
-        Command::Create(args) => up::create(&session, *args),
-        Command::Scale(args) => up::scale(&session, args),
+        Command::Create(args) => up::create(&session, *args.0),
+        Command::Scale(args) => up::scale(&session, *args.0),
         Command::Watch(args) => watch::watch(&session, &args),
         Command::Plan(args) => up::plan(&session, &args),
-        Command::Down(args) => lifecycle::down(&session, args),
+        Command::Down(args) => lifecycle::down(&session, *args.0),
         Command::Start(args) => lifecycle::start(&session, &args),
         Command::Stop(args) => lifecycle::stop(&session, &args),
         Command::Restart(args) => lifecycle::restart(&session, &args),
@@ -227,15 +228,15 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Top(args) => list::top(&session, &args),
         Command::Stats(args) => stats::stats(&session, &args),
         Command::Cp(args) => files::cp(&session, &args),
-        Command::Export(args) => files::export(&session, args),
-        Command::Commit(args) => files::commit(&session, args),
+        Command::Export(args) => files::export(&session, *args.0),
+        Command::Commit(args) => files::commit(&session, *args.0),
         Command::Events(args) => events::events(&session, &args),
         Command::Port(args) => list::port(&session, &args),
         Command::Logs(args) => logs::logs(&session, &args),
-        Command::Exec(args) => exec::exec(&session, args),
+        Command::Exec(args) => exec::exec(&session, *args.0),
         Command::Attach(args) => exec::attach(&session, &args),
         Command::Run(args) => run::run(&session, &args),
-        Command::Build(args) => images::build(&session, args),
+        Command::Build(args) => images::build(&session, *args.0),
         Command::Pull(args) => images::pull(&session, &args),
         Command::Push(args) => images::push(&session, &args),
         Command::Config(args) => config::config(&session, &args),
