@@ -28,6 +28,8 @@ mod environment;
 mod extends;
 mod include;
 mod interpolate;
+#[cfg(test)]
+mod keys;
 mod merge;
 mod normalize;
 mod paths;

@@ -149,6 +149,7 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
     };
     let document = load_files(session, &found.files, &scope)?;
     warn_version(session, &document);
+    warn_refresh(session, &document);
     let mut project = decode(session, document)?;
     project.name = name;
     project.working_dir = found.directory;
@@ -253,6 +254,17 @@ fn warn_version(session: &mut Session, document: &Value) {
         let place = session.locate(&path, Part::Key);
         let message = "`version` is obsolete and ignored";
         session.warnings.push(Diagnostic::warning(message).at(place).on("version").with_help("remove it"));
+    }
+}
+
+/// Nobody reads this key, the reference no more than this program.
+fn warn_refresh(session: &mut Session, document: &Value) {
+    for (name, service) in document.get("services").and_then(Value::as_map).into_iter().flatten() {
+        if service.get("pull_refresh_after").is_some() {
+            let path = Path::keys(&["services", name, "pull_refresh_after"]);
+            let why = "pull_refresh_after has no effect: it is said with `pull_policy: every_<time>`";
+            session.merged_problem(&schema::Problem::key(&path, why), Severity::Warning);
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use crate::value::Path;
 const WINDOWS: &str = "concerns Windows containers";
 const CLUSTER: &str = "concerns a cluster, and this is one machine";
 const ABSENT: &str = "is not supported";
+const OPTIONS: &str =
+    "is meant for a vendor's driver, and the vendor's description of the device is what is followed";
 
 /// Every key of the project that has no effect.
 pub(crate) fn find(project: &Project) -> Vec<Problem> {
@@ -18,13 +20,18 @@ pub(crate) fn find(project: &Project) -> Vec<Problem> {
         if let Some(build) = &service.build {
             unheeded.at = Path::keys(&["services", name, "build"]);
             unheeded.build(build);
+            unheeded.build_secrets(name, build);
         }
         if let Some(deploy) = &service.deploy {
             unheeded.at = Path::keys(&["services", name, "deploy"]);
             unheeded.deploy(deploy, crate::desired::can_stand_beside(service));
         }
-        unheeded.volumes(name, service);
+        unheeded.items(name, service);
         unheeded.attachments(name, service);
+    }
+    for key in project.models.keys() {
+        unheeded.at = Path::keys(&["models"]);
+        unheeded.those([(&[key.as_str()][..], true, ABSENT)]);
     }
     for (key, network) in &project.networks {
         unheeded.at = Path::keys(&["networks", key]);
@@ -93,8 +100,19 @@ impl Unheeded {
             (&["isolation"], build.isolation.is_some(), WINDOWS),
             (&["provenance"], build.provenance.is_some(), ABSENT),
             (&["sbom"], build.sbom.is_some(), ABSENT),
-            (&["ssh"], !build.ssh.is_empty(), ABSENT),
         ]);
+    }
+
+    fn build_secrets(&mut self, name: &str, build: &Build) {
+        const OWNER: &str = "says who may read a file, and a build reads it as root";
+        for (index, secret) in build.secrets.iter().enumerate() {
+            self.at = Path::keys(&["services", name, "build", "secrets"]).index(index);
+            self.those([
+                (&["uid"][..], secret.uid.is_some(), OWNER),
+                (&["gid"], secret.gid.is_some(), OWNER),
+                (&["mode"], secret.mode.is_some(), OWNER),
+            ]);
+        }
     }
 
     fn deploy(&mut self, deploy: &Deploy, can_stand_beside: bool) {
@@ -136,13 +154,23 @@ impl Unheeded {
             ),
             (
                 &["update_config", "failure_action"],
-                update.failure_action.as_deref() == Some("continue"),
-                "tolerates failures, and the first one ends an update here",
+                update.failure_action.as_deref().is_some_and(|action| !["", "pause"].contains(&action)),
+                "says what comes after a failure, and the first one ends an update here",
             ),
         ]);
     }
 
-    fn volumes(&mut self, name: &str, service: &Service) {
+    fn items(&mut self, name: &str, service: &Service) {
+        for (index, request) in service.gpus.iter().enumerate() {
+            self.at = Path::keys(&["services", name, "gpus"]).index(index);
+            self.those([(&["options"], !request.options.is_empty(), OPTIONS)]);
+        }
+        let reserved = service.deploy.as_ref().and_then(|deploy| deploy.resources.reservations.as_ref());
+        for (index, request) in reserved.iter().flat_map(|reserved| &reserved.devices).enumerate() {
+            let keys = ["services", name, "deploy", "resources", "reservations", "devices"];
+            self.at = Path::keys(&keys).index(index);
+            self.those([(&["options"], !request.options.is_empty(), OPTIONS)]);
+        }
         for (index, volume) in service.volumes.iter().enumerate() {
             self.at = Path::keys(&["services", name, "volumes"]).index(index);
             if let ServiceVolume::Bind { bind: Some(bind), .. } = volume {
