@@ -109,6 +109,9 @@ pub enum CgroupError {
         /// Why not.
         source: io::Error,
     },
+    /// A rule about devices that the kernel would take and not keep.
+    #[error("cgroup v1 cannot take {:?} out of what another rule says", .0.to_v1())]
+    DeviceHole(DeviceRule),
     /// The device filter.
     #[error("restrict the devices")]
     Devices(#[source] io::Error),
@@ -393,7 +396,7 @@ impl std::fmt::Display for Warning {
 impl From<CgroupError> for crate::Error {
     fn from(error: CgroupError) -> Self {
         match &error {
-            CgroupError::SwapWithoutMemory => Self::invalid(error.to_string()),
+            CgroupError::SwapWithoutMemory | CgroupError::DeviceHole(_) => Self::invalid(error.to_string()),
             CgroupError::BlockDevice { .. } => Self::invalid("limit a block device").with_source(error),
             CgroupError::Limit { limit, .. } => {
                 let hint = format!("the kernel refused this {limit} limit; a larger one may be needed");

@@ -55,12 +55,18 @@ impl Program {
         Ok((program, identity))
     }
 
-    /// Looks whether there is such a program at all, while it can still be said.
+    /// Finds out early what [`Self::execute`] could not do, while it can still be said to whoever creates the container.
     pub(crate) fn check(&self) -> Result<(), LaunchError> {
-        if self.candidates.iter().any(|candidate| kind(candidate).is_some()) {
+        let may = |path: &CString| {
+            self.is_file(path) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+        };
+        if self.candidates.iter().any(may) {
             return Ok(());
         }
-        Err(self.not_found())
+        match self.candidates.iter().find(|path| kind(path).is_some()) {
+            Some(path) => Err(self.refused(path, &io::Error::from_raw_os_error(libc::EACCES))),
+            None => Err(self.not_found()),
+        }
     }
 
     /// Executes it. Comes back only with the reason why not.

@@ -109,6 +109,14 @@ impl Access {
         (!text.is_empty()).then_some(access)
     }
 
+    fn without(self, other: Self) -> Self {
+        Self {
+            read: self.read && !other.read,
+            write: self.write && !other.write,
+            make: self.make && !other.make,
+        }
+    }
+
     fn bits(self) -> i32 {
         i32::from(self.make) | i32::from(self.read) << 1 | i32::from(self.write) << 2
     }
@@ -137,6 +145,19 @@ impl DeviceRule {
         fields.next().is_none().then(|| kinds.iter().map(rule).collect())
     }
 
+    /// Whether it is about every device that the other one is about.
+    fn covers(&self, other: &Self) -> bool {
+        let number = |own: Option<u32>, others: Option<u32>| own.is_none() || own == others;
+        self.kind == other.kind && number(self.major, other.major) && number(self.minor, other.minor)
+    }
+
+    /// Whether there may be a device that both are about.
+    fn meets(&self, other: &Self) -> bool {
+        let number =
+            |own: Option<u32>, others: Option<u32>| own.is_none() || others.is_none() || own == others;
+        self.kind == other.kind && number(self.major, other.major) && number(self.minor, other.minor)
+    }
+
     /// The rule in v1's words: `c 1:3 rwm`.
     pub fn to_v1(self) -> String {
         let kind = match self.kind {
@@ -152,6 +173,33 @@ impl DeviceRule {
         }
         text
     }
+}
+
+/// Ordered rules as v1 can keep them: exceptions from one word about everything.
+///
+/// # Errors
+/// With the rule that takes a part out of what an earlier one says: the kernel changes an exception as a whole or not at
+/// all, and does not say which.
+pub(super) fn exceptions(
+    otherwise: bool,
+    rules: &[(bool, DeviceRule)],
+) -> Result<Vec<DeviceRule>, DeviceRule> {
+    let mut exceptions: Vec<DeviceRule> = Vec::new();
+    for (allow, rule) in rules {
+        if *allow != otherwise {
+            exceptions.push(*rule);
+            continue;
+        }
+        for exception in &mut exceptions {
+            if rule.covers(exception) {
+                exception.access = exception.access.without(rule.access);
+            } else if rule.meets(exception) && exception.access.without(rule.access) != exception.access {
+                return Err(*rule);
+            }
+        }
+        exceptions.retain(|exception| exception.access.bits() != 0);
+    }
+    Ok(exceptions)
 }
 
 /// The registers of the programs: the context the kernel gives, and what is taken from it.
@@ -272,5 +320,25 @@ mod tests {
         for wrong in ["", "c", "c 1:3", "d 1:3 r", "c 1 r", "c x:3 r", "c 1:3 rx", "c 1:3 r more"] {
             assert_eq!(texts(wrong), None, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn v1_is_never_asked_for_a_hole_in_an_exception() {
+        let rule = |text: &str| DeviceRule::parse(text).unwrap()[0];
+        let kept = |otherwise, rules: &[(bool, &str)]| {
+            let rules: Vec<_> = rules.iter().map(|(allow, text)| (*allow, rule(text))).collect();
+            let words = |rules: Vec<DeviceRule>| rules.into_iter().map(DeviceRule::to_v1).collect::<Vec<_>>();
+            exceptions(otherwise, &rules).map(words).map_err(DeviceRule::to_v1)
+        };
+        assert_eq!(kept(false, &[(true, "b 7:* rw"), (false, "b 7:* w")]).unwrap(), ["b 7:* r"]);
+        assert_eq!(kept(false, &[(true, "b 7:1 rw"), (false, "b *:* rwm")]).unwrap(), [""; 0]);
+        assert_eq!(kept(true, &[(false, "c 1:3 rwm"), (true, "c 1:3 r")]).unwrap(), ["c 1:3 wm"]);
+        // Not about the same devices, or not about the same access.
+        assert_eq!(
+            kept(false, &[(true, "b 7:* r"), (false, "b 7:3 w"), (false, "c 7:3 r")]).unwrap(),
+            ["b 7:* r"]
+        );
+        assert_eq!(kept(false, &[(true, "b 7:* rw"), (false, "b 7:3 w")]).unwrap_err(), "b 7:3 w");
+        assert_eq!(kept(true, &[(false, "c *:* w"), (true, "c 1:3 rwm")]).unwrap_err(), "c 1:3 rwm");
     }
 }

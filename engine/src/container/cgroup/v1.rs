@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::devices::Devices;
+use super::devices::{self, Devices};
 use super::{
     CgroupError, Controller, Layout, Stats, Warning, block, make, read, read_field, read_number,
     read_processes, remove_nodes, write,
@@ -231,20 +231,21 @@ impl Nodes {
         let _ = write(parent, FILE, &(taken + wanted).to_string());
     }
 
-    pub(super) fn restrict_devices(&self, devices: &Devices) -> Result<(), CgroupError> {
+    pub(super) fn restrict_devices(&self, wanted: &Devices) -> Result<(), CgroupError> {
         let Some(node) = self.node(Controller::Devices) else { return Ok(()) };
         let file = |allow: bool| if allow { "devices.allow" } else { "devices.deny" };
         let say =
             |allow: bool, what: &str| write(&node.path, file(allow), what).map_err(CgroupError::Devices);
-        match devices {
+        match wanted {
             Devices::All => Ok(()),
             Devices::Only(rules) => {
                 say(false, "a")?;
                 rules.iter().try_for_each(|rule| say(true, &rule.to_v1()))
             }
             Devices::Ordered { otherwise, rules } => {
+                let exceptions = devices::exceptions(*otherwise, rules).map_err(CgroupError::DeviceHole)?;
                 say(*otherwise, "a")?;
-                rules.iter().try_for_each(|(allow, rule)| say(*allow, &rule.to_v1()))
+                exceptions.iter().try_for_each(|rule| say(!otherwise, &rule.to_v1()))
             }
         }
     }
