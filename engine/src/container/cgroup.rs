@@ -25,6 +25,7 @@ use super::launch::Enclosure;
 use super::spec::Resources;
 
 mod block;
+pub mod detail;
 pub mod detect;
 pub mod devices;
 mod v1;

@@ -285,6 +285,11 @@ impl Nodes {
         }
     }
 
+    /// Where the node of this controller is.
+    pub(super) fn path_of(&self, controller: Controller) -> Option<&Path> {
+        self.node(controller).map(|node| node.path.as_path())
+    }
+
     fn node(&self, controller: Controller) -> Option<&Node> {
         self.0.iter().find(|node| node.controllers.contains(&controller))
     }

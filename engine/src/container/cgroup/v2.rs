@@ -61,6 +61,11 @@ impl Node {
         Ok(Self { path, directory, controllers: mount.controllers.clone() })
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn dirfd(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
     }
