@@ -164,3 +164,65 @@ fn programs_end_with_the_same_codes_as_under_runc() {
     let ours = shelf.ours(["run", &shelf.id]);
     assert_eq!(ours.code(), theirs.code());
 }
+
+#[test]
+fn what_is_counted_has_the_same_names_as_under_runc() {
+    let shelf = Shelf::new(&["sleep", "100"]);
+    // Without limits there are no such control groups here, and nothing is counted that nobody limits.
+    let counted = ["cpu", "memory", "pids"];
+    let [ours, theirs] = [Runtime::Ours, Runtime::Runc].map(|runtime| {
+        shelf.detach(runtime, &[]);
+        let text = shelf.under(runtime, ["events", "--stats", &shelf.id]).succeeds().stdout;
+        shelf.under(runtime, ["delete", "-f", &shelf.id]).succeeds();
+        let stats: Value = serde_json::from_str(&text).unwrap();
+        counted.map(|part| names(&stats["data"][part]))
+    });
+    assert_eq!(ours, theirs);
+}
+
+/// The names in an object, and in the objects in it. What is nothing is left out, and what is there differs by chance.
+fn names(value: &Value) -> Vec<String> {
+    let Value::Object(fields) = value else { return Vec::new() };
+    let mut all: Vec<String> = Vec::new();
+    for (name, value) in fields {
+        if !matches!(name.as_str(), "cache" | "usage" | "max" | "throttledPeriods") || value.is_object() {
+            all.push(name.clone());
+        }
+        all.extend(names(value).iter().map(|below| format!("{name}.{below}")));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn device_rules_that_cgroup_v1_cannot_keep_are_refused_as_under_runc() {
+    let shelf = Shelf::script("true");
+    shelf.change(|config| {
+        config["linux"]["resources"]["devices"] = json!([
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "b", "major": 7, "access": "rw"},
+            {"allow": false, "type": "b", "major": 7, "minor": 3, "access": "w"},
+        ]);
+    });
+    let theirs = shelf.under(Runtime::Runc, ["run", &shelf.id]);
+    let ours = shelf.ours(["run", &shelf.id]);
+    assert_eq!(ours.code(), theirs.code());
+    if engine::container::cgroup::Layout::detect()
+        .unwrap()
+        .v1_mount(engine::container::cgroup::Controller::Devices)
+        .is_some()
+    {
+        assert!(ours.stderr.contains("\\\"b 7:3 w\\\""), "{}", ours.stderr);
+    }
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_found_out_at_creation() {
+    for program in ["/nope", "/etc", "/etc/passwd"] {
+        let shelf = Shelf::new(&[program]);
+        for runtime in [Runtime::Ours, Runtime::Runc] {
+            let created = shelf.under(runtime, ["create", &shelf.id]);
+            assert_eq!(created.code(), Some(1), "{program}: {runtime:?}");
+        }
+    }
+}
