@@ -166,7 +166,8 @@ impl Newborn<'_> {
 
     fn mount_requested(&mut self) -> Result<(), LaunchError> {
         let (Some(rootfs), Some(places)) = (&mut self.rootfs, &self.places) else { return OUT_OF_ORDER };
-        rootfs.mount_requested(&self.plan.rootfs, places, &mut self.sources)
+        let mapped = self.plan.process.users.is_some();
+        rootfs.mount_requested(&self.plan.rootfs, mapped, places, &mut self.sources)
     }
 
     fn open_terminal(&mut self) -> Result<(), LaunchError> {

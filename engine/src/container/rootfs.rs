@@ -171,6 +171,7 @@ impl Rootfs {
     pub(crate) fn mount_requested(
         &mut self,
         plan: &RootfsPlan,
+        mapped: bool,
         places: &Places,
         sources: &mut Sources,
     ) -> Result<(), LaunchError> {
@@ -227,8 +228,9 @@ impl Rootfs {
             attach_requested(self.root(), wanted, tree.as_fd())?;
         }
         if plan.listed && !plan.binds("/dev") {
-            dev::populate(self.root())?;
-            dev::make_nodes(self.root(), &plan.devices)?;
+            // Only the host's root makes devices.
+            let how = if mapped { dev::Nodes::Bound } else { dev::Nodes::Made };
+            dev::populate(self.root(), how, &plan.devices)?;
         }
         for (tree, target) in closed {
             let change = Change { set: RDONLY, ..Change::default() };
@@ -273,7 +275,14 @@ impl Rootfs {
 
     /// Writes kernel parameters through the /proc made here, never through a path the image could have changed.
     pub(crate) fn write_sysctls(&self, sysctls: &[(String, String)]) -> Result<(), LaunchError> {
-        let Some(proc) = &self.proc else { return Ok(()) };
+        let Some(proc) = &self.proc else {
+            return match sysctls.first() {
+                None => Ok(()),
+                Some((name, _)) => Err(LaunchError::Invalid(format!(
+                    "the kernel parameter {name} cannot be set: nothing mounts a proc file system"
+                ))),
+            };
+        };
         for (name, value) in sysctls {
             let path = format!("sys/{}", name.replace('.', "/"));
             let resolve = rustix::fs::ResolveFlags::BENEATH

@@ -141,6 +141,10 @@ pub(super) struct Linux {
     #[serde(deserialize_with = "nullable")]
     pub(super) namespaces: Vec<Namespace>,
     #[serde(deserialize_with = "nullable")]
+    pub(super) uid_mappings: Vec<Mapping>,
+    #[serde(deserialize_with = "nullable")]
+    pub(super) gid_mappings: Vec<Mapping>,
+    #[serde(deserialize_with = "nullable")]
     pub(super) sysctl: BTreeMap<String, String>,
     #[serde(deserialize_with = "nullable")]
     pub(super) resources: Resources,
@@ -164,6 +168,16 @@ pub(super) struct Namespace {
     #[serde(rename = "type")]
     pub(super) kind: String,
     pub(super) path: Option<PathBuf>,
+}
+
+/// Ids of the container as ids of the host.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(super) struct Mapping {
+    #[serde(rename = "containerID")]
+    pub(super) container_id: u32,
+    #[serde(rename = "hostID")]
+    pub(super) host_id: u32,
+    pub(super) size: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

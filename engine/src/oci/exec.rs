@@ -124,14 +124,7 @@ fn process_plan(record: &Record, new: &NewProcess, warn: &dyn Fn(&str)) -> Resul
         None => changed(config.process.clone().unwrap_or_default(), new),
     };
     let extras = Extras { preserve_fds: new.preserve_fds, ..Extras::default() };
-    let linux = &config.linux;
-    let plan = plan::process_plan(
-        &process,
-        linux.seccomp.as_ref(),
-        extras,
-        linux.personality.as_ref(),
-        &mut warnings,
-    )?;
+    let plan = plan::process_plan(&process, &config.linux, extras, &mut warnings)?;
     warnings.iter().for_each(|text| warn(text));
     Ok(plan)
 }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::config::{Capabilities, Config, Device, Linux, Personality, Process};
+use super::config::{Capabilities, Config, Device, Linux, Mapping, Personality, Process};
 use super::{limits, mounts};
 use crate::container::capabilities::CapabilitySet;
+use crate::container::idmap::{IdMap, IdRange, UserMap};
 use crate::container::plan::{
     DeviceNode, ExactIdentity, LaunchPlan, Limit, Namespaces, NodeKind, ProcessPlan, RootfsPlan,
     TerminalSize, Whose, is_namespaced,
@@ -47,13 +48,7 @@ pub(super) fn launch_plan(bundle: &Path, config: &Config, extras: Extras) -> Res
         }
     }
     Ok(LaunchPlan {
-        process: process_plan(
-            process,
-            linux.seccomp.as_ref(),
-            extras,
-            linux.personality.as_ref(),
-            &mut warnings,
-        )?,
+        process: process_plan(process, linux, extras, &mut warnings)?,
         rootfs: rootfs(bundle, config, extras, &namespaces)?,
         namespaces,
         hostname: config.hostname.clone().filter(|name| !name.is_empty()),
@@ -133,7 +128,8 @@ fn namespaces(linux: &Linux) -> Result<Namespaces> {
             "pid" | "network" | "ipc" | "uts" | "cgroup" => {}
             "mount" if whose == Whose::Own => {}
             "mount" => return Err(unsupported("a mount namespace of somebody else's")),
-            "user" => return Err(unsupported("a user namespace")),
+            "user" if whose == Whose::Own => {}
+            "user" => return Err(unsupported("a user namespace of somebody else's")),
             "time" => return Err(unsupported("a time namespace")),
             other => return Err(Error::invalid(format!("namespace {other:?} does not exist"))),
         }
@@ -143,6 +139,9 @@ fn namespaces(linux: &Linux) -> Result<Namespaces> {
     }
     if !asked.contains_key("mount") {
         return Err(unsupported("a container without a mount namespace of its own"));
+    }
+    if asked.contains_key("user") == linux.uid_mappings.is_empty() {
+        return Err(Error::invalid("a user namespace and mappings of its ids need each other"));
     }
     let mut whose = |kind| asked.remove(kind).unwrap_or(Whose::Host);
     Ok(Namespaces {
@@ -161,9 +160,8 @@ fn unsupported(what: &str) -> Error {
 /// The plan of a process. What it may do by its own names and this engine cannot give is said.
 pub(super) fn process_plan(
     process: &Process,
-    seccomp: Option<&Value>,
+    linux: &Linux,
     extras: Extras,
-    personality: Option<&Personality>,
     warnings: &mut Vec<String>,
 ) -> Result<ProcessPlan> {
     if process.args.is_empty() {
@@ -172,6 +170,7 @@ pub(super) fn process_plan(
     if !process.cwd.is_absolute() {
         return Err(Error::invalid("Cwd must be an absolute path"));
     }
+    let (seccomp, personality) = (linux.seccomp.as_ref(), linux.personality.as_ref());
     let nothing = Capabilities::default();
     let asked = process.capabilities.as_ref().unwrap_or(&nothing);
     let mut set = |names: &[String]| capabilities(names, warnings);
@@ -217,8 +216,27 @@ pub(super) fn process_plan(
         dies_with_parent: false,
         own_keyring: !extras.no_new_keyring,
         kept_descriptors: listen_fds() + extras.preserve_fds,
-        users: None,
+        users: users(linux)?,
     })
+}
+
+/// What the ids of a user namespace of its own mean.
+fn users(linux: &Linux) -> Result<Option<UserMap>> {
+    if linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let map = |what: &str, mappings: &[Mapping]| {
+        let range = |mapping: &Mapping| IdRange {
+            inside: mapping.container_id,
+            outside: mapping.host_id,
+            length: mapping.size,
+        };
+        IdMap::new(mappings.iter().map(range).collect())
+            .map_err(|error| Error::failed(format!("understand {what}"), error))
+    };
+    let uids = map("linux.uidMappings", &linux.uid_mappings)?;
+    let gids = map("linux.gidMappings", &linux.gid_mappings)?;
+    Ok(Some(UserMap { uids, gids }))
 }
 
 /// Descriptors that this process was given by systemd's protocol are the container's (sd_listen_fds(3)).

@@ -64,10 +64,19 @@ fn mount_legacy(
         Some((_, name)) => (name, vec![("none", ""), ("name", name)]),
         None => (controllers, controllers.split(',').map(|controller| (controller, "")).collect()),
     };
-    let tree = mount::make("cgroup", &options, PLAIN | read_only).at("mount the cgroup", name)?;
     rustix::fs::mkdirat(directory, name, Mode::from_raw_mode(0o755)).at("mount the cgroup", name)?;
     let place = target::find(directory, Path::new(name)).at("mount the cgroup", name)?;
-    attach_part(&tree, place.as_fd(), hierarchy.path)?;
+    match mount::make("cgroup", &options, PLAIN | read_only) {
+        // The root of a user namespace may do so in a cgroup namespace of its own alone; the host's mount is in sight.
+        Err(Errno::PERM) => {
+            let host = Path::new(AT).join(name).join(hierarchy.path.trim_start_matches('/'));
+            let part = mount::clone_path(&host, false).at("bind the cgroup", host.display())?;
+            let change = Change { set: u64::from((PLAIN | read_only).bits()), ..Change::default() };
+            sys::mount::change(&part, change).at("restrict the cgroup", name)?;
+            mount::attach(&part, &place).at("bind the cgroup", name)?;
+        }
+        made => attach_part(&made.at("mount the cgroup", name)?, place.as_fd(), hierarchy.path)?,
+    }
     for alias in name.split(',').filter(|alias| *alias != name) {
         rustix::fs::symlinkat(name, directory, alias).at("link the cgroup", alias)?;
     }

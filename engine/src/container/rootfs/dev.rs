@@ -60,22 +60,64 @@ pub(crate) fn make() -> Result<OwnedFd, LaunchError> {
     Ok(dev)
 }
 
-/// The nodes and links of every container in a /dev that is there. What it has already stays.
-pub(crate) fn populate(root: BorrowedFd<'_>) -> Result<(), LaunchError> {
+/// How the nodes of a container come to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    /// New ones.
+    Made,
+    /// The host's, mounted onto files.
+    Bound,
+}
+
+/// The nodes and links of every container in a /dev that is there, and these. What it has already stays.
+pub(crate) fn populate(
+    root: BorrowedFd<'_>,
+    nodes: Nodes,
+    devices: &[DeviceNode],
+) -> Result<(), LaunchError> {
     let dev = target::real_directory(root, "dev").at("prepare", "/dev")?;
-    fill(dev.as_fd())
+    if nodes == Nodes::Made {
+        fill(dev.as_fd())?;
+        return make_nodes(root, devices);
+    }
+    let standard = NODES
+        .iter()
+        .map(|(name, major, minor)| (Path::new("/dev").join(name), rustix::fs::makedev(*major, *minor)));
+    for (path, number) in standard.chain(devices.iter().map(|device| (device.path.clone(), device.rdev))) {
+        bind_node(root, &path, number)?;
+    }
+    link(dev.as_fd())
+}
+
+/// The host's node of this path, which must be this device, at the same path of the container.
+fn bind_node(root: BorrowedFd<'_>, path: &Path, number: u64) -> Result<(), LaunchError> {
+    let shown = path.display();
+    let tree = mount::clone_path(path, false).at("bind the device", &shown)?;
+    if rustix::fs::fstat(&tree).at("inspect the device", &shown)?.st_rdev != number {
+        return Err(LaunchError::Invalid(format!("{shown} of the host is another device")));
+    }
+    let place = target::find_or_make(root, path, Missing::File).at("make the device", &shown)?;
+    mount::attach(&tree, &place).at("bind the device", &shown)
+}
+
+/// What is there already stays.
+fn there(made: Result<(), Errno>) -> Result<(), Errno> {
+    match made {
+        Err(Errno::EXIST) => Ok(()),
+        other => other,
+    }
 }
 
 fn fill(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
-    let there = |made| match made {
-        Err(Errno::EXIST) => Ok(()),
-        other => other,
-    };
     for (name, major, minor) in NODES {
         let number = rustix::fs::makedev(major, minor);
         there(rustix::fs::mknodat(dev, name, FileType::CharacterDevice, EVERYBODY, number))
             .at("make the device", name)?;
     }
+    link(dev)
+}
+
+fn link(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
     for (name, to) in LINKS {
         there(rustix::fs::symlinkat(to, dev, name)).at("link", name)?;
     }

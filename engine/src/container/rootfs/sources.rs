@@ -52,6 +52,14 @@ impl Sources {
             let mounts = mounts.collect::<Result<_, _>>()?;
             return Ok(Self { layers: None, dev: None, mounts, shm, warnings: Vec::new() });
         };
+        if rootfs.listed {
+            // A bundle's files have the owners that its users are to see.
+            let layers = mount::clone_path(&rootfs.upper, true).at("bind", rootfs.upper.display())?;
+            let mounts =
+                rootfs.mounts.iter().map(|wanted| take(wanted).map(|taken| taken.map(|(mount, _)| mount)));
+            let mounts = mounts.collect::<Result<_, _>>()?;
+            return Ok(Self { layers: Some(layers), dev: None, mounts, shm, warnings: Vec::new() });
+        }
         let namespace = userns::without_processes(users)?;
         let mut warnings = Vec::new();
         let mut mounts = Vec::new();
