@@ -183,3 +183,84 @@ fn says_nothing(value: &Value) -> bool {
         Value::Object(members) => members.values().all(says_nothing),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ABOUT: &str = "# Keys of `config.json`
+
+What `rengine oci` makes of each key of a bundle's description (runtime-spec, `config.md` and `config-linux.md`). It is *honoured*, *warned* about where it
+has no effect, or *refused* by name. What a key is not (`null`, `0`, `\"\"`, empty) is neither. A key that is not here is warned about, as the specification wants
+it. Nothing is accepted and ignored.
+
+Within honoured keys, refused by name are: mount options `unbindable`, `idmap` and what the file system does not know; namespaces `time`, `user` and `mount` by
+path, and a container without a mount namespace of its own; `rootfsPropagation: unbindable`; seccomp's `SCMP_ACT_NOTIFY` and flags other than `TSYNC`, `LOG` and
+`SPEC_ALLOW`; flags of `personality`. Warned about are: capabilities that do not exist or are not the runtime's own; limits per process above the runtime's hard
+limit, which become that limit; limits for which this kernel has no controller. `cgroupsPath` is a path below the top of every hierarchy, or with `--systemd-cgroup`
+`slice:prefix:name`, which becomes the path that systemd would choose; systemd itself is not asked.
+
+This file is made from `engine/src/oci/keys.rs`; a test holds both together.
+
+| key | | |
+| --- | --- | --- |
+";
+
+    fn document() -> String {
+        let line = |(key, treatment): &(&str, Treatment)| match treatment {
+            Honoured => format!("| `{key}` | honoured | |\n"),
+            Warned(why) => format!("| `{key}` | warned | {why} |\n"),
+            Refused(why) => format!("| `{key}` | refused | {why} |\n"),
+        };
+        ABOUT.to_owned() + &KEYS.iter().map(line).collect::<String>()
+    }
+
+    /// A description that says something at this key, and nothing else.
+    fn saying(key: &str) -> Value {
+        key.rsplit('.').fold(json!("something"), |inner, name| match name.strip_suffix("[]") {
+            Some(name) => json!({name: [inner]}),
+            None => json!({name: inner}),
+        })
+    }
+
+    #[test]
+    fn every_key_is_treated_as_the_table_says() {
+        for (key, treatment) in KEYS {
+            let mut warnings = Vec::new();
+            let checked = check(&saying(key), &mut warnings);
+            match treatment {
+                Honoured => assert!(checked.is_ok() && warnings.is_empty(), "{key}: {warnings:?}"),
+                Warned(why) => assert_eq!(warnings, [format!("{key} has no effect: {why}")]),
+                Refused(_) => {
+                    let message = checked.unwrap_err().to_string();
+                    assert!(message.starts_with(&format!("{key} is not supported")), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_said_once_and_what_says_nothing_is_not() {
+        let mut warnings = Vec::new();
+        let config = json!({
+            "linux": {"fresh": {"a": 1}, "intelRdt": {}, "mountLabel": "", "timeOffsets": null},
+            "mounts": [{"fresh": 1}],
+        });
+        check(&config, &mut warnings).unwrap();
+        warnings.sort();
+        let expected =
+            ["linux.fresh has no effect: it is not known", "mounts[].fresh has no effect: it is not known"];
+        assert_eq!(warnings, expected);
+    }
+
+    #[test]
+    fn the_document_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/OCI.md");
+        if std::env::var_os("WRITE_OCI").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(written == document(), "write it anew: WRITE_OCI=1 cargo test -p engine --lib oci");
+    }
+}

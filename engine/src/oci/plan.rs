@@ -33,6 +33,12 @@ pub(super) fn launch_plan(bundle: &Path, config: &Config, extras: Extras) -> Res
     let mut warnings = Vec::new();
     let process =
         config.process.as_ref().ok_or_else(|| Error::invalid("process is missing in config.json"))?;
+    if !config.oci_version.starts_with("1.") {
+        return Err(Error::new(
+            Kind::Unsupported,
+            format!("the ociVersion {:?} is not supported: this runtime follows 1.0", config.oci_version),
+        ));
+    }
     let linux = &config.linux;
     let namespaces = namespaces(linux)?;
     let named = config.hostname.as_deref().is_some_and(|name| !name.is_empty())

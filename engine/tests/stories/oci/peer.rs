@@ -9,7 +9,7 @@ const TELL: &str = "
 id -u; id -g; id -G; umask; pwd; hostname; echo \"$A\"; ulimit -n
 grep -E '^(Cap...|NoNewPrivs|Seccomp):' /proc/self/status
 cat /proc/sys/net/ipv4/ip_forward /proc/self/oom_score_adj
-ls -ln /dev | grep -v -E ' (core|console|ptmx)' | awk '{print $1, $3, $4, $5, $6, $NF}'
+ls -ln /dev | grep -v -E ' (core|console|mqueue|ptmx)' | awk '{print $1, $3, $4, $5, $6, $NF}'
 for file in /proc/kcore /proc/sys/kernel/hostname /sys/firmware /root /made; do
   (echo x > $file) 2>/dev/null && echo written $file; ls $file 2>/dev/null | wc -l
 done
@@ -107,6 +107,12 @@ const CASES: &[(&str, Change)] = &[
         let namespaces = config["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|one| !matches!(one["type"].as_str(), Some("network" | "pid")));
         namespaces.push(json!({"type": "cgroup"}));
+    }),
+    ("other users", |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": 1_600_000_000, "size": 65536}]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
     }),
     ("mounts of every kind", |config| {
         config["mounts"].as_array_mut().unwrap().extend([

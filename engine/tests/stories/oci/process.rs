@@ -159,6 +159,7 @@ fn what_cannot_be_honoured_is_named() {
     refused("/linux/namespaces", json!([{"type": "pid"}]), "without a mount namespace");
     refused("/linux/sysctl", json!({"kernel.panic": "1"}), "does not belong to a namespace");
     refused("/process/rlimits", json!([{"type": "RLIMIT_NOPE", "soft": 1, "hard": 1}]), "RLIMIT_NOPE");
+    refused("/ociVersion", json!("2.0.0"), "ociVersion");
     refused("/process/cwd", json!("tmp"), "Cwd must be an absolute path");
     shelf.change(|config| config["linux"]["brandNew"] = json!({"key": 1}));
     let outcome = shelf.ours(["run", &shelf.id]).succeeds();
