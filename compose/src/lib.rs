@@ -27,6 +27,7 @@ mod dotenv;
 mod environment;
 mod extends;
 mod include;
+mod indentation;
 mod interpolate;
 #[cfg(test)]
 mod keys;

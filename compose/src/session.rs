@@ -5,6 +5,7 @@ use std::path::{Path as FsPath, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::environment::{Variables, cannot_read};
+use crate::indentation;
 use crate::interpolate::{InterpolateError, Unset, interpolate};
 use crate::position::{Part, Source};
 use crate::schema::{Problem, check};
@@ -272,7 +273,9 @@ fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
             .collect();
     }
     if let Some(error) = source.syntax_error() {
-        return vec![Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(error.place))];
+        let help = indentation::advice(&source.text, error.place.line);
+        let said = Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(error.place));
+        return vec![Diagnostic { help, ..said }];
     }
     if let Some(place) = source.heaviest_alias() {
         let message = "aliases make the file too large to be meant";

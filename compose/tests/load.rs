@@ -155,3 +155,18 @@ fn the_reference_still_says_so() {
         assert_eq!(to_json_text(&load(&options(&directory)).unwrap().project), json.trim_end(), "{place}");
     }
 }
+
+/// The file of a lesson as it was printed: its last three services are indented by less than the others.
+#[test]
+fn the_lesson_as_printed_is_refused_with_what_to_do() {
+    let directory = files().join("lesson");
+    let options = LoadOptions { files: vec![directory.join("printed.yaml")], ..options(&directory) };
+    let said = load(&options).unwrap_err().to_string();
+    for text in [
+        "printed.yaml:134:2",
+        "line 134 begins with 1 space, and \"filebeat\" in line 115 beside it under \"services\" with 2",
+        "by 1 more; so do lines 148 and 167",
+    ] {
+        assert!(said.contains(text), "{text} is missing in\n{said}");
+    }
+}

@@ -1,10 +1,12 @@
 //! The examples of the repository keep what they promise.
 
 use std::collections::BTreeSet;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use engine::container::state::State;
+use engine::network::NetworkSpec;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
@@ -63,6 +65,60 @@ fn the_shop_opens_sells_and_remembers() {
     world.rcompose(["up", "-d", "--wait"]).succeeds();
     assert_eq!(shop()["orders"], 1, "what was sold stays sold");
     assert_eq!(shop()["products"], products);
+}
+
+#[test]
+fn what_watches_over_others_hears_sees_and_finds() {
+    let world = World::example("observability");
+    world.import(&shop_base(), "shop-base");
+    let refused = world.rcompose(["up", "-d"]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("network watch declared as external"),
+        "{}",
+        refused.stderr
+    );
+    world.engine().networks().create(NetworkSpec::new("watch".parse().unwrap())).unwrap();
+    world.rcompose(["up", "-d", "--wait"]).succeeds();
+    assert_eq!(world.running().len(), 10);
+    let ask = |service: &str, port: u16, path: &str| page(get(world.port(service, port), path));
+    // A line that a program writes goes through shipper, queue and stash, and people find it.
+    world.write("logs/shop.log", "ordered: a teapot\nordered: a lamp\n");
+    let found =
+        until(|| ask("search-ui", 5601, "/logs?q=teapot"), |page| page["hits"] != serde_json::json!([]));
+    assert_eq!(found["hits"], serde_json::json!([{"message": "ordered: a teapot"}]));
+    // A span comes by UDP and is kept where the documents are.
+    let shown = world.rcompose(["port", "--protocol", "udp", "tracing", "6831"]).succeeds().stdout;
+    let port = shown.trim().rsplit(':').next().unwrap();
+    let span =
+        || UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"span", format!("127.0.0.1:{port}")).unwrap();
+    let sees = |page: &Json| page["traces"].as_u64() > Some(0) && page["up"].as_object().unwrap().len() == 3;
+    let seen = until(
+        || {
+            span();
+            ask("dashboard", 3000, "/")
+        },
+        sees,
+    );
+    assert_eq!(seen["host"], "dashboard");
+    assert!(seen["up"].as_object().unwrap().values().all(|up| up == 1), "{seen}");
+    let host = std::fs::read_to_string("/proc/1/comm").unwrap();
+    let said = world.rcompose(["logs", "--no-log-prefix", "host"]).succeeds().stdout;
+    assert!(said.contains(&format!("process 1 of the host is {}", host.trim())), "{said}");
+    world.rcompose(["down", "-v", "-t", "1"]).succeeds();
+    assert!(
+        world.engine().networks().list().unwrap().iter().any(|network| network.spec.name.as_str() == "watch")
+    );
+}
+
+/// Asks until the answer is as it will be.
+fn until(ask: impl Fn() -> Json, good: impl Fn(&Json) -> bool) -> Json {
+    loop {
+        let answer = ask();
+        if good(&answer) {
+            return answer;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 /// Each service started only after what it waits for was as far as it says.
