@@ -39,6 +39,7 @@ mod fault;
 mod files;
 mod foreign;
 mod garbage;
+mod git;
 mod glob;
 mod graph;
 pub mod ignore;
@@ -62,7 +63,7 @@ pub use error::BuildError;
 pub use export::{write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
-pub use intake::Intake;
+pub use intake::{Intake, Opening};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]
@@ -669,6 +670,20 @@ impl BuildRequest {
     /// The platform of a build for one, if it names one.
     pub(crate) fn platform(&self) -> Option<&Platform> {
         self.platforms.first()
+    }
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// Its value; `None` when its variable is not set.
+    pub(crate) fn value(&self) -> std::io::Result<Option<Vec<u8>>> {
+        match &self.source {
+            SecretSource::File(path) => std::fs::read(path).map(Some),
+            SecretSource::Variable(name) => {
+                Ok(std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec))
+            }
+        }
     }
 }
 

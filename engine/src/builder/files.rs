@@ -1,7 +1,7 @@
 //! COPY, ADD and the directory of WORKDIR.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::archive;
 use super::cache::Key;
@@ -10,12 +10,13 @@ use super::copy::{Changes, Chmod, Owner, Writer};
 use super::error::Trouble;
 use super::execute::Broken;
 use super::expand::Expander;
+use super::git::{Access, GitAddress, check_out};
 use super::ignore::Ignore;
 use super::instruction::{Copy, Step};
 use super::owner;
 use super::stack::Stack;
 use super::stage::{StageRun, fault};
-use super::{UnknownOwners, lint, remote};
+use super::{UnknownOwners, lint, remote, ssh};
 use crate::id::Digest;
 
 /// A COPY or ADD with every word expanded and every source looked up.
@@ -75,8 +76,13 @@ impl StageRun<'_> {
         let mut selected = Vec::new();
         let mut unpacks = Vec::new();
         for source in &sources {
-            if copy.is_add && (remote::is_http(source) || remote::is_git(source)) {
-                selected.extend(self.fetched(source, checksum.as_ref())?);
+            if copy.is_add && remote::is_git(source) {
+                selected.extend(self.checked_out(source, copy, checksum.as_deref())?);
+                unpacks.resize(selected.len(), false);
+                continue;
+            }
+            if copy.is_add && remote::is_http(source) {
+                selected.extend(self.fetched(step, source, checksum.as_deref())?);
                 // A file from elsewhere stays what it is unless told otherwise.
                 unpacks.resize(selected.len(), copy.unpack == Some(true));
                 continue;
@@ -125,27 +131,38 @@ impl StageRun<'_> {
         Ok(Prepared { tree, sources, unpacks, texts, destination, into, lower, changes, key, entry })
     }
 
-    /// What `--checksum` says the one file from elsewhere is.
-    fn checksum(&self, step: &Step, copy: &Copy, sources: &[String]) -> Result<Option<Digest>, Trouble> {
+    /// What `--checksum` says the one file or commit from elsewhere is.
+    fn checksum(&self, step: &Step, copy: &Copy, sources: &[String]) -> Result<Option<String>, Trouble> {
+        if copy.keeps_git == Some(true) && !sources.iter().any(|source| remote::is_git(source)) {
+            return Err(fault(step, "--keep-git-dir is for git repositories only"));
+        }
         let Some(text) = &copy.checksum else { return Ok(None) };
         let text = self.expand(step, text)?.text;
         match sources {
-            [source] if remote::is_http(source) && !remote::is_git(source) => {}
-            [_] => return Err(fault(step, "--checksum is for an http or https address only")),
-            _ => return Err(fault(step, "--checksum is for one source only")),
+            [source] if remote::is_http(source) || remote::is_git(source) => Ok(Some(text)),
+            [_] => Err(fault(step, "--checksum is for an http or https address or a git repository only")),
+            _ => Err(fault(step, "--checksum is for one source only")),
         }
-        let digest = text.parse().map_err(|error| fault(step, format!("--checksum={text}: {error}")))?;
-        Ok(Some(digest))
+    }
+
+    /// The files of a repository, without or with `.git`.
+    fn checked_out(&self, source: &str, copy: &Copy, commit: Option<&str>) -> Result<Vec<Selected>, Trouble> {
+        let request = self.build.request;
+        let address = GitAddress::parse(source)?.with(copy.keeps_git, commit)?;
+        let agent = request.ssh.get(ssh::DEFAULT).map(PathBuf::as_path);
+        let access = Access { secrets: &request.secrets, agent };
+        let directory = check_out(&self.build.root.build_cache(), &address, &access)?;
+        let tree = Tree { stack: Stack::of(vec![directory]), ignore: Ignore::default(), keeps_owners: false };
+        tree.select("/", &Ignore::default(), false).map_err(|error| not_copied(&error))
     }
 
     /// The file at an address, fetched.
-    fn fetched(&self, source: &str, checksum: Option<&Digest>) -> Result<Vec<Selected>, Trouble> {
-        if remote::is_git(source) {
-            return Err(remote::no_git(source).into());
-        }
+    fn fetched(&self, step: &Step, source: &str, checksum: Option<&str>) -> Result<Vec<Selected>, Trouble> {
+        let digest: Option<Digest> = (checksum.map(str::parse).transpose())
+            .map_err(|error| fault(step, format!("--checksum={}: {error}", checksum.unwrap_or_default())))?;
         let authorization = self.authorization(source)?;
         let cache = self.build.root.build_cache();
-        let fetched = remote::fetch(&cache, source, checksum, authorization.as_deref())?;
+        let fetched = remote::fetch(&cache, source, digest.as_ref(), authorization.as_deref())?;
         let stack = Stack::of(vec![fetched.directory]);
         let tree = Tree { stack, ignore: Ignore::default(), keeps_owners: false };
         tree.select(&literal(&fetched.name), &Ignore::default(), false).map_err(|error| not_copied(&error))
@@ -175,7 +192,9 @@ impl StageRun<'_> {
             self.expand(step, text)?;
         }
         let verb = if copy.is_add { "Add" } else { "Copy" };
-        for word in words.iter().filter(|word| copy.from.is_none() && !remote::is_http(word)) {
+        for word in
+            words.iter().filter(|word| copy.from.is_none() && !remote::is_http(word) && !remote::is_git(word))
+        {
             let result = self.build.context.select(word, &Ignore::default(), copy.parents);
             if matches!(result, Err(SelectError::Ignored(_))) {
                 lint::ignored_file(&self.build.reporter, step.lines.0, verb, word);

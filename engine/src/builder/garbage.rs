@@ -40,6 +40,8 @@ pub enum KeptKind {
     CacheMount,
     /// A file that was fetched.
     Download,
+    /// Commits of a repository.
+    Repository,
 }
 
 /// What of it goes.
@@ -72,9 +74,11 @@ pub(crate) fn kept(root: &Root) -> Result<Vec<Kept>> {
         let (kind, description) = (KeptKind::Regular, record.instruction);
         kept.push(Kept { id, kind, size, used, description, path, diff: Some(record.diff) });
     }
-    for (name, kind, description) in
-        [("mounts", KeptKind::CacheMount, "RUN --mount=type=cache"), ("http", KeptKind::Download, "ADD")]
-    {
+    for (name, kind, description) in [
+        ("mounts", KeptKind::CacheMount, "RUN --mount=type=cache"),
+        ("http", KeptKind::Download, "ADD"),
+        ("git", KeptKind::Repository, "git"),
+    ] {
         for (id, path, used) in entries(&base.join(name))?.into_iter().filter(|(_, path, _)| path.is_dir()) {
             let (size, description) = (tree_size(&path), description.to_owned());
             kept.push(Kept { id, kind, size, used, description, path, diff: None });
@@ -144,12 +148,14 @@ impl KeptKind {
             Self::Regular => "regular",
             Self::CacheMount => "exec.cachemount",
             Self::Download => "source.http",
+            Self::Repository => "source.git.checkout",
         }
     }
 
     /// The kind that BuildKit's word means.
     pub fn of(word: &str) -> Option<Self> {
-        [Self::Regular, Self::CacheMount, Self::Download].into_iter().find(|kind| kind.as_str() == word)
+        let all = [Self::Regular, Self::CacheMount, Self::Download, Self::Repository];
+        all.into_iter().find(|kind| kind.as_str() == word)
     }
 }
 

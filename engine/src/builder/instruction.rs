@@ -109,6 +109,8 @@ pub(crate) struct Copy {
     pub(crate) parents: bool,
     /// `--exclude`, each one.
     pub(crate) exclude: Vec<String>,
+    /// `--keep-git-dir`.
+    pub(crate) keeps_git: Option<bool>,
     /// `--checksum`.
     pub(crate) checksum: Option<String>,
     /// `--unpack`.

@@ -5,8 +5,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::copy::{Changes, Writer};
+use super::git::{Access, GitAddress, check_out};
 use super::stack::Stack;
-use super::{DockerfileSource, archive, remote};
+use super::{DockerfileSource, Secret, archive, remote};
 use crate::error::{Error, Result};
 use crate::paths::Root;
 use crate::store::private_directory;
@@ -22,14 +23,25 @@ pub struct Intake {
     _held: Option<tempfile::TempDir>,
 }
 
+/// What opens git repositories that are not everybody's, and what is kept of them.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Opening<'a> {
+    /// GIT_AUTH_TOKEN and GIT_AUTH_HEADER are for servers of http.
+    pub secrets: &'a [Secret],
+    /// The socket of an SSH agent.
+    pub agent: Option<&'a Path>,
+    /// Whether `.git` is part of the context.
+    pub keeps_git: bool,
+}
+
 // === impl Intake ===
 
 impl Intake {
     /// The context that a word of the command line names: a directory, `-`, or an address.
     ///
     /// # Errors
-    /// When there is no such directory, the address cannot be fetched, or it is a git repository.
-    pub fn take(root: &Root, source: &str, stdin: &mut dyn Read) -> Result<Self> {
+    /// When there is no such directory, or the address or repository cannot be fetched.
+    pub fn take(root: &Root, source: &str, stdin: &mut dyn Read, opening: &Opening<'_>) -> Result<Self> {
         if source == "-" {
             let room = room(root)?;
             let file = room.path().join("input");
@@ -43,7 +55,10 @@ impl Intake {
             return Ok(Self { directory, dockerfile, _held: None });
         }
         if remote::is_git(source) {
-            return Err(remote::no_git(source));
+            let address = GitAddress::parse(source)?.with(opening.keeps_git.then_some(true), None)?;
+            let access = Access { secrets: opening.secrets, agent: opening.agent };
+            let directory = check_out(&root.build_cache(), &address, &access)?;
+            return Ok(Self { directory, dockerfile: DockerfileSource::Default, _held: None });
         }
         if remote::is_http(source) {
             let cache = root.build_cache();

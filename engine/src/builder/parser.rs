@@ -322,6 +322,7 @@ impl<'a> Parts<'a> {
             link: flags.boolean("link")?.unwrap_or(false),
             parents: flags.boolean("parents")?.unwrap_or(false),
             exclude: flags.all("exclude"),
+            keeps_git: flags.boolean("keep-git-dir")?,
             checksum: flags.text("checksum")?,
             unpack: flags.boolean("unpack")?,
             sources: words,

@@ -72,12 +72,6 @@ pub(crate) fn is_git(source: &str) -> bool {
     ["git://", "ssh://", "github.com/"].iter().any(|start| source.starts_with(start)) || is_scp()
 }
 
-/// Why a repository is not read.
-pub(crate) fn no_git(source: &str) -> Error {
-    Error::new(Kind::Unsupported, format!("git repositories are not read: {}", shown(source)))
-        .with_hint("clone it with git, and give the directory: COPY, --build-context, or the context itself")
-}
-
 /// Fetches a file into this cache. One with the wanted digest that is here already is not asked for.
 pub(crate) fn fetch(
     cache: &Path,

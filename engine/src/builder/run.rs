@@ -19,7 +19,7 @@ use super::report::Work;
 use super::ssh;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault, with_shell};
-use super::{RunStep, SecretSource, foreign};
+use super::{RunStep, foreign};
 use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
 use crate::id::Digest;
 use crate::image::Platform;
@@ -367,16 +367,8 @@ impl StageRun<'_> {
     /// The value of a secret that was given to the build.
     pub(super) fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, Trouble> {
         let secret = self.build.request.secrets.iter().find(|secret| secret.id == id);
-        match secret.map(|secret| &secret.source) {
-            Some(SecretSource::File(path)) => {
-                let value = fs::read(path).map_err(Trouble::io(format!("read the secret {id}")))?;
-                Ok(Some(value))
-            }
-            Some(SecretSource::Variable(name)) => {
-                Ok(std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec))
-            }
-            None => Ok(None),
-        }
+        let value = secret.map_or(Ok(None), super::Secret::value);
+        value.map_err(Trouble::io(format!("read the secret {id}")))
     }
 
     fn hold_secret(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {

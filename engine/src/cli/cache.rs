@@ -22,7 +22,7 @@ pub(super) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
-    /// Only those that match: until=24h, type=regular|exec.cachemount|source.http, id=ID
+    /// Only those that match: until=24h, type=regular|exec.cachemount|source.http|source.git.checkout, id=ID
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// As much as this may stay
@@ -36,7 +36,7 @@ pub(super) struct PruneArgs {
 /// The flags of `builder du`.
 #[derive(Debug, Args)]
 pub(super) struct UsageArgs {
-    /// Only those that match: type=regular|exec.cachemount|source.http
+    /// Only those that match: type=regular|exec.cachemount|source.http|source.git.checkout
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// Print the instructions whole

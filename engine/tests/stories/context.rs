@@ -46,7 +46,9 @@ fn answer(mut stream: TcpStream, files: &[(String, Vec<u8>)], served: &AtomicUsi
     }
     let text = String::from_utf8_lossy(&request).to_lowercase();
     let path = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
-    let found = files.iter().find(|(known, _)| *known == path);
+    // A query changes nothing for files.
+    let plain = path.split('?').next().unwrap_or_default();
+    let found = files.iter().find(|(known, _)| *known == plain);
     let head = "Connection: close\r\nETag: \"one\"\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\n";
     let response = match found {
         _ if path == "/private" && !text.contains("authorization: bearer sesame") => {
@@ -107,7 +109,6 @@ fn a_context_is_an_archive_or_a_dockerfile_at_an_address() {
     world.rengine(["build", "-t", "built", &format!("{address}/Dockerfile")]).succeeds();
     assert_eq!(cat(&world, "/a"), "alone");
     world.rengine(["build", &format!("{address}/none")]).fails().complains("404");
-    world.rengine(["build", "https://example.com/a.git"]).fails().complains("git").complains("clone");
 }
 
 #[test]
@@ -220,4 +221,149 @@ fn a_root_file_system_is_imported_from_an_address() {
     world.write("context/Dockerfile", "FROM far:1\n");
     world.rengine(["build", "-o", out.to_str().unwrap(), world.path("context").to_str().unwrap()]).succeeds();
     assert_eq!(fs::read_to_string(out.join("a")).unwrap(), "imported");
+}
+
+/// A repository as a server of plain files has it: a branch, an annotated tag of its first commit, and a submodule
+/// that is a directory of the server's machine.
+struct Repository {
+    files: Vec<(String, Vec<u8>)>,
+    first: String,
+    last: String,
+}
+
+impl Repository {
+    fn make(world: &World) -> Self {
+        let work = world.path("work");
+        fs::create_dir_all(work.join("sub/deep")).unwrap();
+        git(&work, &["init", "-q", "-b", "main"]);
+        fs::write(work.join("sub/Dockerfile"), "FROM box\nCOPY . /all/\n").unwrap();
+        fs::write(work.join("sub/script"), "one").unwrap();
+        fs::set_permissions(work.join("sub/script"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        std::os::unix::fs::symlink("/etc", work.join("out")).unwrap();
+        let first = commit(&work);
+        git(&work, &["tag", "-a", "-m", "x", "v1"]);
+        fs::write(work.join("sub/script"), "two").unwrap();
+        let last = commit(&work);
+        git(&work, &["update-server-info"]);
+        let mut files = Vec::new();
+        collect(&work.join(".git"), "/a.git", &mut files);
+        Self { files, first, last }
+    }
+}
+
+fn git(directory: &Path, arguments: &[&str]) -> String {
+    let output = Command::new("git")
+        .current_dir(directory)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .args(["-c", "user.name=me", "-c", "user.email=me@example.com"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+fn commit(directory: &Path) -> String {
+    git(directory, &["add", "-A"]);
+    git(directory, &["commit", "-q", "-m", "x"]);
+    git(directory, &["rev-parse", "HEAD"])
+}
+
+fn collect(directory: &Path, prefix: &str, files: &mut Vec<(String, Vec<u8>)>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        let path = format!("{prefix}/{}", entry.file_name().to_string_lossy());
+        if entry.file_type().unwrap().is_dir() {
+            collect(&entry.path(), &path, files);
+        } else {
+            // The server looks for paths in lower case.
+            files.push((path.to_lowercase(), fs::read(entry.path()).unwrap()));
+        }
+    }
+}
+
+fn serve(files: &[(String, Vec<u8>)]) -> Server {
+    let files: Vec<(&str, Vec<u8>)> =
+        files.iter().map(|(path, bytes)| (path.as_str(), bytes.clone())).collect();
+    Server::of(&files)
+}
+
+#[test]
+fn a_context_is_a_repository() {
+    let world = World::new();
+    let repository = Repository::make(&world);
+    let server = serve(&repository.files);
+    let address = format!("{}/a.git", server.address);
+    world.rengine(["build", "-t", "built", &format!("{address}#:sub")]).succeeds();
+    assert_eq!(cat(&world, "/all/script"), "two");
+    let listed = ["run", "--rm", "--network", "none", "built", "stat", "-c", "%a %u %n"];
+    let listed = world.rengine(listed.iter().chain(&["/all/script", "/all/Dockerfile"])).succeeds().stdout;
+    assert_eq!(listed, "755 0 /all/script\n644 0 /all/Dockerfile\n");
+    // By tag, by the beginning of a commit, and in the other form.
+    for wanted in ["#v1:sub", &format!("#{}:sub", &repository.first[..9]), "?tag=v1&subdir=sub"] {
+        world.rengine(["build", "-t", "built", &format!("{address}{wanted}")]).succeeds();
+        assert_eq!(cat(&world, "/all/script"), "one", "{wanted}");
+    }
+    let checked = |sum: &str| format!("{address}?branch=main&subdir=sub&checksum={sum}");
+    world.rengine(["build", &checked(&repository.last)]).succeeds();
+    world.rengine(["build", &checked(&repository.first)]).fails().complains("checksum mismatch");
+    world.rengine(["build", &format!("{address}#nosuch")]).fails().complains("has no refs/heads/nosuch");
+    // A directory outside of the repository, by its path or over a link in it.
+    world.rengine(["build", &format!("{address}#main:../..")]).fails().complains("not in the repository");
+    world.rengine(["build", &format!("{address}#main:out")]).fails().complains("has no directory \"out\"");
+    world
+        .rengine(["build", &format!("{address}#--upload-pack=touch")])
+        .fails()
+        .complains("cannot be a reference");
+    assert!(!world.rengine(["builder", "du"]).succeeds().stdout.is_empty());
+}
+
+#[test]
+fn a_repository_is_added_with_and_without_its_history() {
+    let world = World::new();
+    let repository = Repository::make(&world);
+    let server = serve(&repository.files);
+    let build = |flags: &str, reference: &str| {
+        let text = format!("FROM box\nADD {flags} {}/a.git{reference} /all\n", server.address);
+        world.feed(["build", "-t", "built", "-"], text.as_bytes())
+    };
+    build("", "#v1").succeeds();
+    assert_eq!(cat(&world, "/all/sub/script"), "one");
+    let list = ["run", "--rm", "--network", "none", "built", "ls", "-A", "/all"];
+    world.rengine(list).succeeds().prints("out\nsub\n");
+    build("--keep-git-dir=true", "").succeeds();
+    assert_eq!(cat(&world, "/all/.git/HEAD"), format!("{}\n", repository.last));
+    build(&format!("--checksum={}", &repository.last[..12]), "#main").succeeds();
+    build(&format!("--checksum={}", repository.first), "#main").fails().complains("checksum mismatch");
+    world
+        .feed(["build", "-"], b"FROM box\nADD --keep-git-dir=true http://x/y /\n")
+        .fails()
+        .complains("git repositories");
+}
+
+#[test]
+fn a_submodule_cannot_be_a_directory_of_the_machine() {
+    let world = World::new();
+    let work = world.path("work");
+    let inner = world.path("inner");
+    for directory in [&work, &inner] {
+        fs::create_dir_all(directory).unwrap();
+        git(directory, &["init", "-q", "-b", "main"]);
+        fs::write(directory.join("Dockerfile"), "FROM box\n").unwrap();
+        commit(directory);
+    }
+    // A submodule that is a directory of this machine, which only its owner may read.
+    git(
+        &work,
+        &["-c", "protocol.file.allow=always", "submodule", "-q", "add", inner.to_str().unwrap(), "inner"],
+    );
+    commit(&work);
+    git(&work, &["update-server-info"]);
+    let mut files = Vec::new();
+    collect(&work.join(".git"), "/a.git", &mut files);
+    let server = serve(&files);
+    let address = format!("{}/a.git", server.address);
+    world.rengine(["build", &address]).fails().complains("not allowed");
+    world.rengine(["build", &format!("{address}?submodules=false")]).succeeds();
 }

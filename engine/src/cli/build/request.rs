@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::builder::{
-    BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, RunOptions, Secret, SecretSource,
+    BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
 use crate::cli::build::BuildArgs;
 use crate::cli::output;
@@ -31,7 +31,15 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
         return Err(Error::invalid("the Dockerfile and the context cannot both be on standard input"));
     }
     let mut stdin = std::io::stdin();
-    let intake = Intake::take(engine.root(), &args.context, &mut stdin)?;
+    let secrets: Vec<Secret> = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
+    let ssh = agents(&args.ssh)?;
+    let own_agent = std::env::var_os(AGENT).map(PathBuf::from);
+    let opening = Opening {
+        secrets: &secrets,
+        agent: ssh.get("default").or(own_agent.as_ref()).map(PathBuf::as_path),
+        keeps_git: args.build_arg.iter().any(|text| text == "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"),
+    };
+    let intake = Intake::take(engine.root(), &args.context, &mut stdin, &opening)?;
     let mut request = BuildRequest::of(&intake.directory);
     let is_directory = Path::new(&args.context).is_dir();
     request.dockerfile = match args.file.as_deref() {
@@ -46,7 +54,7 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
     request.target.clone_from(&args.target);
     request.labels = pairs(args.label.clone());
     request.args = args.build_arg.iter().filter_map(|text| build_argument(text)).collect();
-    request.contexts = contexts(engine, args, &mut held)?;
+    request.contexts = contexts(engine, args, &mut held, &opening)?;
     request.cache = match (args.no_cache, &args.no_cache_filter) {
         (true, _) => CacheUse::None,
         (false, stages) if stages.is_empty() => CacheUse::All,
@@ -58,8 +66,8 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
             request.platforms.push(platform.clone());
         }
     }
-    request.secrets = args.secret.iter().map(|text| secret(text)).collect::<Result<_>>()?;
-    request.ssh = agents(&args.ssh)?;
+    request.secrets = secrets;
+    request.ssh = ssh;
     request.run = run_options(args)?;
     request.clamp_times = args.reproducible;
     request.explain = args.explain;
@@ -146,6 +154,7 @@ fn contexts(
     engine: &Engine,
     args: &BuildArgs,
     held: &mut Vec<Intake>,
+    opening: &Opening<'_>,
 ) -> Result<BTreeMap<String, NamedContext>> {
     let mut contexts = BTreeMap::new();
     for text in &args.build_context {
@@ -169,7 +178,7 @@ fn contexts(
                 return Err(Error::invalid(format!("build context {text:?}: not from here")));
             }
             _ => {
-                let intake = Intake::take(engine.root(), source, &mut std::io::empty())?;
+                let intake = Intake::take(engine.root(), source, &mut std::io::empty(), opening)?;
                 let directory = intake.directory.clone();
                 held.push(intake);
                 NamedContext::Directory(directory)
