@@ -33,6 +33,7 @@ pub(super) fn resources(service: &Service) -> Resources {
         cpu_rt_period: nonzero(service.cpu_rt_period).map(|period| period as u64),
         blkio_weight: service.blkio_config.as_ref().map(|blkio| blkio.weight).filter(|weight| *weight > 0),
         blkio_devices: block_limits(service),
+        hugepages: Vec::new(),
         unified: BTreeMap::new(),
     }
 }

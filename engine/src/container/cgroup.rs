@@ -28,6 +28,7 @@ mod block;
 pub mod detail;
 pub mod detect;
 pub mod devices;
+mod hugepages;
 mod v1;
 mod v2;
 
@@ -113,6 +114,9 @@ pub enum CgroupError {
     /// A rule about devices that the kernel would take and not keep.
     #[error("cgroup v1 cannot take {:?} out of what another rule says", .0.to_v1())]
     DeviceHole(DeviceRule),
+    /// A file of the unified hierarchy on a machine that has none.
+    #[error("there is no unified control group hierarchy here that could have a {0}")]
+    NotUnified(String),
     /// The device filter.
     #[error("restrict the devices")]
     Devices(#[source] io::Error),
@@ -177,6 +181,11 @@ impl Cgroup {
             }
         }
         let mut warnings = Vec::new();
+        if layout.unified().is_none()
+            && let Some(file) = resources.unified.keys().next()
+        {
+            return Err(CgroupError::NotUnified(file.clone()));
+        }
         let unified = layout.unified().map(|mount| v2::Node::create(mount, place)).transpose()?;
         let wanted = wanted_controllers(resources, unified.is_some());
         let v1 = v1::Nodes::create(layout, place, &wanted)?;
@@ -397,7 +406,9 @@ impl std::fmt::Display for Warning {
 impl From<CgroupError> for crate::Error {
     fn from(error: CgroupError) -> Self {
         match &error {
-            CgroupError::SwapWithoutMemory | CgroupError::DeviceHole(_) => Self::invalid(error.to_string()),
+            CgroupError::SwapWithoutMemory | CgroupError::DeviceHole(_) | CgroupError::NotUnified(_) => {
+                Self::invalid(error.to_string())
+            }
             CgroupError::BlockDevice { .. } => Self::invalid("limit a block device").with_source(error),
             CgroupError::Limit { limit, .. } => {
                 let hint = format!("the kernel refused this {limit} limit; a larger one may be needed");
@@ -429,7 +440,7 @@ fn place_of(root: &Root, id: &ContainerId) -> PathBuf {
 /// Every node costs a directory and a move on the way to the first instruction, so a controller that neither limits
 /// nor counts anything here has none.
 fn wanted_controllers(resources: &Resources, has_unified: bool) -> Vec<Controller> {
-    use Controller::{Cpu, Cpuacct, Cpuset, Devices, Freezer, Io, Memory, Pids};
+    use Controller::{Cpu, Cpuacct, Cpuset, Devices, Freezer, Hugetlb, Io, Memory, Pids};
     let mut wanted = vec![Memory, Cpu, Cpuacct, Devices, Pids];
     if resources.cpuset_cpus.is_some() || resources.cpuset_mems.is_some() {
         wanted.push(Cpuset);
@@ -439,6 +450,9 @@ fn wanted_controllers(resources: &Resources, has_unified: bool) -> Vec<Controlle
     }
     if limits_block_devices(resources) {
         wanted.push(Io);
+    }
+    if !resources.hugepages.is_empty() {
+        wanted.push(Hugetlb);
     }
     wanted
 }
@@ -464,6 +478,7 @@ fn warn_of_ownerless(resources: &Resources, owned: impl Fn(Controller) -> bool, 
         (cpuset, Controller::Cpuset, "cpuset"),
         (resources.pids.is_some(), Controller::Pids, "pids"),
         (limits_block_devices(resources), Controller::Io, "block device"),
+        (!resources.hugepages.is_empty(), Controller::Hugetlb, "huge pages"),
     ] {
         if asked && !owned(controller) {
             let reason = format!("this kernel has no {} controller for it", controller.name());

@@ -425,8 +425,19 @@ pub struct Resources {
     pub blkio_weight: Option<u16>,
     /// Weights and rates at single block devices.
     pub blkio_devices: Vec<BlockLimit>,
+    /// Bytes of huge pages, by their size.
+    pub hugepages: Vec<HugepageLimit>,
     /// Files of the unified hierarchy and what is written to them.
     pub unified: BTreeMap<String, String>,
+}
+
+/// A limit on huge pages of one size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugepageLimit {
+    /// The size in the kernel's words: `2MB`.
+    pub size: String,
+    /// What holds.
+    pub limit: ByteSize,
 }
 
 /// A limit at one block device.

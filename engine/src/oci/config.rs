@@ -218,7 +218,16 @@ pub(super) struct Resources {
     #[serde(rename = "blockIO", deserialize_with = "nullable")]
     pub(super) block_io: BlockIo,
     #[serde(deserialize_with = "nullable")]
+    pub(super) hugepage_limits: Vec<HugepageLimit>,
+    #[serde(deserialize_with = "nullable")]
     pub(super) unified: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct HugepageLimit {
+    pub(super) page_size: String,
+    pub(super) limit: u64,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

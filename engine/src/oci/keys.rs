@@ -109,7 +109,7 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("linux.resources.blockIO.throttleWriteBpsDevice", Honoured),
     ("linux.resources.blockIO.throttleReadIOPSDevice", Honoured),
     ("linux.resources.blockIO.throttleWriteIOPSDevice", Honoured),
-    ("linux.resources.hugepageLimits", Refused("huge pages are limited by linux.resources.unified alone")),
+    ("linux.resources.hugepageLimits", Honoured),
     ("linux.resources.network", Refused("packets are not marked by group")),
     ("linux.resources.rdma", Refused("RDMA is not limited")),
     ("linux.resources.unified", Honoured),

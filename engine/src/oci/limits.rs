@@ -1,8 +1,9 @@
 //! `linux.resources` and `linux.cgroupsPath` of a bundle as limits of a control group and its place.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use super::config::{BlockDevice, DeviceAccess, Resources};
+use super::config::{BlockDevice, DeviceAccess, HugepageLimit, Resources};
 use crate::container::cgroup::{Access, DeviceKind, DeviceRule, Devices};
 use crate::container::spec::{self, BlockLimit, BlockLimitKind};
 use crate::error::{Error, Result};
@@ -34,8 +35,29 @@ pub(super) fn resources(asked: &Resources) -> Result<spec::Resources> {
         cpu_rt_period: cpu.realtime_period,
         blkio_weight: asked.block_io.weight,
         blkio_devices: block_limits(asked),
-        unified: asked.unified.clone(),
+        hugepages: asked.hugepage_limits.iter().map(hugepages).collect::<Result<_>>()?,
+        unified: unified(asked)?,
     })
+}
+
+/// A size becomes part of a file's name, so it must be one: `64KB`, `2MB`, `1GB`.
+fn hugepages(asked: &HugepageLimit) -> Result<spec::HugepageLimit> {
+    let size = &asked.page_size;
+    let number = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit));
+    match number.and_then(|number| number.parse::<u32>().ok()) {
+        Some(1..) => Ok(spec::HugepageLimit { size: size.clone(), limit: ByteSize(asked.limit) }),
+        _ => Err(Error::invalid(format!("invalid size {size:?} of huge pages"))),
+    }
+}
+
+/// Files of the container's own group: no path may lead out of it.
+fn unified(asked: &Resources) -> Result<BTreeMap<String, String>> {
+    match asked.unified.keys().find(|file| file.contains('/')) {
+        Some(file) => {
+            Err(Error::invalid(format!("unified resource {file:?} must be a file name (no slashes)")))
+        }
+        None => Ok(asked.unified.clone()),
+    }
 }
 
 fn swappiness(value: u64) -> Result<u8> {
@@ -229,5 +251,20 @@ mod tests {
             (limits.memory, limits.memory_swap, limits.pids),
             (Some(ByteSize(1 << 20)), Some(-1), None)
         );
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_group() {
+        let limits = |text: &str| resources(&serde_json::from_str::<Resources>(text).unwrap());
+        for wrong in ["../cgroup.procs", "/etc/passwd", "a/b"] {
+            assert!(limits(&format!(r#"{{"unified":{{"{wrong}":"1"}}}}"#)).is_err(), "{wrong}");
+        }
+        for wrong in ["../2MB", "MB", "0MB", "2", "2mb"] {
+            let text = format!(r#"{{"hugepageLimits":[{{"pageSize":"{wrong}","limit":1}}]}}"#);
+            assert!(limits(&text).is_err(), "{wrong}");
+        }
+        let right =
+            limits(r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}],"unified":{"memory.high":"1"}}"#);
+        assert_eq!(right.unwrap().hugepages[0].size, "2MB");
     }
 }

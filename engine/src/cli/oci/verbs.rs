@@ -326,7 +326,7 @@ pub(super) fn list(runtime: &Runtime, args: &ListArgs) -> Result<u8> {
         views.iter().for_each(|view| output::line(&view.id));
     } else if args.format == Form::Json {
         let all: Vec<Value> = views.iter().map(oci::View::listed).collect();
-        output::raw(if all.is_empty() { "null".to_owned() } else { json!(all).to_string() }.as_bytes());
+        output::line(&if all.is_empty() { "null".to_owned() } else { json!(all).to_string() });
     } else {
         let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
         let rows = views.iter().map(|view| {

@@ -109,6 +109,7 @@ impl LimitArgs {
         }
         spec.resources = Resources {
             blkio_devices: self.block_limits()?,
+            hugepages: Vec::new(),
             unified: BTreeMap::new(),
             blkio_weight: self.blkio_weight.map(u64::from).map(checked_weight).transpose()?,
             memory: self.memory.filter(|limit| limit.0 > 0),

@@ -23,6 +23,8 @@ pub enum Controller {
     Pids,
     /// Block devices: `blkio` in v1, `io` in v2.
     Io,
+    /// Huge pages.
+    Hugetlb,
 }
 
 /// The hierarchies mounted on a machine.
@@ -50,7 +52,7 @@ pub struct UnifiedMount {
     pub controllers: Vec<Controller>,
 }
 
-const ALL: [Controller; 8] = [
+const ALL: [Controller; 9] = [
     Controller::Cpu,
     Controller::Cpuacct,
     Controller::Cpuset,
@@ -59,6 +61,7 @@ const ALL: [Controller; 8] = [
     Controller::Freezer,
     Controller::Pids,
     Controller::Io,
+    Controller::Hugetlb,
 ];
 
 // === impl Layout ===
@@ -133,6 +136,7 @@ impl Controller {
             Self::Freezer => "freezer",
             Self::Pids => "pids",
             Self::Io => "io",
+            Self::Hugetlb => "hugetlb",
         }
     }
 
@@ -188,7 +192,8 @@ mod tests {
         assert_eq!(cpu.path, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(layout.v1_mount(Controller::Cpuacct), Some(cpu));
         assert_eq!(layout.v1_mount(Controller::Memory), None);
-        assert_eq!(layout.unified().unwrap().controllers, [Controller::Memory, Controller::Pids]);
+        let left = [Controller::Hugetlb, Controller::Memory, Controller::Pids];
+        assert_eq!(layout.unified().unwrap().controllers, left);
         assert_eq!(layout.mounts().count(), 3);
     }
 

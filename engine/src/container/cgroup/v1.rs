@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal};
 
 use super::devices::{self, Devices};
 use super::{
-    CgroupError, Controller, Layout, Stats, Warning, block, make, read, read_field, read_number,
+    CgroupError, Controller, Layout, Stats, Warning, block, hugepages, make, read, read_field, read_number,
     read_processes, remove_nodes, write,
 };
 use crate::container::spec::Resources;
@@ -212,8 +212,11 @@ impl Nodes {
                 Err(source) => return Err(CgroupError::Limit { limit, value, source }),
             }
         }
-        match self.node(Controller::Io) {
-            Some(node) => block::limit(&node.path, &block::V1, resources, warnings),
+        if let Some(node) = self.node(Controller::Io) {
+            block::limit(&node.path, &block::V1, resources, warnings)?;
+        }
+        match self.node(Controller::Hugetlb) {
+            Some(node) => hugepages::limit(&node.path, hugepages::V1, &resources.hugepages, warnings),
             None => Ok(()),
         }
     }

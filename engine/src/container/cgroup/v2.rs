@@ -13,8 +13,8 @@ use rustix::process::Pid;
 use super::detect::UnifiedMount;
 use super::devices::{self, Devices};
 use super::{
-    CgroupError, Controller, Stats, Warning, block, make, read, read_field, read_number, read_processes,
-    remove_nodes, write,
+    CgroupError, Controller, Stats, Warning, block, hugepages, make, read, read_field, read_number,
+    read_processes, remove_nodes, write,
 };
 use crate::container::spec::Resources;
 use crate::sys::bpf;
@@ -171,6 +171,10 @@ impl Node {
         if self.controllers.contains(&Controller::Io) {
             block::limit(&self.path, &block::V2, resources, warnings)?;
         }
+        if !resources.hugepages.is_empty() && self.controllers.contains(&Controller::Hugetlb) {
+            hugepages::hand_down(&self.path);
+            hugepages::limit(&self.path, hugepages::V2, &resources.hugepages, warnings)?;
+        }
         for (file, value) in &resources.unified {
             write(&self.path, file, value).map_err(|source| CgroupError::Limit {
                 limit: "unified",
@@ -244,7 +248,9 @@ fn hand_down(mount: &UnifiedMount, place: &Path) -> Result<(), CgroupError> {
             make(&parent)?;
         }
         let handed = read(&parent, "cgroup.subtree_control").unwrap_or_default();
-        for controller in &mount.controllers {
+        // Huge pages are hardly ever limited: that is left to the one who does.
+        let usual = mount.controllers.iter().filter(|controller| **controller != Controller::Hugetlb);
+        for controller in usual {
             if !handed.split(' ').any(|name| name == controller.name()) {
                 // What cannot be handed down shows as a limit whose file is missing: a warning there.
                 let _ = write(&parent, "cgroup.subtree_control", &format!("+{}", controller.name()));

@@ -232,3 +232,26 @@ fn a_program_that_cannot_be_executed_is_found_out_at_creation() {
         }
     }
 }
+
+#[test]
+fn huge_pages_are_limited_where_the_kernel_has_them() {
+    let shelf = Shelf::new(&["sleep", "100"]);
+    shelf.change(|config| {
+        config["linux"]["resources"]["hugepageLimits"] = json!([{"pageSize": "2MB", "limit": 4 << 20}]);
+    });
+    shelf.detach(Runtime::Ours, &[]);
+    let limits = ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"];
+    assert!(limits.iter().any(|file| shelf.has_limit(file, "4194304")));
+}
+
+#[test]
+fn no_file_of_the_unified_hierarchy_is_elsewhere() {
+    let shelf = Shelf::script("true");
+    let outside = shelf.path("outside");
+    std::fs::write(&outside, "untouched").unwrap();
+    shelf.change(|config| config["linux"]["resources"]["unified"] = json!({outside.to_str().unwrap(): "x"}));
+    let refused = shelf.ours(["run", &shelf.id]);
+    assert_eq!(refused.code(), Some(1));
+    assert!(refused.stderr.contains("no slashes"), "{}", refused.stderr);
+    assert_eq!(std::fs::read_to_string(outside).unwrap(), "untouched");
+}

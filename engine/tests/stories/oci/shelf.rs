@@ -138,6 +138,14 @@ impl Shelf {
             .unwrap();
     }
 
+    /// Whether some control group of the container has this file with this value.
+    pub(super) fn has_limit(&self, file: &str, value: &str) -> bool {
+        let layout = engine::container::cgroup::Layout::detect().unwrap();
+        let mut texts =
+            layout.mounts().filter_map(|mount| fs::read_to_string(mount.join(&self.id).join(file)).ok());
+        texts.any(|text| text.trim() == value)
+    }
+
     /// A file of the container's control group, wherever its controller is mounted.
     pub(super) fn limit(&self, file: &str) -> String {
         let layout = engine::container::cgroup::Layout::detect().unwrap();
