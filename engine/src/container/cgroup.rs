@@ -199,6 +199,11 @@ impl Cgroup {
         Ok((cgroup, warnings))
     }
 
+    /// How many processes are there already at this path of each hierarchy, or below it.
+    pub fn occupants(layout: &Layout, place: &Path) -> usize {
+        layout.mounts().map(|mount| count_below(&mount.join(place))).max().unwrap_or(0)
+    }
+
     /// The control groups of a container that has been started, as far as they are there.
     pub fn open(root: &Root, id: &ContainerId) -> Result<Self, CgroupError> {
         Self::open_in(host()?, &place_of(root, id))
@@ -356,6 +361,9 @@ impl Cgroup {
             unified.limit(resources, warnings)?;
         }
         warn_of_ownerless(resources, |controller| self.owns(controller), warnings);
+        if self.unified.is_none() && !resources.unified.is_empty() {
+            warnings.push(Warning { limit: "unified", reason: "no cgroup2 is mounted".to_owned() });
+        }
         if *devices == Devices::All {
             return Ok(());
         }
@@ -513,6 +521,14 @@ fn read_processes(node: &Path) -> Result<Vec<Pid>, CgroupError> {
         other => other.map_err(|source| CgroupError::Node { verb: "read", path: node.to_owned(), source })?,
     };
     Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
+}
+
+/// The processes of a node and of those below it; none where there is no node.
+fn count_below(node: &Path) -> usize {
+    let own = read(node, "cgroup.procs").map_or(0, |text| text.lines().count());
+    let Ok(entries) = fs::read_dir(node) else { return own };
+    let below = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    own + below.map(|entry| count_below(&entry.path())).sum::<usize>()
 }
 
 /// Makes a node, and its parent when this is the first container.

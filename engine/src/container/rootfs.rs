@@ -204,7 +204,7 @@ impl Rootfs {
                 ResolvedSource::Cgroups => {
                     let place = target::find_or_make(self.root(), &wanted.target, Missing::Directory)
                         .at("create the mount point", &target)?;
-                    cgroups::mount_at(place, wanted.stated.set & RDONLY == 0)?;
+                    cgroups::mount_at(&place, wanted.stated.set & RDONLY == 0)?;
                     continue;
                 }
                 ResolvedSource::Tmpfs { options, exec, suid, dev } => {

@@ -304,7 +304,7 @@ impl Runtime {
             gated,
             config: value,
         };
-        self.claim(&new.id)?;
+        self.claim(&new.id, &record.cgroup)?;
         let mut launched = Prepared { runtime: self, new, plan, record, config, warnings };
         let child = match launched.bear(gated) {
             Ok(child) => child,
@@ -318,9 +318,17 @@ impl Runtime {
         Ok(Launched { child, record, config, warnings })
     }
 
-    /// Takes the name: its directory is there for whoever comes first.
-    fn claim(&self, id: &str) -> Result<()> {
+    /// Takes the name: its directory is there for whoever comes first. Its control group must be nobody else's, who
+    /// would end with the container.
+    fn claim(&self, id: &str, cgroup: &Path) -> Result<()> {
         let directory = self.root.container(id);
+        let occupants = if directory.exists() { 0 } else { Cgroup::occupants(&layout()?, cgroup) };
+        if occupants > 0 {
+            return Err(Error::conflict(format!(
+                "container's cgroup is not empty: {occupants} process(es) found in /{}",
+                cgroup.display()
+            )));
+        }
         let failed = |error| Error::failed(format!("make the directory {}", directory.display()), error);
         DirBuilder::new().recursive(true).mode(0o711).create(self.root.directory()).map_err(failed)?;
         match DirBuilder::new().mode(0o711).create(&directory) {
@@ -347,7 +355,7 @@ struct Prepared<'a> {
 impl Prepared<'_> {
     /// Makes its control group and its process, and tells of it.
     fn bear(&mut self, gated: bool) -> Result<Child> {
-        let layout = Layout::detect().map_err(|error| Error::failed("find the control groups", error))?;
+        let layout = layout()?;
         let resources = limits::resources(&self.config.linux.resources)?;
         let place = &self.record.cgroup;
         let (cgroup, held) = Cgroup::create_in(&layout, place, &resources, &self.plan.device_rules)?;
@@ -406,6 +414,10 @@ impl Launched {
         let state = self.record.for_hook(Status::Running);
         hooks::run_regardless("poststart", &self.config.hooks.poststart, &state, &mut self.warnings);
     }
+}
+
+fn layout() -> Result<Layout> {
+    Layout::detect().map_err(|error| Error::failed("find the control groups", error))
 }
 
 /// A terminal goes to whoever asks for it; without anybody who stays, somebody must.

@@ -32,11 +32,11 @@ pub(crate) fn mount(root: BorrowedFd<'_>, writable: bool) -> Result<(), LaunchEr
         Err(Errno::NOENT) => return Ok(()),
         other => other.at("find", AT)?,
     };
-    mount_at(place, writable)
+    mount_at(&place, writable)
 }
 
 /// The same at this place.
-pub(crate) fn mount_at(place: OwnedFd, writable: bool) -> Result<(), LaunchError> {
+pub(crate) fn mount_at(place: &OwnedFd, writable: bool) -> Result<(), LaunchError> {
     let read_only = if writable { MountAttrFlags::empty() } else { MountAttrFlags::MOUNT_ATTR_RDONLY };
     let own = fs::read_to_string("/proc/self/cgroup").at("read", "/proc/self/cgroup")?;
     let legacy: Vec<Hierarchy<'_>> = own.lines().filter_map(legacy_hierarchy).collect();
@@ -46,7 +46,7 @@ pub(crate) fn mount_at(place: OwnedFd, writable: bool) -> Result<(), LaunchError
         return attach_part(&tree, place.as_fd(), unified);
     }
     let directory = mount::make("tmpfs", &[("mode", "755")], PLAIN).at("mount", AT)?;
-    mount::attach(&directory, &place).at("mount", AT)?;
+    mount::attach(&directory, place).at("mount", AT)?;
     for hierarchy in &legacy {
         mount_legacy(&directory, hierarchy, read_only)?;
     }

@@ -222,9 +222,22 @@ fn limits_are_set_and_changed() {
     assert!(shelf.limit("memory.limit_in_bytes").parse::<u64>().unwrap() > 1 << 60);
     let stats = shelf.ours(["events", "--stats", &shelf.id]).succeeds().stdout;
     let stats: Value = serde_json::from_str(&stats).unwrap();
+    let memory = &stats["data"]["memory"];
+    assert!(memory["usage"]["usage"].as_u64().unwrap() > 0 && memory["raw"]["pgfault"].as_u64().unwrap() > 0);
     assert_eq!(
         (&stats["type"], &stats["data"]["pids"]),
         (&json!("stats"), &json!({"current": 1, "limit": 5}))
     );
     assert!(stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_control_group_with_others_in_it_is_not_taken() {
+    let first = Shelf::new(&["sleep", "1000"]);
+    first.detach(Runtime::Ours, &[]);
+    let second = Shelf::new(&["true"]);
+    second.change(|config| config["linux"]["cgroupsPath"] = json!(format!("/{}", first.id)));
+    second.ours(["run", &second.id]).exits(1).complains("cgroup is not empty: 1 process(es) found");
+    second.ours(["delete", "-f", &second.id]).succeeds();
+    assert_eq!(first.status(), "running");
 }
