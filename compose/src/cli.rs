@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod failure;
 mod files;
+mod flags;
 mod images;
 mod lifecycle;
 mod list;
@@ -159,8 +160,9 @@ enum Command {
     /// Send images to their registries
     Push(Lazy<images::PushArgs>),
     /// Show the project as it is understood
-    #[command(visible_alias = "convert")]
     Config(Lazy<config::ConfigArgs>),
+    /// Write the project as Kubernetes manifests or as a stack of a swarm; without --to the same as config
+    Convert(Lazy<convert::ConvertArgs>),
     /// Show the version
     Version(Lazy<list::VersionArgs>),
     /// Write a completion script for a shell
@@ -240,6 +242,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Pull(args) => images::pull(&session, &args),
         Command::Push(args) => images::push(&session, &args),
         Command::Config(args) => config::config(&session, &args),
+        Command::Convert(args) => convert::convert_project(&session, &args),
         Command::Version(args) => list::version(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

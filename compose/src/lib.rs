@@ -5,6 +5,7 @@ pub mod canonical;
 pub mod cause;
 pub mod cli;
 pub mod contents;
+pub mod convert;
 pub mod desired;
 pub mod diagnostic;
 pub mod execute;

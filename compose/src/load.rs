@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FsPath, PathBuf};
+use std::sync::Arc;
 
 use engine::id::Digest;
 
@@ -10,7 +11,7 @@ use crate::environment::{self, Variables};
 use crate::extends::{self, Origin};
 use crate::merge::merge;
 use crate::model::{Project, Service};
-use crate::position::Part;
+use crate::position::{Part, Sources};
 use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
 use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema, unheeded};
@@ -59,6 +60,8 @@ pub struct Loaded {
     pub project: Project,
     /// Things that are allowed but perhaps not meant.
     pub warnings: Vec<Diagnostic>,
+    /// The files it was read from, for whoever has something to say about a key later on.
+    pub(crate) sources: Arc<Sources>,
 }
 
 /// What a set of files is loaded with: its directory, its environment, and the files that led to it.
@@ -79,7 +82,11 @@ pub(crate) struct Scope<'a> {
 pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
     let mut session = Session::default();
     match load_project(&mut session, options) {
-        Ok(project) => Ok(Loaded { project, warnings: Diagnostics::sorted(session.warnings).0 }),
+        Ok(project) => Ok(Loaded {
+            project,
+            warnings: Diagnostics::sorted(session.warnings).0,
+            sources: Arc::new(session.sources),
+        }),
         Err(Failed) => Err(session.into_diagnostics()),
     }
 }

@@ -19,6 +19,10 @@ pub(crate) struct Source {
     index: OnceCell<Option<Index>>,
 }
 
+/// The files of a project, in the order they were read.
+#[derive(Debug, Default)]
+pub(crate) struct Sources(pub(crate) Vec<Source>);
+
 /// Which part of an entry is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
@@ -76,6 +80,26 @@ enum Content {
 struct Index {
     documents: Vec<Node>,
     anchors: HashMap<usize, Vec<usize>>,
+}
+
+// === impl Sources ===
+
+impl Sources {
+    /// The last place that says something about a path, or about the nearest thing above it.
+    pub(crate) fn locate(&self, path: &Path, part: Part) -> Option<Place> {
+        let mut path = path.clone();
+        loop {
+            for source in self.0.iter().rev() {
+                for number in (0..source.documents()).rev() {
+                    let place = source.exact_place(number, &path, part);
+                    if place.is_some() {
+                        return place;
+                    }
+                }
+            }
+            path.0.pop()?;
+        }
+    }
 }
 
 // === impl Source ===

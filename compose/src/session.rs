@@ -7,7 +7,7 @@ use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::environment::{Variables, cannot_read};
 use crate::indentation;
 use crate::interpolate::{InterpolateError, Unset, interpolate};
-use crate::position::{Part, Source};
+use crate::position::{Part, Source, Sources};
 use crate::schema::{Problem, check};
 use crate::shorthand::expand;
 use crate::value::{Path, Step, Value, read};
@@ -15,7 +15,8 @@ use crate::value::{Path, Step, Value, read};
 /// What happened so far.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
-    sources: Vec<Source>,
+    /// The files.
+    pub(crate) sources: Sources,
     /// What is wrong.
     pub(crate) errors: Vec<Diagnostic>,
     /// What is odd.
@@ -65,8 +66,8 @@ impl Session {
                 return Err(Failed);
             }
         };
-        self.sources.push(source);
-        let source = self.sources.len() - 1;
+        self.sources.0.push(source);
+        let source = self.sources.0.len() - 1;
         let mut documents = documents;
         for (number, document) in documents.iter_mut().enumerate() {
             self.read_old_numbers(source, number, document);
@@ -124,7 +125,7 @@ impl Session {
 
     /// Records a problem of one document.
     pub(crate) fn problem(&mut self, source: usize, number: usize, problem: &Problem, severity: Severity) {
-        let place = self.sources[source].place(number, &problem.path, problem.part);
+        let place = self.sources.0[source].place(number, &problem.path, problem.part);
         self.record(problem, place, severity);
     }
 
@@ -136,18 +137,7 @@ impl Session {
 
     /// The last place that says something about a path, or about the nearest thing above it.
     pub(crate) fn locate(&self, path: &Path, part: Part) -> Option<Place> {
-        let mut path = path.clone();
-        loop {
-            for source in self.sources.iter().rev() {
-                for number in (0..source.documents()).rev() {
-                    let place = source.exact_place(number, &path, part);
-                    if place.is_some() {
-                        return place;
-                    }
-                }
-            }
-            path.0.pop()?;
-        }
+        self.sources.locate(path, part)
     }
 
     fn record(&mut self, problem: &Problem, place: Option<Place>, severity: Severity) {
@@ -170,7 +160,7 @@ impl Session {
             ),
             InterpolateError::Required { name, .. } => (format!("${{{name}"), None),
         };
-        let place = self.sources[source].place_inside(number, path, &needle);
+        let place = self.sources.0[source].place_inside(number, path, &needle);
         let mut diagnostic = Diagnostic::error(error.to_string()).at(place).on(path.to_string());
         diagnostic.help = help.map(str::to_owned);
         self.errors.push(diagnostic);
@@ -180,7 +170,7 @@ impl Session {
         if !self.warned.insert(name.to_owned()) {
             return;
         }
-        let place = self.sources[source].place_inside(number, path, name);
+        let place = self.sources.0[source].place_inside(number, path, name);
         let message = format!("the variable {name} is not set, an empty string takes its place");
         self.warnings.push(Diagnostic::warning(message).at(place).on(path.to_string()));
     }
@@ -190,7 +180,7 @@ impl Session {
         let mut candidates = Vec::new();
         collect_old_numbers(document, &mut Path::default(), &mut candidates);
         for path in candidates {
-            if self.sources[source].is_plain(number, &path)
+            if self.sources.0[source].is_plain(number, &path)
                 && let Some(value) = at_mut(document, &path)
                 && let Some(number) = value.as_text().and_then(old_number)
             {

@@ -2,6 +2,7 @@
 
 mod action;
 mod connect;
+mod export;
 mod lock;
 mod output;
 mod rollout;
@@ -116,6 +117,8 @@ enum Command {
     Lock(Lazy<lock::LockArgs>),
     /// Remove what only releases before the one that serves need
     Prune,
+    /// Write the project for another orchestrator: as Kubernetes manifests, or as a stack of a swarm
+    Export(Lazy<export::ExportArgs>),
     /// Deploy as the GitHub Action's inputs say; what `action/action.yml` calls
     #[command(hide = true)]
     Action,
@@ -188,6 +191,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Uninstall(args) => rollout::uninstall(globals, &args),
         Command::Lock(args) => lock::lock(globals, *args.0),
         Command::Prune => rollout::prune(globals),
+        Command::Export(args) => export::export(globals, &args),
         Command::Action => action::action(globals),
         Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.as_deref()),
         Command::Agent(AgentArgs { task: Some(task) }) => {

@@ -54,7 +54,7 @@ pub(super) struct ConfigArgs {
     quiet: bool,
     /// Write to this file
     #[arg(short, long, value_name = "FILE")]
-    output: Option<std::path::PathBuf>,
+    pub(super) output: Option<std::path::PathBuf>,
     /// Leave ${…} as it is
     #[arg(long)]
     no_interpolate: bool,
@@ -77,7 +77,7 @@ pub(super) struct ConfigArgs {
     #[arg(long)]
     lock_image_digests: bool,
     /// The services; all when none is named
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 /// `config`.

@@ -1,47 +1,62 @@
-//! Texts of flags that become values.
+//! `convert`: the project as another orchestrator takes it; without `--to`, what docker compose calls by that name.
 
-use std::collections::BTreeMap;
+use clap::{Args, ValueEnum};
 
-use engine::container::spec::Grace;
-use engine::quantity::Span;
-
+use super::config::{self, ConfigArgs};
 use super::failure::CliError;
+use super::session::Session;
+use crate::convert::{ConvertOptions, Target, convert};
+use crate::load::load;
+use crate::output;
 
-/// Seconds until the kill; -1 waits for ever.
-pub(super) fn grace(seconds: Option<i64>) -> Option<Grace> {
-    seconds.map(|seconds| match u64::try_from(seconds) {
-        Ok(seconds) => Grace::Limited(Span::seconds(seconds)),
-        Err(_) => Grace::Unlimited,
-    })
+/// The flags of `convert`.
+#[derive(Debug, Args)]
+pub(super) struct ConvertArgs {
+    /// Whose files to write: Kubernetes manifests, or a file for docker stack deploy
+    #[arg(long, value_enum, value_name = "kubernetes|swarm")]
+    to: Option<Orchestrator>,
+    /// Fail when anything of the files is lost
+    #[arg(long, requires = "to")]
+    strict: bool,
+    /// What each volume asks a cluster for
+    #[arg(long, requires = "to", value_name = "SIZE", default_value = "1Gi")]
+    volume_size: String,
+    /// Image of the containers that wait for another service in a cluster
+    #[arg(long, requires = "to", value_name = "IMAGE", default_value = "busybox:1.36")]
+    wait_image: String,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
-/// `SERVICE=NUMBER` of `--scale`.
-pub(super) fn scale(texts: &[String]) -> Result<BTreeMap<String, u32>, CliError> {
-    texts
-        .iter()
-        .map(|text| {
-            let wrong = || CliError::Invalid(format!("invalid scale {text:?}: SERVICE=NUMBER is needed"));
-            let (service, number) = text.split_once('=').ok_or_else(wrong)?;
-            Ok((service.to_owned(), number.parse().map_err(|_| wrong())?))
-        })
-        .collect()
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Orchestrator {
+    Kubernetes,
+    Swarm,
 }
 
-/// `KEY=VALUE`, or `KEY` with the value it has in this environment.
-pub(super) fn variables(texts: &[String]) -> Vec<String> {
-    texts
-        .iter()
-        .filter_map(|text| match text.split_once('=') {
-            Some(_) => Some(text.clone()),
-            None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
-        })
-        .collect()
-}
-
-/// `KEY=VALUE` pairs; a key alone has the value it has in this environment.
-pub(super) fn pairs(texts: &[String]) -> BTreeMap<String, String> {
-    variables(texts)
-        .into_iter()
-        .filter_map(|text| text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())))
-        .collect()
+/// `convert`.
+pub(super) fn convert_project(session: &Session, args: &ConvertArgs) -> Result<u8, CliError> {
+    let Some(orchestrator) = args.to else { return config::config(session, &args.config) };
+    let mut options = session.load_options(&args.config.names)?;
+    options.all_resources = false;
+    let target = match orchestrator {
+        Orchestrator::Kubernetes => Target::Kubernetes,
+        Orchestrator::Swarm => Target::Swarm,
+    };
+    let wishes =
+        ConvertOptions { volume_size: args.volume_size.clone(), wait_image: args.wait_image.clone() };
+    let loaded = load(&options)?;
+    let conversion = convert(&loaded, target, &wishes)?;
+    for loss in &conversion.losses {
+        output::note(loss.to_string().trim_end());
+    }
+    if args.strict && !conversion.losses.is_empty() {
+        let number = conversion.losses.len();
+        return Err(CliError::Invalid(format!("{number} keys have no counterpart, and nothing is written")));
+    }
+    match args.config.output.as_deref() {
+        Some(place) => conversion.write(place)?,
+        None => output::raw(&conversion.whole()?.bytes),
+    }
+    Ok(0)
 }

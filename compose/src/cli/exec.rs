@@ -8,8 +8,8 @@ use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::terminal::DetachKeys;
 
-use super::convert;
 use super::failure::CliError;
+use super::flags;
 use super::session::{Opened, Session, Wanted};
 use crate::observe::{Life, SeenContainer};
 use crate::output;
@@ -82,7 +82,7 @@ pub(super) fn exec(session: &Session, args: ExecArgs) -> Result<u8, CliError> {
     let tty = terminals && !args.no_tty && !args.detach;
     let spec = ExecSpec {
         argv: args.command,
-        env: convert::variables(&args.env),
+        env: flags::variables(&args.env),
         user: args.user,
         working_dir: args.workdir,
         tty,

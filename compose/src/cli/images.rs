@@ -3,8 +3,8 @@
 use clap::Args;
 use engine::image::{PushOptions, Reference};
 
-use super::convert;
 use super::failure::CliError;
+use super::flags;
 use super::session::{Session, Wanted};
 use crate::build::BuildFlags;
 use crate::graph;
@@ -77,7 +77,7 @@ pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> 
     let flags = BuildFlags {
         no_cache: args.no_cache,
         pull: args.pull,
-        args: convert::pairs(&args.build_arg),
+        args: flags::pairs(&args.build_arg),
         quiet: args.quiet,
     };
     let flags = Flags { build: flags, ..Flags::default() };

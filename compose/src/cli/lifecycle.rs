@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use engine::signal::Signal;
 
-use super::convert;
 use super::failure::CliError;
+use super::flags;
 use super::session::{Opened, Session, Wanted};
 use crate::output;
 use crate::plan::down::{self, DownOptions, Images};
@@ -120,7 +120,7 @@ pub(super) fn down(session: &Session, args: DownArgs) -> Result<u8, CliError> {
         volumes: args.volumes,
         images: args.rmi.as_deref().map(|which| if which == "all" { Images::All } else { Images::Local }),
         remove_orphans: args.remove_orphans || super::session::environment_says("COMPOSE_REMOVE_ORPHANS"),
-        grace: convert::grace(args.timeout),
+        grace: flags::grace(args.timeout),
         services: args.services,
     };
     // Without a file there is no service to be an orphan of: all that carries the project's name goes.
@@ -155,11 +155,11 @@ pub(super) fn start(session: &Session, args: &StartArgs) -> Result<u8, CliError>
 }
 
 pub(super) fn stop(session: &Session, args: &StopArgs) -> Result<u8, CliError> {
-    apply(session, &args.services, Verb::Stop { grace: convert::grace(args.timeout) }, None)
+    apply(session, &args.services, Verb::Stop { grace: flags::grace(args.timeout) }, None)
 }
 
 pub(super) fn restart(session: &Session, args: &RestartArgs) -> Result<u8, CliError> {
-    let verb = Verb::Restart { grace: convert::grace(args.timeout), no_dependents: args.no_deps };
+    let verb = Verb::Restart { grace: flags::grace(args.timeout), no_dependents: args.no_deps };
     apply(session, &args.services, verb, None)
 }
 

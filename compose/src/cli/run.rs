@@ -14,9 +14,9 @@ use engine::engine::RemoveOptions;
 use engine::error::{self, Result as EngineResult};
 use engine::id::ContainerId;
 
-use super::convert;
 use super::exec::code;
 use super::failure::CliError;
+use super::flags;
 use super::session::{Opened, Session, Wanted};
 use super::up::prepare;
 use crate::names;
@@ -219,7 +219,7 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
     for file in &args.env_from_file {
         spec.process.env.extend(engine::cli::run::env_file(file)?);
     }
-    spec.process.env.extend(convert::variables(&args.env));
+    spec.process.env.extend(flags::variables(&args.env));
     if args.user.is_some() {
         spec.process.user.clone_from(&args.user);
     }
@@ -229,7 +229,7 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
     spec.process.tty = tty;
     spec.process.open_stdin = !args.detach;
     spec.process.stdin_once = !args.detach;
-    spec.labels.extend(convert::pairs(&args.label));
+    spec.labels.extend(flags::pairs(&args.label));
     spec.security.cap_add.extend(args.cap_add.iter().map(|name| engine::cli::run::bare_capability(name)));
     spec.security.cap_drop.extend(args.cap_drop.iter().map(|name| engine::cli::run::bare_capability(name)));
     if !args.service_ports {

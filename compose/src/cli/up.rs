@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::convert;
 use super::failure::CliError;
+use super::flags;
 use super::logs::{Follower, Happening, LogFlags};
 use super::session::{Opened, Session, Wanted, environment_says};
 use super::watch::Watching;
@@ -174,7 +174,7 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     options.start = !args.no_start;
     options.wait = args.wait;
     options.all_resources = session.all_resources();
-    options.grace = convert::grace(args.timeout);
+    options.grace = flags::grace(args.timeout);
     let (observed, plan) = prepare(&opened, &mut options)?;
     if detached || opened.is_dry_run() {
         let timeout = args.wait_timeout.map(Duration::from_secs);
@@ -194,7 +194,7 @@ pub(super) fn create(session: &Session, args: CreateArgs) -> Result<u8, CliError
 
 /// `scale`.
 pub(super) fn scale(session: &Session, args: ScaleArgs) -> Result<u8, CliError> {
-    let services = convert::scale(&args.scale)?.into_keys().collect();
+    let services = flags::scale(&args.scale)?.into_keys().collect();
     let common = Common { scale: args.scale, no_recreate: true, ..Common::default() };
     up(session, &UpArgs { common, services, detach: true, no_deps: args.no_deps, ..UpArgs::default() })
 }
@@ -238,7 +238,7 @@ fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
     flags.build.quiet = common.quiet_build;
     Ok(Wanted {
         services: services.to_vec(),
-        changes: Changes { scale: convert::scale(&common.scale)?, images, ..Changes::default() },
+        changes: Changes { scale: flags::scale(&common.scale)?, images, ..Changes::default() },
         flags,
         writes: true,
         makes: true,

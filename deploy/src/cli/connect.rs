@@ -66,8 +66,8 @@ pub(super) struct Loaded {
     pub(super) settings: Settings,
 }
 
-/// Loads the project and its settings, and prints what is odd about it.
-pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
+/// Loads the project's files, and prints what is odd about them.
+pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
     let options = LoadOptions {
         files: globals.file.clone(),
         project_directory: globals.project_directory.clone(),
@@ -80,7 +80,12 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     let loaded = load(&options)
         .map_err(|diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned()))?;
     loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
-    let project = loaded.project;
+    Ok(loaded)
+}
+
+/// Loads the project and its settings, and prints what is odd about it.
+pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
+    let project = load_files(globals)?.project;
     let mut settings = Settings::find(globals.config.as_deref(), &project.working_dir, &project.files)?;
     if globals.host.iter().any(|host| !host.is_empty()) {
         let named = |address: &String| {

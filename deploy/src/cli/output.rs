@@ -15,6 +15,11 @@ pub(super) fn line(text: &str) {
     let _ = writeln!(stdout, "{text}");
 }
 
+/// Writes data as it is.
+pub(super) fn raw(bytes: &[u8]) {
+    let _ = io::stdout().lock().write_all(bytes);
+}
+
 /// Writes one JSON object.
 pub(super) fn json(value: &Value) {
     line(&value.to_string());
