@@ -7,6 +7,7 @@ mod network;
 mod privilege;
 mod process;
 mod storage;
+pub(crate) mod tunable;
 
 use std::path::{Path, PathBuf};
 

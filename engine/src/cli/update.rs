@@ -4,44 +4,15 @@ use clap::Args;
 
 use crate::cli::output;
 use crate::cli::run::parse_restart;
-use crate::container::spec::Resources;
+use crate::cli::run::tunable::TunableArgs;
 use crate::engine::{Engine, UpdateOptions};
-use crate::error::{Error, Result};
-use crate::quantity::ByteSize;
+use crate::error::Result;
 
 /// The flags of `update`.
 #[derive(Debug, Args)]
 pub(super) struct UpdateArgs {
-    /// Memory limit
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<ByteSize>,
-    /// Limit of memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-    /// Memory kept under pressure
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<ByteSize>,
-    /// Number of processors
-    #[arg(long)]
-    cpus: Option<f64>,
-    /// Relative weight, 2 to 262144
-    #[arg(short, long)]
-    cpu_shares: Option<u64>,
-    /// Microseconds of processor time per period
-    #[arg(long, allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// The period in microseconds
-    #[arg(long)]
-    cpu_period: Option<u64>,
-    /// Processors it may run on: 0-2,4
-    #[arg(long)]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes it may use
-    #[arg(long)]
-    cpuset_mems: Option<String>,
-    /// Limit of processes and threads; -1 for no limit
-    #[arg(long, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    tunable: TunableArgs,
     /// no, always, unless-stopped, on-failure or on-failure:N
     #[arg(long)]
     restart: Option<String>,
@@ -74,28 +45,7 @@ pub(super) fn update(engine: &Engine, args: UpdateArgs) -> Result<u8> {
 
 impl UpdateArgs {
     fn options(self) -> Result<UpdateOptions> {
-        let memory_swap = match self.memory_swap.as_deref() {
-            None => None,
-            Some("-1") => Some(-1),
-            Some(text) => {
-                let size: ByteSize =
-                    text.parse().map_err(|error| Error::invalid("--memory-swap").with_source(error))?;
-                Some(i64::try_from(size.0).unwrap_or(i64::MAX))
-            }
-        };
-        let resources = Resources {
-            memory: self.memory,
-            memory_swap,
-            memory_reservation: self.memory_reservation,
-            nano_cpus: self.cpus.map(|cpus| (cpus * 1e9).round() as u64).filter(|nano| *nano > 0),
-            cpu_quota: self.cpu_quota,
-            cpu_period: self.cpu_period,
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus,
-            cpuset_mems: self.cpuset_mems,
-            pids: self.pids_limit,
-            ..Resources::default()
-        };
+        let resources = self.tunable.resources()?;
         Ok(UpdateOptions { resources, restart: self.restart.as_deref().map(parse_restart).transpose()? })
     }
 }

@@ -98,9 +98,12 @@ fn merge(known: &mut Resources, wanted: &Resources) -> Result<()> {
         cpu_quota,
         cpu_period,
         cpu_shares,
+        cpu_rt_period,
+        cpu_rt_runtime,
         cpuset_cpus,
         cpuset_mems,
-        pids
+        pids,
+        blkio_weight
     );
     Ok(())
 }

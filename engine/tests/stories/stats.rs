@@ -77,6 +77,7 @@ fn a_limit_that_cannot_hold_changes_nothing() {
     world.rengine(["update", "-m", "1m", "it"]).exits(1).complains("6 MiB");
     world.rengine(["update", "--cpu-quota", "5000", "it"]).exits(1).complains("--cpus");
     world.rengine(["update", "--cpuset-cpus", "4000", "it"]).exits(1).complains("cpuset");
+    world.rengine(["update", "--cpus", "4000", "it"]).exits(1).complains("there are no more");
     assert_eq!(world.inspect("it", "{{.HostConfig.Memory}}/{{.HostConfig.CpusetCpus}}/"), "67108864//");
     world.rengine(["restart", "-t", "0", "it"]).succeeds();
 }

@@ -1,12 +1,11 @@
 //! What a container may use: memory, processors, processes, block devices.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 
 use super::process::pairs;
+use super::tunable::{TunableArgs, checked_weight};
 use crate::container::plan;
 use crate::container::spec::{BlockLimit, BlockLimitKind, ContainerSpec, Resources, Ulimit};
 use crate::error::{Error, Result};
@@ -14,48 +13,11 @@ use crate::quantity::ByteSize;
 
 #[derive(Debug, Args)]
 pub(super) struct LimitArgs {
-    /// Memory limit
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<ByteSize>,
-    /// Limit of memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-    /// Memory kept under pressure
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<ByteSize>,
+    #[command(flatten)]
+    tunable: TunableArgs,
     /// How readily memory is swapped out, 0 to 100
     #[arg(long, allow_hyphen_values = true)]
     memory_swappiness: Option<i64>,
-    /// Number of processors
-    #[arg(long, allow_hyphen_values = true)]
-    cpus: Option<f64>,
-    /// Relative weight, 2 to 262144
-    #[arg(short, long)]
-    cpu_shares: Option<u64>,
-    /// Microseconds of processor time per period
-    #[arg(long, allow_hyphen_values = true)]
-    cpu_quota: Option<i64>,
-    /// The period in microseconds
-    #[arg(long)]
-    cpu_period: Option<u64>,
-    /// Microseconds of real-time scheduling per period
-    #[arg(long, allow_hyphen_values = true)]
-    cpu_rt_runtime: Option<i64>,
-    /// The period of real-time scheduling in microseconds
-    #[arg(long)]
-    cpu_rt_period: Option<u64>,
-    /// Processors it may run on: 0-2,4
-    #[arg(long)]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes it may use
-    #[arg(long)]
-    cpuset_mems: Option<String>,
-    /// Limit of processes and threads; -1 for no limit
-    #[arg(long, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
-    /// Relative weight at block devices, 10 to 1000
-    #[arg(long, value_name = "WEIGHT")]
-    blkio_weight: Option<u16>,
     /// Relative weight at one block device: path:weight
     #[arg(long, value_name = "PATH:WEIGHT")]
     blkio_weight_device: Vec<String>,
@@ -95,10 +57,10 @@ const LEAST_MEMORY: u64 = 6 << 20;
 
 impl LimitArgs {
     pub(super) fn apply(self, spec: &mut ContainerSpec, warnings: &mut Vec<String>) -> Result<()> {
-        let memory_swap = self.memory_swap()?;
-        self.check_memory(memory_swap)?;
-        self.check_processors()?;
-        if self.oom_kill_disable && self.memory.is_none() {
+        let (blkio_devices, memory_swappiness) = (self.block_limits()?, self.memory_swappiness()?);
+        let asked = self.tunable.resources()?;
+        check_memory(&asked)?;
+        if self.oom_kill_disable && asked.memory.is_none() {
             warnings.push(
                 "without a memory limit, keeping the out-of-memory killer away endangers the whole machine"
                     .to_owned(),
@@ -107,25 +69,19 @@ impl LimitArgs {
         if let Some(score) = self.oom_score_adj.filter(|score| !(-1000..=1000).contains(score)) {
             return Err(Error::invalid(format!("--oom-score-adj {score} is not between -1000 and 1000")));
         }
+        // Nothing limits by 0 and by an empty list.
         spec.resources = Resources {
-            blkio_devices: self.block_limits()?,
-            hugepages: Vec::new(),
-            unified: BTreeMap::new(),
-            blkio_weight: self.blkio_weight.map(u64::from).map(checked_weight).transpose()?,
-            memory: self.memory.filter(|limit| limit.0 > 0),
-            memory_swap,
-            memory_reservation: self.memory_reservation.filter(|limit| limit.0 > 0),
-            memory_swappiness: self.memory_swappiness()?,
-            nano_cpus: self.cpus.map(|cpus| (cpus * 1e9).round() as u64).filter(|nano| *nano > 0),
-            cpu_quota: self.cpu_quota,
-            cpu_period: self.cpu_period,
-            cpu_shares: self.cpu_shares,
-            cpu_rt_runtime: self.cpu_rt_runtime.filter(|runtime| *runtime != 0),
-            cpu_rt_period: self.cpu_rt_period.filter(|period| *period != 0),
-            cpuset_cpus: self.cpuset_cpus.filter(|list| !list.is_empty()),
-            cpuset_mems: self.cpuset_mems.filter(|list| !list.is_empty()),
-            pids: self.pids_limit,
+            blkio_devices,
+            memory: asked.memory.filter(|limit| limit.0 > 0),
+            memory_swap: asked.memory_swap.filter(|size| *size != 0),
+            memory_reservation: asked.memory_reservation.filter(|limit| limit.0 > 0),
+            memory_swappiness,
+            cpu_rt_runtime: asked.cpu_rt_runtime.filter(|runtime| *runtime != 0),
+            cpu_rt_period: asked.cpu_rt_period.filter(|period| *period != 0),
+            cpuset_cpus: asked.cpuset_cpus.filter(|list| !list.is_empty()),
+            cpuset_mems: asked.cpuset_mems.filter(|list| !list.is_empty()),
             oom_kill_disable: self.oom_kill_disable,
+            ..asked
         };
         spec.oom_score_adj = self.oom_score_adj;
         for text in &self.ulimit {
@@ -142,19 +98,6 @@ impl LimitArgs {
         Ok(())
     }
 
-    /// `-1` for no limit; nothing when it is 0.
-    fn memory_swap(&self) -> Result<Option<i64>> {
-        match self.memory_swap.as_deref() {
-            None => Ok(None),
-            Some("-1") => Ok(Some(-1)),
-            Some(text) => {
-                let size: ByteSize =
-                    text.parse().map_err(|error| Error::invalid("--memory-swap").with_source(error))?;
-                Ok(Some(i64::try_from(size.0).unwrap_or(i64::MAX)).filter(|size| *size != 0))
-            }
-        }
-    }
-
     fn memory_swappiness(&self) -> Result<Option<u8>> {
         match self.memory_swappiness {
             None | Some(-1) => Ok(None),
@@ -163,57 +106,6 @@ impl LimitArgs {
                 Err(Error::invalid(format!("--memory-swappiness {value} is not between 0 and 100")))
             }
         }
-    }
-
-    fn check_memory(&self, swap: Option<i64>) -> Result<()> {
-        let memory = self.memory.map_or(0, |limit| limit.0);
-        let swap = swap.and_then(|swap| u64::try_from(swap).ok());
-        let reservation = self.memory_reservation.map_or(0, |limit| limit.0);
-        let problem = if memory > 0 && memory < LEAST_MEMORY {
-            "the memory limit is below 6 MiB, with which nothing can start"
-        } else if memory == 0 && swap.is_some() {
-            "--memory-swap needs --memory"
-        } else if swap.is_some_and(|swap| swap < memory) {
-            "--memory-swap covers memory and swap together: it cannot be below --memory"
-        } else if memory > 0 && reservation > memory {
-            "--memory-reservation cannot be above --memory"
-        } else {
-            return Ok(());
-        };
-        Err(Error::invalid(problem))
-    }
-
-    fn check_processors(&self) -> Result<()> {
-        let wrong = |problem: String| Err(Error::invalid(problem));
-        let there = std::thread::available_parallelism().map_or(1, usize::from);
-        if let Some(cpus) = self.cpus.filter(|cpus| *cpus != 0.0) {
-            if !(0.01..=there as f64).contains(&cpus) {
-                return wrong(format!("--cpus {cpus} is not between 0.01 and {there}: there are no more"));
-            }
-            if self.cpu_quota.is_some() || self.cpu_period.is_some() {
-                return wrong("conflicting options: --cpus, and --cpu-quota or --cpu-period".to_owned());
-            }
-        }
-        if let Some(period) = self.cpu_period.filter(|period| !matches!(period, 0 | 1000..=1_000_000)) {
-            return wrong(format!("--cpu-period {period} is not between 1000 and 1000000 microseconds"));
-        }
-        if let Some(quota) = self.cpu_quota.filter(|quota| (1..1000).contains(quota)) {
-            return wrong(format!("--cpu-quota {quota} is below 1000 microseconds"));
-        }
-        for (flag, list, file) in [
-            ("--cpuset-cpus", &self.cpuset_cpus, "/sys/devices/system/cpu/online"),
-            ("--cpuset-mems", &self.cpuset_mems, "/sys/devices/system/node/online"),
-        ] {
-            let Some(list) = list.as_deref().filter(|list| !list.is_empty()) else { continue };
-            let wanted = numbers(list)
-                .ok_or_else(|| Error::invalid(format!("{flag} {list:?} is no list like 0-2,4")))?;
-            let online = fs::read_to_string(file).ok();
-            let Some(online) = online.and_then(|text| numbers(text.trim())) else { continue };
-            if !wanted.iter().all(|number| online.contains(number)) {
-                return wrong(format!("{flag} {list}: there is not each of them on this machine"));
-            }
-        }
-        Ok(())
     }
 
     fn block_limits(&self) -> Result<Vec<BlockLimit>> {
@@ -233,6 +125,24 @@ impl LimitArgs {
     }
 }
 
+fn check_memory(asked: &Resources) -> Result<()> {
+    let memory = asked.memory.map_or(0, |limit| limit.0);
+    let swap = asked.memory_swap.filter(|size| *size != 0).and_then(|swap| u64::try_from(swap).ok());
+    let reservation = asked.memory_reservation.map_or(0, |limit| limit.0);
+    let problem = if memory > 0 && memory < LEAST_MEMORY {
+        "the memory limit is below 6 MiB, with which nothing can start"
+    } else if memory == 0 && swap.is_some() {
+        "--memory-swap needs --memory"
+    } else if swap.is_some_and(|swap| swap < memory) {
+        "--memory-swap covers memory and swap together: it cannot be below --memory"
+    } else if memory > 0 && reservation > memory {
+        "--memory-reservation cannot be above --memory"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(problem))
+}
+
 fn parse_block_limit(flag: &str, text: &str, kind: BlockLimitKind) -> Result<BlockLimit> {
     let wrong = |problem: &str| Error::invalid(format!("invalid {flag} {text:?}: {problem}"));
     let (device, value) = text.rsplit_once(':').ok_or_else(|| wrong("path:value is needed"))?;
@@ -249,28 +159,6 @@ fn parse_block_limit(flag: &str, text: &str, kind: BlockLimitKind) -> Result<Blo
         }
     };
     Ok(BlockLimit { device: device.into(), kind, value })
-}
-
-fn checked_weight(weight: u64) -> Result<u16> {
-    match u16::try_from(weight) {
-        Ok(weight @ (0 | 10..=1000)) => Ok(weight),
-        _ => Err(Error::invalid(format!("the weight {weight} is not between 10 and 1000"))),
-    }
-}
-
-/// The numbers of a list like `0-2,4` (cpuset(7)).
-fn numbers(list: &str) -> Option<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for part in list.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        // No machine has more, and no list may take the memory for more.
-        if first > last || last > 65_536 {
-            return None;
-        }
-        numbers.extend(first..=last);
-    }
-    Some(numbers)
 }
 
 /// `name=soft[:hard]`, or `name=both`.
@@ -332,13 +220,5 @@ mod tests {
         assert_eq!(parsed("/"), Path::new(""));
         assert_eq!(parsed("-.slice"), Path::new(""));
         assert!(parse_cgroup_parent("a/../../b").is_err());
-    }
-
-    #[test]
-    fn lists_of_processors_are_read() {
-        assert_eq!(numbers("0-2,4").unwrap(), [0, 1, 2, 4]);
-        for wrong in ["", "2-1", "a", "0-", "0-99999999"] {
-            assert_eq!(numbers(wrong), None, "{wrong:?}");
-        }
     }
 }
