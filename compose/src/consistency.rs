@@ -269,9 +269,6 @@ impl Found<'_> {
             if needs_target && rule.target.is_none() {
                 wrong.push(Problem::value(&path, "a rule that syncs needs a target"));
             }
-            if rule.action == WatchAction::Rebuild && self.service.build.is_none() {
-                wrong.push(Problem::value(&path, "a rule that rebuilds needs a build"));
-            }
         }
         self.problems.extend(wrong);
     }

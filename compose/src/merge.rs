@@ -110,6 +110,10 @@ fn merge_at(base: &mut Value, over: Value, at: &mut Vec<String>) {
             if let Some(Rule::Unique(same)) = rule {
                 unique(base, same);
             }
+            // The reference keeps hosts in a map.
+            if at.last().is_some_and(|key| key == "extra_hosts") {
+                base.sort_by_cached_key(Value::scalar_text);
+            }
         }
         (base, over) => *base = settled(over, at),
     }
@@ -120,7 +124,6 @@ fn merge_maps(base: &mut Map, over: Map, at: &mut Vec<String>, keep_nothing: boo
         match value {
             Value::Reset => drop(base.remove(&key)),
             Value::Null if keep_nothing => drop(base.insert(key, Value::Null)),
-            value if key.starts_with("x-") => drop(base.insert(key, value)),
             value => {
                 at.push(key.clone());
                 match base.get_mut(&key) {

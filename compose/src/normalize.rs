@@ -68,6 +68,11 @@ pub(crate) fn resolve_environment(document: &mut Value, environment: &Variables)
 
 /// Fills in what a decoded project leaves unsaid.
 pub(crate) fn normalize(project: &mut Project) {
+    for service in project.services.values_mut() {
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas.get_or_insert(scale);
+        }
+    }
     implicit_networks(project);
     for service in project.services.values_mut() {
         if service.pull_policy.as_deref() == Some("if_not_present") {

@@ -228,7 +228,9 @@ fn old_number(text: &str) -> Option<Value> {
     let digits: String = unsigned.chars().filter(|c| *c != '_').collect();
     let sign = if text.starts_with('-') { -1 } else { 1 };
     let radix = |prefix: &str, radix: u32| {
-        digits.strip_prefix(prefix).and_then(|digits| i128::from_str_radix(digits, radix).ok())
+        // `0-3` is a range of processors, and the parser of numbers would take its sign.
+        let digits = digits.strip_prefix(prefix).filter(|digits| !digits.starts_with(['+', '-']))?;
+        i128::from_str_radix(digits, radix).ok()
     };
     let whole = radix("0x", 16)
         .or_else(|| radix("0b", 2))

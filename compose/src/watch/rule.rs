@@ -69,6 +69,12 @@ impl Rule {
     }
 
     fn of(project: &Project, service: &Service, rule: &WatchRule) -> Result<Self, String> {
+        if rule.action == WatchAction::Rebuild && service.build.is_none() {
+            return Err(format!(
+                "service {:?}: develop.watch: a rule that rebuilds needs a build",
+                service.name
+            ));
+        }
         let given = project.working_dir.join(&rule.path);
         let path = given.canonicalize().unwrap_or(given);
         let wrong = |error: engine::builder::ignore::IgnoreError| {
