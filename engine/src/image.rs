@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 mod archive;
+mod challenge;
 pub mod change;
 pub mod config;
 pub mod credentials;

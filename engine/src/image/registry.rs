@@ -3,19 +3,17 @@
 //! Credentials go to the registry and to the token server it names, over https or on the loopback only, and never
 //! along a redirect to another host. Everything fetched is verified by its digest by whoever uses it.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, RANGE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RANGE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::id::Digest;
+use crate::image::challenge::Authorization;
 use crate::image::credentials::Credentials;
 use crate::image::hosts::{Hosts, HostsError};
 use crate::image::http;
@@ -24,15 +22,15 @@ use crate::image::reference::{DEFAULT_REGISTRY, Reference};
 
 /// One repository of a registry.
 pub(crate) struct Repository {
-    client: Client,
+    pub(super) client: Client,
     /// Without a limit on silence: a registry has nothing to say while it is sent a blob.
     pub(super) uploader: Client,
     pub(super) host: String,
     pub(super) base: Url,
     pub(super) name: String,
     /// `pull` or `pull,push`.
-    actions: &'static str,
-    credentials: Option<Credentials>,
+    pub(super) actions: &'static str,
+    pub(super) credentials: Option<Credentials>,
     /// What requests carry; renewed when the registry asks.
     pub(super) authorization: Mutex<Option<Authorization>>,
 }
@@ -123,19 +121,6 @@ pub enum RegistryError {
     },
 }
 
-#[derive(Clone)]
-pub(super) enum Authorization {
-    Basic { username: String, password: String },
-    Bearer { token: String, until: Option<Instant> },
-}
-
-/// One challenge of a `WWW-Authenticate` header (RFC 9110, 11.6.1).
-#[derive(Debug, PartialEq, Eq)]
-struct Challenge {
-    scheme: String,
-    parameters: BTreeMap<String, String>,
-}
-
 /// How often a request that failed for a passing reason is made in all.
 pub(super) const ATTEMPTS: u32 = 5;
 
@@ -147,9 +132,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
 /// A connection on which nothing comes for so long is dead. There is no limit on the whole.
 const STALL: Duration = Duration::from_secs(60);
-
-/// How long a token without a term holds (distribution-spec token authentication, `expires_in`).
-const SHORTEST_TERM: Duration = Duration::from_secs(60);
 
 /// Whether a registry takes these credentials.
 pub(crate) fn check(registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
@@ -238,6 +220,10 @@ impl Repository {
 
     /// Fetches a manifest or an index by tag or digest, and verifies it in the latter case.
     pub(crate) async fn manifest(&self, wanted: &str) -> Result<Fetched, RegistryError> {
+        self.again(async || self.manifest_once(wanted).await).await
+    }
+
+    async fn manifest_once(&self, wanted: &str) -> Result<Fetched, RegistryError> {
         let url = self.url(&format!("manifests/{wanted}"))?;
         let accept = ACCEPTED.join(", ");
         let response =
@@ -265,8 +251,7 @@ impl Repository {
 
     /// Fetches a small blob whole.
     pub(crate) async fn small_blob(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
-        let response = self.blob(digest, 0).await?;
-        let bytes = self.small_body(response).await?;
+        let bytes = self.again(async || self.small_body(self.blob(digest, 0).await?).await).await?;
         if Digest::of(&bytes) == *digest {
             Ok(bytes)
         } else {
@@ -352,14 +337,35 @@ impl Repository {
         step: &'static str,
         request: impl Fn(&Client) -> RequestBuilder,
     ) -> Result<Response, RegistryError> {
-        let mut attempt = 1;
-        let mut was_challenged = false;
+        let mut challenges = 0;
         loop {
-            let mut builder = request(&self.client);
-            if let Some(authorization) = self.authorization().await {
-                builder = authorization.put(builder);
+            let authorized = async || {
+                let builder = request(&self.client);
+                match self.authorization().await {
+                    Some(authorization) => authorization.put(builder),
+                    None => builder,
+                }
+            };
+            let response = self.patiently(step, authorized).await?;
+            // The second one is for a token that ran out since the first.
+            if response.status() == StatusCode::UNAUTHORIZED && challenges < 2 {
+                challenges += 1;
+                self.answer_challenge(response).await?;
+                continue;
             }
-            let response = match builder.send().await {
+            return Ok(response);
+        }
+    }
+
+    /// Makes a request again while its failure may pass.
+    pub(super) async fn patiently(
+        &self,
+        step: &'static str,
+        request: impl AsyncFn() -> RequestBuilder,
+    ) -> Result<Response, RegistryError> {
+        let mut attempt = 1;
+        loop {
+            let response = match request().await.send().await {
                 Ok(response) => response,
                 Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
                     tokio::time::sleep(wait(attempt, None)).await;
@@ -369,11 +375,6 @@ impl Repository {
                 Err(error) => return Err(self.connection(error)),
             };
             let status = response.status();
-            if status == StatusCode::UNAUTHORIZED && !was_challenged {
-                was_challenged = true;
-                self.answer_challenge(response).await?;
-                continue;
-            }
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
             let asked = http::retry_after(response.headers());
             if passes && attempt < ATTEMPTS && asked.is_none_or(|wait| wait <= LONGEST_WAIT) {
@@ -385,6 +386,22 @@ impl Repository {
                 return Err(self.unexpected(response, step).await);
             }
             return Ok(response);
+        }
+    }
+
+    /// Asks again for a document whose connection broke on the way.
+    async fn again<T>(&self, ask: impl AsyncFn() -> Result<T, RegistryError>) -> Result<T, RegistryError> {
+        let mut attempt = 1;
+        loop {
+            match ask().await {
+                Err(RegistryError::Connection { .. } | RegistryError::CutOff { .. })
+                    if attempt < ATTEMPTS =>
+                {
+                    tokio::time::sleep(wait(attempt, None)).await;
+                    attempt += 1;
+                }
+                other => return other,
+            }
         }
     }
 
@@ -435,118 +452,6 @@ impl Repository {
     /// Whether somebody speaks https there.
     async fn answers(&self) -> bool {
         self.client.get(self.base.clone()).send().await.is_ok()
-    }
-
-    pub(super) async fn authorization(&self) -> Option<Authorization> {
-        let mut authorization = self.authorization.lock().await;
-        if authorization.as_ref().is_some_and(Authorization::has_run_out) {
-            *authorization = None;
-        }
-        authorization.clone()
-    }
-
-    /// Finds out what the registry wants to see, and gets it.
-    async fn answer_challenge(&self, response: Response) -> Result<(), RegistryError> {
-        let challenges: Vec<Challenge> = response
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(parse_challenges)
-            .collect();
-        let denied = self.unexpected(response, "a request").await;
-        let bearer = challenges.iter().find(|challenge| challenge.scheme == "bearer");
-        let basic = challenges.iter().any(|challenge| challenge.scheme == "basic");
-        let authorization = match (bearer, &self.credentials) {
-            (_, Some(Credentials::Bearer(token))) => {
-                Authorization::Bearer { token: token.clone(), until: None }
-            }
-            (Some(challenge), _) => self.token(challenge).await?,
-            (None, Some(Credentials::Basic { username, password }))
-                if basic && self.may_send_secrets(&self.base) =>
-            {
-                Authorization::Basic { username: username.clone(), password: password.clone() }
-            }
-            _ => return Err(denied),
-        };
-        *self.authorization.lock().await = Some(authorization);
-        Ok(())
-    }
-
-    /// Gets a token from the server a challenge names (distribution-spec token authentication; OAuth2 for
-    /// identity tokens).
-    async fn token(&self, challenge: &Challenge) -> Result<Authorization, RegistryError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            token: Option<String>,
-            access_token: Option<String>,
-            expires_in: Option<u64>,
-        }
-        let realm = challenge.parameters.get("realm").and_then(|realm| Url::parse(realm).ok());
-        let realm = realm.ok_or_else(|| self.protocol("names no server for tokens"))?;
-        let mut query: Vec<(&str, String)> = Vec::new();
-        if let Some(service) = challenge.parameters.get("service") {
-            query.push(("service", service.clone()));
-        }
-        query.extend(self.scopes(challenge).into_iter().map(|scope| ("scope", scope)));
-        let may_send_secrets = self.may_send_secrets(&realm);
-        let request = match &self.credentials {
-            Some(Credentials::Identity(token)) if may_send_secrets => {
-                query.push(("grant_type", "refresh_token".to_owned()));
-                query.push(("refresh_token", token.clone()));
-                query.push(("client_id", "rengine".to_owned()));
-                self.client.post(realm).form(&query)
-            }
-            Some(Credentials::Basic { username, password }) if may_send_secrets => {
-                self.client.get(realm).query(&query).basic_auth(username, Some(password))
-            }
-            None => self.client.get(realm).query(&query),
-            Some(_) => return Err(self.protocol("wants credentials sent to another host without encryption")),
-        };
-        let response = request.send().await.map_err(|source| self.connection(source))?;
-        let response = self.expect(response, "a token", &[StatusCode::OK]).await?;
-        let answer: Answer = serde_json::from_slice(&self.small_body(response).await?)
-            .map_err(|_| self.protocol("has a token server whose answer is not JSON"))?;
-        let token = answer.token.filter(|token| !token.is_empty()).or(answer.access_token);
-        let token = token.ok_or_else(|| self.protocol("has a token server that gives no token"))?;
-        let term = answer.expires_in.map_or(SHORTEST_TERM, Duration::from_secs).max(SHORTEST_TERM);
-        Ok(Authorization::Bearer { token, until: Instant::now().checked_add(term) })
-    }
-
-    fn scopes(&self, challenge: &Challenge) -> Vec<String> {
-        let asked = challenge.parameters.get("scope");
-        let own = (!self.name.is_empty()).then(|| format!("repository:{}:{}", self.name, self.actions));
-        let resource = format!("repository:{}:", self.name);
-        // A request that only reads is challenged for reading; what follows needs more.
-        let foreign = asked.filter(|scope| own.is_none() || !scope.starts_with(&resource));
-        own.into_iter().chain(foreign.cloned()).collect()
-    }
-
-    /// Secrets travel encrypted, or not at all beyond this machine and hosts that were called insecure.
-    fn may_send_secrets(&self, url: &Url) -> bool {
-        let is_own = same_host(url, &self.base);
-        url.scheme() == "https" || is_own || url.host_str().is_some_and(is_loopback)
-    }
-}
-
-// === impl Authorization ===
-
-impl Authorization {
-    pub(super) fn put(&self, request: RequestBuilder) -> RequestBuilder {
-        match self {
-            Self::Basic { username, password } => {
-                let encoded = STANDARD.encode(format!("{username}:{password}"));
-                request.header(AUTHORIZATION, format!("Basic {encoded}"))
-            }
-            Self::Bearer { token, .. } => request.header(AUTHORIZATION, format!("Bearer {token}")),
-        }
-    }
-
-    fn has_run_out(&self) -> bool {
-        match self {
-            Self::Bearer { until: Some(until), .. } => Instant::now() + Duration::from_secs(5) > *until,
-            _ => false,
-        }
     }
 }
 
@@ -670,7 +575,7 @@ pub(super) fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None if host.matches(':').count() == 1 => host.split(':').next().unwrap_or(host),
@@ -705,70 +610,9 @@ fn message_in(body: &[u8]) -> String {
     if line.starts_with('<') { String::new() } else { line.chars().take(200).collect() }
 }
 
-/// Several challenges may share a header, each a scheme and its parameters, quoted or not.
-fn parse_challenges(text: &str) -> Vec<Challenge> {
-    let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let end = rest.find([' ', ',', '=']).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        let after = after.trim_start();
-        if let Some(value) = after.strip_prefix('=') {
-            let (value, left) = take_value(value.trim_start());
-            if let Some(challenge) = challenges.last_mut() {
-                challenge.parameters.insert(word.to_ascii_lowercase(), value);
-            }
-            rest = left;
-        } else {
-            if !word.is_empty() {
-                let scheme = word.to_ascii_lowercase();
-                challenges.push(Challenge { scheme, parameters: BTreeMap::new() });
-            }
-            rest = after;
-        }
-        rest = rest.trim_start_matches([',', ' ', '\t']);
-    }
-    challenges
-}
-
-fn take_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find([',', ' ']).unwrap_or(text.len());
-        return (text[..end].to_owned(), &text[end..]);
-    };
-    let mut value = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return (value, &quoted[at + 1..]),
-            '\\' => value.extend(chars.next().map(|(_, escaped)| escaped)),
-            _ => value.push(c),
-        }
-    }
-    (value, "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn challenges_are_read_in_every_form() {
-        let text = r#"Bearer realm="https://auth.example/token?a=b,c",service="reg:5000",scope="repository:a/b:pull,push" , Basic realm=x"#;
-        let challenges = parse_challenges(text);
-        assert_eq!(challenges.len(), 2);
-        assert_eq!(challenges[0].scheme, "bearer");
-        assert_eq!(challenges[0].parameters["realm"], "https://auth.example/token?a=b,c");
-        assert_eq!(challenges[0].parameters["scope"], "repository:a/b:pull,push");
-        assert_eq!(challenges[1].scheme, "basic");
-        assert_eq!(challenges[1].parameters["realm"], "x");
-        let escaped = parse_challenges(r#"Digest realm="a \"b\"", Bearer realm="r""#);
-        assert_eq!(escaped[0].parameters["realm"], "a \"b\"");
-        assert_eq!(escaped[1].scheme, "bearer");
-        for text in ["", ",", "=", "==", "\"", "a=\"", " , ,", "Negotiate"] {
-            assert!(parse_challenges(text).len() < 2, "{text:?}");
-        }
-    }
 
     #[test]
     fn only_this_machine_is_loopback() {
