@@ -28,6 +28,7 @@ use crate::image::Images;
 use crate::layer::Layers;
 use crate::network::{Endpoint, Networks, PublishedPort};
 use crate::paths::{DEFAULT_STATE, Root};
+use crate::rootless;
 use crate::signal::Signal;
 use crate::store;
 use crate::volume::Volumes;
@@ -81,20 +82,26 @@ pub struct RemoveOptions {
 /// Becomes a container's monitor, or a process that works on its files, when this process was executed as one. Every program on this crate calls it first
 /// thing in `main`, before it makes a thread.
 pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
-    crate::container::monitor::enter_if_asked(life::discard).or_else(crate::container::files::enter_if_asked)
+    crate::container::monitor::enter_if_asked(life::discard)
+        .or_else(crate::container::files::enter_if_asked)
+        .or_else(crate::rootless::enter_if_asked)
 }
 
 // === impl Engine ===
 
 impl Engine {
-    /// Opens the engine at this directory, at `RENGINE_ROOT`, or at its usual place.
+    /// Opens the engine at this directory, at `RENGINE_ROOT`, or at its usual place. For an ordinary user this process
+    /// moves into the namespaces where that user is root first: it must have one thread only.
     ///
     /// # Errors
     /// When the directory cannot be made.
     pub fn open(state: Option<&Path>) -> Result<Self> {
+        rootless::enter()?;
         let chosen =
             state.map(Path::to_owned).or_else(|| std::env::var_os("RENGINE_ROOT").map(PathBuf::from));
-        let path = chosen.unwrap_or_else(|| DEFAULT_STATE.into());
+        let usual =
+            || if rootless::is_inside() { rootless::default_state() } else { Ok(DEFAULT_STATE.into()) };
+        let path = chosen.map_or_else(usual, Ok)?;
         let absolute = std::path::absolute(&path)
             .map_err(|error| Error::failed(format!("find the root {}", path.display()), error))?;
         let root = Root::at(&absolute);

@@ -13,6 +13,7 @@ pub mod network;
 pub mod oci;
 pub mod paths;
 pub mod quantity;
+pub mod rootless;
 pub mod signal;
 pub mod store;
 mod sys;

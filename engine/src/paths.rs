@@ -22,8 +22,54 @@ pub const DEFAULT_RUNTIME: &str = "/run/rengine-oci";
 /// The lock that engines of all roots on this machine share, for what they must not choose at the same time.
 pub const MACHINE_LOCK: &str = "/run/rengine.lock";
 
+/// Where an ordinary user's engine finds the [`RootlessRun`] of its namespaces, and nobody else anything.
+pub const ROOTLESS_INSIDE: &str = "/run/rengine-rootless";
+
+/// Where an ordinary user keeps what leads into the namespaces of the user's engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootlessRun(PathBuf);
+
 /// What survives a reboot, unless `--root` or `RENGINE_ROOT` says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/rengine";
+
+// === impl RootlessRun ===
+
+impl RootlessRun {
+    /// The one in this directory.
+    pub fn at(directory: PathBuf) -> Self {
+        Self(directory)
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.0
+    }
+
+    /// The lock of whoever looks for the keeper or starts one.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
+    /// The lock that a keeper holds.
+    pub fn alive(&self) -> PathBuf {
+        self.0.join("alive")
+    }
+
+    /// Who the keeper is.
+    pub fn keeper(&self) -> PathBuf {
+        self.0.join("keeper.json")
+    }
+
+    /// What is `/run` in the namespaces. It outlives a keeper, so that whoever has a lock in it is still seen.
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run")
+    }
+
+    /// The socket of the way out.
+    pub fn uplink(&self) -> PathBuf {
+        self.0.join("slirp4netns")
+    }
+}
 
 // === impl Root ===
 

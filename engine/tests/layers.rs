@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const SHARED: [&str; 5] = ["error", "id", "paths", "quantity", "signal"];
 
 /// Each room and what it may use besides the shared values.
-const ROOMS: [(&str, &[&str]); 17] = [
+const ROOMS: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("id", &[]),
     ("paths", &[]),
@@ -16,16 +16,20 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("signal", &[]),
     ("store", &[]),
     ("sys", &[]),
+    ("rootless", &["store", "sys"]),
     ("event", &["store"]),
     ("volume", &["event", "store"]),
-    ("layer", &["store", "sys"]),
+    ("layer", &["rootless", "store", "sys"]),
     ("image", &["event", "layer", "store", "sys"]),
     // What is asked of a network is part of a container's specification.
-    ("network", &["container::spec", "event", "store", "sys"]),
-    ("container", &["event", "image::config", "layer", "network", "store", "sys", "volume"]),
+    ("network", &["container::spec", "event", "rootless", "store", "sys"]),
+    ("container", &["event", "image::config", "layer", "network", "rootless", "store", "sys", "volume"]),
     ("oci", &["container", "network", "store", "sys"]),
     ("builder", &["container::spec", "container::stdio", "image", "layer", "store", "sys"]),
-    ("engine", &["builder", "container", "event", "image", "layer", "network", "store", "volume"]),
+    (
+        "engine",
+        &["builder", "container", "event", "image", "layer", "network", "rootless", "store", "volume"],
+    ),
     ("cli", &["builder", "container", "engine", "event", "image", "network", "oci", "store", "volume"]),
 ];
 

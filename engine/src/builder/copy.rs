@@ -11,7 +11,8 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, X
 
 use super::context::{Selected, attributes};
 use super::digests::{Stamp, open_regular};
-use super::stack::{Entry, OPAQUE, Stack};
+use super::stack::{Entry, Stack};
+use crate::layer::unpack::opaque_xattr;
 
 /// Who files belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -423,7 +424,7 @@ impl Writer {
         let host = self.host(path);
         DirBuilder::new().mode(0o700).create(&host)?;
         if !self.is_in_fresh(path) && self.shows_lower(path)? {
-            rustix::fs::lsetxattr(&host, OPAQUE, b"y", XattrFlags::empty())?;
+            rustix::fs::lsetxattr(&host, opaque_xattr(), b"y", XattrFlags::empty())?;
         }
         self.fresh.insert(path.to_owned());
         self.settle_directory(path, meta)

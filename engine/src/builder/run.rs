@@ -550,7 +550,8 @@ fn clean_stubs(upper: &Path, lower: &Stack, targets: &[PathBuf]) -> io::Result<(
 
 fn is_plain_empty(directory: &Path) -> io::Result<bool> {
     let mut value = [0u8; 1];
-    let is_opaque = rustix::fs::lgetxattr(directory, super::stack::OPAQUE, &mut value) == Ok(1);
+    let is_opaque =
+        rustix::fs::lgetxattr(directory, crate::layer::unpack::opaque_xattr(), &mut value) == Ok(1);
     Ok(!is_opaque && fs::read_dir(directory)?.next().is_none())
 }
 

@@ -9,6 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
+use crate::layer::unpack::opaque_xattr;
+
 /// Directories, topmost first. Whiteouts and opaque directories of an upper one hide what is in lower ones.
 #[derive(Debug, Clone)]
 pub(crate) struct Stack {
@@ -37,9 +39,6 @@ pub(crate) struct Found {
 
 /// How many links one path may lead through, as in the kernel.
 const LINK_LIMIT: usize = 40;
-
-/// The mark of a directory that hides everything below it (overlayfs.rst, "whiteouts and opaque directories").
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
 
 // === impl Stack ===
 
@@ -236,7 +235,7 @@ fn is_whiteout(metadata: &Metadata) -> bool {
 
 fn is_opaque(directory: &Path) -> bool {
     let mut value = [0u8; 1];
-    matches!(rustix::fs::lgetxattr(directory, OPAQUE, &mut value), Ok(1) if value == *b"y")
+    matches!(rustix::fs::lgetxattr(directory, opaque_xattr(), &mut value), Ok(1) if value == *b"y")
 }
 
 /// A name as text for patterns; bytes that are no text are replaced.
@@ -273,7 +272,8 @@ mod tests {
         fs::write(low.join("a/two"), "low").unwrap();
         fs::write(low.join("opaque/x"), "low").unwrap();
         whiteout(&high.join("gone"));
-        rustix::fs::setxattr(high.join("opaque"), OPAQUE, b"y", rustix::fs::XattrFlags::empty()).unwrap();
+        rustix::fs::setxattr(high.join("opaque"), opaque_xattr(), b"y", rustix::fs::XattrFlags::empty())
+            .unwrap();
         let stack = Stack::of(vec![high, low]);
         assert_eq!(stack.read("/a/one").unwrap().as_deref(), Some("high"));
         assert_eq!(stack.read("a/two").unwrap().as_deref(), Some("low"));

@@ -61,6 +61,11 @@ type Earlier = BTreeMap<ContainerId, Usage>;
 
 /// Shows what containers use.
 pub(super) fn stats(engine: &Engine, args: &StatsArgs) -> Result<u8> {
+    if !engine.counts_usage() {
+        output::warning(
+            "processor time, memory and processes are not counted: this engine has been given no control groups",
+        );
+    }
     // A name that is none is refused before anything is shown.
     let wanted: Vec<ContainerId> =
         args.names.iter().map(|name| engine.find_id(name)).collect::<Result<_>>()?;

@@ -19,6 +19,7 @@ use rustix::process::Pid;
 
 use crate::id::ContainerId;
 use crate::paths::Root;
+use crate::rootless;
 use crate::store;
 
 use super::launch::Enclosure;
@@ -120,6 +121,9 @@ pub enum CgroupError {
     /// The device filter.
     #[error("restrict the devices")]
     Devices(#[source] io::Error),
+    /// Nothing can stop processes.
+    #[error("it takes the freezer controller or cgroup2, which this engine has not been given")]
+    NoFreezer,
     /// Moving a process in.
     #[error("put process {pid} into the control group {}", path.display())]
     Place {
@@ -215,6 +219,11 @@ impl Cgroup {
         Ok(Self { v1: v1::Nodes::open(layout, place), unified })
     }
 
+    /// Whether anything is counted of a container at all.
+    pub fn counts() -> bool {
+        host().is_ok_and(|layout| layout.mounts().next().is_some())
+    }
+
     /// Removes this root's own parent nodes once the last container has left them: `rengine-…/` itself. Nodes still
     /// in use stay.
     pub fn sweep(root: &Root) -> Result<(), CgroupError> {
@@ -291,6 +300,7 @@ impl Cgroup {
     pub fn freeze(&self) -> Result<(), CgroupError> {
         match &self.unified {
             Some(unified) => unified.freeze(),
+            None if !self.v1.has(Controller::Freezer) => Err(CgroupError::NoFreezer),
             None => self.v1.freeze(),
         }
     }
@@ -372,6 +382,8 @@ impl Cgroup {
         }
         match &self.unified {
             Some(unified) => unified.restrict_devices(devices),
+            // What is not shown to it a container of an ordinary user cannot make either.
+            None if rootless::is_inside() => Ok(()),
             None => {
                 warnings.push(Warning {
                     limit: "devices",
@@ -417,6 +429,9 @@ impl From<CgroupError> for crate::Error {
             CgroupError::SwapWithoutMemory | CgroupError::DeviceHole(_) | CgroupError::NotUnified(_) => {
                 Self::invalid(error.to_string())
             }
+            CgroupError::NoFreezer => Self::new(crate::Kind::Unsupported, "pause the container")
+                .with_source(error)
+                .with_hint("`commit --no-pause` does without"),
             CgroupError::BlockDevice { .. } => Self::invalid("limit a block device").with_source(error),
             CgroupError::Limit { limit, .. } => {
                 let hint = format!("the kernel refused this {limit} limit; a larger one may be needed");
@@ -489,7 +504,12 @@ fn warn_of_ownerless(resources: &Resources, owned: impl Fn(Controller) -> bool, 
         (!resources.hugepages.is_empty(), Controller::Hugetlb, "huge pages"),
     ] {
         if asked && !owned(controller) {
-            let reason = format!("this kernel has no {} controller for it", controller.name());
+            let name = controller.name();
+            let reason = if rootless::is_inside() {
+                format!("this user has not been given the {name} controller")
+            } else {
+                format!("this kernel has no {name} controller for it")
+            };
             warnings.push(Warning { limit, reason });
         }
     }

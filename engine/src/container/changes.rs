@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::layer::unpack::{OPAQUE_XATTR, is_whiteout, join, names};
+use crate::layer::unpack::{is_whiteout, join, names, opaque_xattr};
 
 /// One path that is not as in the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,7 +247,7 @@ fn open_directory(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 fn is_opaque(directory: &OwnedFd) -> io::Result<bool> {
     let mut value = [0; 1];
-    match rustix::fs::fgetxattr(directory, OPAQUE_XATTR, &mut value) {
+    match rustix::fs::fgetxattr(directory, opaque_xattr(), &mut value) {
         Ok(length) => Ok(length == 1 && value[0] == b'y'),
         Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(false),
         Err(error) => Err(error.into()),

@@ -103,6 +103,21 @@ impl IdMap {
         Ok(Self(ranges))
     }
 
+    /// The groups of the user namespace this process is in, as one range from each line that begins where the last ended.
+    pub(crate) fn of_own_groups() -> Option<Self> {
+        let text = std::fs::read_to_string("/proc/self/gid_map").ok()?;
+        let mut ranges: Vec<IdRange> = Vec::new();
+        for line in text.lines() {
+            let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            let [inside, outside, length] = numbers[..] else { return None };
+            match ranges.last_mut() {
+                Some(last) if last.inside + last.length == inside => last.length += length,
+                _ => ranges.push(IdRange { inside, outside, length }),
+            }
+        }
+        Self::new(ranges).ok()
+    }
+
     /// The ranges.
     pub fn ranges(&self) -> &[IdRange] {
         &self.0

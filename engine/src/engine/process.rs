@@ -5,8 +5,11 @@ use std::fs;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use rustix::process::Pid;
+
 use crate::container::cgroup::Cgroup;
-use crate::engine::Engine;
+use crate::container::state::State;
+use crate::engine::{Container, Engine};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 
@@ -63,6 +66,7 @@ impl Engine {
             |error| Error::failed(format!("list the processes of container {}", container.name()), error);
         let cgroup = Cgroup::open(self.root(), id).map_err(failed)?;
         let found = cgroup.processes().map_err(failed)?;
+        let found = if found.is_empty() { of_same_namespace(&container) } else { found };
         let pids: Vec<i32> = found.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect();
         Ok(processes(&pids))
     }
@@ -73,6 +77,19 @@ pub fn processes(pids: &[i32]) -> Vec<Process> {
     let mut processes: Vec<Process> = pids.iter().filter_map(|pid| look(*pid)).collect();
     processes.sort_by_key(|process| process.pid);
     processes
+}
+
+/// The processes in a container's own namespace, of an ordinary user's container that is in no group.
+fn of_same_namespace(container: &Container) -> Vec<Pid> {
+    let State::Running(running) = &container.state else { return Vec::new() };
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(own) = namespace(running.pid) else { return Vec::new() };
+    if namespace(std::process::id().cast_signed()).as_ref() == Some(&own) {
+        return Pid::from_raw(running.pid).into_iter().collect();
+    }
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| namespace(*pid).as_ref() == Some(&own)).filter_map(Pid::from_raw).collect()
 }
 
 /// One look at a process; `None` when it ended meanwhile.

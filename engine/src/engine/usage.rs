@@ -33,6 +33,11 @@ pub struct Usage {
 }
 
 impl Engine {
+    /// Whether processor time, memory and processes of containers are counted at all.
+    pub fn counts_usage(&self) -> bool {
+        Cgroup::counts()
+    }
+
     /// What a container uses; `None` when it does not run.
     ///
     /// # Errors

@@ -8,9 +8,10 @@ use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use crate::layer::members::Member;
-use crate::layer::pack::{OVERLAY_XATTRS, Xattrs, listed, sized};
+use crate::layer::pack::{Xattrs, listed, sized};
 use crate::layer::rebuild::open_plain;
 use crate::layer::unpack::is_layer_xattr;
+use crate::layer::unpack::overlay_xattrs;
 
 /// Files of other layers with contents that are wanted here, by their path in both: the layer's directory, and whether
 /// one file may be in both layers.
@@ -88,7 +89,7 @@ impl Donor {
     fn xattrs(&self) -> Result<Option<Xattrs>, Errno> {
         let mut xattrs = Vec::new();
         for name in listed(|buffer| rustix::fs::flistxattr(&self.file, buffer))? {
-            if name.starts_with(OVERLAY_XATTRS) {
+            if name.starts_with(overlay_xattrs()) {
                 return Ok(None);
             }
             if is_layer_xattr(&name) {

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use tar::{EntryType, Header};
 
 use crate::layer::unpack::{
-    Contents, OPAQUE_NAME, OPAQUE_XATTR, WHITEOUT_PREFIX, is_layer_xattr, is_whiteout, join, names,
+    Contents, OPAQUE_NAME, WHITEOUT_PREFIX, is_layer_xattr, is_whiteout, join, names, opaque_xattr,
+    overlay_xattrs,
 };
 
 /// Why a directory was not packed.
@@ -120,9 +121,6 @@ struct Packer<'a> {
 
 const BLOCK: usize = 512;
 const BUFFER: usize = 1 << 18;
-
-/// Every attribute of overlayfs' own (overlayfs.rst).
-pub(crate) const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 
 // === impl Sink ===
 
@@ -249,8 +247,14 @@ impl<'a> Packer<'a> {
 
     fn file(&mut self, parent: &OwnedFd, path: &[u8], name: &[u8], stat: &Stat) -> Result<(), PackError> {
         // Without blocking, should a pipe have taken its place a moment ago.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOATIME | OFlags::NONBLOCK;
-        let file = rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(step("open", path))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let open = |flags| rustix::fs::openat(parent, name, flags, Mode::empty());
+        let file = match open(flags | OFlags::NOATIME) {
+            // Only its owner may read it without a trace, and an ordinary user's engine is root to its own users alone.
+            Err(Errno::PERM) => open(flags),
+            other => other,
+        };
+        let file = file.map_err(step("open", path))?;
         let (xattrs, _) = self.own_attributes(&file, path)?;
         let size = stat.st_size.cast_unsigned();
         self.header(header(stat, EntryType::Regular, size), path, b"", stat, &xattrs)?;
@@ -383,9 +387,9 @@ impl<'a> Packer<'a> {
         let mut xattrs = Vec::new();
         let mut opaque = false;
         for name in listed(|buffer| rustix::fs::flistxattr(file, buffer)).map_err(&fail)? {
-            if name == OPAQUE_XATTR.as_bytes() {
+            if name == opaque_xattr().as_bytes() {
                 opaque = true;
-            } else if name.starts_with(OVERLAY_XATTRS) {
+            } else if name.starts_with(overlay_xattrs()) {
                 self.refuse_redirection(&name, path)?;
                 if self.treatment == Treatment::Adopt {
                     rustix::fs::fremovexattr(file, name.as_slice()).map_err(&fail)?;
@@ -408,7 +412,7 @@ impl<'a> Packer<'a> {
         let fail = step("read the attributes of", path);
         let place = [format!("/proc/self/fd/{}/", parent.as_fd().as_raw_fd()).as_bytes(), name].concat();
         for name in listed(|buffer| rustix::fs::llistxattr(place.as_slice(), buffer)).map_err(&fail)? {
-            if name.starts_with(OVERLAY_XATTRS) {
+            if name.starts_with(overlay_xattrs()) {
                 self.refuse_redirection(&name, path)?;
                 rustix::fs::lremovexattr(place.as_slice(), name.as_slice()).map_err(&fail)?;
             }
@@ -417,7 +421,7 @@ impl<'a> Packer<'a> {
     }
 
     fn refuse_redirection(&self, xattr: &[u8], path: &[u8]) -> Result<(), PackError> {
-        let redirects = matches!(&xattr[OVERLAY_XATTRS.len()..], b"redirect" | b"metacopy");
+        let redirects = matches!(&xattr[overlay_xattrs().len()..], b"redirect" | b"metacopy");
         if redirects && self.treatment == Treatment::Adopt {
             return Err(PackError::Redirected { path: lossy(path), xattr: lossy(xattr) });
         }

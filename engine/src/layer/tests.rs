@@ -184,7 +184,7 @@ fn whiteouts_become_overlayfs_marks_in_any_order() {
     assert_eq!(fs::read_to_string(fs_dir.join("own")).unwrap(), "kept");
 }
 
-const OPAQUE: &str = unpack::OPAQUE_XATTR;
+const OPAQUE: &str = "trusted.overlay.opaque";
 
 #[test]
 fn a_later_member_replaces_an_earlier_one() {

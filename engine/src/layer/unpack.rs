@@ -12,6 +12,7 @@ use tar::EntryType;
 
 use crate::layer::donor::{Donor, Donors};
 use crate::layer::members::{Member, MemberError, Members};
+use crate::rootless;
 
 /// What a layer holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,14 +67,21 @@ pub(crate) const WHITEOUT_PREFIX: &[u8] = b".wh.";
 pub(crate) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 
 /// overlayfs' mark of such a directory (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-/// directories").
-pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+/// directories"). In a user namespace it keeps its attributes among the user's.
+pub(crate) fn opaque_xattr() -> &'static str {
+    if rootless::is_inside() { "user.overlay.opaque" } else { "trusted.overlay.opaque" }
+}
+
+/// What every attribute of overlayfs' own begins with (overlayfs.rst).
+pub(crate) fn overlay_xattrs() -> &'static [u8] {
+    if rootless::is_inside() { b"user.overlay." } else { b"trusted.overlay." }
+}
 
 /// Whether a file's extended attribute belongs to a layer. The others are the machine's business, or would tell
 /// overlayfs to look elsewhere.
 pub(crate) fn is_layer_xattr(name: &[u8]) -> bool {
     name == b"security.capability"
-        || name.starts_with(b"user.")
+        || (name.starts_with(b"user.") && !name.starts_with(overlay_xattrs()))
         || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
 }
 
@@ -145,7 +153,7 @@ impl Unpacker {
     fn hide(&mut self, parent_path: &[u8], marker: &[u8]) -> Result<(), UnpackError> {
         let parent = self.parent(parent_path)?;
         if marker == OPAQUE_NAME {
-            return rustix::fs::fsetxattr(&parent, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())
+            return rustix::fs::fsetxattr(&parent, opaque_xattr(), b"y", rustix::fs::XattrFlags::empty())
                 .map_err(step("mark as opaque", parent_path));
         }
         let name = &marker[WHITEOUT_PREFIX.len()..];
@@ -627,7 +635,7 @@ fn open_in_root(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, E
 }
 
 fn make_opaque(directory: &OwnedFd) -> Result<(), Errno> {
-    rustix::fs::fsetxattr(directory, OPAQUE_XATTR, b"y", rustix::fs::XattrFlags::empty())
+    rustix::fs::fsetxattr(directory, opaque_xattr(), b"y", rustix::fs::XattrFlags::empty())
 }
 
 fn set_xattrs(file: &OwnedFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Errno> {

@@ -23,6 +23,7 @@ use crate::network::attachment::names_in;
 use crate::network::endpoint::Endpoint;
 use crate::network::firewall::{self, Forward, Table};
 use crate::network::{NetworkError, Networks, conntrack, file_error};
+use crate::rootless::{self, uplink};
 use crate::store::{self, Durability};
 
 /// A port of the host that leads to a port of a container.
@@ -137,6 +138,7 @@ impl Networks {
         let owner = format!("{} {}", container.short(), first.party.name);
         let before = self.read_ports(container)?.unwrap_or_default();
         wishes.iter_mut().for_each(|wish| wish.remember(&before.ports));
+        let before_ports = before.ports.clone();
         self.ensure_table()?;
         let taken = firewall::all_forwards()?;
         let (own, others): (Vec<_>, Vec<_>) = taken
@@ -161,6 +163,11 @@ impl Networks {
             return Err(error);
         }
         forget_flows(&new);
+        if let Err(error) = lead_in(&before_ports, &chosen) {
+            // The first failure is the one to tell.
+            let _ = self.withdraw(container);
+            return Err(error);
+        }
         Ok(chosen)
     }
 
@@ -284,9 +291,12 @@ impl Networks {
         if !path.exists() {
             return Ok(());
         }
-        if self.read_ports(container)?.is_some_and(|record| record.shared) {
+        let record = self.read_ports(container)?.unwrap_or_default();
+        if record.shared {
             self.end_shares(container)?;
         }
+        // A way out that is gone has closed its doors itself.
+        let _ = lead_in(&record.ports, &[]);
         let table = Table::named(self.root.tag());
         if table.is_current()? {
             // Not what the file says but what the kernel says: a port that has moved on is not this one's any more.
@@ -342,6 +352,33 @@ impl Networks {
     }
 }
 
+/// Lets the way out of an ordinary user's engine listen for these ports of the host, and no more for those. Nothing is to
+/// be done for root, whose host it is.
+fn lead_in(before: &[PublishedPort], now: &[PublishedPort]) -> Result<(), NetworkError> {
+    if !rootless::is_inside() {
+        return Ok(());
+    }
+    let door = |port: &PublishedPort| {
+        uplink::door(port.host_ip, port.host_port, &port.container.protocol.to_string())
+    };
+    if let Some(port) = now.iter().find(|port| door(port).is_none() && port.host_ip != Ipv6Addr::UNSPECIFIED)
+    {
+        return Err(NetworkError::Conflict(format!(
+            "{port} cannot be published by an ordinary user's engine, which does so over IPv4, TCP and UDP alone"
+        )));
+    }
+    let doors = |ports: &[PublishedPort]| ports.iter().filter_map(door).collect::<Vec<_>>();
+    uplink::change_doors(&doors(before), &doors(now))
+        .map_err(|error| NetworkError::Conflict(crate::error::chain(&error)))
+}
+
+fn unspecified(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
 /// What of a table gives way when ports of a container move: what is in its name, and what a crash in the middle of an
 /// earlier move left in another one's.
 fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<Forward> {
@@ -359,7 +396,8 @@ fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<F
 impl PublishedPort {
     pub(crate) fn forward(&self, owner: &str) -> Forward {
         Forward {
-            host_ip: self.host_ip,
+            // What an ordinary user's way out listens for on an address of the host comes in on one of its own.
+            host_ip: if rootless::is_inside() { unspecified(self.host_ip) } else { self.host_ip },
             host_port: self.host_port,
             protocol: self.container.protocol,
             target: self.target,

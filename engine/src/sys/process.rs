@@ -212,6 +212,21 @@ pub(crate) fn new_cgroup_namespace() -> io::Result<()> {
     check(result.into()).map(|_| ())
 }
 
+/// Puts this process into a user namespace of its own, whose ids mean nothing until somebody says what.
+pub(crate) fn new_user_namespace() -> io::Result<()> {
+    // SAFETY: this flag alone shares or splits nothing that memory safety hangs on.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER) };
+    check(result.into()).map(|_| ())
+}
+
+/// Puts this process into mount, network, IPC and UTS namespaces of its own: a host within the host.
+pub(crate) fn new_host_namespaces() -> io::Result<()> {
+    let flags = libc::CLONE_NEWNS | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // SAFETY: as above.
+    let result = unsafe { libc::unshare(flags) };
+    check(result.into()).map(|_| ())
+}
+
 /// Puts this process into an IPC namespace of its own.
 pub(crate) fn new_ipc_namespace() -> io::Result<()> {
     // SAFETY: queues and segments of others stay mapped where they are; none is mapped here.

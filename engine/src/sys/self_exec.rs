@@ -8,8 +8,9 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
@@ -23,6 +24,17 @@ struct MountAttr {
     userns: u64,
 }
 
+/// Where this program was when it was last asked.
+static NAMED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Remembers where this program is, for a process that is about to leave its mount namespace: only there has the
+/// executable a name.
+pub(crate) fn remember_name() -> io::Result<()> {
+    let path = std::fs::read_link("/proc/self/exe")?;
+    NAMED.get_or_init(|| path);
+    Ok(())
+}
+
 /// The descriptor of an executable in a mount of its own that is read-only and nowhere to be found: whoever gets
 /// hold of a process that runs it, through `/proc/<pid>/exe` say, can open it for reading at most (CVE-2019-5736).
 pub(crate) fn read_only_program(program: &Path) -> io::Result<OwnedFd> {
@@ -32,7 +44,19 @@ pub(crate) fn read_only_program(program: &Path) -> io::Result<OwnedFd> {
         return Ok(opened);
     }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let mount = open_tree(CWD, program, flags)?;
+    let mount = match open_tree(CWD, program, flags) {
+        // A process that has moved to another mount namespace: what it runs was mounted in the former one.
+        Err(rustix::io::Errno::INVAL) => {
+            let path = NAMED.get().ok_or(io::ErrorKind::NotFound)?;
+            let named = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            let (one, other) = (rustix::fs::fstat(&opened)?, rustix::fs::fstat(&named)?);
+            if (one.st_dev, one.st_ino) != (other.st_dev, other.st_ino) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            open_tree(&named, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?
+        }
+        other => other?,
+    };
     let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, userns: 0 };
     // SAFETY: the path is an empty NUL-terminated string; the attributes live through the call and their size is
     // given.

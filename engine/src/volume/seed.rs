@@ -142,7 +142,7 @@ fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result
         Err(error) => return Err(error.into()),
     };
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") {
+        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
             continue;
         }
         let mut value = vec![0u8; 64 << 10];

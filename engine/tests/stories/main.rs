@@ -25,6 +25,7 @@ mod output;
 mod platforms;
 mod race;
 mod reboot;
+mod rootless;
 mod run;
 mod security;
 mod stats;

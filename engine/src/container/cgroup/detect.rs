@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::rootless;
+
 /// A kind of resource that the kernel can limit or count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Controller {
@@ -69,7 +71,14 @@ const ALL: [Controller; 9] = [
 impl Layout {
     /// The layout of this machine, from the kernel's list of mounts.
     pub fn detect() -> io::Result<Self> {
-        Ok(Self::from_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?))
+        let mut layout = Self::from_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?);
+        if rootless::is_inside() {
+            // What an ordinary user has not been given is as good as not there.
+            let is_given = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+            layout.v1.retain(|mount| is_given(&mount.path));
+            layout.unified = layout.unified.filter(|mount| is_given(&mount.path));
+        }
+        Ok(layout)
     }
 
     /// The layout that a list of mounts describes (proc_pid_mountinfo(5)). A hierarchy mounted twice counts once.

@@ -17,11 +17,13 @@ use crate::container::files::{ARGV0, Answer, PIECE, PathKind, PathStat, Task};
 use crate::container::namespaces;
 use crate::container::protocol::Refusal;
 use crate::container::record::ContainerRecord;
+use crate::container::state::State;
 use crate::container::{rootfs, userns};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::layer::pack;
 use crate::paths::Root;
+use crate::rootless;
 
 /// Does the work on a container's files when this process was executed for it. Every program on this crate calls it
 /// first thing in `main`, before it makes a thread.
@@ -68,7 +70,12 @@ fn join(root: &Root, id: &ContainerId, pid: i32) -> Result<()> {
     // The number may have passed to another process between the look at the container's state and the hold.
     let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).map_err(|_| gone())?;
     if !groups.contains(id.as_str()) {
-        return Err(gone());
+        // An ordinary user's container may be in no group of its own; what its monitor says is younger than the hold.
+        let runs = State::read(root, id)
+            .is_ok_and(|state| matches!(state, Some(State::Running(it)) if it.pid == pid));
+        if !rootless::is_inside() || !runs {
+            return Err(gone());
+        }
     }
     let users = if mapped { ThreadNameSpaceType::USER } else { ThreadNameSpaceType::empty() };
     rustix::thread::move_into_thread_name_spaces(process.as_fd(), users | ThreadNameSpaceType::MOUNT)

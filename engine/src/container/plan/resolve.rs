@@ -10,7 +10,7 @@ use super::{
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cdi;
 use crate::container::failure::{AtStep, LaunchError};
-use crate::container::idmap::UserMap;
+use crate::container::idmap::{IdMap, UserMap};
 use crate::container::privileges::LIMIT_NAMES;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::seccomp;
@@ -20,6 +20,7 @@ use crate::container::spec::{
 use crate::container::state::State;
 use crate::id::{ContainerId, VolumeName};
 use crate::paths::Root;
+use crate::rootless;
 use crate::volume::{Backing, Volumes};
 
 /// Docker's list of what is hidden; the thermal throttle of each processor is added where there is one.
@@ -126,6 +127,12 @@ fn mapped_users(spec: &ContainerSpec) -> Result<(), LaunchError> {
             spec.userns
         )))
     };
+    if rootless::is_inside() {
+        return Err(LaunchError::Invalid(format!(
+            "users cannot be mapped again (--userns {}): the containers of an ordinary user's engine have that user's ids",
+            spec.userns
+        )));
+    }
     if spec.security.privileged {
         return refuse("a container cannot be privileged");
     }
@@ -453,7 +460,12 @@ fn sysctls(
     let mut sysctls = Vec::new();
     if namespaces.net == Whose::Own {
         // The kernel takes groups that there are.
-        let last = users.and_then(|users| users.gids.last_from(0)).unwrap_or(i32::MAX.cast_unsigned());
+        let own = || rootless::is_inside().then(IdMap::of_own_groups).flatten()?.last_from(0);
+        let last = match users {
+            Some(users) => users.gids.last_from(0),
+            None => own(),
+        };
+        let last = last.unwrap_or(i32::MAX.cast_unsigned());
         for (name, value) in [
             ("net.ipv4.ping_group_range", format!("0 {last}")),
             ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),

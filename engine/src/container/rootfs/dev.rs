@@ -15,6 +15,7 @@ use super::target::{self, Missing};
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::{IdMap, UserMap};
 use crate::container::plan::{DeviceNode, NodeKind, TerminalSize};
+use crate::rootless;
 
 /// A terminal: the side that the engine holds and the side that the program holds.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ pub(crate) fn mount(root: BorrowedFd<'_>, made: Option<OwnedFd>) -> Result<Owned
     let at = target::real_directory(root, "dev").at("prepare", "/dev")?;
     let dev = made.map_or_else(make, Ok)?;
     mount::attach(&dev, &at).at("mount", "/dev")?;
+    if rootless::is_inside() {
+        for (name, major, minor) in NODES {
+            bind_node(root, &Path::new("/dev").join(name), rustix::fs::makedev(major, minor))?;
+        }
+    }
     Ok(dev)
 }
 
@@ -109,7 +115,7 @@ fn there(made: Result<(), Errno>) -> Result<(), Errno> {
 }
 
 fn fill(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
-    for (name, major, minor) in NODES {
+    for (name, major, minor) in NODES.into_iter().filter(|_| !rootless::is_inside()) {
         let number = rustix::fs::makedev(major, minor);
         there(rustix::fs::mknodat(dev, name, FileType::CharacterDevice, EVERYBODY, number))
             .at("make the device", name)?;
@@ -210,6 +216,11 @@ pub(crate) fn make_nodes_in(dev: BorrowedFd<'_>, devices: &[DeviceNode]) -> Resu
 pub(crate) fn make_nodes(root: BorrowedFd<'_>, devices: &[DeviceNode]) -> Result<(), LaunchError> {
     for device in devices {
         let path = device.path.display();
+        if rootless::is_inside() && device.kind != NodeKind::Fifo {
+            // Under its own name: what a node is called elsewhere on the host is not known any more.
+            bind_node(root, &device.path, device.rdev)?;
+            continue;
+        }
         let kind = match device.kind {
             NodeKind::Block => FileType::BlockDevice,
             NodeKind::Character => FileType::CharacterDevice,

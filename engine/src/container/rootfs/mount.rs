@@ -11,6 +11,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::rootless;
+
 /// Nothing of the host's privileges comes in through it.
 pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NODEV)
@@ -48,7 +50,11 @@ pub(crate) struct Overlay<'a> {
 }
 
 /// The upper directory must be readable as a layer by itself, whatever the kernel's defaults are.
-const OVERLAY_FEATURES: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("index", "off")];
+fn overlay_features() -> [(&'static str, &'static str); 3] {
+    // With attributes that belong to the user, redirections must not even be followed.
+    let redirections = if rootless::is_inside() { "nofollow" } else { "off" };
+    [("redirect_dir", redirections), ("metacopy", "off"), ("index", "off")]
+}
 
 impl Overlay<'_> {
     /// Mounts it over its own upper directory; the root of what is mounted.
@@ -73,11 +79,14 @@ impl Overlay<'_> {
         }
         fsconfig_set_string(&context, "upperdir", self.upper)?;
         fsconfig_set_string(&context, "workdir", self.work)?;
-        for (feature, value) in OVERLAY_FEATURES {
+        for (feature, value) in overlay_features() {
             fsconfig_set_string(&context, feature, value)?;
         }
         if self.volatile {
             fsconfig_set_flag(&context, "volatile")?;
+        }
+        if rootless::is_inside() {
+            fsconfig_set_flag(&context, "userxattr")?;
         }
         fsconfig_create(&context)?;
         fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
@@ -92,11 +101,14 @@ impl Overlay<'_> {
         let lower: Vec<String> = lower.iter().map(name).collect();
         let mut options =
             format!("lowerdir={},upperdir={},workdir={}", lower.join(":"), name(&upper), name(&work));
-        for (feature, value) in OVERLAY_FEATURES {
+        for (feature, value) in overlay_features() {
             options.push_str(&format!(",{feature}={value}"));
         }
         if self.volatile {
             options.push_str(",volatile");
+        }
+        if rootless::is_inside() {
+            options.push_str(",userxattr");
         }
         let options = CString::new(options).map_err(|_| Errno::INVAL)?;
         rustix::mount::mount("overlay", self.upper, "overlay", MountFlags::empty(), options.as_c_str())?;
@@ -118,6 +130,9 @@ pub(crate) fn layers(lower: &[PathBuf]) -> Result<OwnedFd, Errno> {
             fsconfig_set_string(&context, "lowerdir", names.join(":"))?;
         }
         other => other?,
+    }
+    if rootless::is_inside() {
+        fsconfig_set_flag(&context, "userxattr")?;
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
