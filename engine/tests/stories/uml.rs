@@ -9,7 +9,7 @@ use crate::world::Running;
 
 /// The stories that need a kernel with control groups and overlayfs, and no network. User-mode Linux has no
 /// nf_tables.
-const STORIES: &str = "cgroup:: limits::";
+const STORIES: &str = "cgroup:: limits:: oci::life::a_bundle_goes oci::life::it_answers";
 
 #[test]
 fn the_stories_of_limits_hold_on_pure_cgroup2() {

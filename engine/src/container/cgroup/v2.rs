@@ -362,16 +362,32 @@ mod tests {
 
     #[test]
     fn the_device_program_allows_what_is_listed_and_nothing_else() {
-        use crate::container::cgroup::{Devices, Layout};
+        use crate::container::cgroup::DeviceRule;
+
+        let opens = "read go; true </dev/null || exit 1; true </dev/full || exit 2; true </dev/kmsg && exit 3; exit 0";
+        assert_eq!(code_within("listed", &Devices::standard(), opens), Some(0));
+        // The last rule that is about a device counts, for each kind of access by itself.
+        let rule = |allow, text| (allow, DeviceRule::parse(text).unwrap()[0]);
+        let rules = vec![rule(true, "c 1:* rwm"), rule(false, "c 1:7 w"), rule(false, "c 1:11 r")];
+        let opens =
+            "read go; true </dev/null || exit 1; true </dev/full || exit 2; (true >/dev/full) && exit 3
+            (true </dev/kmsg) && exit 4; (true </dev/tty) 2>&1 | grep -q permitted || exit 5; exit 0";
+        let ordered = |otherwise| Devices::Ordered { otherwise, rules: rules.clone() };
+        assert_eq!(code_within("ordered", &ordered(false), opens), Some(0));
+        assert_eq!(code_within("open", &ordered(true), opens), Some(5));
+    }
+
+    /// What a shell ends with that is subject to this.
+    fn code_within(name: &str, devices: &Devices, opens: &str) -> Option<i32> {
+        use crate::container::cgroup::Layout;
         use std::io::Write;
         use std::process::{Command, Stdio};
 
         let layout = Layout::detect().unwrap();
         let mount = layout.unified().expect("a cgroup2 hierarchy, which every machine for these tests has");
-        let place = format!("rengine-test-{}/devices", std::process::id());
+        let place = format!("rengine-test-{}-{name}/devices", std::process::id());
         let node = Node::create(mount, Path::new(&place)).unwrap();
-        node.restrict_devices(&Devices::standard()).unwrap();
-        let opens = "read go; true </dev/null || exit 1; true </dev/full || exit 2; true </dev/kmsg && exit 3; exit 0";
+        node.restrict_devices(devices).unwrap();
         let mut shell = Command::new("/bin/sh");
         let shell = shell.args(["-c", opens]).stdin(Stdio::piped()).stderr(Stdio::null());
         let mut child = shell.spawn().unwrap();
@@ -380,6 +396,6 @@ mod tests {
         let status = child.wait().unwrap();
         node.remove(Duration::from_secs(10)).unwrap();
         fs::remove_dir(node.path.parent().unwrap()).unwrap();
-        assert_eq!(status.code(), Some(0));
+        status.code()
     }
 }
