@@ -12,6 +12,7 @@ mod lifecycle;
 mod list;
 mod logs;
 mod ps;
+mod publish;
 mod run;
 mod session;
 mod stats;
@@ -159,6 +160,8 @@ enum Command {
     Pull(Lazy<images::PullArgs>),
     /// Send images to their registries
     Push(Lazy<images::PushArgs>),
+    /// Send the project's files to a registry; -f oci://REPOSITORY reads them
+    Publish(publish::PublishArgs),
     /// Show the project as it is understood
     Config(Lazy<config::ConfigArgs>),
     /// Write the project as Kubernetes manifests or as a stack of a swarm; without --to the same as config
@@ -241,6 +244,7 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Build(args) => images::build(&session, *args.0),
         Command::Pull(args) => images::pull(&session, &args),
         Command::Push(args) => images::push(&session, &args),
+        Command::Publish(args) => publish::publish(&session, &args),
         Command::Config(args) => config::config(&session, &args),
         Command::Convert(args) => convert::convert_project(&session, &args),
         Command::Version(args) => list::version(&args),

@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 
 mod archive;
+mod artifact;
 mod challenge;
 pub mod change;
 pub mod config;
@@ -25,6 +26,7 @@ mod transfer;
 mod upload;
 
 pub use archive::ArchiveError;
+pub use artifact::{Artifact, ArtifactFile};
 pub use config::ImageConfig;
 pub use credentials::{CredentialsError, Login, kept_login};
 pub use manifest::ManifestError;

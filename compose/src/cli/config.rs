@@ -1,6 +1,6 @@
 //! `config`: the project as it is understood.
 
-mod digests;
+pub(super) mod digests;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -124,6 +124,13 @@ pub(super) fn pull(session: &Session, args: &PullArgs) -> Result<u8, CliError> {
     }
 }
 
+/// Pushes the images of all services that have a build.
+pub(super) fn push_all(session: &Session) -> Result<u8, CliError> {
+    let args =
+        PushArgs { include_deps: false, ignore_push_failures: false, quiet: true, services: Vec::new() };
+    push(session, &args)
+}
+
 /// `push`.
 pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
     let opened = session.open(Wanted { services: args.services.clone(), ..Wanted::default() })?;

@@ -9,6 +9,7 @@ mod fault;
 mod hooks;
 mod keys;
 mod lists;
+mod publish;
 mod refused;
 mod up;
 mod update;

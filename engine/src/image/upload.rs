@@ -69,6 +69,20 @@ impl Repository {
         }
     }
 
+    /// Sends a few bytes in one request, unless they are there.
+    pub(crate) async fn upload_small(&self, bytes: &[u8]) -> Result<(), RegistryError> {
+        let digest = Digest::of(bytes);
+        if self.has_blob(&digest).await? {
+            return Ok(());
+        }
+        let Some(session) = self.begin_upload(&digest, None).await? else { return Ok(()) };
+        let mut target = session.clone();
+        target.query_pairs_mut().append_pair("digest", digest.as_str());
+        let request = self.uploader.put(target).header(CONTENT_TYPE, BYTES).body(bytes.to_vec());
+        let response = self.to(&session, request).await?;
+        self.expect(response, "a blob", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
+    }
+
     /// Starts an upload; `None` when the registry took the blob from where it had it.
     async fn begin_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Option<Url>, RegistryError> {
         let mut start = self.url("blobs/uploads/")?;

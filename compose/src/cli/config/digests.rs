@@ -9,7 +9,7 @@ use crate::cli::failure::CliError;
 use crate::model::Project;
 
 /// Asks the registries what the images of all services are at the moment. A service that is only built has none.
-pub(super) fn resolve(engine: &Engine, project: &mut Project) -> Result<(), CliError> {
+pub(in crate::cli) fn resolve(engine: &Engine, project: &mut Project) -> Result<(), CliError> {
     for (name, service) in &mut project.services {
         let Some(image) = service.image.as_ref().filter(|image| !image.is_empty()) else { continue };
         let wrong = |error: Error| {
@@ -29,7 +29,7 @@ pub(super) fn resolve(engine: &Engine, project: &mut Project) -> Result<(), CliE
 }
 
 /// A file to be given behind the others: images and nothing else.
-pub(super) fn lock_file(project: &Project, format: &str) -> String {
+pub(in crate::cli) fn lock_file(project: &Project, format: &str) -> String {
     let images: Map<String, Json> = project
         .services
         .iter()

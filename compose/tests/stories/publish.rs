@@ -1,0 +1,44 @@
+//! A project's files at a registry.
+
+use crate::world::{Registry, World};
+
+#[test]
+fn a_project_is_published_and_started_from_where_it_was_published() {
+    let registry = Registry::start();
+    let world = World::new(
+        "services:\n  web:\n    image: box\n    command: [sleep, \"1000\"]\n    stop_grace_period: 0s\n",
+    );
+    world.write("more.yaml", "services: {web: {labels: {from: more}}}\n");
+    let name = format!("{}/team/shop:1", registry.address);
+    let published = world.rcompose(["-f", "compose.yaml", "-f", "more.yaml", "publish", &name]).succeeds();
+    assert!(published.stdout.starts_with("sha256:"), "{}", published.stdout);
+    // Nothing of the directory it came from is needed.
+    let address = format!("oci://{name}");
+    let config = world.rcompose(["-f", &address, "config"]).succeeds().stdout;
+    assert!(config.contains("from: more"), "{config}");
+    world.rcompose(["-f", &address, "up", "-d"]).succeeds();
+    assert_eq!(world.running(), ["p-web-1"]);
+    world.rcompose(["-f", &address, "down"]).succeeds();
+    let missing = world.rcompose(["-f", &format!("{address}0"), "config"]);
+    assert!(missing.code == 1 && missing.stderr.contains(&format!("{address}0")), "{}", missing.stderr);
+    let git = world.rcompose(["-f", "https://example.com/shop.git", "config"]);
+    assert!(git.code == 1 && git.stderr.contains("git repositories are not read"), "{}", git.stderr);
+}
+
+#[test]
+fn what_others_could_not_start_or_should_not_read_is_not_published() {
+    let world = World::new("");
+    let refuse = |file: &str, wanted: &str| {
+        world.write("compose.yaml", file);
+        let outcome = world.rcompose(["publish", "127.0.0.1:1/team/shop"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains(wanted), "{wanted} is missing in {}", outcome.stderr);
+    };
+    refuse("services: {web: {build: .}}\n", "need an `image:`");
+    refuse("services: {web: {image: box, environment: {KEY: secret}}}\n", "--with-env");
+    world.write("web.env", "KEY=secret\n");
+    refuse("services: {web: {image: box, env_file: web.env}}\n", "env_file");
+    world.write("compose.yaml", "services: {web: {image: box, volumes: [\"/etc:/host\"]}}\n");
+    let asked = world.rcompose(["publish", "127.0.0.1:1/team/shop"]);
+    assert!(asked.code == 1 && asked.stderr.contains("web: /etc"), "{} {}", asked.stdout, asked.stderr);
+}
