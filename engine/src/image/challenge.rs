@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::image::credentials::Credentials;
 use crate::image::registry::{RegistryError, Repository, is_loopback, same_host};
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) enum Authorization {
     Basic { username: String, password: String },
     Bearer { token: String, until: Option<Instant> },
@@ -39,8 +39,17 @@ impl Repository {
         authorization.clone()
     }
 
-    /// Finds out what the registry wants to see, and gets it.
-    pub(super) async fn answer_challenge(&self, response: Response) -> Result<(), RegistryError> {
+    /// Finds out what the registry wants to see, and gets it, unless somebody has since `refused` was sent.
+    pub(super) async fn answer_challenge(
+        &self,
+        response: Response,
+        refused: Option<&Authorization>,
+    ) -> Result<(), RegistryError> {
+        // One token for all who are refused at once: none replaces a newer one.
+        let mut now = self.authorization.lock().await;
+        if now.is_some() && now.as_ref() != refused {
+            return Ok(());
+        }
         let challenges: Vec<Challenge> = response
             .headers()
             .get_all("www-authenticate")
@@ -63,7 +72,7 @@ impl Repository {
             }
             _ => return Err(denied),
         };
-        *self.authorization.lock().await = Some(authorization);
+        *now = Some(authorization);
         Ok(())
     }
 
@@ -136,6 +145,11 @@ impl Authorization {
             }
             Self::Bearer { token, .. } => request.header(AUTHORIZATION, format!("Bearer {token}")),
         }
+    }
+
+    /// Whether another one can be had.
+    pub(super) fn is_token(&self) -> bool {
+        matches!(self, Self::Bearer { .. })
     }
 
     fn has_run_out(&self) -> bool {

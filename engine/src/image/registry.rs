@@ -130,6 +130,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// A registry that wants more patience than this is an error.
 const LONGEST_WAIT: Duration = Duration::from_secs(20);
 
+/// How often one request gets a new token.
+const MOST_CHALLENGES: u32 = 5;
+
 /// A connection on which nothing comes for so long is dead. There is no limit on the whole.
 const STALL: Duration = Duration::from_secs(60);
 
@@ -339,21 +342,23 @@ impl Repository {
     ) -> Result<Response, RegistryError> {
         let mut challenges = 0;
         loop {
+            let sent = self.authorization().await;
             let authorized = async || {
                 let builder = request(&self.client);
-                match self.authorization().await {
+                match &sent {
                     Some(authorization) => authorization.put(builder),
                     None => builder,
                 }
             };
             let response = self.patiently(step, authorized).await?;
-            // The second one is for a token that ran out since the first.
-            if response.status() == StatusCode::UNAUTHORIZED && challenges < 2 {
-                challenges += 1;
-                self.answer_challenge(response).await?;
-                continue;
+            // A password that is refused once is wrong; a token may run out between two requests.
+            let may_renew = challenges == 0
+                || (challenges < MOST_CHALLENGES && sent.as_ref().is_none_or(Authorization::is_token));
+            if response.status() != StatusCode::UNAUTHORIZED || !may_renew {
+                return Ok(response);
             }
-            return Ok(response);
+            challenges += 1;
+            self.answer_challenge(response, sent.as_ref()).await?;
         }
     }
 
@@ -377,7 +382,7 @@ impl Repository {
             let status = response.status();
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
             let asked = http::retry_after(response.headers());
-            if passes && attempt < ATTEMPTS && asked.is_none_or(|wait| wait <= LONGEST_WAIT) {
+            if passes && attempt < ATTEMPTS && is_worth(asked) {
                 tokio::time::sleep(wait(attempt, asked)).await;
                 attempt += 1;
                 continue;
@@ -477,16 +482,21 @@ impl RegistryError {
     pub(crate) fn is_passing(&self) -> bool {
         match self {
             Self::Connection { .. } | Self::CutOff { .. } => true,
-            Self::Unexpected { status, .. } => *status >= 500 || matches!(*status, 401 | 408 | 416),
+            Self::Unexpected { status, .. } => {
+                *status >= 500 || matches!(*status, 401 | 404 | 408 | 416 | 429)
+            }
             _ => false,
         }
     }
 
-    /// The same refusal as one that a new token may lift.
+    /// The same refusal as one that a new token, some patience, or another upload may lift.
     pub(super) fn passing(self) -> Self {
+        let step = "a blob";
         match self {
-            Self::Denied { host, message, .. } => {
-                Self::Unexpected { host, step: "a blob's end", status: 401, message }
+            Self::Denied { host, message, .. } => Self::Unexpected { host, step, status: 401, message },
+            Self::TooMany { host, message } => Self::Unexpected { host, step, status: 429, message },
+            Self::NotFound(what) => {
+                Self::Unexpected { host: what, step, status: 404, message: String::new() }
             }
             other => other,
         }
@@ -543,6 +553,11 @@ fn client(
         builder = builder.tls_certs_merge(roots);
     }
     Ok(builder)
+}
+
+/// Whether a registry that wants to be left alone for so long is waited for.
+pub(super) fn is_worth(asked: Option<Duration>) -> bool {
+    asked.is_none_or(|wait| wait <= LONGEST_WAIT)
 }
 
 fn may_pass(error: &reqwest::Error) -> bool {

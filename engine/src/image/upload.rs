@@ -10,7 +10,8 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RAN
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use crate::id::Digest;
-use crate::image::registry::{ATTEMPTS, RegistryError, Repository, header, same_host, wait};
+use crate::image::http;
+use crate::image::registry::{ATTEMPTS, RegistryError, Repository, header, is_worth, same_host, wait};
 
 /// What is sent.
 pub(crate) struct Blob<'a> {
@@ -179,17 +180,30 @@ impl Repository {
     /// Makes a request to where an upload goes. Where the registry keeps its blobs elsewhere, the address itself is
     /// the permission.
     async fn to(&self, session: &Url, request: RequestBuilder) -> Result<Response, RegistryError> {
-        let request = match self.authorization().await {
+        let sent = self.authorization().await;
+        let request = match &sent {
             Some(authorization) if same_host(session, &self.base) => authorization.put(request),
             _ => request,
         };
         let response = request.send().await.map_err(|source| self.connection(source))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
+        let asked = http::retry_after(response.headers());
+        match response.status() {
             // The token ran out on the way; the next attempt gets another.
-            *self.authorization.lock().await = None;
-            return Err(self.unexpected(response, "a blob's end").await.passing());
+            StatusCode::UNAUTHORIZED => {
+                // Unless somebody else has got it already.
+                let mut now = self.authorization.lock().await;
+                if *now == sent {
+                    *now = None;
+                }
+            }
+            StatusCode::TOO_MANY_REQUESTS if is_worth(asked) => {
+                tokio::time::sleep(asked.unwrap_or_default()).await;
+            }
+            // The registry has forgotten the upload; another one is begun.
+            StatusCode::NOT_FOUND => {}
+            _ => return Ok(response),
         }
-        Ok(response)
+        Err(self.unexpected(response, "a blob's end").await.passing())
     }
 
     fn location(&self, response: &Response) -> Result<Url, RegistryError> {
