@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FsPath, PathBuf};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use engine::id::Digest;
 
@@ -61,7 +61,7 @@ pub struct Loaded {
     /// Things that are allowed but perhaps not meant.
     pub warnings: Vec<Diagnostic>,
     /// The files it was read from, for whoever has something to say about a key later on.
-    pub(crate) sources: Arc<Sources>,
+    pub(crate) sources: Rc<Sources>,
 }
 
 /// What a set of files is loaded with: its directory, its environment, and the files that led to it.
@@ -85,7 +85,7 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
         Ok(project) => Ok(Loaded {
             project,
             warnings: Diagnostics::sorted(session.warnings).0,
-            sources: Arc::new(session.sources),
+            sources: Rc::new(session.sources),
         }),
         Err(Failed) => Err(session.into_diagnostics()),
     }

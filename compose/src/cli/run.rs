@@ -195,7 +195,7 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
 
 /// Waits until a container runs; not when nothing is to be run in it, and not when it cannot be started.
 fn has_started(opened: &Opened, service: &str, id: &ContainerId, ended: &AtomicBool) -> bool {
-    if !opened.project().services.get(service).is_some_and(|service| !service.post_start.is_empty()) {
+    if opened.project().services.get(service).is_none_or(|service| service.post_start.is_empty()) {
         return false;
     }
     while !ended.load(Ordering::Relaxed) {

@@ -226,7 +226,7 @@ fn plain(shape: &Shape) -> Json {
                 let field = object.fields.iter().find(|(field, _)| field == name);
                 field.map(|(name, shape)| ((*name).to_owned(), plain(shape)))
             };
-            Json::Object(object.required.iter().filter_map(|name| required(&name)).collect())
+            Json::Object(object.required.iter().filter_map(required).collect())
         }
         Shape::Map(inner) => json!({"x": plain(inner)}),
         Shape::List(inner) => json!([plain(inner)]),

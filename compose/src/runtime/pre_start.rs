@@ -15,7 +15,10 @@ use crate::model::{PreStart, Service};
 
 /// Whether each hook that runs once for its service has run; held while it runs.
 #[derive(Default)]
-pub(super) struct Once(Mutex<BTreeMap<(String, usize), Arc<Mutex<bool>>>>);
+pub(super) struct Once(Mutex<BTreeMap<HookOfService, Arc<Mutex<bool>>>>);
+
+/// A service, and the place of the hook in its list.
+type HookOfService = (String, usize);
 
 // === impl Once ===
 

@@ -85,15 +85,11 @@ impl Cluster<'_, '_> {
             [("entrypoint", "command", &service.entrypoint), ("command", "args", &service.command)]
         {
             match words.as_deref() {
+                // With an entrypoint of its own the image's command is dropped anyway.
+                Some([]) if key == "command" && service.entrypoint.is_some() => {}
                 Some([]) => {
-                    // With an entrypoint of its own the image's command is dropped anyway.
-                    if key == "entrypoint" || service.entrypoint.is_none() {
-                        self.losses.of_service(
-                            &service.name,
-                            &[key],
-                            "it cannot be emptied: the image's holds",
-                        );
-                    }
+                    let why = "it cannot be emptied: the image's holds";
+                    self.losses.of_service(&service.name, &[key], why);
                 }
                 Some(words) => {
                     set(field, words.iter().map(|word| literal(word)).collect());
