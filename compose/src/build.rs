@@ -70,6 +70,12 @@ pub fn request(
         (stages, false) if stages.is_empty() => CacheUse::All,
         (stages, false) => CacheUse::NotIn(stages.clone()),
     };
+    for text in &build.cache_from {
+        request.cache_from.push(text.parse().map_err(|error: Error| wrong("cache_from", error.to_string()))?);
+    }
+    for text in &build.cache_to {
+        request.cache_to.push(text.parse().map_err(|error: Error| wrong("cache_to", error.to_string()))?);
+    }
     request.pull = build.pull || flags.pull;
     let platforms =
         if build.platforms.is_empty() { service.platform.as_slice() } else { build.platforms.as_slice() };

@@ -91,13 +91,7 @@ impl Unheeded {
 
     fn build(&mut self, build: &Build) {
         self.those([
-            (
-                &["cache_from"][..],
-                !build.cache_from.is_empty(),
-                "names other caches, and the local one is used",
-            ),
-            (&["cache_to"], !build.cache_to.is_empty(), "names other caches, and the local one is used"),
-            (&["isolation"], build.isolation.is_some(), WINDOWS),
+            (&["isolation"][..], build.isolation.is_some(), WINDOWS),
             (&["provenance"], build.provenance.is_some(), ABSENT),
             (&["sbom"], build.sbom.is_some(), ABSENT),
         ]);

@@ -18,6 +18,7 @@ use crate::store::private_directory;
 use cache::Cache;
 use digests::Digests;
 use error::Trouble;
+use exchange::Exchange;
 use execute::{Broken, Build, Message};
 use fault::Source;
 use instruction::Dockerfile;
@@ -31,6 +32,7 @@ mod context;
 mod copy;
 mod digests;
 mod error;
+mod exchange;
 mod execute;
 mod expand;
 mod explain;
@@ -60,6 +62,7 @@ mod stack;
 mod stage;
 
 pub use error::BuildError;
+pub use exchange::{CacheExtent, CacheSource, CacheTarget};
 pub use export::{write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
@@ -84,6 +87,10 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// Which cached layers may be used.
     pub cache: CacheUse,
+    /// Caches of other machines that layers may come from.
+    pub cache_from: Vec<CacheSource>,
+    /// Caches that are written when the build is done.
+    pub cache_to: Vec<CacheTarget>,
     /// Whether base images are asked for at their registry even when they are here.
     pub pull: bool,
     /// What to build for: the host when empty, an image for each and one name for all when there are several.
@@ -419,6 +426,7 @@ fn carry_out(
         globals,
         context,
         cache: Cache::at(root).map_err(store("open the build cache"))?,
+        exchange: Exchange::default(),
         digests: Digests::open(digests_file(root, &request.context)),
         place: format!("{} {}", request.context.display(), text.name),
         is_check: purpose == Purpose::Check,
@@ -427,6 +435,9 @@ fn carry_out(
         reporter,
         made: HashMap::new(),
     };
+    if !build.is_check {
+        build.exchange = Exchange::open(&build.images, request, &build.reporter);
+    }
     let mut find_image = |reference: &Reference, platform: Option<&Platform>| {
         let found = find_image(&build, reference, platform);
         while let Ok(Message::Event(event)) = receiver.try_recv() {
@@ -605,12 +616,20 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
     let work = build.reporter.start("exporting to image");
     let mut config = made.config.clone();
     config.config.labels.extend(build.request.labels.clone());
+    if build.request.cache_to.contains(&CacheTarget::Inline) {
+        config.build_cache = build.exchange.records(Some(&config.rootfs.diff_ids));
+    }
     let image = build.images.commit(&config, &build.request.tags)?;
     work.note(format!("writing image {} done", image.id));
     for tag in &build.request.tags {
         work.note(format!("naming to {} done", tag.canonical()));
     }
     work.done();
+    if build.request.cache_to.iter().any(|target| *target != CacheTarget::Inline) {
+        let work = build.reporter.start("exporting cache");
+        build.exchange.lend(&build.images, &image, &build.request.cache_to)?;
+        work.done();
+    }
     Ok(image)
 }
 
@@ -656,6 +675,8 @@ impl BuildRequest {
             tags: Vec::new(),
             labels: BTreeMap::new(),
             cache: CacheUse::All,
+            cache_from: Vec::new(),
+            cache_to: Vec::new(),
             pull: false,
             platforms: Vec::new(),
             run: RunOptions::default(),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 mod archive;
 mod artifact;
+pub mod cache;
 mod challenge;
 pub mod change;
 pub mod config;

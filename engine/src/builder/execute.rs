@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::context::Tree;
 use super::digests::Digests;
 use super::error::Trouble;
+use super::exchange::Exchange;
 use super::graph::{Plan, Source};
 use super::ignore::Ignore;
 use super::instruction::Step;
@@ -44,6 +45,8 @@ pub(crate) struct Build<'a> {
     pub(crate) context: Tree,
     /// Layers made before.
     pub(crate) cache: Cache,
+    /// Layers made elsewhere, and what goes there.
+    pub(crate) exchange: Exchange,
     /// Digests of files seen before.
     pub(crate) digests: Digests,
     /// Which context and Dockerfile this is, to compare with the last build of them.

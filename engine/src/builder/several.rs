@@ -4,8 +4,8 @@
 
 use std::time::Instant;
 
-use super::{BuildEvent, BuildRequest, Purpose, Runner, Vertex, Warning};
-use crate::error::Result;
+use super::{BuildEvent, BuildRequest, CacheTarget, Purpose, Runner, Vertex, Warning};
+use crate::error::{Error, Result};
 use crate::id::ImageId;
 use crate::image::{Image, Images};
 use crate::paths::Root;
@@ -28,6 +28,10 @@ pub(super) fn build(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> Result<Vec<Image>> {
+    if request.cache_to.iter().any(|target| *target != CacheTarget::Inline) {
+        let message = "--cache-to is not supported for several platforms, but for type=inline";
+        return Err(Error::invalid(message).with_hint("build each platform with a cache of its own"));
+    }
     let mut joined = Joined { events, before: 0, last: 0, warned: Vec::new() };
     let mut ids: Vec<ImageId> = Vec::new();
     for platform in &request.platforms {

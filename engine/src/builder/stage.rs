@@ -316,8 +316,9 @@ impl<'a> StageRun<'a> {
     ) -> Result<Origin, Box<Broken>> {
         let began = std::time::SystemTime::now();
         if self.build.uses_cache(self.planned.name.as_deref())
-            && let Some(record) = self.build.cache.find(key)
+            && let Some(record) = self.build.cache.find(key).or_else(|| self.borrowed(key, began))
         {
+            self.build.exchange.note(key, &record.diff, &record.created, &record.instruction);
             work.cached();
             return Ok(Origin::Cache(record));
         }
@@ -332,6 +333,13 @@ impl<'a> StageRun<'a> {
                 Err(Broken::at(step, trouble, failure))
             }
         }
+    }
+
+    /// A layer that was made elsewhere, and is in our cache from now on.
+    fn borrowed(&self, key: &Key, began: std::time::SystemTime) -> Option<Record> {
+        let record = self.build.exchange.find(&self.build.images, &key.digest())?;
+        let kept = self.build.cache.keep(key, &record.diff, &record.created, &record.instruction, began);
+        kept.ok()?.or_else(|| self.build.cache.find(key))
     }
 
     fn make_layer(
@@ -352,8 +360,13 @@ impl<'a> StageRun<'a> {
         let diff = self.build.layers.adopt(&upper)?;
         let created = self.build.date();
         // A layer of files that changed while they were copied is right for this build, but not for another.
-        if is_steady && let Some(record) = self.build.cache.keep(key, &diff, &created, &step.code, began)? {
-            return Ok(Origin::Cache(record));
+        if is_steady {
+            let record = self.build.cache.keep(key, &diff, &created, &step.code, began)?;
+            let (kept, at) = record.as_ref().map_or((&diff, &created), |it| (&it.diff, &it.created));
+            self.build.exchange.note(key, kept, at, &step.code);
+            if let Some(record) = record {
+                return Ok(Origin::Cache(record));
+            }
         }
         Ok(Origin::New { diff, created })
     }

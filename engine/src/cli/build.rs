@@ -132,11 +132,11 @@ pub(super) struct BuildArgs {
     /// Not supported
     #[arg(long, hide = true)]
     squash: bool,
-    /// Ignored with a word about it
-    #[arg(long, hide = true)]
+    /// Take layers from this cache: type=registry,ref=NAME or type=local,src=DIR
+    #[arg(long, value_name = "CACHE")]
     cache_from: Vec<String>,
-    /// Ignored with a word about it
-    #[arg(long, hide = true)]
+    /// Write a cache: type=registry,ref=NAME or type=local,dest=DIR, each with mode=min|max, or type=inline
+    #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
     /// Accepted for docker's sake: the image is always kept here
     #[arg(long, hide = true)]

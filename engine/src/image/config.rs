@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::DiffId;
+use crate::image::cache::CacheRecord;
 use crate::quantity::Span;
 
 /// An image's configuration. Its digest is the image's id.
@@ -31,6 +32,9 @@ pub struct ImageConfig {
     /// How it was made, one entry an instruction.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
+    /// What the builder made its layers of, for builds elsewhere: `--cache-to`.
+    #[serde(rename = "rengine.buildcache.v1", skip_serializing_if = "Vec::is_empty")]
+    pub build_cache: Vec<CacheRecord>,
 }
 
 /// How containers of an image run unless they say otherwise.

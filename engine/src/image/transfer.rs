@@ -32,9 +32,9 @@ const AT_ONCE: usize = 4;
 const FRUITLESS: u32 = 5;
 
 /// What is fetched: a layer's blob and the tar in it.
-struct Wanted {
-    blob: Descriptor,
-    diff: DiffId,
+pub(super) struct Wanted {
+    pub(super) blob: Descriptor,
+    pub(super) diff: DiffId,
 }
 
 /// Bytes as the connection gives them.
@@ -319,7 +319,7 @@ fn mirrors(reference: &Reference) -> Result<Vec<Url>, ImageError> {
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The image's manifest and its bytes, through an index and an index of indexes.
-async fn choose(
+pub(super) async fn choose(
     repository: &Repository,
     top: crate::image::registry::Fetched,
     platform: Option<&Platform>,
@@ -364,7 +364,7 @@ fn plan(
         .collect())
 }
 
-async fn fetch_layer(
+pub(super) async fn fetch_layer(
     layers: &Layers,
     repository: &Repository,
     wanted: Wanted,

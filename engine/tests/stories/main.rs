@@ -3,6 +3,7 @@
 
 mod attach;
 mod build;
+mod cache;
 mod cgroup;
 mod context;
 mod copy;

@@ -8,7 +8,6 @@ use crate::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
 use crate::cli::build::BuildArgs;
-use crate::cli::output;
 use crate::cli::run::{pairs, parse_ulimit};
 use crate::container::spec::{NetworkAttachment, NetworkMode, Resources};
 use crate::engine::Engine;
@@ -60,6 +59,8 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
         (false, stages) if stages.is_empty() => CacheUse::All,
         (false, stages) => CacheUse::NotIn(stages.clone()),
     };
+    request.cache_from = args.cache_from.iter().map(|text| text.parse()).collect::<Result<_>>()?;
+    request.cache_to = args.cache_to.iter().map(|text| text.parse()).collect::<Result<_>>()?;
     request.pull = args.pull;
     for platform in &args.platform {
         if !request.platforms.contains(platform) {
@@ -86,11 +87,6 @@ fn refuse(args: &BuildArgs) -> Result<()> {
     ] {
         if is_asked {
             return Err(Error::invalid(format!("{flag} is not supported")));
-        }
-    }
-    for (flag, values) in [("--cache-from", &args.cache_from), ("--cache-to", &args.cache_to)] {
-        if !values.is_empty() {
-            output::warning(&format!("{flag} is ignored: the cache is this engine's own"));
         }
     }
     Ok(())

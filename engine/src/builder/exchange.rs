@@ -1,0 +1,276 @@
+//! `--cache-from` and `--cache-to`: what other machines have made before, and what this one lends them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
+
+use super::BuildRequest;
+use super::cache::Key;
+use super::report::Reporter;
+use crate::error::{Error, Result, chain};
+use crate::id::{DiffId, Digest};
+use crate::image::cache::{CacheRecord, RemoteCache};
+use crate::image::{Image, ImageConfig, Images, Platform, Reference};
+
+/// A cache that a build may take layers from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheSource {
+    /// The layout in this directory.
+    Local(PathBuf),
+    /// A cache in a registry, or an image with one in it.
+    Registry(Reference),
+}
+
+/// A cache that a build writes when it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheTarget {
+    /// In the image itself: what made its layers.
+    Inline,
+    /// A layout in this directory.
+    Local(PathBuf, CacheExtent),
+    /// In a registry.
+    Registry(Reference, CacheExtent),
+}
+
+/// How much of a build a cache holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheExtent {
+    /// The layers of the image.
+    #[default]
+    Image,
+    /// Those of all stages.
+    Everything,
+}
+
+/// The caches of other machines while a build runs, and what the build used.
+#[derive(Debug, Default)]
+pub(crate) struct Exchange {
+    sources: Vec<RemoteCache>,
+    used: Mutex<BTreeMap<Digest, CacheRecord>>,
+}
+
+/// The fields of `type=…,key=value,…`.
+struct Fields<'a> {
+    text: &'a str,
+    kind: &'a str,
+    rest: BTreeMap<&'a str, &'a str>,
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Opens the caches that are asked for. One that is not there is told of, and no reason not to build.
+    pub(crate) fn open<M: From<super::BuildEvent>>(
+        images: &Images,
+        request: &BuildRequest,
+        reporter: &Reporter<M>,
+    ) -> Self {
+        let mut sources = Vec::new();
+        for source in &request.cache_from {
+            let (name, opened) = match source {
+                CacheSource::Local(path) => (path.display().to_string(), images.open_cache_directory(path)),
+                CacheSource::Registry(reference) => (reference.canonical(), images.open_cache(reference)),
+            };
+            let work = reporter.start(format!("importing cache manifest from {name}"));
+            match opened {
+                Ok(cache) => {
+                    sources.push(cache);
+                    work.done();
+                }
+                Err(error) => {
+                    work.failed(&chain(&Error::from(error)));
+                }
+            }
+        }
+        Self { sources, used: Mutex::default() }
+    }
+
+    /// What somebody made under a key, its layer fetched.
+    pub(crate) fn find(&self, images: &Images, key: &Digest) -> Option<CacheRecord> {
+        self.sources.iter().find_map(|source| {
+            let record = source.find(key)?;
+            match images.fetch_cached(source, &record.diff) {
+                Ok(()) => Some(record.clone()),
+                Err(error) => {
+                    tracing::warn!(%key, %error, "a cached layer cannot be fetched");
+                    None
+                }
+            }
+        })
+    }
+
+    /// Remembers what the build used.
+    pub(crate) fn note(&self, key: &Key, diff: &DiffId, created: &str, instruction: &str) {
+        let (key, diff) = (key.digest(), diff.clone());
+        let (created, instruction) = (created.to_owned(), instruction.to_owned());
+        let record = CacheRecord { key: key.clone(), diff, created, instruction };
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key, record);
+    }
+
+    /// What made these layers, or everything.
+    pub(crate) fn records(&self, layers: Option<&[DiffId]>) -> Vec<CacheRecord> {
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_meant = |record: &&CacheRecord| layers.is_none_or(|layers| layers.contains(&record.diff));
+        used.values().filter(is_meant).cloned().collect()
+    }
+
+    /// Writes the caches that are asked for.
+    ///
+    /// # Errors
+    /// When one cannot be written or sent.
+    pub(crate) fn lend(&self, images: &Images, image: &Image, targets: &[CacheTarget]) -> Result<()> {
+        for target in targets {
+            let (extent, name) = match target {
+                CacheTarget::Inline => continue,
+                CacheTarget::Local(path, extent) => (extent, path.display().to_string()),
+                CacheTarget::Registry(reference, extent) => (extent, reference.canonical()),
+            };
+            let of_image = (*extent == CacheExtent::Image).then_some(&image.config.rootfs.diff_ids[..]);
+            let config = cache_config(self.records(of_image));
+            let written = match target {
+                CacheTarget::Local(path, _) => images.write_cache(&config, path),
+                CacheTarget::Registry(reference, _) => images.send_cache(&config, reference),
+                CacheTarget::Inline => Ok(()),
+            };
+            written
+                .map_err(|error| Error::failed(format!("export the cache to {name}"), Error::from(error)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The configuration of an image that is a cache.
+fn cache_config(records: Vec<CacheRecord>) -> ImageConfig {
+    let platform = Platform::host();
+    let layers: BTreeSet<DiffId> = records.iter().map(|record| record.diff.clone()).collect();
+    let mut config =
+        ImageConfig { os: platform.os, architecture: platform.architecture, ..ImageConfig::default() };
+    config.rootfs.diff_ids = layers.into_iter().collect();
+    config.build_cache = records;
+    config
+}
+
+// === impl CacheSource ===
+
+impl FromStr for CacheSource {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut fields = Fields::of(text, "--cache-from")?;
+        let source = match fields.kind {
+            "local" => Self::Local(
+                fields
+                    .take("src")
+                    .or_else(|| fields.take("source"))
+                    .map(PathBuf::from)
+                    .ok_or_else(|| fields.wrong("src is needed"))?,
+            ),
+            _ => Self::Registry(fields.reference()?),
+        };
+        fields.end().map(|()| source)
+    }
+}
+
+impl FromStr for CacheTarget {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut fields = Fields::of(text, "--cache-to")?;
+        let extent = match fields.take("mode") {
+            None | Some("min") => CacheExtent::Image,
+            Some("max") => CacheExtent::Everything,
+            Some(_) => return Err(fields.wrong("mode is min or max")),
+        };
+        let target = match fields.kind {
+            "inline" => Self::Inline,
+            "local" => Self::Local(
+                fields.take("dest").map(PathBuf::from).ok_or_else(|| fields.wrong("dest is needed"))?,
+                extent,
+            ),
+            _ => Self::Registry(fields.reference()?, extent),
+        };
+        // What is written is always so.
+        for key in ["image-manifest", "oci-mediatypes"] {
+            if fields.take(key).is_some_and(|value| value != "true") {
+                return Err(fields.wrong("caches are written as OCI images only"));
+            }
+        }
+        fields.end().map(|()| target)
+    }
+}
+
+// === impl Fields ===
+
+impl<'a> Fields<'a> {
+    fn of(text: &'a str, flag: &'static str) -> Result<Self> {
+        let mut rest = BTreeMap::new();
+        // A reference alone is short for a registry's.
+        let pairs = if text.contains('=') { text } else { "" };
+        for field in pairs.split(',').filter(|field| !field.is_empty()) {
+            let (key, value) = field.split_once('=').unwrap_or((field, "true"));
+            rest.insert(key.trim(), value.trim());
+        }
+        if pairs.is_empty() {
+            rest.insert("ref", text);
+        }
+        let kind = rest.remove("type").unwrap_or("registry");
+        let fields = Self { text, kind, rest };
+        match kind {
+            "registry" | "local" => Ok(fields),
+            "inline" if flag == "--cache-to" => Ok(fields),
+            "inline" => Err(fields.wrong("an inline cache is read with type=registry,ref=IMAGE")),
+            other => Err(Error::invalid(format!("{flag} {text}: caches of type {other} are not supported"))
+                .with_hint("registry, local and inline are")),
+        }
+    }
+
+    fn take(&mut self, key: &str) -> Option<&'a str> {
+        self.rest.remove(key)
+    }
+
+    fn reference(&mut self) -> Result<Reference> {
+        let text = self.take("ref").ok_or_else(|| self.wrong("ref is needed"))?;
+        text.parse().map_err(|error| self.wrong("ref").with_source(error))
+    }
+
+    fn end(self) -> Result<()> {
+        match self.rest.keys().next() {
+            Some(key) => Err(self.wrong(&format!("{key} is not supported"))),
+            None => Ok(()),
+        }
+    }
+
+    fn wrong(&self, what: &str) -> Error {
+        Error::invalid(format!("invalid cache {:?}: {what}", self.text))
+            .with_hint("type=registry,ref=NAME, type=local,src=DIR or dest=DIR, or type=inline")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_are_named_in_buildxs_words() {
+        let from = |text: &str| text.parse::<CacheSource>();
+        assert_eq!(from("type=local,src=dir").unwrap(), CacheSource::Local("dir".into()));
+        let reference = || "reg:5000/cache".parse().unwrap();
+        assert_eq!(from("reg:5000/cache").unwrap(), CacheSource::Registry(reference()));
+        let to = |text: &str| text.parse::<CacheTarget>();
+        assert_eq!(to("type=inline").unwrap(), CacheTarget::Inline);
+        let all = CacheTarget::Registry(reference(), CacheExtent::Everything);
+        assert_eq!(to("type=registry,ref=reg:5000/cache,mode=max").unwrap(), all);
+        for wrong in [
+            "type=gha",
+            "type=local",
+            "type=registry",
+            "type=local,dest=d,what=1",
+            "type=registry,ref=a,mode=x",
+        ] {
+            assert!(to(wrong).is_err(), "{wrong}");
+        }
+        assert!(from("type=gha").unwrap_err().to_string().contains("gha are not supported"));
+        assert!(from("type=inline").is_err());
+    }
+}

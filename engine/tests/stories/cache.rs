@@ -1,0 +1,131 @@
+//! Build caches that go from one machine to another.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::world::{Outcome, World};
+
+/// Two runs of the same command would write two different numbers.
+const DOCKERFILE: &str = "\
+FROM box AS first
+RUN cat /proc/sys/kernel/random/uuid > /first
+FROM box
+COPY --from=first /first /first
+RUN cat /proc/sys/kernel/random/uuid > /second
+CMD [\"cat\", \"/first\", \"/second\"]
+";
+
+/// The same in one stage.
+const ALONE: &str = "FROM box\nRUN cat /proc/sys/kernel/random/uuid > /first\nCMD [\"cat\", \"/first\"]\n";
+
+/// The registry of the distribution project, on a port of its own, until dropped.
+struct Registry {
+    child: Child,
+    address: String,
+}
+
+impl Registry {
+    fn start(world: &World) -> Self {
+        let data = world.path("registry");
+        world.write(
+            "registry.yml",
+            &format!(
+                "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
+                data.display()
+            ),
+        );
+        let mut child = Command::new("docker-registry")
+            .args(["serve", world.path("registry.yml").to_str().unwrap()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = lines.by_ref().find_map(|line| {
+            let line = line.unwrap();
+            let (_, rest) = line.split_once("listening on ")?;
+            Some(rest.split(['"', ',', ' ']).next().unwrap().to_owned())
+        });
+        // It must not block on a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address: address.unwrap() }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn build(world: &World, flags: &[&str]) -> Outcome {
+    build_of(world, DOCKERFILE, flags)
+}
+
+fn build_of(world: &World, dockerfile: &str, flags: &[&str]) -> Outcome {
+    world.write("context/Dockerfile", dockerfile);
+    let context = world.path("context");
+    let mut args = vec!["build", "--progress", "plain", "-t", "built"];
+    args.extend(flags);
+    args.push(context.to_str().unwrap());
+    world.rengine(args)
+}
+
+fn printed(world: &World) -> String {
+    world.rengine(["run", "--rm", "--network", "none", "built"]).succeeds().stdout
+}
+
+#[test]
+fn a_directory_brings_a_build_to_another_machine() {
+    let (here, there) = (World::new(), World::new());
+    let cache = here.path("cache");
+    let (to, from) = (
+        format!("type=local,dest={},mode=max", cache.display()),
+        format!("type=local,src={}", cache.display()),
+    );
+    build(&here, &["--cache-to", &to]).succeeds().complains("exporting cache");
+    build(&there, &["--cache-from", &from]).succeeds();
+    assert_eq!(printed(&there), printed(&here));
+    here.rengine(["images", "--format", "{{.Repository}}"]).succeeds().prints("built\nbox\n");
+    // A byte that is another one is not taken, and the step is run.
+    let other = World::new();
+    for blob in std::fs::read_dir(cache.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes[0] != b'{' {
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }
+    }
+    build(&other, &["--cache-from", &from]).succeeds();
+    assert_ne!(printed(&other), printed(&here));
+    // A cache that is not there is no reason not to build.
+    build(&other, &["--cache-from", "type=local,src=/nowhere"])
+        .succeeds()
+        .complains("importing cache manifest");
+    build(&other, &["--cache-to", "type=gha"]).fails().complains("gha are not supported");
+}
+
+#[test]
+fn a_registry_brings_a_build_to_another_machine() {
+    let here = World::new();
+    let registry = Registry::start(&here);
+    let image = format!("{}/app:1", registry.address);
+    let cache = format!("type=registry,ref={}/app:cache", registry.address);
+    let all = format!("type=registry,ref={}/app:all,mode=max", registry.address);
+    build_of(&here, ALONE, &["--cache-to", &cache, "--cache-to", "type=inline"]).succeeds();
+    here.rengine(["tag", "built", &image]).succeeds();
+    here.rengine(["push", "-q", &image]).succeeds();
+    let made = printed(&here);
+    // From a cache of its own, and from the image that has it in itself.
+    for from in [&cache, &image] {
+        let there = World::new();
+        build_of(&there, ALONE, &["--cache-from", from]).succeeds();
+        assert_eq!(printed(&there), made, "{from}");
+    }
+    build(&here, &["--cache-to", &all]).succeeds();
+    let there = World::new();
+    build(&there, &["--cache-from", all.trim_end_matches(",mode=max")]).succeeds();
+    assert_eq!(printed(&there), printed(&here));
+}
