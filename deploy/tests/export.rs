@@ -1,5 +1,4 @@
 //! `rdeploy export`: the project for other orchestrators.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::process::Command;
 

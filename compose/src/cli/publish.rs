@@ -26,7 +26,7 @@ pub(super) struct PublishArgs {
     /// Answer yes to every question
     #[arg(short, long)]
     yes: bool,
-    /// Where to: REPOSITORY[:TAG]
+    /// Where to: `REPOSITORY[:TAG]`
     #[arg(value_name = "REPOSITORY")]
     name: String,
 }

@@ -16,7 +16,7 @@ pub struct Deploy {
     /// `replicated`, `global`, …
     #[serde(skip_serializing_if = "is_default")]
     pub mode: Option<String>,
-    /// How many containers; see [`Service::replicas`].
+    /// How many containers; see [`super::Service::replicas`].
     #[serde(skip_serializing_if = "is_default")]
     pub replicas: Option<u32>,
     /// Labels of the service, not of its containers.
