@@ -99,14 +99,10 @@ fn manifests_are_what_the_kubernetes_api_takes() {
     }
 }
 
-/// Debian's docker is too old to have the verb; where a newer one is installed, it reads every stack.
+/// `cargo test -- --ignored` asks docker's own schema about every stack.
 #[test]
+#[ignore = "Debian's docker is too old to have `stack config`"]
 fn stacks_are_what_docker_stack_deploy_takes() {
-    let help = Command::new("docker").args(["stack", "config", "--help"]).output();
-    if !help.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("--compose-file")) {
-        eprintln!("no docker with `stack config` here: its own schema was not asked");
-        return;
-    }
     for directory in projects() {
         let conversion = converted(&directory, Target::Swarm).unwrap();
         let mut command = Command::new("docker");
