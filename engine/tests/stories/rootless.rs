@@ -108,7 +108,7 @@ impl Drop for Person {
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let ids: Vec<&str> = listed.split_whitespace().collect();
         if !ids.is_empty() {
-            let _ = self.command(&[&["rm", "-f", "-t", "0"], &ids[..]].concat()).output();
+            let _ = self.command(&[&["rm", "-f"], &ids[..]].concat()).output();
         }
         let is_keeper = fs::read(format!("/proc/{keeper}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"rengine-keeper\0"));
