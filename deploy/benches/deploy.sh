@@ -23,6 +23,7 @@ finish() {
 	[ -z "${daemon:-}" ] || {
 		docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 || true
 		kill "$daemon" && wait "$daemon" || true
+		umount "$work/docker-exec/netns/default" 2>/dev/null || true
 	}
 	[ -z "${registry:-}" ] || kill "$registry" || true
 	[ ! -f "$work/sshd.pid" ] || kill "$(cat "$work/sshd.pid")"
