@@ -25,7 +25,7 @@ finish() {
 	ids=$("$rengine" ps -aq 2>/dev/null || true)
 	[ -z "$ids" ] || "$rengine" rm -f $ids >/dev/null || true
 	"$rengine" network prune -f >/dev/null 2>&1 || true
-	"$rengine" system reset -f >/dev/null 2>&1 || true
+	"$rengine" system down >/dev/null 2>&1 || true
 	if [ -n "$daemon" ]; then
 		ids=$(docker ps -aq 2>/dev/null || true)
 		[ -z "$ids" ] || docker rm -f $ids >/dev/null 2>&1 || true
