@@ -53,6 +53,17 @@ pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &T
 // === impl Running ===
 
 impl Running {
+    fn new(engine: &Engine, places: &Places, opened: Opened, journal: Journal) -> Self {
+        Self {
+            engine: engine.clone(),
+            places: places.clone(),
+            opened,
+            journal,
+            canary: Canary::default(),
+            parked: Parked::default(),
+        }
+    }
+
     /// Makes everything ready. Nobody outside notices anything.
     pub(crate) fn prepare(
         engine: &Engine,
@@ -79,14 +90,7 @@ impl Running {
         // Before the journal: a rollout that is written down is never without a guard.
         guard::post(engine, places, &rollout.release.project)?;
         journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
-        let mut running = Self {
-            engine: engine.clone(),
-            places: places.clone(),
-            opened,
-            journal,
-            canary: Canary::default(),
-            parked: Parked::default(),
-        };
+        let mut running = Self::new(engine, places, opened, journal);
         running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
         running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
@@ -211,15 +215,7 @@ pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Resul
         credentials: BTreeMap::new(),
     };
     let opened = Opened::new(engine, places, &rollout, &tell)?;
-    let running = Running {
-        engine: engine.clone(),
-        places: places.clone(),
-        opened,
-        journal,
-        canary: Canary::default(),
-        parked: Parked::default(),
-    };
-    running.retire(&tell)
+    Running::new(engine, places, opened, journal).retire(&tell)
 }
 
 fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Result<Planned> {
