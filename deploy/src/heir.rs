@@ -16,7 +16,7 @@ use rustix::process::setsid;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{Host, Place};
-use crate::message::{Event, Outcome, Request, Rollout, millis};
+use crate::message::{Event, Outcome, Request, Rollout, confused, millis};
 use crate::release::ReleaseId;
 
 /// What is to be done when the client is gone.
@@ -163,7 +163,7 @@ fn bring(project: &str, author: &str, legacy: &Legacy, told: &dyn Fn(Event)) -> 
     let lock = Request::Lock { project: project.clone(), author: author.to_owned(), wait_ms: millis(TRIES) };
     host.ask(&lock, told)?;
     let Outcome::Status(status) = host.ask(&Request::Status { project }, &|_| {})? else {
-        return Err(Error::conflict("the agent answered something else than it was asked"));
+        return Err(confused());
     };
     // Neither what it has already nor what somebody else has deployed since is touched.
     if status.release == legacy.previous && status.release.as_ref() != Some(&legacy.rollout.release.id) {

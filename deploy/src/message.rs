@@ -277,6 +277,11 @@ pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// What is to be said when an agent reports another outcome than the one that its request has.
+pub(crate) fn confused() -> Error {
+    Error::conflict("the agent answered something else than it was asked")
+}
+
 // === impls ===
 
 impl From<&Error> for Failure {

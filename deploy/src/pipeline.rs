@@ -16,7 +16,7 @@ use crate::build;
 use crate::canary::CanaryStep;
 use crate::fleet::{Failures, Fleet};
 use crate::hooks::{self, Moment};
-use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, millis};
+use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, confused, millis};
 use crate::project::{self, Parcel};
 use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
 use crate::settings::Settings;
@@ -287,8 +287,4 @@ fn report(
 
 fn on(name: &str, error: Error) -> Error {
     Error::from(Failures(vec![(name.to_owned(), error)]))
-}
-
-fn confused() -> Error {
-    Error::conflict("the agent answered something else than it was asked")
 }

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use engine::error::{Error, Result};
+use engine::error::Result;
 use serde_json::json;
 
 use super::connect::{self, Loaded};
 use super::{Globals, output};
 use crate::fleet::Fleet;
-use crate::message::{Outcome, Request, Status};
+use crate::message::{Outcome, Request, Status, confused};
 use crate::pipeline::Task;
 use crate::release::{self, Entry};
 
@@ -104,7 +104,7 @@ pub(super) fn statuses(loaded: &Loaded, fleet: &mut Fleet<Task>) -> Result<Vec<(
         let outcome = host.ask(&Request::Status { project: project.clone() }, &|_| {})?;
         match outcome {
             Outcome::Status(status) => Ok((host.name().to_owned(), status)),
-            _ => Err(Error::conflict("the agent answered something else than it was asked")),
+            _ => Err(confused()),
         }
     })?;
     Ok(all)
@@ -129,7 +129,7 @@ pub(super) fn print_history(
         let outcome = host.ask(&Request::History { project: project.clone() }, &|_| {})?;
         match outcome {
             Outcome::History(entries) => Ok((host.name().to_owned(), entries)),
-            _ => Err(Error::conflict("the agent answered something else than it was asked")),
+            _ => Err(confused()),
         }
     })?;
     let mut rows = Vec::new();

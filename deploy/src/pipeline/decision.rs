@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use engine::error::{Error, Result};
 
-use super::{Deployment, Task, confused, on};
+use super::{Deployment, Task, on};
 use crate::fleet::{Failures, Fleet, Member};
 use crate::heir::{self, Heir, Legacy, Will};
-use crate::message::{Event, Outcome, Planned, Request, millis};
+use crate::message::{Event, Outcome, Planned, Request, confused, millis};
 use crate::release::ReleaseId;
 
 impl Deployment<'_> {
