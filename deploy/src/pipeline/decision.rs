@@ -120,13 +120,12 @@ impl Deployment<'_> {
 
     fn catch_up(&self, fleet: &mut Fleet<Task>, will: &Will, failures: Failures) -> Result<()> {
         for (name, error) in failures.0 {
-            let (self_told, project) = (self.told, &will.project);
-            let told = |event| self_told(&name, event);
+            let told = |event| (self.told)(&name, event);
             told(Event::Remark(format!("{}; trying again", engine::error::chain(&error))));
             let member = fleet.members.iter_mut().find(|member| member.host.name() == name);
             let legacy = will.hosts.iter().find(|legacy| legacy.place.name() == name);
             let (Some(member), Some(legacy)) = (member, legacy) else { continue };
-            member.host = heir::see_through(project, &will.author, legacy, &told).map_err(|error| {
+            member.host = heir::see_through(&will.project, &will.author, legacy, &told).map_err(|error| {
                 on(&name, error).with_hint(
                     "the other hosts have the new release, and this one may have gone back: run `rdeploy up` again when it is reached",
                 )
