@@ -50,9 +50,18 @@ struct Record {
     shared: bool,
 }
 
+/// A container that connections to ports of another one are led to.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    /// As the owner of forwards is written.
+    pub(crate) owner: String,
+    name: String,
+    reach: Reach,
+}
+
 /// Where a container can be reached: one address per family at most.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reach {
+struct Reach {
     ipv4: Option<IpAddr>,
     ipv6: Option<IpAddr>,
     /// The address of the host that its network publishes on by default.
@@ -190,30 +199,14 @@ impl Networks {
         from: &ContainerId,
         to: &ContainerId,
     ) -> Result<Vec<PublishedPort>, NetworkError> {
-        let endpoints = self.endpoints(to)?;
-        let reach = Reach::of(&endpoints);
+        let successor = self.successor(to)?;
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
         self.ensure_table()?;
         let moving = self.read_ports(from)?.map(|record| record.ports).unwrap_or_default();
         let mut kept = self.read_ports(to)?.unwrap_or_default();
-        let Some(first) = endpoints.first() else {
-            return Err(NetworkError::Conflict(format!(
-                "the container {} is attached to no network",
-                to.short()
-            )));
-        };
-        let mut moved = Vec::new();
-        for port in moving {
-            let Some(address) = reach.address(port.target.is_ipv4()) else {
-                let name = &first.party.name;
-                return Err(NetworkError::Conflict(format!(
-                    "the container {name} has no address for {port}"
-                )));
-            };
-            moved.push(PublishedPort { target: SocketAddr::new(address, port.container.port), ..port });
-        }
-        let owner = format!("{} {}", to.short(), first.party.name);
+        let moved = successor.take(moving)?;
+        let owner = successor.owner;
         let table = Table::named(self.root.tag());
         let coming: Vec<Forward> = moved.iter().map(|port| port.forward(&owner)).collect();
         let leaving = displaced(table.forwards()?, from, &coming);
@@ -235,6 +228,19 @@ impl Networks {
         let path = self.root.port_run(from);
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
         Ok(moved)
+    }
+
+    /// Who a container is to those whose ports it is led to.
+    pub(crate) fn successor(&self, container: &ContainerId) -> Result<Successor, NetworkError> {
+        let endpoints = self.endpoints(container)?;
+        let Some(first) = endpoints.first() else {
+            return Err(NetworkError::Conflict(format!(
+                "the container {} is attached to no network",
+                container.short()
+            )));
+        };
+        let name = first.party.name.to_string();
+        Ok(Successor { owner: format!("{} {name}", container.short()), name, reach: Reach::of(&endpoints) })
     }
 
     /// Leads every published port of one container to listeners on the host, in one transaction. They are nobody's
@@ -414,10 +420,28 @@ impl fmt::Display for PublishedPort {
     }
 }
 
+// === impl Successor ===
+
+impl Successor {
+    /// These ports, as they lead to the same ports of this container.
+    pub(crate) fn take(&self, ports: Vec<PublishedPort>) -> Result<Vec<PublishedPort>, NetworkError> {
+        let lead = |port: PublishedPort| {
+            let Some(address) = self.reach.address(port.target.is_ipv4()) else {
+                let name = &self.name;
+                return Err(NetworkError::Conflict(format!(
+                    "the container {name} has no address for {port}"
+                )));
+            };
+            Ok(PublishedPort { target: SocketAddr::new(address, port.container.port), ..port })
+        };
+        ports.into_iter().map(lead).collect()
+    }
+}
+
 // === impl Reach ===
 
 impl Reach {
-    pub(crate) fn of(endpoints: &[Endpoint]) -> Self {
+    fn of(endpoints: &[Endpoint]) -> Self {
         let best = |address: fn(&Endpoint) -> Option<IpAddr>| {
             endpoints
                 .iter()
@@ -434,7 +458,7 @@ impl Reach {
         }
     }
 
-    pub(crate) fn address(self, ipv4: bool) -> Option<IpAddr> {
+    fn address(self, ipv4: bool) -> Option<IpAddr> {
         if ipv4 { self.ipv4 } else { self.ipv6 }
     }
 }

@@ -1,10 +1,8 @@
 //! Published ports of one container of which another container gets a part of the new connections.
 
-use std::net::SocketAddr;
-
 use crate::id::ContainerId;
 use crate::network::firewall::share::{Share, ShareTable};
-use crate::network::ports::{Reach, is_of};
+use crate::network::ports::is_of;
 use crate::network::{NetworkError, Networks, PublishedPort};
 use crate::quantity::Percent;
 
@@ -21,31 +19,15 @@ impl Networks {
         to: &ContainerId,
         percent: Percent,
     ) -> Result<Vec<PublishedPort>, NetworkError> {
-        let endpoints = self.endpoints(to)?;
-        let reach = Reach::of(&endpoints);
-        let Some(first) = endpoints.first() else {
-            return Err(NetworkError::Conflict(format!(
-                "the container {} is attached to no network",
-                to.short()
-            )));
-        };
-        let name = &first.party.name;
-        let owner = format!("{} {name}", to.short());
+        let successor = self.successor(to)?;
+        let owner = &successor.owner;
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
-        let mut shared = Vec::new();
-        for port in self.published(from)? {
-            let Some(address) = reach.address(port.target.is_ipv4()) else {
-                return Err(NetworkError::Conflict(format!(
-                    "the container {name} has no address for {port}"
-                )));
-            };
-            shared.push(PublishedPort { target: SocketAddr::new(address, port.container.port), ..port });
-        }
-        self.mark_shared(to, &owner, true)?;
+        let shared = successor.take(self.published(from)?)?;
+        self.mark_shared(to, owner, true)?;
         let table = ShareTable::beside(self.root.tag());
         let mut shares = others(&table, to)?;
-        shares.extend(shared.iter().map(|port| Share { forward: port.forward(&owner), percent }));
+        shares.extend(shared.iter().map(|port| Share { forward: port.forward(owner), percent }));
         table.set(&shares)?;
         Ok(shared)
     }
