@@ -22,7 +22,8 @@ use crate::network::NetworkError;
 use crate::network::cidr::Cidr;
 use crate::network::nft::{
     self, Chain, Change, DataType, Element, Expression, FAMILY_IPV4, FAMILY_IPV6, Field, Hook, Meta, Place,
-    PortField, REGISTER, REGISTER_2, SetForm, Transaction, Verdict, WORD_1, WORD_2, WORD_5,
+    PortField, REGISTER, REGISTER_2, Register, SetForm, Transaction, Verdict, WORD_1, WORD_2, WORD_3, WORD_5,
+    WORD_6,
 };
 use crate::sys::netlink::Refusal;
 
@@ -333,7 +334,7 @@ fn add_rules(transaction: &mut Transaction) {
     transaction.rule("shield", [from_bridge, to_loopback(), vec![Then(Verdict::Drop)]].concat());
 
     add_entrance(transaction);
-    add_publish_rules(transaction);
+    add_publish_rules(transaction, None, [[BOUND_4.name, PORTS_4.name], [BOUND_6.name, PORTS_6.name]]);
 
     let inside = vec![
         link_in(),
@@ -392,21 +393,34 @@ fn to_loopback() -> Vec<Expression> {
     loopback(Field::IPV4_RECEIVER_NET)
 }
 
-fn add_publish_rules(transaction: &mut Transaction) {
+/// Leads what is for a published port to where it is published, by these maps: for each family that of ports on one
+/// address and that of ports on all. With `drawn` the keys of the maps have a number below it before the protocol, which
+/// is drawn for each connection.
+fn add_publish_rules(transaction: &mut Transaction, drawn: Option<u32>, maps: [[&'static str; 2]; 2]) {
     use Expression::{DestinationNat, Equal, Load, Map, Meta as Known};
-    let port = Field::port(PortField::Destination);
     // The parts of a key lie in consecutive registers of four bytes, and so do the address and port found there.
-    for (family, receiver, rest, port_found, bound, any) in [
-        (FAMILY_IPV4, Field::IPV4_RECEIVER, [WORD_1, WORD_2], WORD_1, BOUND_4.name, PORTS_4.name),
-        (FAMILY_IPV6, Field::IPV6_RECEIVER, [REGISTER_2, WORD_5], REGISTER_2, BOUND_6.name, PORTS_6.name),
+    let [of_ipv4, of_ipv6] = maps;
+    for (family, receiver, rest, port_found, [bound, any]) in [
+        (FAMILY_IPV4, Field::IPV4_RECEIVER, [WORD_1, WORD_2, WORD_3], WORD_1, of_ipv4),
+        (FAMILY_IPV6, Field::IPV6_RECEIVER, [REGISTER_2, WORD_5, WORD_6], REGISTER_2, of_ipv6),
     ] {
         let of_family = vec![Known(Meta::Family, REGISTER), Equal(REGISTER, vec![family])];
         let found = DestinationNat(family, REGISTER, port_found);
-        let bound_key = vec![Load(receiver, REGISTER), Known(Meta::Protocol, rest[0]), Load(port, rest[1])];
-        let lookup = vec![Map(REGISTER, bound), found.clone()];
-        transaction.rule("publish", [of_family.clone(), bound_key, lookup].concat());
-        let any_key = vec![Known(Meta::Protocol, REGISTER), Load(port, WORD_1)];
+        let bound_key = [vec![Load(receiver, REGISTER)], port_key(drawn, rest)].concat();
+        let bound_lookup = vec![Map(REGISTER, bound), found.clone()];
+        transaction.rule("publish", [of_family.clone(), bound_key, bound_lookup].concat());
+        let any_key = port_key(drawn, [REGISTER, WORD_1, WORD_2]);
         transaction.rule("publish", [of_family, any_key, vec![Map(REGISTER, any), found]].concat());
+    }
+}
+
+/// The protocol and port that a packet is for, behind the number that is drawn.
+fn port_key(drawn: Option<u32>, [first, second, third]: [Register; 3]) -> Vec<Expression> {
+    use Expression::{Load, Meta as Known, Random};
+    let port = Field::port(PortField::Destination);
+    match drawn {
+        None => vec![Known(Meta::Protocol, first), Load(port, second)],
+        Some(below) => vec![Random(below, first), Known(Meta::Protocol, second), Load(port, third)],
     }
 }
 

@@ -2,14 +2,11 @@
 //! before the root's, that is there only as long as anything is shared.
 
 use super::{
-    Entry, FAMILY_IPV4, FAMILY_IPV6, FORMS, Forward, PRIORITY_DESTINATION_NAT, add_entrance, change,
-    forward_entry, forward_of, refused,
+    Entry, FORMS, Forward, PRIORITY_DESTINATION_NAT, add_entrance, add_publish_rules, change, forward_entry,
+    forward_of, refused,
 };
 use crate::network::NetworkError;
-use crate::network::nft::{
-    self, Chain, Change, DataType, Element, Expression, Field, Hook, Meta, Place, PortField, REGISTER,
-    REGISTER_2, SetForm, Transaction, WORD_1, WORD_2, WORD_3, WORD_5, WORD_6,
-};
+use crate::network::nft::{self, Chain, Change, DataType, Element, Hook, Place, SetForm, Transaction};
 use crate::quantity::Percent;
 
 /// So many of a hundred new connections to a published port, and where they go.
@@ -142,44 +139,8 @@ fn add_chains(transaction: &mut Transaction) {
         transaction.push(Change::Chain(Chain { name, hook }));
     }
     add_entrance(transaction);
-    add_publish_rules(transaction);
-}
-
-/// As the root's own rules, with the number that is drawn for the connection in the key.
-fn add_publish_rules(transaction: &mut Transaction) {
-    use Expression::{DestinationNat, Equal, Load, Map, Meta as Known, Random};
-    let port = Field::port(PortField::Destination);
-    for (family, receiver, rest, port_found, bound, any) in [
-        (
-            FAMILY_IPV4,
-            Field::IPV4_RECEIVER,
-            [WORD_1, WORD_2, WORD_3],
-            WORD_1,
-            SHARED_BOUND_4.name,
-            SHARED_4.name,
-        ),
-        (
-            FAMILY_IPV6,
-            Field::IPV6_RECEIVER,
-            [REGISTER_2, WORD_5, WORD_6],
-            REGISTER_2,
-            SHARED_BOUND_6.name,
-            SHARED_6.name,
-        ),
-    ] {
-        let of_family = vec![Known(Meta::Family, REGISTER), Equal(REGISTER, vec![family])];
-        let found = DestinationNat(family, REGISTER, port_found);
-        let bound_key = vec![
-            Load(receiver, REGISTER),
-            Random(WHOLE, rest[0]),
-            Known(Meta::Protocol, rest[1]),
-            Load(port, rest[2]),
-        ];
-        let lookup = vec![Map(REGISTER, bound), found.clone()];
-        transaction.rule("publish", [of_family.clone(), bound_key, lookup].concat());
-        let any_key = vec![Random(WHOLE, REGISTER), Known(Meta::Protocol, WORD_1), Load(port, WORD_2)];
-        transaction.rule("publish", [of_family, any_key, vec![Map(REGISTER, any), found]].concat());
-    }
+    let maps = [[SHARED_BOUND_4.name, SHARED_4.name], [SHARED_BOUND_6.name, SHARED_6.name]];
+    add_publish_rules(transaction, Some(WHOLE), maps);
 }
 
 #[cfg(test)]
