@@ -34,7 +34,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::lazy::{Lazy, LazyVerbs};
+use self::lazy::{Below, Lazy};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 
@@ -81,21 +81,21 @@ enum Command {
     Inspect(inspect::AnyArgs),
     /// Containers
     #[command(name = "container")]
-    ContainerGroup(LazyVerbs<ContainerCommand>),
+    ContainerGroup(Lazy<Below<ContainerCommand>>),
     /// Images
     #[command(name = "image")]
-    ImageGroup(LazyVerbs<ImageCommand>),
+    ImageGroup(Lazy<Below<ImageCommand>>),
     /// Networks
-    Network(LazyVerbs<network::Verb>),
+    Network(Lazy<Below<network::Verb>>),
     /// Manifests at registries
-    Manifest(LazyVerbs<image::ManifestVerb>),
+    Manifest(Lazy<Below<image::ManifestVerb>>),
     /// Volumes
-    Volume(LazyVerbs<volume::Verb>),
+    Volume(Lazy<Below<volume::Verb>>),
     /// The builder, as docker's plugin has it
     #[command(visible_alias = "buildx")]
-    Builder(LazyVerbs<BuilderCommand>),
+    Builder(Lazy<Below<BuilderCommand>>),
     /// The engine itself
-    System(LazyVerbs<system::Verb>),
+    System(Lazy<Below<system::Verb>>),
     /// Show the engine's version
     Version(system::VersionArgs),
     /// Show facts of the engine and the machine
@@ -190,7 +190,7 @@ impl Command {
     fn purpose(&self) -> Purpose {
         match self {
             Self::Container(verb) => verb.purpose(),
-            Self::ContainerGroup(LazyVerbs(group)) => match &**group {
+            Self::ContainerGroup(group) => match &group.verb {
                 ContainerCommand::Verb(verb) => verb.purpose(),
                 _ => Purpose::Manage,
             },
@@ -275,7 +275,7 @@ fn trace(debug: bool) {
 fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
     match command {
         Command::Container(verb) => container::run(engine, verb),
-        Command::ContainerGroup(group) => match *group.0 {
+        Command::ContainerGroup(group) => match group.0.verb {
             ContainerCommand::Verb(verb) => container::run(engine, verb),
             ContainerCommand::Ls(args) => list::ps(engine, &args),
             ContainerCommand::Prune(args) => container::prune(engine, &args),
@@ -283,7 +283,7 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         },
         Command::Ps(args) => list::ps(engine, &args),
         Command::Image(verb) => image::run(engine, verb),
-        Command::ImageGroup(group) => match *group.0 {
+        Command::ImageGroup(group) => match group.0.verb {
             ImageCommand::Verb(verb) => image::run(engine, verb),
             ImageCommand::Ls(args) => image::list(engine, &args),
             ImageCommand::Rm(args) => image::remove(engine, &args),
@@ -293,15 +293,15 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
         Command::Images(args) => image::list(engine, &args),
         Command::Rmi(args) => image::remove(engine, &args),
         Command::Inspect(args) => inspect::any(engine, &args),
-        Command::Network(verb) => network::run(engine, *verb.0),
-        Command::Manifest(verb) => image::manifest(engine, &verb.0),
-        Command::Volume(verb) => volume::run(engine, *verb.0),
-        Command::Builder(group) => match *group.0 {
+        Command::Network(group) => network::run(engine, group.0.verb),
+        Command::Manifest(group) => image::manifest(engine, &group.verb),
+        Command::Volume(group) => volume::run(engine, group.0.verb),
+        Command::Builder(group) => match group.0.verb {
             BuilderCommand::Build(args) => build::run(engine, &args),
             BuilderCommand::Prune(args) => cache::prune(engine, &args),
             BuilderCommand::Du(args) => cache::usage(engine, &args),
         },
-        Command::System(verb) => system::run(engine, &verb.0),
+        Command::System(group) => system::run(engine, &group.verb),
         Command::Version(args) => system::version(&args),
         Command::Info(args) => system::info(engine, &args),
         Command::Events(args) => events::events(engine, &args),

@@ -10,9 +10,13 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 #[derive(Debug)]
 pub struct Lazy<T>(pub Box<T>);
 
-/// The verbs below a verb.
-#[derive(Debug)]
-pub struct LazyVerbs<T>(pub Box<T>);
+/// The verb below a verb, as arguments.
+#[derive(Debug, Args)]
+pub struct Below<T: Subcommand> {
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: T,
+}
 
 // === impl Lazy ===
 
@@ -50,40 +54,9 @@ impl<T> DerefMut for Lazy<T> {
     }
 }
 
-// === impl LazyVerbs ===
-
-impl<T: Subcommand> Args for LazyVerbs<T> {
-    fn augment_args(command: Command) -> Command {
-        command.defer(define_verbs::<T>)
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        T::augment_subcommands_for_update(command)
-    }
-}
-
-impl<T: FromArgMatches> FromArgMatches for LazyVerbs<T> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        T::from_arg_matches(matches).map(|found| Self(Box::new(found)))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
-    }
-}
-
-fn define<T: Args>(command: Command) -> Command {
-    keeping_about(command, T::augment_args)
-}
-
-fn define_verbs<T: Subcommand>(command: Command) -> Command {
-    let command = keeping_about(command, T::augment_subcommands);
-    command.subcommand_required(true).arg_required_else_help(true)
-}
-
 /// What the verb says of itself is more than what the type of its arguments says.
-fn keeping_about(command: Command, define: fn(Command) -> Command) -> Command {
+fn define<T: Args>(command: Command) -> Command {
     let about = Resettable::from(command.get_about().cloned());
     let long = Resettable::from(command.get_long_about().cloned());
-    define(command).about(about).long_about(long)
+    T::augment_args(command).about(about).long_about(long)
 }
