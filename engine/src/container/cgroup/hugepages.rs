@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{CgroupError, Warning, read, write};
+use super::{CgroupError, Controller, Warning, v2, write};
 use crate::container::spec::HugepageLimit;
 
 /// What the files of a limit are called after the size: for pages in use, and for those that are set aside.
@@ -46,11 +46,7 @@ pub(super) fn hand_down(node: &Path) {
     let above: Vec<&Path> =
         node.ancestors().skip(1).take_while(|above| above.join("cgroup.subtree_control").exists()).collect();
     for node in above.into_iter().rev() {
-        let handed = read(node, "cgroup.subtree_control").unwrap_or_default();
-        if !handed.split(' ').any(|name| name == "hugetlb") {
-            // What cannot be handed down shows as a limit whose file is missing.
-            let _ = write(node, "cgroup.subtree_control", "+hugetlb");
-        }
+        v2::hand_down_at(node, &[Controller::Hugetlb.name()]);
     }
 }
 

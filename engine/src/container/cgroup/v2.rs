@@ -247,17 +247,22 @@ fn hand_down(mount: &UnifiedMount, place: &Path) -> Result<(), CgroupError> {
             parent.push(part);
             make(&parent)?;
         }
-        let handed = read(&parent, "cgroup.subtree_control").unwrap_or_default();
         // Huge pages are hardly ever limited: that is left to the one who does.
         let usual = mount.controllers.iter().filter(|controller| **controller != Controller::Hugetlb);
-        for controller in usual {
-            if !handed.split(' ').any(|name| name == controller.name()) {
-                // What cannot be handed down shows as a limit whose file is missing: a warning there.
-                let _ = write(&parent, "cgroup.subtree_control", &format!("+{}", controller.name()));
-            }
-        }
+        let usual: Vec<&str> = usual.map(|controller| controller.name()).collect();
+        hand_down_at(&parent, &usual);
     }
     Ok(())
+}
+
+/// Has one node hand these controllers down. What cannot be handed down shows as a limit whose file is missing.
+pub(super) fn hand_down_at(node: &Path, controllers: &[&str]) {
+    let handed = read(node, "cgroup.subtree_control").unwrap_or_default();
+    for controller in controllers {
+        if !handed.split(' ').any(|name| name == *controller) {
+            let _ = write(node, "cgroup.subtree_control", &format!("+{controller}"));
+        }
+    }
 }
 
 /// The limits as files and values, in the order that the kernel accepts.
