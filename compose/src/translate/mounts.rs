@@ -107,15 +107,8 @@ fn volume_name(project: &Project, of: &Of<'_>, key: &str) -> Result<VolumeName, 
 }
 
 fn propagation(of: &Of<'_>, text: Option<&str>) -> Result<Propagation, TranslateError> {
-    Ok(match text {
-        None | Some("" | "rprivate") => Propagation::Rprivate,
-        Some("private") => Propagation::Private,
-        Some("rshared") => Propagation::Rshared,
-        Some("shared") => Propagation::Shared,
-        Some("rslave") => Propagation::Rslave,
-        Some("slave") => Propagation::Slave,
-        Some(other) => return Err(of.wrong("volumes", &format!("invalid propagation {other:?}"))),
-    })
+    let Some(name) = text.filter(|name| !name.is_empty()) else { return Ok(Propagation::default()) };
+    Propagation::named(name).ok_or_else(|| of.wrong("volumes", &format!("invalid propagation {name:?}")))
 }
 
 /// `path[:option,…]` of the key `tmpfs`.

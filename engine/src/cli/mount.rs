@@ -82,7 +82,7 @@ impl VolumeOptions {
                 }
                 other => {
                     options.propagation =
-                        Some(parse_propagation(other).ok_or_else(|| format!("unknown option {other:?}"))?);
+                        Some(Propagation::named(other).ok_or_else(|| format!("unknown option {other:?}"))?);
                     "a propagation"
                 }
             };
@@ -193,7 +193,7 @@ impl MountFields {
         let given = || value.ok_or_else(|| format!("{key} needs a value"));
         match key {
             "bind-propagation" => {
-                self.propagation = Some(parse_propagation(given()?).ok_or("unknown bind-propagation")?);
+                self.propagation = Some(Propagation::named(given()?).ok_or("unknown bind-propagation")?);
             }
             "bind-nonrecursive" => self.depth = flag(key, value)?.then_some(Depth::Disabled),
             "bind-recursive" => {
@@ -320,18 +320,6 @@ pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom> {
         Some(other) => return Err(Error::invalid(format!("invalid volumes-from mode {other:?}: ro or rw"))),
     };
     Ok(VolumesFrom { container: container.to_owned(), read_only })
-}
-
-fn parse_propagation(text: &str) -> Option<Propagation> {
-    Some(match text {
-        "rprivate" => Propagation::Rprivate,
-        "private" => Propagation::Private,
-        "rshared" => Propagation::Rshared,
-        "shared" => Propagation::Shared,
-        "rslave" => Propagation::Rslave,
-        "slave" => Propagation::Slave,
-        _ => return None,
-    })
 }
 
 fn absolute_target(text: &str) -> Option<PathBuf> {

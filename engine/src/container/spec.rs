@@ -690,6 +690,23 @@ impl NetworkAttachment {
     }
 }
 
+impl Propagation {
+    /// Each by its name, as options of mounts have it.
+    pub const NAMES: [(&str, Self); 6] = [
+        ("private", Self::Private),
+        ("rprivate", Self::Rprivate),
+        ("shared", Self::Shared),
+        ("rshared", Self::Rshared),
+        ("slave", Self::Slave),
+        ("rslave", Self::Rslave),
+    ];
+
+    /// The one of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
+    }
+}
+
 impl std::fmt::Display for Protocol {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -50,25 +50,11 @@ const SYSTEM_FLAGS: [&str; 4] = ["sync", "dirsync", "mand", "lazytime"];
 /// Every option with a meaning of its own, for `features`.
 pub(super) fn known_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
-    let propagations = PROPAGATIONS.iter().map(|(name, _)| (*name).to_owned());
+    let propagations = Propagation::NAMES.iter().map(|(name, _)| (*name).to_owned());
     let further = ["bind", "rbind", "tmpcopyup"].into_iter().chain(NOTHING).chain(SYSTEM_FLAGS);
     let mut all: Vec<String> = attributes.chain(propagations).chain(further.map(str::to_owned)).collect();
     all.sort_unstable();
     all
-}
-
-const PROPAGATIONS: [(&str, Propagation); 6] = [
-    ("private", Propagation::Private),
-    ("rprivate", Propagation::Rprivate),
-    ("shared", Propagation::Shared),
-    ("rshared", Propagation::Rshared),
-    ("slave", Propagation::Slave),
-    ("rslave", Propagation::Rslave),
-];
-
-/// The propagation of this name.
-pub(super) fn propagation(name: &str) -> Option<Propagation> {
-    PROPAGATIONS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind)
 }
 
 /// A mount of the bundle. One without a propagation of its own has that of the root.
@@ -138,7 +124,7 @@ impl Options {
     /// Takes an option in; `None` when it cannot be honoured.
     fn add(&mut self, option: &str) -> Option<()> {
         let attribute = |name: &str| ATTRIBUTES.iter().find(|(known, ..)| *known == name);
-        if let Some(kind) = propagation(option) {
+        if let Some(kind) = Propagation::named(option) {
             self.propagation = Some(kind);
         } else if let Some((_, set, clear)) = attribute(option) {
             let stated = &mut self.attributes;

@@ -78,7 +78,7 @@ fn rootfs(bundle: &Path, config: &Config, extras: Extras, namespaces: &Namespace
     let root = root_directory(bundle, config)?;
     let propagation = match linux.rootfs_propagation.as_str() {
         "" => None,
-        name => Some(mounts::propagation(name).ok_or_else(|| {
+        name => Some(Propagation::named(name).ok_or_else(|| {
             Error::new(Kind::Unsupported, format!("rootfsPropagation {name:?} is not supported"))
         })?),
     };
