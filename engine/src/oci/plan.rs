@@ -202,7 +202,7 @@ pub(super) fn process_plan(
         })
     });
     let profile = seccomp.map_or(Seccomp::Unconfined, |profile| Seccomp::Profile(profile.to_string()));
-    let env = with_listen_pid(&process.env, extras.preserve_fds);
+    let env = with_listen_pid(&process.env);
     Ok(ProcessPlan {
         argv: process.args.clone(),
         env,
@@ -250,7 +250,7 @@ fn listen_fds() -> u32 {
     std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-fn with_listen_pid(env: &[String], _preserved: u32) -> Vec<String> {
+fn with_listen_pid(env: &[String]) -> Vec<String> {
     let mut env = env.to_vec();
     let listened = listen_fds();
     if listened > 0 {
