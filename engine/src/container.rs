@@ -5,6 +5,7 @@ pub mod cdi;
 pub mod cgroup;
 pub mod changes;
 pub mod client;
+pub(crate) mod end;
 pub mod exec;
 mod failure;
 pub mod files;

@@ -36,6 +36,16 @@ mod v2;
 pub use detect::{Controller, Layout};
 pub use devices::{Access, DeviceKind, DeviceRule, Devices};
 
+/// Where a systemd slice lies, by its name without `.slice`. It lies in those that its name begins with: `a-b.slice` in
+/// `a.slice`, and `-.slice` is the top (systemd.slice(5)).
+pub(crate) fn slice_place(name: &str) -> PathBuf {
+    if name == "-" {
+        return PathBuf::new();
+    }
+    let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
+    ends.map(|end| format!("{}.slice", &name[..end])).collect()
+}
+
 /// All control groups of one container.
 #[derive(Debug)]
 pub struct Cgroup {

@@ -9,9 +9,10 @@ use super::config::{Capabilities, Process};
 use super::console::{self, Attendance};
 use super::keys;
 use super::life::{self, Runtime};
+use super::limits;
 use super::plan::{self, Extras};
 use super::state::{Record, Status};
-use crate::container::cgroup::{Cgroup, Layout};
+use crate::container::cgroup::Cgroup;
 use crate::container::exec;
 use crate::container::launch::{Stdio, Streams};
 use crate::container::plan::ProcessPlan;
@@ -158,10 +159,9 @@ fn changed(mut process: Process, new: &NewProcess) -> Process {
 
 fn cgroup_of(record: &Record, new: &NewProcess) -> Result<Cgroup> {
     let Some(below) = &new.cgroup else { return record.cgroup() };
-    let layout = Layout::detect().map_err(|error| Error::failed("find the control groups", error))?;
     let place = record.cgroup.join(below.strip_prefix("/").unwrap_or(below));
     if !place.starts_with(&record.cgroup) || below.components().any(|part| part.as_os_str() == "..") {
         return Err(Error::invalid(format!("the cgroup {} is not the container's", below.display())));
     }
-    Ok(Cgroup::open_in(&layout, &place)?)
+    Ok(Cgroup::open_in(&limits::layout()?, &place)?)
 }

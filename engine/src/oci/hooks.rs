@@ -4,18 +4,18 @@
 use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Pid, PidfdFlags};
 use serde_json::Value;
 
 use super::config::{Hook, Hooks};
 use super::state::{Record, Status, birth};
+use crate::container::end::ended_within;
 use crate::container::launch::Links;
 use crate::error::{Error, Result};
 use crate::network;
@@ -122,7 +122,7 @@ fn run(hook: &Hook, state: &Value) -> Result<()> {
         .stdout(shared().map_err(failed("prepare"))?)
         .stderr(shared().map_err(failed("prepare"))?);
     let mut child = command.spawn().map_err(failed("start"))?;
-    let in_time = wait(&child, hook.timeout).map_err(failed("wait for"))?;
+    let in_time = ended_in_time(&child, hook.timeout).map_err(failed("wait for"))?;
     if !in_time {
         // It may have ended in this very moment.
         let _ = child.kill();
@@ -147,23 +147,9 @@ fn file_in_memory() -> io::Result<File> {
     Ok(rustix::fs::memfd_create("hook", MemfdFlags::CLOEXEC)?.into())
 }
 
-/// Waits for its end; whether it came in time.
-fn wait(child: &Child, seconds: Option<u64>) -> io::Result<bool> {
+/// Waits for its end, unless there is no hurry; whether it came in time.
+fn ended_in_time(child: &Child, seconds: Option<u64>) -> io::Result<bool> {
     let Some(seconds) = seconds else { return Ok(true) };
-    let pid = Pid::from_child(child);
-    let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    let deadline = Instant::now() + Duration::from_secs(seconds);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        match poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) => return Ok(false),
-            Ok(_) => return Ok(true),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let process = rustix::process::pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
+    ended_within(process.as_fd(), Duration::from_secs(seconds))
 }

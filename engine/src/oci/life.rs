@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{WaitId, WaitIdOptions};
 use serde_json::Value;
 
@@ -20,7 +19,8 @@ use super::hooks::{self, LaunchHooks};
 use super::plan::{self, Extras};
 use super::state::{self, Record, Status};
 use super::{keys, limits};
-use crate::container::cgroup::{Cgroup, Layout};
+use crate::container::cgroup::Cgroup;
+use crate::container::end;
 use crate::container::launch::{self, Child, Gate, Stdio, Streams};
 use crate::container::plan::{LaunchPlan, Whose};
 use crate::error::{Error, Result};
@@ -254,7 +254,7 @@ impl Runtime {
         // It may end in this very moment.
         let _ = pidfd::send_signal(process.as_fd(), Signal::KILL.number());
         self.thaw_for(Signal::KILL, &record.cgroup()?)?;
-        if ended_within(process.as_fd(), GONE_WITHIN) {
+        if end::ended_within(process.as_fd(), GONE_WITHIN).unwrap_or(false) {
             Ok(())
         } else {
             Err(Error::conflict("container init still running"))
@@ -322,7 +322,7 @@ impl Runtime {
     /// would end with the container.
     fn claim(&self, id: &str, cgroup: &Path) -> Result<()> {
         let directory = self.root.container(id);
-        let occupants = if directory.exists() { 0 } else { Cgroup::occupants(&layout()?, cgroup) };
+        let occupants = if directory.exists() { 0 } else { Cgroup::occupants(&limits::layout()?, cgroup) };
         if occupants > 0 {
             return Err(Error::conflict(format!(
                 "container's cgroup is not empty: {occupants} process(es) found in /{}",
@@ -355,7 +355,7 @@ struct Prepared<'a> {
 impl Prepared<'_> {
     /// Makes its control group and its process, and tells of it.
     fn bear(&mut self, gated: bool) -> Result<Child> {
-        let layout = layout()?;
+        let layout = limits::layout()?;
         let resources = limits::resources(&self.config.linux.resources)?;
         let place = &self.record.cgroup;
         let (cgroup, held) = Cgroup::create_in(&layout, place, &resources, &self.plan.device_rules)?;
@@ -399,7 +399,7 @@ impl Prepared<'_> {
     fn give_up(&self) {
         if let Some(process) = self.record.process() {
             let _ = pidfd::send_signal(process.as_fd(), Signal::KILL.number());
-            let _ = ended_within(process.as_fd(), GONE_WITHIN);
+            let _ = end::ended_within(process.as_fd(), GONE_WITHIN);
             let _ = rustix::process::waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
         }
         let _ = self.runtime.destroy(&self.record);
@@ -414,10 +414,6 @@ impl Launched {
         let state = self.record.for_hook(Status::Running);
         hooks::run_regardless("poststart", &self.config.hooks.poststart, &state, &mut self.warnings);
     }
-}
-
-fn layout() -> Result<Layout> {
-    Layout::detect().map_err(|error| Error::failed("find the control groups", error))
 }
 
 /// A terminal goes to whoever asks for it; without anybody who stays, somebody must.
@@ -456,27 +452,7 @@ pub(super) fn write_pid(path: &Path, pid: i32) -> Result<()> {
         .map_err(|error| Error::failed(format!("write {}", path.display()), error))
 }
 
-/// Waits for the end of a process; whether it came in time.
-fn ended_within(process: BorrowedFd<'_>, limit: Duration) -> bool {
-    let timeout = Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
-    let polled = poll(&mut [PollFd::from_borrowed_fd(process, PollFlags::IN)], Some(&timeout));
-    matches!(polled, Ok(count) if count > 0)
-}
-
 /// The exit code of a child; 128 and the signal when one ended it.
 pub(super) fn reap(process: BorrowedFd<'_>) -> u8 {
-    loop {
-        match rustix::process::waitid(WaitId::PidFd(process), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => {
-                let signal = status.terminating_signal().map(|signal| 128 + signal);
-                return status
-                    .exit_status()
-                    .or(signal)
-                    .and_then(|code| u8::try_from(code).ok())
-                    .unwrap_or(255);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            Ok(None) | Err(_) => return 255,
-        }
-    }
+    u8::try_from(end::reap(process)).unwrap_or(255)
 }

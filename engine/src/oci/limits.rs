@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::config::{BlockDevice, DeviceAccess, HugepageLimit, Resources};
-use crate::container::cgroup::{Access, DeviceKind, DeviceRule, Devices};
+use crate::container::cgroup::{self, Access, DeviceKind, DeviceRule, Devices, Layout};
 use crate::container::spec::{self, BlockLimit, BlockLimitKind};
 use crate::error::{Error, Result};
 use crate::quantity::ByteSize;
@@ -133,6 +133,11 @@ fn access_of(rule: &DeviceAccess) -> Result<Access> {
     Access::parse(text).ok_or_else(|| Error::invalid(format!("invalid access {text:?} of a device rule")))
 }
 
+/// The control groups of this machine.
+pub(super) fn layout() -> Result<Layout> {
+    Layout::detect().map_err(|error| Error::failed("find the control groups", error))
+}
+
 /// Where the container's control groups lie below the top of each hierarchy. `asked` is a path, or with the systemd
 /// driver `slice:prefix:name`: what systemd would make of it.
 pub(super) fn place(asked: &str, id: &str, systemd: bool) -> Result<PathBuf> {
@@ -173,25 +178,14 @@ fn systemd_place(asked: &str) -> Result<PathBuf> {
     Ok(above.join(format!("{scope}.scope")))
 }
 
-/// A slice lies in those that its name begins with: `a-b.slice` in `a.slice` (systemd.slice(5)).
+/// Where a slice lies, by its name.
 fn slice(name: &str) -> Result<PathBuf> {
     let invalid = || Error::invalid(format!("invalid slice name: {name}"));
     let bare = name.strip_suffix(".slice").filter(|bare| !bare.contains('/')).ok_or_else(invalid)?;
-    if bare == "-" {
-        return Ok(PathBuf::new());
+    if bare != "-" && bare.split('-').any(str::is_empty) {
+        return Err(invalid());
     }
-    let (mut path, mut so_far) = (PathBuf::new(), String::new());
-    for part in bare.split('-') {
-        if part.is_empty() {
-            return Err(invalid());
-        }
-        if !so_far.is_empty() {
-            so_far.push('-');
-        }
-        so_far.push_str(part);
-        path.push(format!("{so_far}.slice"));
-    }
-    Ok(path)
+    Ok(cgroup::slice_place(bare))
 }
 
 /// Whether systemd manages this machine and will not know of a scope that is made by hand.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::config::Config;
-use crate::container::cgroup::{Cgroup, Layout};
+use super::limits;
+use crate::container::cgroup::Cgroup;
 use crate::error::{Error, Result};
 use crate::paths::RuntimeRoot;
 use crate::store::{self, Durability};
@@ -107,8 +108,7 @@ impl Record {
     }
 
     pub(super) fn cgroup(&self) -> Result<Cgroup> {
-        let layout = Layout::detect().map_err(|error| Error::failed("find the control groups", error))?;
-        Ok(Cgroup::open_in(&layout, &self.cgroup)?)
+        Ok(Cgroup::open_in(&limits::layout()?, &self.cgroup)?)
     }
 
     pub(super) fn status(&self, root: &RuntimeRoot) -> Result<Status> {

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::process::pairs;
 use super::tunable::{TunableArgs, checked_weight};
-use crate::container::plan;
 use crate::container::spec::{BlockLimit, BlockLimitKind, ContainerSpec, Resources, Ulimit};
+use crate::container::{cgroup, plan};
 use crate::error::{Error, Result};
 use crate::quantity::ByteSize;
 
@@ -190,22 +190,15 @@ pub fn parse_ulimit(text: &str) -> Result<(String, Ulimit)> {
     Ok((name.to_owned(), Ulimit { soft, hard }))
 }
 
-/// A control group from the top of each hierarchy. A systemd slice is written by its name alone, which says what it
-/// lies in: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+/// A control group from the top of each hierarchy. A systemd slice is written by its name alone.
 fn parse_cgroup_parent(text: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(text.trim_matches('/'));
     if path.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(Error::invalid(format!("invalid control group {text:?}: no . and .. are allowed in it")));
     }
     let slice = text.strip_suffix(".slice").filter(|name| !name.contains('/') && !name.is_empty());
-    Ok(match slice {
-        Some("-") => None,
-        Some(name) => {
-            let ends = name.match_indices('-').map(|(at, _)| at).chain([name.len()]);
-            Some(ends.map(|end| format!("{}.slice", &name[..end])).collect())
-        }
-        None => Some(path.to_owned()).filter(|path| !path.as_os_str().is_empty()),
-    })
+    let place = slice.map_or_else(|| path.to_owned(), cgroup::slice_place);
+    Ok(Some(place).filter(|place| !place.as_os_str().is_empty()))
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use crate::container::end::reap;
 use crate::container::exec::{self, ExecSpec};
 use crate::container::failure::LaunchError;
 use crate::container::health::{OUTPUT_KEPT, Verdict};
 use crate::container::launch::{self, Child, Stdio};
-use crate::container::monitor::run::{Run, reap};
+use crate::container::monitor::run::Run;
 use crate::container::monitor::{Monitor, Phase, Source};
 use crate::container::ready::Ready;
 use crate::container::state::{Event, Probe};

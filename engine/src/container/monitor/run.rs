@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use rustix::event::PollFlags;
-use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::container::cgroup::{Cgroup, CgroupError, Warning};
+use crate::container::end::reap;
 use crate::container::exec::{self, ExecSpec};
 use crate::container::health::Checkup;
 use crate::container::launch::{self, Child, Stdio};
@@ -143,21 +143,6 @@ impl Exec {
 
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.child.pidfd.as_fd()
-    }
-}
-
-/// The exit code of a child that has ended or is about to; 128 and the signal when one ended it.
-pub(super) fn reap(pidfd: BorrowedFd<'_>) -> i32 {
-    loop {
-        match rustix::process::waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => {
-                let signal = status.terminating_signal().map(|signal| 128 + signal);
-                return status.exit_status().or(signal).unwrap_or(255);
-            }
-            Err(rustix::io::Errno::INTR) => {}
-            // Not our child any more: there is no code to be had.
-            Ok(None) | Err(_) => return 255,
-        }
     }
 }
 
