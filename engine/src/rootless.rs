@@ -24,6 +24,7 @@ use crate::paths::{self, RootlessRun};
 use crate::store::{self, Durability, Lock};
 use crate::sys::self_exec;
 
+pub(crate) use ids::subordinate_ranges;
 pub use keeper::enter_if_asked;
 
 /// What is kept of a keeper.

@@ -4,6 +4,7 @@ use std::fs;
 use std::ops::Range;
 
 use crate::container::idmap::{IdMap, IdMapError, IdRange, UserMap};
+use crate::rootless;
 
 /// The ids that containers may have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,14 +63,10 @@ impl Pool {
     }
 }
 
-/// The largest range of a name in a text of `name:first:count` lines.
+/// The largest range of a name.
 fn entry(text: &str, name: &str) -> Option<Range<u32>> {
-    let ranges = text.lines().filter_map(|line| {
-        let (first, count) = line.strip_prefix(name)?.strip_prefix(':')?.split_once(':')?;
-        let first: u32 = first.parse().ok()?;
-        Some(first..first.checked_add(count.trim().parse().ok()?)?)
-    });
-    ranges.max_by_key(ExactSizeIterator::len)
+    let own = rootless::subordinate_ranges(text).filter(|(owner, _)| *owner == name);
+    own.map(|(_, range)| range).max_by_key(ExactSizeIterator::len)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! which alone may.
 
 use std::fs;
+use std::ops::Range;
 use std::process::Command;
 
 use rustix::process::Pid;
@@ -13,8 +14,8 @@ use crate::error::{Error, Kind, Result};
 pub(super) struct Ranges {
     uid: u32,
     gid: u32,
-    uids: (u32, u32),
-    gids: (u32, u32),
+    uids: Range<u32>,
+    gids: Range<u32>,
 }
 
 // === impl Ranges ===
@@ -42,10 +43,11 @@ impl Ranges {
 
     /// Says what the ids mean in the user namespace of this process: root is the user, the others are the further ones.
     pub(super) fn give(&self, pid: Pid) -> Result<()> {
-        for (program, own, (first, count)) in
-            [("newuidmap", self.uid, self.uids), ("newgidmap", self.gid, self.gids)]
+        for (program, own, further) in
+            [("newuidmap", self.uid, &self.uids), ("newgidmap", self.gid, &self.gids)]
         {
-            let numbers = [pid.as_raw_nonzero().get() as u32, 0, own, 1, 1, first, count];
+            let count = further.end - further.start;
+            let numbers = [pid.as_raw_nonzero().get() as u32, 0, own, 1, 1, further.start, count];
             let done = Command::new(program).args(numbers.map(|number| number.to_string())).output();
             let done = done.map_err(|error| {
                 Error::new(Kind::Unsupported, format!("run {program}"))
@@ -69,14 +71,19 @@ fn name_of(passwd: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// The first line of a user, by name or by number: the first id and how many.
-fn range_of(text: &str, name: &str, uid: u32) -> Option<(u32, u32)> {
-    text.lines().find_map(|line| {
-        let mut fields = line.trim().split(':');
-        let owner = fields.next()?;
-        let is_own = (!name.is_empty() && owner == name) || owner.parse() == Ok(uid);
-        let (first, count): (u32, u32) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        (is_own && count > 0).then_some((first, count))
+/// The first range of a user, by name or by number.
+fn range_of(text: &str, name: &str, uid: u32) -> Option<Range<u32>> {
+    let is_own = |owner: &str| (!name.is_empty() && owner == name) || owner.parse() == Ok(uid);
+    subordinate_ranges(text).find(|(owner, range)| is_own(owner) && !range.is_empty()).map(|(_, range)| range)
+}
+
+/// The ranges of a text of `owner:first:count` lines (subuid(5)), the owner a name or a number.
+pub(crate) fn subordinate_ranges(text: &str) -> impl Iterator<Item = (&str, Range<u32>)> {
+    text.lines().filter_map(|line| {
+        let (owner, range) = line.split_once(':')?;
+        let (first, count) = range.split_once(':')?;
+        let first: u32 = first.parse().ok()?;
+        Some((owner, first..first.checked_add(count.trim().parse().ok()?)?))
     })
 }
 
@@ -87,8 +94,8 @@ mod tests {
     #[test]
     fn a_user_is_found_by_name_and_by_number() {
         assert_eq!(name_of("root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\n", 1000), Some("ann"));
-        assert_eq!(range_of("bob:1:2\nann:100000:65536\n", "ann", 1000), Some((100_000, 65536)));
-        assert_eq!(range_of("1000:5:6\n", "ann", 1000), Some((5, 6)));
+        assert_eq!(range_of("bob:1:2\nann:100000:65536\n", "ann", 1000), Some(100_000..165_536));
+        assert_eq!(range_of("1000:5:6\n", "ann", 1000), Some(5..11));
         assert_eq!(range_of("bob:1:2\n", "", 1000), None);
     }
 }
