@@ -177,10 +177,14 @@ fn ask(request: &Value) -> Result<Value> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(failed)?;
     let mut answer: Value = serde_json::from_str(&answer).map_err(|error| failed(error.into()))?;
-    match answer.get("error") {
-        Some(error) => Err(Error::failed("ask slirp4netns", error.to_string())),
-        None => Ok(answer["return"].take()).map(|inner| if inner.is_null() { answer } else { inner }),
+    if let Some(error) = answer.get("error") {
+        return Err(Error::failed("ask slirp4netns", error.to_string()));
     }
+    // Some answers have `return` around what they say.
+    Ok(match answer.get_mut("return") {
+        Some(inner) => inner.take(),
+        None => answer,
+    })
 }
 
 #[cfg(test)]
