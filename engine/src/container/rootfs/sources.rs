@@ -45,19 +45,13 @@ impl Sources {
         let rootfs = &plan.rootfs;
         let shm = take_shm(plan, hosts)?;
         let Some(users) = &plan.process.users else {
-            let mounts = rootfs.mounts.iter().map(|wanted| match &wanted.source {
-                ResolvedSource::Layers { lower, .. } => image(lower, &wanted.target).map(Some),
-                _ => take(wanted).map(|taken| taken.map(|(mount, _)| mount)),
-            });
-            let mounts = mounts.collect::<Result<_, _>>()?;
+            let mounts = take_plain(rootfs)?;
             return Ok(Self { layers: None, dev: None, mounts, shm, warnings: Vec::new() });
         };
         if rootfs.listed {
             // A bundle's files have the owners that its users are to see.
             let layers = mount::clone_path(&rootfs.upper, true).at("bind", rootfs.upper.display())?;
-            let mounts =
-                rootfs.mounts.iter().map(|wanted| take(wanted).map(|taken| taken.map(|(mount, _)| mount)));
-            let mounts = mounts.collect::<Result<_, _>>()?;
+            let mounts = take_plain(rootfs)?;
             return Ok(Self { layers: Some(layers), dev: None, mounts, shm, warnings: Vec::new() });
         }
         let namespace = userns::without_processes(users)?;
@@ -79,6 +73,15 @@ impl Sources {
         let dev = own_dev(rootfs, users)?;
         Ok(Self { layers: Some(layers), dev, mounts, shm, warnings })
     }
+}
+
+/// What every mount shows, with the owners that it has on the host.
+fn take_plain(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
+    let plain = |wanted: &ResolvedMount| match &wanted.source {
+        ResolvedSource::Layers { lower, .. } => image(lower, &wanted.target).map(Some),
+        _ => take(wanted).map(|taken| taken.map(|(mount, _)| mount)),
+    };
+    plan.mounts.iter().map(plain).collect()
 }
 
 /// What a mount shows, and whether its owners are mapped already. What is made inside the container gives nothing here.
