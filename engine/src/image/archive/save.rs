@@ -74,8 +74,9 @@ impl Images {
         for (images, tags) in chosen.values() {
             // Docker's list knows no platforms: it has the image that is meant where none is asked for.
             let Some(image) = images.first() else { continue };
-            let (manifest, _) = self.portable_manifest(image)?;
-            let descriptor = self.write_images(&mut archive, images)?;
+            let manifests = self.portable_manifests(images)?;
+            let Some((manifest, _)) = manifests.first() else { continue };
+            let descriptor = self.write_images(&mut archive, images, &manifests)?;
             index.extend(index_entries(&descriptor, tags));
             let path = |descriptor: &Descriptor| format!("{BLOBS}{}", descriptor.digest.hex());
             docker.push(DockerEntry {
@@ -153,12 +154,16 @@ impl Images {
 
     /// Writes an image and its manifest, or those of several platforms and their index. Returns the descriptor of
     /// the manifest or the index.
-    fn write_images(&self, archive: &mut Archive<'_>, images: &[Image]) -> Result<Descriptor, ImageError> {
-        for image in images {
-            let (manifest, raw) = self.portable_manifest(image)?;
-            self.write_blobs(archive, image, &manifest, &raw)?;
+    fn write_images(
+        &self,
+        archive: &mut Archive<'_>,
+        images: &[Image],
+        manifests: &[(Manifest, Vec<u8>)],
+    ) -> Result<Descriptor, ImageError> {
+        for (image, (manifest, raw)) in images.iter().zip(manifests) {
+            self.write_blobs(archive, image, manifest, raw)?;
         }
-        let (descriptor, index) = self.portable_index(images)?;
+        let (descriptor, index) = index_over(images, manifests)?;
         if let Some(index) = index {
             archive.file(&format!("{BLOBS}{}", descriptor.digest.hex()), &index)?;
         }
@@ -170,18 +175,11 @@ impl Images {
         &self,
         images: &[Image],
     ) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
-        let mut entries = Vec::new();
-        for image in images {
-            let (_, raw) = self.portable_manifest(image)?;
-            entries.push(Descriptor::new(OCI_MANIFEST, Digest::of(&raw), raw.len() as u64));
-        }
-        if let [alone] = &entries[..] {
-            return Ok((alone.clone(), None));
-        }
-        let entries = entries.into_iter().zip(images).map(|(entry, image)| entry.on(&image.platform()));
-        let index =
-            serde_json::to_vec(&Index::oci(entries.collect())).map_err(|error| write_error(error.into()))?;
-        Ok((Descriptor::new(OCI_INDEX, Digest::of(&index), index.len() as u64), Some(index)))
+        index_over(images, &self.portable_manifests(images)?)
+    }
+
+    fn portable_manifests(&self, images: &[Image]) -> Result<Vec<(Manifest, Vec<u8>)>, ImageError> {
+        images.iter().map(|image| self.portable_manifest(image)).collect()
     }
 
     fn write_blobs(
@@ -204,6 +202,21 @@ impl Images {
         archive.file(&format!("{BLOBS}{}", image.id.hex()), &config)?;
         archive.file(&format!("{BLOBS}{}", Digest::of(raw).hex()), raw)
     }
+}
+
+/// As [`Images::portable_index`], of manifests that are known.
+fn index_over(
+    images: &[Image],
+    manifests: &[(Manifest, Vec<u8>)],
+) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
+    let entry = |raw: &[u8]| Descriptor::new(OCI_MANIFEST, Digest::of(raw), raw.len() as u64);
+    if let [(_, alone)] = manifests {
+        return Ok((entry(alone), None));
+    }
+    let entries = manifests.iter().zip(images).map(|((_, raw), image)| entry(raw).on(&image.platform()));
+    let index =
+        serde_json::to_vec(&Index::oci(entries.collect())).map_err(|error| write_error(error.into()))?;
+    Ok((Descriptor::new(OCI_INDEX, Digest::of(&index), index.len() as u64), Some(index)))
 }
 
 // === impl Archive ===
