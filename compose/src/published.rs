@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use engine::Engine;
 use engine::error::{Error, Kind, Result};
 use engine::image::{Artifact, ArtifactFile, Reference};
+use engine::store::{Durability, write_atomic};
 
 /// What the whole is.
 pub const PROJECT: &str = "application/vnd.docker.compose.project";
@@ -105,10 +106,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(format!(".{}", std::process::id()));
-    std::fs::write(&unfinished, bytes).map_err(failed)?;
-    std::fs::rename(&unfinished, path).map_err(failed)
+    write_atomic(path, bytes, 0o644, Durability::Rename).map_err(failed)
 }
 
 /// Refuses an address that only git could read.
