@@ -42,7 +42,8 @@ pub(super) fn publish(session: &Session, args: &PublishArgs) -> Result<u8, CliEr
     let mut project = loaded.project;
     check(&project, args)?;
     let mut files = files(&project)?;
-    if !args.yes && !binds(&project).is_empty() && !ask(&binds(&project)) {
+    let binds = binds(&project);
+    if !args.yes && !binds.is_empty() && !ask(&binds) {
         return Ok(1);
     }
     if session.is_dry_run() {
