@@ -139,7 +139,7 @@ mod tests {
         let known = keys::paths();
         for target in [Target::Kubernetes, Target::Swarm] {
             for (pattern, _) in table(target) {
-                assert!(known.iter().any(|path| fate::covers(pattern, path)), "{target:?}: {pattern}");
+                assert!(known.iter().any(|path| keys::covers(pattern, path)), "{target:?}: {pattern}");
             }
         }
     }

@@ -57,10 +57,12 @@ fn collect(shape: &'static Shape, path: String, found: &mut Vec<Key>) {
 
 /// Where a key acts that no container shows, by itself or by what it stands under.
 fn acts_elsewhere(path: &str) -> Option<&'static str> {
-    let under = |key: &str| {
-        path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    ELSEWHERE.iter().rev().find(|(key, _)| under(key)).map(|(_, place)| *place)
+    ELSEWHERE.iter().rev().find(|(key, _)| covers(key, path)).map(|(_, place)| *place)
+}
+
+/// Whether a path is a key's or below it.
+pub(crate) fn covers(key: &str, path: &str) -> bool {
+    path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
 
 /// The table as a document.

@@ -1,5 +1,8 @@
 //! What becomes of a key.
 
+#[cfg(test)]
+use crate::keys;
+
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -20,13 +23,7 @@ pub(crate) type Table = [(&'static str, Fate)];
 pub(crate) fn find(table: &'static Table, path: &str) -> Option<&'static Fate> {
     table
         .iter()
-        .filter(|(pattern, _)| covers(pattern, path))
+        .filter(|(pattern, _)| keys::covers(pattern, path))
         .max_by_key(|(pattern, _)| pattern.len())
         .map(|(_, fate)| fate)
-}
-
-/// Whether a path is the row's or below it.
-#[cfg(test)]
-pub(crate) fn covers(pattern: &str, path: &str) -> bool {
-    path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }
