@@ -5,6 +5,7 @@
 mod document;
 mod fate;
 mod kubernetes;
+mod limits;
 mod losses;
 mod swarm;
 mod write;
@@ -13,6 +14,8 @@ use std::fmt;
 
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::load::Loaded;
+use crate::model::{Project, Service};
+use crate::names;
 
 pub(crate) use self::fate::Fate;
 use self::losses::Losses;
@@ -85,6 +88,18 @@ fn table(target: Target) -> &'static fate::Table {
         Target::Kubernetes => kubernetes::TABLE,
         Target::Swarm => swarm::TABLE,
     }
+}
+
+/// The image of a service. One without a name has that under which it is built, and whoever takes it, which builds
+/// nothing, will not find it.
+fn image(project: &Project, service: &Service, taker: &str, losses: &mut Losses<'_>) -> String {
+    service.image.clone().filter(|image| !image.is_empty()).unwrap_or_else(|| {
+        let name = names::image(names::Separator::Dash, &project.name, &service.name);
+        let why =
+            format!("{taker} builds nothing, and {name:?} is in no registry: name the image and push it");
+        losses.of_service(&service.name, &["build"], why);
+        name
+    })
 }
 
 // === impl Conversion ===

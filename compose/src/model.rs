@@ -18,7 +18,7 @@ mod resources;
 mod service;
 mod volume;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -73,4 +73,18 @@ pub struct Project {
     /// Top-level `x-…` keys.
     #[serde(skip)]
     pub extensions: BTreeMap<String, serde_json::Value>,
+}
+
+// === impl Project ===
+
+impl Project {
+    /// The services that others wait for until they have done their work, by name.
+    pub fn jobs(&self) -> BTreeSet<&str> {
+        self.services
+            .values()
+            .flat_map(|service| &service.depends_on)
+            .filter(|(_, dependency)| dependency.condition == Condition::CompletedSuccessfully)
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
 }

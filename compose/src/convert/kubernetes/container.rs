@@ -7,6 +7,8 @@ use super::mount::Volumes;
 use super::name::{bytes, label, literal, ports, processors};
 use super::pod::environment;
 use super::probe::probes;
+use crate::convert::image;
+use crate::convert::limits::{self, Amount};
 use crate::model::{DeviceRequest, Hook, PreStart, Service};
 use crate::value::Path;
 
@@ -18,7 +20,7 @@ impl Cluster<'_, '_> {
         let mut all = Map::new();
         let mut set = |key: &str, value: Json| all.insert(key.to_owned(), value);
         set("name", label(&service.name).into());
-        set("image", self.image(service).into());
+        set("image", image(self.project, service, "a cluster", self.losses).into());
         if let Some(policy) = pull_policy(service) {
             set("imagePullPolicy", policy.into());
         }
@@ -65,21 +67,6 @@ impl Cluster<'_, '_> {
         Json::Object(all)
     }
 
-    fn image(&mut self, service: &Service) -> String {
-        match service.image.as_ref().filter(|image| !image.is_empty()) {
-            Some(image) => image.clone(),
-            None => {
-                let name =
-                    crate::names::image(crate::names::Separator::Dash, &self.project.name, &service.name);
-                let why = format!(
-                    "a cluster builds nothing, and {name:?} is in no registry: name the image and push it"
-                );
-                self.losses.of_service(&service.name, &["build"], why);
-                name
-            }
-        }
-    }
-
     fn program(&mut self, service: &Service, set: &mut dyn FnMut(&str, Json) -> Option<Json>) {
         for (key, field, words) in
             [("entrypoint", "command", &service.entrypoint), ("command", "args", &service.command)]
@@ -106,34 +93,18 @@ impl Cluster<'_, '_> {
         }
     }
 
-    /// Limits and requests; processors and memory are said in three places, of which the checks let one pass.
+    /// Limits and requests.
     fn resources(&mut self, service: &Service) -> Map<String, Json> {
-        let deploy = service.deploy.clone().unwrap_or_default().resources;
-        let (limits, reserved) = (deploy.limits.unwrap_or_default(), deploy.reservations.unwrap_or_default());
-        let period = if service.cpu_period > 0 { service.cpu_period as f64 } else { 100_000.0 };
-        let quota = service.cpu_quota.max(0) as f64 / period;
         let shares = service.cpu_shares.max(0) as f64 / 1024.0;
-        let first = |numbers: [f64; 3]| numbers.into_iter().find(|number| *number > 0.0);
-        let mut most = Map::new();
-        let mut least = Map::new();
-        if let Some(number) = first([limits.cpus, service.cpus, quota]) {
-            most.insert("cpu".to_owned(), processors(number));
-        }
-        if let Some(number) = first([reserved.cpus, shares, 0.0]) {
-            least.insert("cpu".to_owned(), processors(number));
-        }
-        for (map, sizes) in [
-            (&mut most, [limits.memory, service.mem_limit]),
-            (&mut least, [reserved.memory, service.mem_reservation]),
-        ] {
-            if let Some(size) = sizes.into_iter().find(|size| size.0 > 0) {
-                map.insert("memory".to_owned(), bytes(size));
-            }
-        }
+        let mut asked = limits::least(service);
+        asked.processors = asked.processors.or(Some(shares).filter(|number| *number > 0.0));
+        let mut most = quantities(limits::most(service));
+        let least = quantities(asked);
         let path = Path::keys(&["services", &service.name, "gpus"]);
         self.devices(&service.gpus, &path, &mut most);
+        let reserved = service.deploy.as_ref().and_then(|deploy| deploy.resources.reservations.as_ref());
         let path = Path::keys(&["services", &service.name, "deploy", "resources", "reservations", "devices"]);
-        self.devices(&reserved.devices, &path, &mut most);
+        self.devices(reserved.map_or(&[], |reserved| &reserved.devices), &path, &mut most);
         let mut all = Map::new();
         for (key, map) in [("limits", most), ("requests", least)] {
             if !map.is_empty() {
@@ -222,6 +193,12 @@ impl Cluster<'_, '_> {
         container["name"] = format!("{}-before-{}", label(&service.name), index + 1).into();
         container
     }
+}
+
+fn quantities(amount: Amount) -> Map<String, Json> {
+    let processors = amount.processors.map(|number| ("cpu".to_owned(), processors(number)));
+    let memory = amount.memory.map(|size| ("memory".to_owned(), bytes(size)));
+    processors.into_iter().chain(memory).collect()
 }
 
 fn pull_policy(service: &Service) -> Option<&'static str> {

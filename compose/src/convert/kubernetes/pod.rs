@@ -6,9 +6,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::Cluster;
 use super::mount::Volumes;
-use super::name::{annotations, is_key, is_value, label, literal, network_label, selector};
+use super::name::{is_key, is_value, label, literal, network_label, selector};
 use crate::convert::losses::Losses;
-use crate::model::{Condition, Project, Service};
+use crate::model::{Project, Service};
 use crate::value::Path;
 
 /// Services whose containers share a pod: the one whose namespaces are shared, and those that join it.
@@ -26,7 +26,7 @@ enum Before<'a> {
 
 /// The pods of a project, sorted by name.
 pub(super) fn all<'a>(project: &'a Project, losses: &mut Losses<'_>) -> Vec<Pod<'a>> {
-    let jobs = jobs(project);
+    let jobs = project.jobs();
     let mut members: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
     for service in project.services.values() {
         if service.provider.is_none() && !jobs.contains(service.name.as_str()) {
@@ -49,17 +49,6 @@ pub(super) fn all<'a>(project: &'a Project, losses: &mut Losses<'_>) -> Vec<Pod<
         pods.push(Pod { members, before });
     }
     pods
-}
-
-/// The services that others wait for until they have done their work.
-fn jobs(project: &Project) -> BTreeSet<&str> {
-    project
-        .services
-        .values()
-        .flat_map(|service| &service.depends_on)
-        .filter(|(_, dependency)| dependency.condition == Condition::CompletedSuccessfully)
-        .map(|(name, _)| name.as_str())
-        .collect()
 }
 
 /// The service whose pod this one is in: where `service:…` leads.
@@ -200,11 +189,7 @@ impl Cluster<'_, '_> {
                 }
             }
             let path = Path::keys(&["services", &member.name, "annotations"]);
-            let (good, bad) = annotations(&member.annotations);
-            remarks.extend(good);
-            for key in bad {
-                self.losses.add(&path.key(key), "its key is not allowed in a cluster");
-            }
+            remarks.extend(self.annotations(&path, &member.annotations));
         }
         if let Some(digest) = self.configs_digest(pod) {
             // A pod mounts a ConfigMap once: with the digest in its template, `apply` rolls when the text changes.

@@ -39,15 +39,10 @@ impl Cluster<'_, '_> {
         let (Some(user), None) = (users.next(), users.next()) else { return false };
         let is_free =
             |mode: &Option<String>| !mode.as_deref().is_some_and(|mode| mode.starts_with("service:"));
-        let waits = self.project.services.values().flat_map(|service| service.depends_on.iter()).any(
-            |(name, dependency)| {
-                *name == user.name && dependency.condition == crate::model::Condition::CompletedSuccessfully
-            },
-        );
         let explicit = explicit_restart(user);
         !volume.external
             && is_claimed(volume)
-            && !waits
+            && !self.project.jobs().contains(user.name.as_str())
             && user.replicas() == 1
             && is_free(&user.network_mode)
             && is_free(&user.pid)

@@ -2,9 +2,10 @@
 
 use serde_json::{Map, Value as Json, json};
 
+use crate::convert::image;
+use crate::convert::limits::{self, Amount};
 use crate::convert::losses::Losses;
-use crate::model::{Condition, FileReference, Port, Project, Service, ServiceVolume};
-use crate::names;
+use crate::model::{FileReference, Port, Project, Service, ServiceVolume};
 use crate::value::Path;
 
 /// Keys that a stack's file has just so.
@@ -51,7 +52,7 @@ pub(super) fn service(project: &Project, service: &Service, losses: &mut Losses<
             all.insert(key.to_owned(), value);
         }
     };
-    set("image", image(project, service, losses).into());
+    set("image", image(project, service, "a swarm", losses).into());
     set("environment", environment(service, losses));
     let hosts = service.extra_hosts.iter().map(|line| line.replacen('=', ":", 1));
     set("extra_hosts", hosts.map(Json::from).collect());
@@ -65,16 +66,6 @@ pub(super) fn service(project: &Project, service: &Service, losses: &mut Losses<
         losses.of_service(&service.name, &["links"], format!("{link}: no other name leads to a service"));
     }
     Json::Object(all)
-}
-
-fn image(project: &Project, service: &Service, losses: &mut Losses<'_>) -> String {
-    service.image.clone().filter(|image| !image.is_empty()).unwrap_or_else(|| {
-        let name = names::image(names::Separator::Dash, &project.name, &service.name);
-        let why =
-            format!("a swarm builds nothing, and {name:?} is in no registry: name the image and push it");
-        losses.of_service(&service.name, &["build"], why);
-        name
-    })
 }
 
 fn environment(service: &Service, losses: &mut Losses<'_>) -> Json {
@@ -261,9 +252,7 @@ fn deploy(project: &Project, service: &Service) -> Json {
 
 fn restart_policy(project: &Project, service: &Service) -> Option<Json> {
     use engine::container::spec::RestartPolicy;
-    let is_job = project.services.values().flat_map(|other| &other.depends_on).any(|(name, dependency)| {
-        *name == service.name && dependency.condition == Condition::CompletedSuccessfully
-    });
+    let is_job = project.jobs().contains(service.name.as_str());
     Some(match service.restart {
         Some(RestartPolicy::Always | RestartPolicy::UnlessStopped) => json!({ "condition": "any" }),
         Some(RestartPolicy::OnFailure(0)) => json!({ "condition": "on-failure" }),
@@ -277,24 +266,8 @@ fn restart_policy(project: &Project, service: &Service) -> Option<Json> {
 fn resources(service: &Service) -> Json {
     let said = service.deploy.clone().unwrap_or_default().resources;
     let (limits, reserved) = (said.limits.unwrap_or_default(), said.reservations.unwrap_or_default());
-    let period = if service.cpu_period > 0 { service.cpu_period as f64 } else { 100_000.0 };
-    let quota = service.cpu_quota.max(0) as f64 / period;
-    let mut most = Map::new();
-    let mut least = Map::new();
-    if let Some(cpus) = [limits.cpus, service.cpus, quota].into_iter().find(|cpus| *cpus > 0.0) {
-        most.insert("cpus".to_owned(), cpus.to_string().into());
-    }
-    if reserved.cpus > 0.0 {
-        least.insert("cpus".to_owned(), reserved.cpus.to_string().into());
-    }
-    for (map, sizes) in [
-        (&mut most, [limits.memory, service.mem_limit]),
-        (&mut least, [reserved.memory, service.mem_reservation]),
-    ] {
-        if let Some(size) = sizes.into_iter().find(|size| size.0 > 0) {
-            map.insert("memory".to_owned(), size.0.to_string().into());
-        }
-    }
+    let mut most = quantities(limits::most(service));
+    let mut least = quantities(limits::least(service));
     if let Some(pids) = [limits.pids, service.pids_limit].into_iter().find(|pids| *pids > 0) {
         most.insert("pids".to_owned(), pids.into());
     }
@@ -308,4 +281,10 @@ fn resources(service: &Service) -> Json {
         }
     }
     Json::Object(all)
+}
+
+fn quantities(amount: Amount) -> Map<String, Json> {
+    let processors = amount.processors.map(|number| ("cpus".to_owned(), number.to_string().into()));
+    let memory = amount.memory.map(|size| ("memory".to_owned(), size.0.to_string().into()));
+    processors.into_iter().chain(memory).collect()
 }
