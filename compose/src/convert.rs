@@ -12,6 +12,9 @@ mod write;
 
 use std::fmt;
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::load::Loaded;
 use crate::model::{Project, Service};
@@ -100,6 +103,22 @@ fn image(project: &Project, service: &Service, taker: &str, losses: &mut Losses<
         losses.of_service(&service.name, &["build"], why);
         name
     })
+}
+
+// === impl Target ===
+
+/// As flags name it. What each is stands in their help: help of its own would spread every other flag's over lines.
+impl ValueEnum for Target {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Kubernetes, Self::Swarm]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(match self {
+            Self::Kubernetes => "kubernetes",
+            Self::Swarm => "swarm",
+        }))
+    }
 }
 
 // === impl Conversion ===

@@ -1,6 +1,6 @@
 //! `convert`: the project as another orchestrator takes it; without `--to`, what docker compose calls by that name.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::config::{self, ConfigArgs};
 use super::failure::CliError;
@@ -14,7 +14,7 @@ use crate::output;
 pub(super) struct ConvertArgs {
     /// Whose files to write: Kubernetes manifests, or a file for docker stack deploy
     #[arg(long, value_enum, value_name = "kubernetes|swarm")]
-    to: Option<Orchestrator>,
+    to: Option<Target>,
     /// Fail when anything of the files is lost
     #[arg(long, requires = "to")]
     strict: bool,
@@ -28,21 +28,11 @@ pub(super) struct ConvertArgs {
     config: ConfigArgs,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Orchestrator {
-    Kubernetes,
-    Swarm,
-}
-
 /// `convert`.
 pub(super) fn convert_project(session: &Session, args: &ConvertArgs) -> Result<u8, CliError> {
-    let Some(orchestrator) = args.to else { return config::config(session, &args.config) };
+    let Some(target) = args.to else { return config::config(session, &args.config) };
     let mut options = session.load_options(&args.config.names)?;
     options.all_resources = false;
-    let target = match orchestrator {
-        Orchestrator::Kubernetes => Target::Kubernetes,
-        Orchestrator::Swarm => Target::Swarm,
-    };
     let wishes =
         ConvertOptions { volume_size: args.volume_size.clone(), wait_image: args.wait_image.clone() };
     let loaded = load(&options)?;
@@ -50,9 +40,8 @@ pub(super) fn convert_project(session: &Session, args: &ConvertArgs) -> Result<u
     for loss in &conversion.losses {
         output::note(loss.to_string().trim_end());
     }
-    if args.strict && !conversion.losses.is_empty() {
-        let number = conversion.losses.len();
-        return Err(CliError::Invalid(format!("{number} keys have no counterpart, and nothing is written")));
+    if args.strict {
+        conversion.refuse_losses()?;
     }
     match args.config.output.as_deref() {
         Some(place) => conversion.write(place)?,

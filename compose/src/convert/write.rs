@@ -26,6 +26,20 @@ impl Conversion {
         self.whole()?.write(place)
     }
 
+    /// For whoever wants all of a project or nothing.
+    ///
+    /// # Errors
+    /// When anything is lost.
+    pub fn refuse_losses(&self) -> Result<()> {
+        match self.losses.len() {
+            0 => Ok(()),
+            1 => Err(Error::invalid("1 key has no counterpart, and nothing is written")),
+            number => {
+                Err(Error::invalid(format!("{number} keys have no counterpart, and nothing is written")))
+            }
+        }
+    }
+
     /// All objects as one.
     ///
     /// # Errors

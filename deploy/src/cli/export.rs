@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use compose::convert::{Conversion, ConvertOptions, Target, convert};
 use engine::Error;
 use engine::error::Result;
@@ -15,7 +15,7 @@ use super::{Globals, connect, output};
 pub(super) struct ExportArgs {
     /// Who is to take the project: manifests for kubectl apply, or a file for docker stack deploy
     #[arg(long, value_enum)]
-    to: Orchestrator,
+    to: Target,
     /// Fail when anything of the files is lost
     #[arg(long)]
     strict: bool,
@@ -24,25 +24,14 @@ pub(super) struct ExportArgs {
     output: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Orchestrator {
-    Kubernetes,
-    Swarm,
-}
-
 /// `export`.
 pub(super) fn export(globals: &Globals, args: &ExportArgs) -> Result<ExitCode> {
     let loaded = connect::load_files(globals)?;
-    let target = match args.to {
-        Orchestrator::Kubernetes => Target::Kubernetes,
-        Orchestrator::Swarm => Target::Swarm,
-    };
-    let conversion = convert(&loaded, target, &ConvertOptions::default())
+    let conversion = convert(&loaded, args.to, &ConvertOptions::default())
         .map_err(|diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned()))?;
     conversion.losses.iter().for_each(|loss| output::note(loss.to_string().trim_end()));
-    if args.strict && !conversion.losses.is_empty() {
-        let number = conversion.losses.len();
-        return Err(Error::invalid(format!("{number} keys have no counterpart, and nothing is written")));
+    if args.strict {
+        conversion.refuse_losses()?;
     }
     deliver(&conversion, args.output.as_deref())?;
     Ok(ExitCode::SUCCESS)
