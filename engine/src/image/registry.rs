@@ -516,9 +516,13 @@ impl From<RegistryError> for crate::Error {
             }
             RegistryError::TooMany { .. } => crate::Error::failed(message, error)
                 .with_hint("wait, or `rengine login`: registries allow more to people they know"),
-            RegistryError::Unreachable { .. } => crate::Error::new(crate::Kind::Failed, message).with_hint(
-                "a name without a host is looked for at docker.io; `rengine images` shows what is here",
-            ),
+            RegistryError::Unreachable { host, .. } if host == DEFAULT_REGISTRY => {
+                crate::Error::new(crate::Kind::Failed, message).with_hint(
+                    "a name without a host is looked for at docker.io; `rengine images` shows what is here",
+                )
+            }
+            RegistryError::Unreachable { .. } => crate::Error::new(crate::Kind::Failed, message)
+                .with_hint("check that the registry runs, and that this machine reaches it by that name"),
             _ => crate::Error::failed(message, error),
         }
     }
