@@ -356,9 +356,10 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {
     if let Some(file) = args.cidfile.as_ref().filter(|file| file.exists()) {
         return Err(Error::conflict(format!("the id file {} exists already", file.display())));
     }
-    fetch(engine, args.image(), args.platform(), args.pull, args.quiet)?;
-    let cidfile = args.cidfile.clone();
+    let (cidfile, pull, quiet) = (args.cidfile.clone(), args.pull, args.quiet);
+    // A mistake is told before anything is pulled for it.
     let asked = args.into_spec(&directory, &|name| engine.find_id(name))?;
+    fetch(engine, &asked.spec.image, asked.spec.platform.as_deref(), pull, quiet)?;
     let created = engine.create(asked.spec)?;
     asked.warnings.iter().chain(&created.warnings).for_each(|warning| output::warning(warning));
     if let Some(file) = cidfile {

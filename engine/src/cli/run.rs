@@ -147,16 +147,6 @@ impl CreateArgs {
         Ok(Asked { spec, warnings })
     }
 
-    /// The image as typed.
-    pub fn image(&self) -> &str {
-        &self.image
-    }
-
-    /// The platform as typed.
-    pub fn platform(&self) -> Option<&str> {
-        self.platform.as_deref()
-    }
-
     /// The streams that are attached in the foreground: those named with `-a`, else both outputs, and the input of an
     /// interactive container.
     pub fn streams(&self) -> Streams {

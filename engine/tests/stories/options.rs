@@ -30,6 +30,26 @@ fn what_could_not_be_had_is_said_when_it_starts() {
 }
 
 #[test]
+fn a_mistake_is_told_before_an_image_is_looked_for() {
+    let world = World::new();
+    // Nobody listens there: whoever asks fails, and says so.
+    let image = "127.0.0.1:1/nobody/has";
+    for (flag, value, said) in [
+        ("--userns", "automatic", "invalid --userns"),
+        ("--memory", "1m", "below 6 MiB"),
+        ("--cpuset-cpus", "x", "no list like 0-2,4"),
+    ] {
+        let outcome = world.rengine(["run", flag, value, image]).exits(125).complains(said);
+        assert!(!outcome.stderr.contains("127.0.0.1:1"), "{}", outcome.stderr);
+    }
+    world
+        .rengine(["run", image])
+        .exits(125)
+        .complains("reach the registry 127.0.0.1:1")
+        .complains("hint: check");
+}
+
+#[test]
 fn only_the_streams_named_are_attached() {
     let world = World::new();
     let script = "echo out; echo err >&2";
