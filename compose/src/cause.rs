@@ -46,6 +46,8 @@ pub enum Cause {
     LeftOver,
     /// An earlier run made it and never let it serve.
     NeverServed,
+    /// The update it is a part of failed.
+    UpdateFailed,
     /// More containers are wanted than there are.
     ScaledUp,
     /// Fewer containers are wanted than there are.
@@ -79,6 +81,7 @@ impl fmt::Display for Cause {
             Self::Replaced => f.write_str("replaced"),
             Self::LeftOver => f.write_str("left over"),
             Self::NeverServed => f.write_str("never served"),
+            Self::UpdateFailed => f.write_str("update failed"),
             Self::ScaledUp => f.write_str("scaled up"),
             Self::ScaledDown => f.write_str("scaled down"),
             Self::Orphan => f.write_str("orphan"),

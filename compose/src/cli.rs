@@ -17,6 +17,7 @@ mod run;
 mod session;
 mod stats;
 mod up;
+mod update;
 mod watch;
 
 use std::ffi::OsString;

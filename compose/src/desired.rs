@@ -1,6 +1,7 @@
 //! What a project wants to exist, in the planner's terms: names, hashes, numbers and edges. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use engine::id::Digest;
 use engine::quantity::Span;
@@ -54,19 +55,37 @@ pub struct DesiredService {
     pub builds_from: BTreeSet<String>,
     /// How its containers are replaced; all at once when `None`.
     pub update: Option<Update>,
+    /// How the old ones come back when that fails and they are to (`deploy.rollback_config`).
+    pub rollback: Update,
 }
 
 /// How the containers of a service are replaced (`deploy.update_config`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Update {
     /// Whether the new one is ready before the old one stops.
     pub start_first: bool,
     /// How many at a time; all when 0.
     pub parallelism: usize,
-    /// How long to wait between them.
+    /// How long after one group is ready the next one may begin.
     pub delay: Option<Span>,
-    /// How long a new one without a health check has to run before it counts as ready.
+    /// How long a new one that is ready must not fail.
     pub monitor: Option<Span>,
+    /// What follows when more fail than are borne.
+    pub on_failure: OnFailure,
+    /// What share of them may fail.
+    pub max_failure_ratio: f64,
+}
+
+/// What follows when an update fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The rest stay as they are.
+    #[default]
+    Pause,
+    /// It goes on.
+    Continue,
+    /// Those that were replaced come back.
+    Rollback,
 }
 
 /// Where a service's image comes from.
@@ -217,6 +236,7 @@ impl DesiredService {
                 .filter_map(|context| context.strip_prefix("service:").map(str::to_owned))
                 .collect(),
             update: Update::of(service),
+            rollback: Update::back(service),
         }
     }
 }
@@ -224,12 +244,49 @@ impl DesiredService {
 impl Update {
     fn of(service: &model::Service) -> Option<Self> {
         let config = service.deploy.as_ref()?.update_config.as_ref()?;
-        Some(Self {
+        Some(Self::new(config, service))
+    }
+
+    /// The way back. Where nothing is said of it, those who are served are served no worse than on the way there.
+    fn back(service: &model::Service) -> Self {
+        let deploy = service.deploy.as_ref();
+        match deploy.and_then(|deploy| deploy.rollback_config.as_ref()) {
+            Some(config) => Self::new(config, service),
+            None => Self {
+                start_first: Self::of(service).is_some_and(|update| update.start_first),
+                parallelism: 1,
+                ..Self::default()
+            },
+        }
+    }
+
+    fn new(config: &model::UpdateConfig, service: &model::Service) -> Self {
+        Self {
             start_first: config.order.as_deref() == Some("start-first") && can_stand_beside(service),
             parallelism: config.parallelism.unwrap_or(1) as usize,
             delay: config.delay.filter(|delay| !delay.0.is_zero()),
             monitor: config.monitor.filter(|monitor| !monitor.0.is_zero()),
-        })
+            on_failure: match config.failure_action.as_deref() {
+                Some("continue") => OnFailure::Continue,
+                Some("rollback") => OnFailure::Rollback,
+                _ => OnFailure::Pause,
+            },
+            max_failure_ratio: config.max_failure_ratio,
+        }
+    }
+
+    /// How many of so many containers may fail.
+    pub fn borne(&self, of: usize) -> usize {
+        if self.on_failure == OnFailure::Continue {
+            return of;
+        }
+        (0..=of).rev().find(|failed| *failed as f64 <= self.max_failure_ratio * of as f64).unwrap_or(0)
+    }
+
+    /// What is left of the time between two groups when the first one has been watched.
+    pub fn rest(&self) -> Option<Span> {
+        let watched = self.monitor.map_or(Duration::ZERO, |monitor| monitor.0);
+        self.delay.map(|delay| delay.0.saturating_sub(watched)).filter(|left| !left.is_zero()).map(Span)
     }
 }
 

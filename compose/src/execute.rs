@@ -1,7 +1,8 @@
 //! Walks a plan: every step runs as soon as the steps it names are done, as many at once as the limit allows.
-//! It takes no decisions; a step that failed keeps those behind it from running and nothing else.
+//! It takes no decisions; a step that failed keeps those behind it from running and nothing else. What is different for
+//! an update that bears failures, the plan says (`Operation::Proceed`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -56,9 +57,11 @@ where
             // The thread panicked: its step is neither done nor failed, and what waits for it never runs.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+        walk.settle(tell);
         walk.start_ready(tell);
     }
-    let skipped = walk.waiting.iter().copied().collect();
+    let failed: BTreeSet<StepId> = walk.failures.iter().map(|(step, _)| *step).collect();
+    let skipped = walk.lost.keys().copied().filter(|step| !failed.contains(step)).collect();
     Walked { failures: walk.failures, skipped }
 }
 
@@ -68,8 +71,8 @@ struct Walk<'a, E, P> {
     slots: Arc<Semaphore>,
     waiting: BTreeSet<StepId>,
     done: BTreeSet<StepId>,
-    /// Steps that failed or were kept from running.
-    lost: BTreeSet<StepId>,
+    /// Steps that failed or were kept from running, with the step whose failure is the reason.
+    lost: BTreeMap<StepId, StepId>,
     failures: Vec<(StepId, E)>,
     running: JoinSet<(StepId, Instant, Result<(), E>)>,
 }
@@ -86,7 +89,7 @@ where
             slots: Arc::new(Semaphore::new(limit.max(1))),
             waiting: (0..plan.steps().len()).collect(),
             done: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             failures: Vec::new(),
             running: JoinSet::new(),
         }
@@ -137,31 +140,73 @@ where
             return;
         }
         tell(Event::Failed(operation));
-        self.lost.insert(step);
+        self.lost.insert(step, step);
         self.failures.push((step, error));
-        self.forgive_behind(tell);
     }
 
-    /// A wait that need not succeed is over when what it waits for cannot come any more.
-    fn forgive_behind(&mut self, tell: &(dyn Fn(Event<'_>) + Sync)) {
+    /// Draws what follows from what is done and what is lost, as far as it goes.
+    fn settle(&mut self, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        loop {
+            self.lose_behind(tell);
+            let settled = |step: &StepId| {
+                let mut before = self.plan.steps()[*step].after.iter();
+                before.all(|before| self.done.contains(before) || self.lost.contains_key(before))
+            };
+            let gate = self.waiting.iter().copied().find(|step| self.is_gate(*step) && settled(step));
+            let Some(gate) = gate else { return };
+            self.waiting.remove(&gate);
+            self.pass(gate, tell);
+        }
+    }
+
+    /// What waits for something that is lost is lost too; a wait that need not succeed is over then.
+    fn lose_behind(&mut self, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        if self.lost.is_empty() {
+            return;
+        }
         for step in self.waiting.clone() {
-            let Some(culprit) =
-                self.plan.steps()[step].after.iter().find(|before| self.lost.contains(before)).copied()
-            else {
+            let after = &self.plan.steps()[step].after;
+            let Some(culprit) = after.iter().find(|before| self.lost.contains_key(before)).copied() else {
                 continue;
             };
             let operation = &self.plan.steps()[step].operation;
+            if self.is_gate(step) {
+                continue;
+            }
             self.waiting.remove(&step);
             if matches!(operation, Operation::Await { required: false, .. }) {
                 let why = format!("{} did not get done", self.plan.steps()[culprit].operation);
                 tell(Event::Forgiven(operation, why));
                 self.finish(step);
             } else {
-                self.lost.insert(step);
+                self.lost.insert(step, self.lost[&culprit]);
             }
         }
-        // What was lost on the way has not been told; it is what the caller finds in `skipped`.
-        let failed: BTreeSet<StepId> = self.failures.iter().map(|(step, _)| *step).collect();
-        self.waiting.extend(self.lost.difference(&failed));
+    }
+
+    fn is_gate(&self, step: StepId) -> bool {
+        matches!(self.plan.steps()[step].operation, Operation::Proceed { .. })
+    }
+
+    /// An update goes on when no more was lost than it bears, and nothing but its own containers is the reason.
+    fn pass(&mut self, gate: StepId, tell: &(dyn Fn(Event<'_>) + Sync)) {
+        let steps = self.plan.steps();
+        let Operation::Proceed { service, borne, .. } = &steps[gate].operation else { return };
+        let reasons: Vec<StepId> =
+            steps[gate].after.iter().filter_map(|before| self.lost.get(before)).copied().collect();
+        let foreign = reasons.iter().find(|reason| {
+            let operation = &steps[**reason].operation;
+            operation.service() != Some(service) || !operation.tells_of_a_container()
+        });
+        if let Some(reason) = foreign.or_else(|| reasons.first().filter(|_| reasons.len() > *borne)) {
+            self.lost.insert(gate, *reason);
+            return;
+        }
+        self.finish(gate);
+        let borne: Vec<(StepId, E)> =
+            self.failures.extract_if(.., |(step, _)| reasons.contains(step)).collect();
+        for (step, error) in borne {
+            tell(Event::Forgiven(&steps[step].operation, error.to_string()));
+        }
     }
 }

@@ -70,12 +70,35 @@ pub enum Operation {
         /// Whether its name, ports and DNS names are held back until they are handed over.
         held: bool,
     },
-    /// Wait until a container that is held back is ready. When it does not get ready it goes.
+    /// Wait until a container that is held back is ready. When it does not get ready it goes, unless it is `kept`.
     Prove {
         /// The container.
         instance: Instance,
         /// How long it has to run before it counts as ready without a health check.
         monitor: Option<Span>,
+        /// Whether it stays when it does not get ready.
+        kept: bool,
+    },
+    /// See that a container which is ready does not fail for so long.
+    Watch {
+        /// The container.
+        instance: Instance,
+        /// How long.
+        time: Span,
+    },
+    /// Let the update of a service go on. It is the one step that follows steps which failed, when they are few enough.
+    Proceed {
+        /// The service.
+        service: String,
+        /// How many of its containers may have failed.
+        borne: usize,
+        /// How many are replaced.
+        of: usize,
+    },
+    /// Keep a container that does not run from answering when it starts, until it takes over.
+    HoldBack {
+        /// The container.
+        container: Existing,
     },
     /// Hand name, published ports and DNS names over to a container.
     HandOver {
@@ -222,14 +245,57 @@ impl Operation {
             | Self::KillContainer { container, .. }
             | Self::PauseContainer { container }
             | Self::UnpauseContainer { container }
+            | Self::HoldBack { container }
             | Self::RemoveContainer { container, .. } => format!("Container {}", container.name),
-            Self::StartContainer { instance } | Self::Prove { instance, .. } => {
-                format!("Container {}", instance.name())
-            }
+            Self::StartContainer { instance }
+            | Self::Prove { instance, .. }
+            | Self::Watch { instance, .. } => format!("Container {}", instance.name()),
             Self::HandOver { name, .. } => format!("Container {name}"),
-            Self::Rest { service, .. } => format!("Service {service}"),
-            Self::Await { service, .. } => format!("Service {service}"),
+            Self::Rest { service, .. } | Self::Proceed { service, .. } | Self::Await { service, .. } => {
+                format!("Service {service}")
+            }
         }
+    }
+
+    /// The service it is about; none for networks, volumes and images that are taken away.
+    pub fn service(&self) -> Option<&str> {
+        match self {
+            Self::PullImage { service, .. }
+            | Self::BuildImage { service, .. }
+            | Self::CreateContainer { service, .. }
+            | Self::Rest { service, .. }
+            | Self::Proceed { service, .. }
+            | Self::Await { service, .. } => Some(service),
+            Self::StartContainer { instance }
+            | Self::Prove { instance, .. }
+            | Self::Watch { instance, .. }
+            | Self::HandOver { to: instance, .. } => Some(instance.service()),
+            Self::RenameContainer { container, .. }
+            | Self::StopContainer { container, .. }
+            | Self::KillContainer { container, .. }
+            | Self::PauseContainer { container }
+            | Self::UnpauseContainer { container }
+            | Self::HoldBack { container }
+            | Self::RemoveContainer { container, .. } => Some(&container.service),
+            Self::CreateNetwork { .. }
+            | Self::RemoveNetwork { .. }
+            | Self::CreateVolume { .. }
+            | Self::RemoveVolume { .. }
+            | Self::RemoveImage { .. } => None,
+        }
+    }
+
+    /// Whether it fails when a container that is updated fails. An update bears such failures, and no others.
+    pub fn tells_of_a_container(&self) -> bool {
+        matches!(
+            self,
+            Self::StartContainer { .. }
+                | Self::StopContainer { .. }
+                | Self::Await { .. }
+                | Self::Prove { .. }
+                | Self::Watch { .. }
+                | Self::HandOver { .. }
+        )
     }
 
     /// What progress says while it goes on and when it is done: `("Starting", "Started")`.
@@ -249,6 +315,9 @@ impl Operation {
             Self::Prove { .. } => ("Waiting", "Ready"),
             Self::HandOver { .. } => ("Switching", "Switched"),
             Self::Rest { .. } => ("Resting", "Rested"),
+            Self::Watch { .. } => ("Watching", "Steady"),
+            Self::Proceed { .. } => ("Updating", "Updating"),
+            Self::HoldBack { .. } => ("Holding back", "Held back"),
             Self::StopContainer { .. } => ("Stopping", "Stopped"),
             Self::KillContainer { .. } => ("Killing", "Killed"),
             Self::PauseContainer { .. } => ("Pausing", "Paused"),
@@ -284,6 +353,13 @@ impl fmt::Display for Operation {
             }
             Self::HandOver { from: None, name, .. } => write!(f, "container {name}: take its place"),
             Self::Prove { instance, .. } => write!(f, "container {}: wait until ready", instance.name()),
+            Self::Watch { instance, time } => {
+                write!(f, "container {}: see that it does not fail for {time}", instance.name())
+            }
+            Self::Proceed { service, borne, of } => {
+                write!(f, "service {service}: go on unless more than {borne} of {of} failed")
+            }
+            Self::HoldBack { container } => write!(f, "container {}: hold back", container.name),
             Self::Rest { service, time } => write!(f, "service {service}: wait {time}"),
             Self::StopContainer { container, .. } => write!(f, "container {}: stop", container.name),
             Self::KillContainer { container, signal } => {

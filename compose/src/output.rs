@@ -133,6 +133,7 @@ impl Progress {
                         | Operation::BuildImage { .. }
                         | Operation::Await { .. }
                         | Operation::Prove { .. }
+                        | Operation::Watch { .. }
                 );
                 self.change(&operation.object(), operation.words().0, Phase::Working { long });
             }
@@ -142,7 +143,10 @@ impl Progress {
             Event::Failed(operation) => self.change(&operation.object(), "Error", Phase::Failed),
             Event::Forgiven(operation, why) => {
                 self.change(&operation.object(), "Skipped", Phase::Failed);
-                self.remark(&format!("WARNING: {}: {why}", operation.object()));
+                let object = operation.object();
+                let is_named = why.to_lowercase().starts_with(&object.to_lowercase());
+                let about = if is_named { String::new() } else { format!("{object}: ") };
+                self.remark(&format!("WARNING: {about}{why}"));
             }
             Event::Began(_) | Event::Done(..) => {}
         }
@@ -259,7 +263,10 @@ fn finish(bar: &ProgressBar, mark: &str, message: &str) {
 
 /// A change of name is our own way of replacing a container, not news.
 fn is_shown(operation: &Operation) -> bool {
-    !matches!(operation, Operation::RenameContainer { .. })
+    !matches!(
+        operation,
+        Operation::RenameContainer { .. } | Operation::HoldBack { .. } | Operation::Proceed { .. }
+    )
 }
 
 fn raw_error(bytes: &[u8]) {

@@ -3,6 +3,8 @@
 
 pub mod down;
 pub mod images;
+mod pace;
+pub mod rollback;
 pub mod stages;
 pub mod up;
 pub mod verbs;

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
-use engine::container::spec::{ContainerSpec, Seccomp};
+use engine::container::spec::{ContainerSpec, MountSource, Seccomp};
 use engine::container::state::{Probe, State};
 use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
@@ -24,7 +24,7 @@ use engine::store;
 use engine::volume::VolumeSpec;
 
 use crate::build::{self, BuildFlags};
-use crate::desired::Desired;
+use crate::desired::{Desired, DesiredService};
 use crate::labels;
 use crate::model::{Hook, Project, Service};
 use crate::names;
@@ -155,7 +155,11 @@ impl Runtime {
             Operation::CreateContainer { service, number, name, replaces, held } => {
                 self.create_container(service, *number, name, replaces.as_ref(), *held)
             }
-            Operation::Prove { instance, monitor } => self.prove(instance, *monitor),
+            Operation::Prove { instance, monitor, kept } => self.prove(instance, *monitor, *kept),
+            Operation::Watch { instance, time } => self.watch(instance, *time),
+            // Whether it goes on is seen from the steps before it.
+            Operation::Proceed { .. } => Ok(()),
+            Operation::HoldBack { container } => self.engine.hold_back(&container.id),
             Operation::HandOver { from, to, name } => self.hand_over(from.as_ref(), to, name),
             Operation::Rest { time, .. } => {
                 std::thread::sleep(time.0);
@@ -399,7 +403,7 @@ impl Runtime {
             replaces: replaced.as_deref(),
             parents: &self.parents(service)?,
             inherited: &inherited,
-            contents: &self.engine.root().project(&self.project.name).join("contents"),
+            contents: &self.contents_place(desired, replaces)?,
         };
         let translated = translate::container(&self.project, service, &around)
             .map_err(|error| Error::invalid(error.to_string()))?;
@@ -441,6 +445,20 @@ impl Runtime {
             &mounts,
             |name| matches!(volumes.find(name), Ok(Some(volume)) if volume.anonymous),
         ))
+    }
+
+    /// Where secrets and configurations are written down. There are two places: what a container that is replaced was given
+    /// is not overwritten by something else, for it may run again.
+    fn contents_place(&self, desired: &DesiredService, replaces: Option<&ContainerId>) -> Result<PathBuf> {
+        let all = self.engine.root().project(&self.project.name).join("contents");
+        let [first, second] = ["0", "1"].map(|name| all.join(name));
+        let Some(old) = replaces else { return Ok(first) };
+        let spec = self.engine.container(old.as_str())?.record.spec;
+        let uses_second = spec.mounts.iter().any(
+            |mount| matches!(&mount.source, MountSource::Content { file, .. } if file.starts_with(&second)),
+        );
+        let changes = desired.contents.changed(labels::value(&spec.labels, labels::CONTENTS)).is_some();
+        Ok(if uses_second == changes { first } else { second })
     }
 
     fn write_contents(&self, files: &[translate::ContentFile]) -> Result<()> {
@@ -529,25 +547,30 @@ impl Runtime {
 
     /// Waits until a container that is held back is ready. One that does not get ready goes, and its last words are
     /// in the failure.
-    fn prove(&self, instance: &Instance, monitor: Option<Span>) -> Result<()> {
+    fn prove(&self, instance: &Instance, monitor: Option<Span>, kept: bool) -> Result<()> {
         let id = self.id_of(instance)?;
         let ready =
             self.wait_for(instance, Milestone::Ready).and_then(|()| ready::listening(&self.engine, &id));
         let ready = ready.and_then(|()| match monitor {
             None => Ok(()),
-            Some(time) => {
-                std::thread::sleep(time.0);
-                ready::running(&self.engine.container(id.as_str())?)
-            }
+            Some(time) => ready::steady(&self.engine, &id, time.0),
         });
         ready.map_err(|error| {
             let error = self.with_last_words(&id, error);
-            if !self.flags.keep_failed {
+            if !kept && !self.flags.keep_failed {
                 // The failure that led here is the one to report; nobody was served by this one.
                 let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
+                // Whoever waits for the container of this name means the one that goes on serving.
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, made| *made != id);
             }
             error
         })
+    }
+
+    /// Sees that a container does not fail for so long.
+    fn watch(&self, instance: &Instance, time: Span) -> Result<()> {
+        let id = self.id_of(instance)?;
+        ready::steady(&self.engine, &id, time.0).map_err(|error| self.with_last_words(&id, error))
     }
 
     /// A failure of a container, with the last lines that it wrote.
@@ -667,22 +690,7 @@ fn invalid_name(name: &str, error: engine::id::ParseIdError) -> Error {
 }
 
 fn subject(operation: &Operation) -> (Option<String>, String) {
-    let service = match operation {
-        Operation::PullImage { service, .. }
-        | Operation::BuildImage { service, .. }
-        | Operation::CreateContainer { service, .. }
-        | Operation::Await { service, .. } => Some(service.clone()),
-        Operation::StartContainer { instance }
-        | Operation::Prove { instance, .. }
-        | Operation::HandOver { to: instance, .. } => Some(instance.service().to_owned()),
-        Operation::RenameContainer { container, .. }
-        | Operation::StopContainer { container, .. }
-        | Operation::KillContainer { container, .. }
-        | Operation::PauseContainer { container }
-        | Operation::UnpauseContainer { container }
-        | Operation::RemoveContainer { container, .. } => Some(container.service.clone()),
-        _ => None,
-    };
+    let service = operation.service().map(str::to_owned);
     let object = operation.object();
     let (kind, name) = object.split_once(' ').unwrap_or(("", &object));
     (service, format!("{} {name}", kind.to_lowercase()))

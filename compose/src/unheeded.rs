@@ -117,7 +117,6 @@ impl Unheeded {
             (&["mode"][..], deploy.mode.as_deref().is_some_and(|mode| mode != "replicated"), CLUSTER),
             (&["endpoint_mode"], deploy.endpoint_mode.is_some(), CLUSTER),
             (&["placement"], deploy.placement != crate::model::Placement::default(), CLUSTER),
-            (&["rollback_config"], deploy.rollback_config.is_some(), CLUSTER),
             (&["restart_policy", "delay"], restart.delay.is_some(), ABSENT),
             (&["restart_policy", "window"], restart.window.is_some(), ABSENT),
             (&["resources", "limits", "devices"], !limits.devices.is_empty(), ABSENT),
@@ -129,27 +128,32 @@ impl Unheeded {
                 CLUSTER,
             ),
         ]);
-        if let Some(update) = &deploy.update_config {
-            self.update(update, can_stand_beside);
+        for (key, config) in
+            [("update_config", &deploy.update_config), ("rollback_config", &deploy.rollback_config)]
+        {
+            if let Some(config) = config {
+                self.pace(key, config, can_stand_beside);
+            }
         }
     }
 
-    fn update(&mut self, update: &UpdateConfig, can_stand_beside: bool) {
+    fn pace(&mut self, key: &str, config: &UpdateConfig, can_stand_beside: bool) {
+        let action = config.failure_action.as_deref().unwrap_or("pause");
         self.those([
             (
-                &["update_config", "order"][..],
-                update.order.as_deref() == Some("start-first") && !can_stand_beside,
+                &[key, "order"][..],
+                config.order.as_deref() == Some("start-first") && !can_stand_beside,
                 "needs two containers at once, and one of them would lack the address or namespace that is there once",
             ),
             (
-                &["update_config", "max_failure_ratio"],
-                update.max_failure_ratio != 0.0,
-                "tolerates failures, and the first one ends an update here",
+                &[key, "failure_action"],
+                !["", "pause", "continue", "rollback"].contains(&action),
+                "is none of pause, continue and rollback, and pause is what follows",
             ),
             (
-                &["update_config", "failure_action"],
-                update.failure_action.as_deref().is_some_and(|action| !["", "pause"].contains(&action)),
-                "says what comes after a failure, and the first one ends an update here",
+                &[key, "failure_action"],
+                key == "rollback_config" && action == "rollback",
+                "asks to go back from going back, and pause is what follows",
             ),
         ]);
     }

@@ -5,13 +5,15 @@
 use std::collections::BTreeSet;
 
 use compose::desired::{
-    Desired, DesiredImage, DesiredNetwork, DesiredService, DesiredVolume, ImagePolicy, Needs, Update,
+    Desired, DesiredImage, DesiredNetwork, DesiredService, DesiredVolume, ImagePolicy, Needs, OnFailure,
+    Update,
 };
 use compose::names::Separator;
 use compose::observe::{Life, Observed, SeenContainer, SeenNetwork, SeenVolume};
 use compose::operation::Milestone;
 use compose::plan::down::{DownOptions, Images, down};
 use compose::plan::images::{self, Building};
+use compose::plan::rollback::rollback;
 use compose::plan::stages::Stages;
 use compose::plan::up::{Orphans, Recreate, UpOptions, up};
 use compose::plan::verbs::{Verb, apply};
@@ -51,6 +53,7 @@ fn service(image: &str) -> DesiredService {
         volumes: std::collections::BTreeSet::new(),
         builds_from: std::collections::BTreeSet::new(),
         update: None,
+        rollback: Update::default(),
     }
 }
 
@@ -872,7 +875,7 @@ fn assert_stages(plan: &Plan, prepare: &[usize], commit: &[usize], retire: &[usi
 }
 
 fn start_first() -> Option<Update> {
-    Some(Update { start_first: true, parallelism: 0, delay: None, monitor: None })
+    Some(Update { start_first: true, parallelism: 0, ..Update::default() })
 }
 
 #[test]
@@ -966,7 +969,7 @@ fn a_service_that_cannot_stand_beside_itself_is_replaced_when_all_is_ready() {
     let world = World::new()
         .service("db")
         .change("db", |db| {
-            db.update = Some(Update { start_first: false, parallelism: 0, delay: None, monitor: None });
+            db.update = Some(Update { start_first: false, parallelism: 0, ..Update::default() });
             db.config_hash = "h2".to_owned();
         })
         .service("job")
@@ -995,7 +998,7 @@ fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
         World::new()
             .service("db")
             .change("db", |db| {
-                db.update = Some(Update { start_first, parallelism: 0, delay: None, monitor: None });
+                db.update = Some(Update { start_first, parallelism: 0, ..Update::default() });
             })
             .has('a', "db", 1, old)
             .where_it(|seen| seen.config_hash = "old".to_owned())
@@ -1032,6 +1035,89 @@ fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
             "1 container next_p-db-1: wait until ready (asked)",
             "2 container p-db-1: take over from aaaaaaaaaaaa (asked) after 1",
             "3 container p-db-1: remove (replaced) after 2",
+        ],
+    );
+}
+
+/// A service with containers `a`, `b` and `c` that run, and another definition than they had.
+fn updated(update: Update) -> World {
+    ["a", "b", "c"].iter().zip(1..).fold(
+        World::new().service("web").scale("web", 3).change("web", |web| {
+            web.update = Some(update);
+            web.config_hash = "h2".to_owned();
+        }),
+        |world, (letter, number)| world.has(letter.chars().next().unwrap(), "web", number, Life::Running),
+    )
+}
+
+#[test]
+fn an_update_that_bears_failures_asks_before_it_goes_on() {
+    let update = Update { parallelism: 2, max_failure_ratio: 0.34, ..Update::default() };
+    let plan = updated(Update {
+        monitor: Some("2s".parse().unwrap()),
+        delay: Some("5s".parse().unwrap()),
+        ..update
+    })
+    .up();
+    let text = plan.to_string();
+    let tail: Vec<&str> = text.lines().skip(6).collect();
+    assert_eq!(
+        tail,
+        [
+            "7 container p-web-1: stop (replaced) after 4",
+            "8 container p-web-1: start (configuration changed) after 4, 7",
+            "9 service web: wait until ready (asked) after 8",
+            "10 container p-web-1: see that it does not fail for 2s (asked) after 9",
+            "11 container p-web-2: stop (replaced) after 5",
+            "12 container p-web-2: start (configuration changed) after 5, 11",
+            "13 service web: wait until ready (asked) after 12",
+            "14 container p-web-2: see that it does not fail for 2s (asked) after 13",
+            "15 service web: go on unless more than 1 of 3 failed (asked) after 10, 14",
+            "16 service web: wait 3s (asked) after 15",
+            "17 container p-web-3: stop (replaced) after 6, 16",
+            "18 container p-web-3: start (configuration changed) after 6, 16, 17",
+            "19 service web: wait until ready (asked) after 18",
+            "20 container p-web-3: see that it does not fail for 2s (asked) after 19",
+            "21 service web: go on unless more than 1 of 3 failed (asked) after 10, 14, 20",
+            "22 container p-web-1: remove (replaced) after 7, 21",
+            "23 container p-web-2: remove (replaced) after 11, 21",
+            "24 container p-web-3: remove (replaced) after 17, 21",
+        ],
+        "\n{text}\n"
+    );
+    let borne = |ratio: f64| Update { max_failure_ratio: ratio, ..Update::default() }.borne(3);
+    assert_eq!([0.0, 0.3, 0.5, 0.67, 1.0].map(borne), [0, 0, 1, 2, 3]);
+    assert_eq!(Update { on_failure: OnFailure::Continue, ..Update::default() }.borne(3), 3);
+}
+
+#[test]
+fn what_gave_way_comes_back_as_the_service_says() {
+    let before = updated(Update::default());
+    let mut now = updated(Update { start_first: true, on_failure: OnFailure::Rollback, ..Update::default() })
+        .change("web", |web| web.rollback = Update { start_first: true, parallelism: 1, ..Update::default() })
+        .has('d', "web", 1, Life::Running)
+        .has('e', "web", 2, Life::Exited(3));
+    for container in &mut now.seen.containers {
+        let (name, life, held) = match container.id.short().as_bytes()[0] {
+            b'a' => ("aaaaaaaaaaaa_p-web-1", Life::Exited(0), true),
+            b'b' => ("bbbbbbbbbbbb_p-web-2", Life::Exited(0), false),
+            _ => continue,
+        };
+        (container.name, container.life, container.held) = (name.to_owned(), life, held);
+    }
+    let services = ["web".to_owned()].into();
+    assert_plan(
+        &rollback(&now.desired, &before.seen, &now.seen, &services),
+        &[
+            "1 container aaaaaaaaaaaa_p-web-1: start (update failed)",
+            "2 container aaaaaaaaaaaa_p-web-1: wait until ready (update failed) after 1",
+            "3 container p-web-1: take over from dddddddddddd (update failed) after 2",
+            "4 container p-web-1: stop (update failed) after 3",
+            "5 container p-web-1: remove (update failed) after 4",
+            "6 container p-web-2: remove (update failed) after 3",
+            "7 container bbbbbbbbbbbb_p-web-2: start (update failed) after 3, 6",
+            "8 container bbbbbbbbbbbb_p-web-2: rename to p-web-2 (update failed) after 7",
+            "9 service web: wait until ready (update failed) after 7, 8",
         ],
     );
 }

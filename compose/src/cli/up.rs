@@ -10,6 +10,7 @@ use super::failure::CliError;
 use super::flags;
 use super::logs::{Follower, Happening, LogFlags};
 use super::session::{Opened, Session, Wanted, environment_says};
+use super::update;
 use super::watch::Watching;
 use crate::desired::{Changes, ImagePolicy};
 use crate::names;
@@ -179,7 +180,7 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     if detached || opened.is_dry_run() {
         let timeout = args.wait_timeout.map(Duration::from_secs);
         show_standing(&opened, &observed, &options, &plan);
-        opened.execute_with(plan, timeout, &|_| {})?;
+        update::walk(&opened, &observed, plan, timeout, &|_| {})?;
         return Ok(0);
     }
     Attached { args, options: &options }.run(&mut opened, &observed, plan)
@@ -332,7 +333,7 @@ impl Attached<'_> {
             }
         }
         let started = follower.starter(Timestamp::now());
-        let result = opened.execute_with(plan, None, &|operation| started.started(operation));
+        let result = update::walk(opened, observed, plan, None, &|operation| started.started(operation));
         drop(started);
         // Others may change the project from here on.
         opened.lock = None;

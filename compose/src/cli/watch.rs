@@ -8,6 +8,7 @@ use clap::Args;
 use super::failure::CliError;
 use super::session::{self, Opened, Session, Wanted};
 use super::up::{UpArgs, prepare, up};
+use super::update;
 use crate::operation::Operation;
 use crate::output;
 use crate::plan::images::{self, Building};
@@ -155,8 +156,8 @@ impl<'a> Watching<'a> {
             ..UpOptions::default()
         };
         self.opened.execute_with(plan, None, self.done)?;
-        let (_, plan) = prepare(self.opened, &mut options)?;
-        self.opened.execute_with(plan, None, self.done)?;
+        let (observed, plan) = prepare(self.opened, &mut options)?;
+        update::walk(self.opened, &observed, plan, None, self.done)?;
         if self.prune {
             self.opened.engine().prune_images(false, &|_| true)?;
         }

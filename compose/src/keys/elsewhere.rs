@@ -14,6 +14,20 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
         "services.*.deploy.update_config",
         "how containers are replaced; `order: start-first` without a refused connection",
     ),
+    ("services.*.deploy.update_config.failure_action", "`pause`, `continue` or `rollback`"),
+    (
+        "services.*.deploy.update_config.max_failure_ratio",
+        "the share of the containers replaced that may fail",
+    ),
+    (
+        "services.*.deploy.update_config.monitor",
+        "how long a container that is ready is watched before the next ones; at once when it is not given",
+    ),
+    (
+        "services.*.deploy.rollback_config",
+        "how the containers come back that an update replaced which failed; without it in the update's order, one by one",
+    ),
+    ("services.*.deploy.rollback_config.failure_action", "`pause` or `continue`"),
     ("services.*.develop", "`watch` and `up --watch`"),
     ("services.*.depends_on.*.required", "what is missing or fails is a warning"),
     ("services.*.env_file[].format", "`raw`"),

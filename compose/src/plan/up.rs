@@ -7,6 +7,7 @@
 mod creations;
 mod decide;
 mod starts;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -126,6 +127,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
         changed_networks: BTreeSet::new(),
         slots: BTreeMap::new(),
         extras: Vec::new(),
+        surplus: Vec::new(),
         starting: BTreeSet::new(),
         restarting: BTreeMap::new(),
         superseded: BTreeMap::new(),
@@ -189,6 +191,8 @@ struct Planner<'a> {
     slots: BTreeMap<String, Vec<Slot<'a>>>,
     /// Containers that are one too many.
     extras: Vec<(&'a SeenContainer, Cause)>,
+    /// Those of them that go when the update of their service is over, since it may have to go back.
+    surplus: Vec<&'a SeenContainer>,
     /// Services of which containers will be started.
     starting: BTreeSet<String>,
     /// Running containers that stop and start again with something they depend on, and why.
@@ -225,15 +229,6 @@ pub(super) fn orphans<'a>(desired: &Desired, observed: &'a Observed) -> Vec<&'a 
 /// Whether a recorded hash is known and another one.
 fn differs(recorded: &str, wanted: &str) -> bool {
     !recorded.is_empty() && recorded != wanted
-}
-
-/// How far a paced update of a service is.
-#[derive(Debug, Default)]
-struct Pace {
-    /// What the next containers wait for.
-    gate: Vec<StepId>,
-    /// Those being replaced at the moment.
-    batch: Vec<StepId>,
 }
 
 // === impl Slot ===

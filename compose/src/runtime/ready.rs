@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use engine::Engine;
 use engine::container::spec::Protocol;
-use engine::container::state::State;
+use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
@@ -13,6 +13,9 @@ use engine::network::Endpoint;
 
 /// How long a container without a health check may take until it listens.
 const LISTENING: Duration = Duration::from_secs(60);
+
+/// How often a container that is watched is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(1);
@@ -57,6 +60,40 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sees that a container which is ready does not fail for so long: it neither ends, unless well and for good, nor is
+/// started again, nor gets unhealthy.
+pub(super) fn steady(engine: &Engine, id: &ContainerId, time: Duration) -> Result<()> {
+    let began = Instant::now();
+    let container = engine.container(id.as_str())?;
+    running(&container)?;
+    let State::Running(first) = container.state else { return Ok(()) };
+    loop {
+        let left = time.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(GLANCE));
+        let container = engine.container(id.as_str())?;
+        if let Some(trouble) = trouble(&container, first.restarts) {
+            return Err(Error::conflict(format!("container {} {trouble}", container.name())));
+        }
+    }
+}
+
+/// What is wrong with a container that ran and had been started again so many times.
+fn trouble(container: &Container, restarts: u32) -> Option<String> {
+    match &container.state {
+        State::Running(running) if running.restarts > restarts => Some("was started again".to_owned()),
+        State::Running(running) => match running.health.as_ref().map(|health| health.status) {
+            Some(HealthStatus::Unhealthy) => Some("is unhealthy".to_owned()),
+            _ => None,
+        },
+        State::Exited(exited) if exited.code == 0 => None,
+        State::Exited(exited) | State::Restarting(exited) => Some(format!("ended with code {}", exited.code)),
+        other => Some(format!("is {}", other.word())),
+    }
 }
 
 /// Without a health check, ready is what runs, or ended well and is not meant to go on.

@@ -11,6 +11,7 @@ mod keys;
 mod lists;
 mod publish;
 mod refused;
+mod rollback;
 mod up;
 mod update;
 mod watch;

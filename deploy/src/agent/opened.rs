@@ -53,9 +53,9 @@ impl Opened {
             let monitor = service.update.and_then(|update| update.monitor);
             service.update = Some(Update {
                 start_first: strategy == Strategy::StartFirst,
-                parallelism: 0,
-                delay: None,
                 monitor,
+                // A rollout has a way back of its own, for all services at once.
+                ..Update::default()
             });
         }
         let flags = Flags { logins: logins(&rollout.credentials), keep_failed: true, ..Flags::default() };

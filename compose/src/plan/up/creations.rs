@@ -71,6 +71,10 @@ impl Planner<'_> {
     /// A container left over by a run that was cut off shares its anonymous volumes with its successor.
     pub(super) fn add_removals(&mut self) {
         for (container, cause) in std::mem::take(&mut self.extras) {
+            if cause == Cause::ScaledDown && self.may_go_back(&container.service) {
+                self.surplus.push(container);
+                continue;
+            }
             let volumes = cause == Cause::ScaledDown;
             let stopped = container.life.is_up().then(|| self.stop(container, cause.clone(), []));
             if let Some(step) = stopped {

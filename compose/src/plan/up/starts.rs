@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use engine::quantity::Span;
 
-use super::{Fate, Orphans, Pace, Planner, Slot, orphans};
+use super::{Fate, Orphans, Planner, Slot, orphans};
 use crate::cause::Cause;
-use crate::desired::{Needs, Update};
+use crate::desired::Needs;
 use crate::observe::SeenContainer;
 use crate::operation::{Instance, Milestone, Operation};
 use crate::plan::StepId;
@@ -66,24 +66,11 @@ impl Planner<'_> {
             let starts = self.starting.contains(&name);
             let one_off = self.options.one_off_of.as_ref() == Some(&name);
             let gates = if starts || one_off { self.gates(&name) } else { Vec::new() };
-            let mut pace = Pace::default();
-            for slot in self.slots.get(&name).cloned().into_iter().flatten() {
-                if let Fate::Replace(seen, cause) = &slot.fate
-                    && let Some(update) = self.service(&name).and_then(|service| service.update)
-                    && seen.life.is_up()
-                    && starts
-                {
-                    self.update(&slot, (seen, cause), update, &gates, &mut pace);
-                    continue;
-                }
-                if let Fate::Keep(heir) = slot.fate
-                    && let Some(old) = self.superseded.get(&heir.id).copied()
-                    && self.options.start
-                {
-                    let update = self.service(&name).and_then(|service| service.update).unwrap_or_default();
-                    self.update(&slot, (old, &Cause::LeftOver), update, &gates, &mut pace);
-                    continue;
-                }
+            let slots: Vec<Slot<'_>> = self.slots.get(&name).cloned().into_iter().flatten().collect();
+            let (updated, others): (Vec<Slot<'_>>, Vec<Slot<'_>>) =
+                slots.into_iter().partition(|slot| self.updated(slot).is_some());
+            self.add_update(&name, &updated, &gates);
+            for slot in others {
                 let mut done: BTreeSet<StepId> = BTreeSet::new();
                 done.extend(self.created.get(&slot.name));
                 done.extend(slot.seen().and_then(|seen| self.stopped.get(&seen.id)));
@@ -113,56 +100,6 @@ impl Planner<'_> {
         }
     }
 
-    /// Replaces one container of a service that says how: so many at a time, the new one before or after the old one.
-    pub(super) fn update(
-        &mut self,
-        slot: &Slot<'_>,
-        (old, cause): (&SeenContainer, &Cause),
-        update: Update,
-        gates: &[StepId],
-        pace: &mut Pace,
-    ) {
-        let created = self.created.get(&slot.name).copied();
-        let mut after: BTreeSet<StepId> = created.into_iter().chain(pace.gate.iter().copied()).collect();
-        if !update.start_first && old.life.is_up() {
-            let stop = self.stop(old, Cause::Replaced, after.clone());
-            after.insert(stop);
-        }
-        after.extend(gates);
-        after.extend(self.networks_of(slot.service));
-        after.extend(self.cleared.get(slot.service).into_iter().flatten());
-        if !slot.is_up() {
-            let start = Operation::StartContainer { instance: slot.instance() };
-            after = BTreeSet::from([self.plan.add(start, cause.clone(), after)]);
-        }
-        let (ready, gone) = if self.is_held(slot) || matches!(slot.fate, Fate::Keep(_)) {
-            let (proved, taken) =
-                self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, after);
-            // What depends on it can be made ready before anything changes for those outside.
-            let ready = if self.options.staged { proved } else { taken };
-            let is_over = !update.start_first || !old.life.is_up();
-            (ready, if is_over { taken } else { self.stop(old, Cause::Replaced, [taken]) })
-        } else {
-            let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
-            let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
-            let started = after.last().copied();
-            let ready = self.plan.add(wait, Cause::Asked, after);
-            (ready, started.unwrap_or(ready))
-        };
-        let remove =
-            Operation::RemoveContainer { container: old.existing(), volumes: self.options.renew_volumes };
-        self.plan.add(remove, Cause::Replaced, [gone]);
-        self.started.entry(slot.service.to_owned()).or_default().push(ready);
-        pace.batch.push(ready);
-        if update.parallelism > 0 && pace.batch.len() == update.parallelism {
-            pace.gate = std::mem::take(&mut pace.batch);
-            if let Some(time) = update.delay {
-                let rest = Operation::Rest { service: slot.service.to_owned(), time };
-                pace.gate = vec![self.plan.add(rest, Cause::Asked, pace.gate.clone())];
-            }
-        }
-    }
-
     /// Waits until a container that is held back is ready, then hands over to it. The two steps, in this order.
     pub(super) fn take_over(
         &mut self,
@@ -173,7 +110,7 @@ impl Planner<'_> {
         after: impl IntoIterator<Item = StepId>,
     ) -> (StepId, StepId) {
         let cause = if from.is_some() { Cause::Asked } else { Cause::Missing };
-        let prove = Operation::Prove { instance: to.clone(), monitor };
+        let prove = Operation::Prove { instance: to.clone(), monitor, kept: false };
         let proved = self.plan.add(prove, Cause::Asked, after);
         let from = from.map(SeenContainer::existing);
         let hand_over = Operation::HandOver { from, to, name: name.to_owned() };
