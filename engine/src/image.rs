@@ -25,6 +25,7 @@ mod registry;
 mod remote;
 mod transfer;
 mod upload;
+mod verify;
 
 pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};

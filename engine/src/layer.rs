@@ -26,6 +26,7 @@ mod rebuild;
 pub(crate) mod stream;
 mod table;
 pub(crate) mod unpack;
+mod verify;
 
 pub use error::LayerError;
 pub use rebuild::{Files, Supply};

@@ -23,7 +23,11 @@ pub(super) enum Verb {
     /// Tell what happens, as it happens
     Events(EventsArgs),
     /// Find what crashes left behind, and remove it
-    Check,
+    Check {
+        /// Read every blob and layer too, and compare them with their digests
+        #[arg(long)]
+        verify: bool,
+    },
     /// Start the containers whose restart policy asks for it, as after a reboot
     Boot,
     /// Have systemd do so with every boot
@@ -70,7 +74,7 @@ pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
         Verb::Df(args) => disk::usage(engine, args),
         Verb::Info(args) => info(engine, args),
         Verb::Events(args) => events::events(engine, args),
-        Verb::Check => check(engine),
+        Verb::Check { verify } => check(engine, *verify),
         Verb::Boot => boot(engine),
         Verb::InstallBoot { directory } => install_boot(engine, directory),
         Verb::Prune { all, volumes, force } => prune(engine, *all, *volumes, *force),
@@ -156,8 +160,11 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn check(engine: &Engine) -> Result<u8> {
-    let findings = engine.check()?;
+fn check(engine: &Engine, verify: bool) -> Result<u8> {
+    let mut findings = engine.check()?;
+    if verify {
+        findings.damaged.extend(engine.images().verify()?);
+    }
     if findings == Findings::default() {
         output::line("nothing was left behind");
     }

@@ -178,7 +178,7 @@ impl Layers {
     }
 
     /// The layer's tar where it is kept as it came.
-    fn blob_reader(&self, diff: &DiffId) -> Result<Option<Box<dyn Read>>, LayerError> {
+    pub(crate) fn blob_reader(&self, diff: &DiffId) -> Result<Option<Box<dyn Read>>, LayerError> {
         let Some(blob) = self.record(diff)?.blob else { return Ok(None) };
         let Ok(file) = self.content().open(&blob.digest) else { return Ok(None) };
         let reader = io::BufReader::with_capacity(1 << 18, file);

@@ -203,3 +203,34 @@ fn without_a_free_process_a_start_says_so_and_leaves_nothing() {
     assert!(refusals > 0);
     world.run("", "true").succeeds();
 }
+
+#[test]
+fn a_byte_that_the_disk_lost_is_found_when_asked_for() {
+    let world = World::new();
+    let context = world.path("context");
+    world.write("context/Dockerfile", "FROM box\nCOPY file /file\n");
+    world.write("context/file", "as it was");
+    world.rengine(["build", "-q", "-t", "app", context.to_str().unwrap()]).succeeds();
+    world.rengine(["system", "check", "--verify"]).succeeds().prints("nothing was left behind\n");
+    let short = &world.inspect("app", "{{.Id}}")["sha256:".len()..][..12];
+    let layer = world.inspect("app", "{{index .RootFS.Layers 1}}");
+    let file = world.root().layers().join(layer.trim_start_matches("sha256:")).join("fs/file");
+    fs::write(&file, "as it is.").unwrap();
+    let checked = world.rengine(["system", "check", "--verify"]).exits(1);
+    checked.complains(&format!("/file is not as it was made; remove the images that have it, and pull or build them again: rengine rmi -f {short}\n"));
+    // Without being asked nobody reads all of it.
+    world.rengine(["system", "check"]).succeeds();
+    fs::write(&file, "as it was").unwrap();
+    world.rengine(["system", "check", "--verify"]).succeeds();
+    let archive = world.path("app.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), "app"]).succeeds();
+    let other = World::empty();
+    other.rengine(["load", "-i", archive.to_str().unwrap()]).succeeds();
+    other.rengine(["system", "check", "--verify"]).succeeds();
+    let blob = other.root().content().join("blobs/sha256").join(layer.trim_start_matches("sha256:"));
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[600] ^= 1;
+    fs::remove_file(&blob).unwrap();
+    fs::write(&blob, bytes).unwrap();
+    other.rengine(["system", "check", "--verify"]).exits(1).complains("has another content").complains(short);
+}
