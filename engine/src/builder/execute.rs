@@ -24,6 +24,7 @@ use crate::id::DiffId;
 use crate::image::Images;
 use crate::layer::Layers;
 use crate::paths::Root;
+use crate::store::scratch::Scratch;
 
 /// What all stages of one build share.
 pub(crate) struct Build<'a> {
@@ -192,11 +193,8 @@ impl Build<'_> {
     }
 
     /// An empty directory on the file system of the layers, removed when dropped.
-    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir, Trouble> {
-        tempfile::Builder::new()
-            .prefix("build-")
-            .tempdir_in(self.root.scratch())
-            .map_err(Trouble::io("make room for a layer"))
+    pub(crate) fn scratch(&self) -> Result<Scratch, Trouble> {
+        Scratch::directory(self.root).map_err(Trouble::io("make room for a layer"))
     }
 
     /// The date of new layers, RFC 3339.

@@ -10,7 +10,7 @@ use super::stack::Stack;
 use super::{DockerfileSource, Secret, archive, remote};
 use crate::error::{Error, Result};
 use crate::paths::Root;
-use crate::store::private_directory;
+use crate::store::scratch::Scratch;
 
 /// A context as the builder reads it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Intake {
     /// The Dockerfile, if there is nothing else to the context.
     pub dockerfile: DockerfileSource,
     /// What ends with the build.
-    _held: Option<tempfile::TempDir>,
+    _held: Option<Scratch>,
 }
 
 /// What opens git repositories that are not everybody's, and what is kept of them.
@@ -86,7 +86,7 @@ impl Intake {
         Ok(Self { directory, dockerfile: DockerfileSource::Default, _held: Some(room) })
     }
 
-    fn of_file(room: tempfile::TempDir, file: &Path, shown: &str) -> Result<Self> {
+    fn of_file(room: Scratch, file: &Path, shown: &str) -> Result<Self> {
         let failed = |error: io::Error| Error::failed(format!("unpack the context from {shown}"), error);
         let directory = make(room.path())?;
         let Some(packed) = archive::open(file).map_err(failed)? else {
@@ -106,10 +106,8 @@ impl Intake {
     }
 }
 
-fn room(root: &Root) -> Result<tempfile::TempDir> {
-    let failed = |error| Error::failed("make room for the build context", error);
-    private_directory(&root.scratch()).map_err(failed)?;
-    tempfile::Builder::new().prefix("context-").tempdir_in(root.scratch()).map_err(failed)
+fn room(root: &Root) -> Result<Scratch> {
+    Scratch::directory(root).map_err(|error| Error::failed("make room for the build context", error))
 }
 
 fn make(room: &Path) -> Result<PathBuf> {

@@ -39,6 +39,12 @@ struct Record {
 
 const VERSION: u32 = 1;
 
+/// What is known of the file that is kept.
+const RECORD: &str = "record.json";
+
+/// The file while it comes.
+const ARRIVING: &str = "arriving";
+
 /// How often it is tried in all.
 const ATTEMPTS: u32 = 4;
 
@@ -106,7 +112,7 @@ pub(crate) fn fetch(
             Error::invalid(text).with_hint("the file is another one than when --checksum was written")
         );
     }
-    write_json(&room.join("record.json"), &record, Durability::Rename).map_err(failed)?;
+    write_json(&room.join(RECORD), &record, Durability::Rename).map_err(failed)?;
     Ok(record.fetched(&room))
 }
 
@@ -123,7 +129,7 @@ pub(crate) fn shown(address: &str) -> String {
 }
 
 fn known(room: &Path) -> Option<Record> {
-    let record: Record = read_json(&room.join("record.json")).ok().flatten()?;
+    let record: Record = read_json(&room.join(RECORD)).ok().flatten()?;
     let is_here = room.join("files").join(&record.name).is_file();
     (record.version == VERSION && is_here).then_some(record)
 }
@@ -189,7 +195,10 @@ impl Request<'_> {
         let etag = text(ETAG);
         let modified = text(LAST_MODIFIED).and_then(|date| http::date(&date));
         let name = name_of(response.url(), text(CONTENT_DISPOSITION).as_deref());
-        let mut file = tempfile::NamedTempFile::new_in(room).map_err(failed)?;
+        // Whoever was killed here left his. There is one at a time.
+        crate::store::remove_file(&room.join(ARRIVING)).map_err(failed)?;
+        let mut file =
+            tempfile::Builder::new().prefix(ARRIVING).rand_bytes(0).tempfile_in(room).map_err(failed)?;
         let mut hash = Sha256::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(error))? {
             hash.update(&chunk);
@@ -201,6 +210,8 @@ impl Request<'_> {
             file.set_modified(mtime)
         };
         settle(file.as_file()).map_err(failed)?;
+        // A record without its file is none, and so is a file without its record.
+        crate::store::remove_file(&room.join(RECORD)).map_err(failed)?;
         let files = room.join("files");
         crate::store::remove_tree(&files).map_err(failed)?;
         fs::create_dir(&files).map_err(failed)?;

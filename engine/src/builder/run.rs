@@ -24,6 +24,7 @@ use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
 use crate::id::Digest;
 use crate::image::Platform;
 use crate::image::config::ImageConfig;
+use crate::store::scratch::Scratch;
 use crate::store::{Lock, private_directory};
 
 /// A RUN with everything about it decided, before anything is mounted.
@@ -45,7 +46,7 @@ type PreparedMount = (Mount, String, Option<(Tree, Vec<Selected>)>);
 struct Held {
     mounts: Vec<MountSpec>,
     env: Vec<String>,
-    directories: Vec<tempfile::TempDir>,
+    directories: Vec<Scratch>,
     locks: Vec<Lock>,
     doors: Vec<ssh::Door>,
 }
@@ -388,8 +389,7 @@ impl StageRun<'_> {
         }
         // The run directory is in memory: the value never reaches a disk.
         let mut keep = || -> io::Result<PathBuf> {
-            private_directory(self.build.root.run())?;
-            let room = tempfile::Builder::new().prefix("secret-").tempdir_in(self.build.root.run())?;
+            let room = Scratch::directory_in(self.build.root.run())?;
             let file = room.path().join("value");
             crate::store::write_atomic(&file, &value, 0o400, crate::store::Durability::Rename)?;
             held.directories.push(room);

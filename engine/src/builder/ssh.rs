@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use super::mount::Mount;
+use crate::store::scratch::Scratch;
 
 /// The id of the agent that SSH_AUTH_SOCK names.
 pub(crate) const DEFAULT: &str = "default";
 
 /// A socket that leads to an agent, as long as it lives.
 pub(crate) struct Door {
-    room: tempfile::TempDir,
+    room: Scratch,
     closed: Arc<AtomicBool>,
     listener: Option<JoinHandle<()>>,
 }
@@ -28,7 +29,7 @@ impl Door {
     pub(crate) fn open(directory: &Path, agent: &Path, mount: &Mount) -> io::Result<Self> {
         // An agent that is not there should be known of now, not by what ssh makes of it.
         drop(UnixStream::connect(agent)?);
-        let room = tempfile::Builder::new().prefix("ssh-").tempdir_in(directory)?;
+        let room = Scratch::directory_in(directory)?;
         let path = room.path().join("agent");
         let socket = UnixListener::bind(&path)?;
         chown(&path, Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)))?;

@@ -220,7 +220,9 @@ impl Engine {
         let mut swept = scratch::sweep(root).map_err(failed)?;
         let mut rooms = vec![root.state().to_owned(), root.images(), root.content(), root.networks()];
         rooms.extend([root.port_runs(), root.run().to_owned(), root.build_cache()]);
-        for parent in [root.containers(), root.volumes(), root.network_runs(), root.layers()] {
+        let (build, fetched) = (root.build_cache(), root.build_cache().join("http"));
+        for parent in [root.containers(), root.volumes(), root.network_runs(), root.layers(), build, fetched]
+        {
             rooms.extend(directories_in(&parent).map_err(failed)?);
         }
         for room in rooms {

@@ -25,7 +25,13 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// A new empty directory for the engine alone.
     pub(crate) fn directory(root: &Root) -> io::Result<Self> {
-        Self::make(root, |path| {
+        Self::directory_in(&root.scratch())
+    }
+
+    /// A new empty directory for the engine alone, below one of the rooms that [`sweep`] looks at: beside the root's
+    /// scratch directory, its run directory, which is in memory.
+    pub(crate) fn directory_in(room: &Path) -> io::Result<Self> {
+        Self::make(room, |path| {
             fs::DirBuilder::new().mode(0o700).create(path)?;
             File::open(path)
         })
@@ -33,7 +39,7 @@ impl Scratch {
 
     /// A new empty file for the engine alone.
     pub(crate) fn file(root: &Root) -> io::Result<Self> {
-        Self::make(root, |path| {
+        Self::make(&root.scratch(), |path| {
             fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
         })
     }
@@ -57,12 +63,12 @@ impl Scratch {
         }
     }
 
-    fn make(root: &Root, create: impl Fn(&Path) -> io::Result<File>) -> io::Result<Self> {
+    fn make(room: &Path, create: impl Fn(&Path) -> io::Result<File>) -> io::Result<Self> {
         loop {
-            let path = fresh_path(root)?;
+            let path = fresh_path(room)?;
             let held = match create(&path) {
                 // A sweeper took it between its making and its opening.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && root.scratch().exists() => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && room.exists() => continue,
                 other => other?,
             };
             rustix::fs::flock(&held, FlockOperation::LockExclusive)?;
@@ -82,7 +88,11 @@ impl Drop for Scratch {
 
 /// Removes what makers that no longer live have left behind, and claims that nobody holds. Returns how many.
 pub(crate) fn sweep(root: &Root) -> io::Result<usize> {
-    let entries = match fs::read_dir(root.scratch()) {
+    Ok(sweep_room(&root.scratch())? + sweep_room(root.run())?)
+}
+
+fn sweep_room(room: &Path) -> io::Result<usize> {
+    let entries = match fs::read_dir(room) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         other => other?,
     };
@@ -106,11 +116,11 @@ pub(crate) fn sweep(root: &Root) -> io::Result<usize> {
 pub(crate) const CLAIM: &str = "claim-";
 const PREFIX: &str = "making-";
 
-fn fresh_path(root: &Root) -> io::Result<PathBuf> {
-    crate::store::private_directory(&root.scratch())?;
+fn fresh_path(room: &Path) -> io::Result<PathBuf> {
+    crate::store::private_directory(room)?;
     let mut bytes = [0u8; 12];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(root.scratch().join(format!("{PREFIX}{}", hex(&bytes))))
+    Ok(room.join(format!("{PREFIX}{}", hex(&bytes))))
 }
 
 fn is_taken(error: &io::Error) -> bool {

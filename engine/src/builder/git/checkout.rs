@@ -166,7 +166,10 @@ impl Depot<'_> {
         let failed = |error: io::Error| self.address.failed("write its files").with_source(error);
         let parent = self.room.join("files");
         private_directory(&parent).map_err(failed)?;
-        let made = tempfile::Builder::new().prefix(".new-").tempdir_in(&parent).map_err(failed)?;
+        // Whoever was killed here left his. There is one at a time.
+        remove_tree(&parent.join(ARRIVING)).map_err(failed)?;
+        let made =
+            tempfile::Builder::new().prefix(ARRIVING).rand_bytes(0).tempdir_in(&parent).map_err(failed)?;
         let tree = made.path();
         let inside = |arguments: &[&str]| {
             let mut git = self.git();
@@ -264,6 +267,9 @@ impl Depot<'_> {
         Err(self.address.failed(lines[start..].join("; ")))
     }
 }
+
+/// A checkout in the making, among those that are done.
+const ARRIVING: &str = ".new";
 
 /// References of all branches and tags: for commits that no reference names.
 const EVERYTHING: [&str; 2] = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
