@@ -1,8 +1,6 @@
 //! Build caches that go from one machine to another.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
-
+use crate::registry::Registry;
 use crate::world::{Outcome, World};
 
 /// Two runs of the same command would write two different numbers.
@@ -17,47 +15,6 @@ CMD [\"cat\", \"/first\", \"/second\"]
 
 /// The same in one stage.
 const ALONE: &str = "FROM box\nRUN cat /proc/sys/kernel/random/uuid > /first\nCMD [\"cat\", \"/first\"]\n";
-
-/// The registry of the distribution project, on a port of its own, until dropped.
-struct Registry {
-    child: Child,
-    address: String,
-}
-
-impl Registry {
-    fn start(world: &World) -> Self {
-        let data = world.path("registry");
-        world.write(
-            "registry.yml",
-            &format!(
-                "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n",
-                data.display()
-            ),
-        );
-        let mut child = Command::new("docker-registry")
-            .args(["serve", world.path("registry.yml").to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().find_map(|line| {
-            let line = line.unwrap();
-            let (_, rest) = line.split_once("listening on ")?;
-            Some(rest.split(['"', ',', ' ']).next().unwrap().to_owned())
-        });
-        // It must not block on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, address: address.unwrap() }
-    }
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn build(world: &World, flags: &[&str]) -> Outcome {
     build_of(world, DOCKERFILE, flags)
@@ -110,10 +67,10 @@ fn a_directory_brings_a_build_to_another_machine() {
 #[test]
 fn a_registry_brings_a_build_to_another_machine() {
     let here = World::new();
-    let registry = Registry::start(&here);
-    let image = format!("{}/app:1", registry.address);
-    let cache = format!("type=registry,ref={}/app:cache", registry.address);
-    let all = format!("type=registry,ref={}/app:all,mode=max", registry.address);
+    let registry = Registry::start();
+    let image = format!("{}/app:1", registry.address());
+    let cache = format!("type=registry,ref={}/app:cache", registry.address());
+    let all = format!("type=registry,ref={}/app:all,mode=max", registry.address());
     build_of(&here, ALONE, &["--cache-to", &cache, "--cache-to", "type=inline"]).succeeds();
     here.rengine(["tag", "built", &image]).succeeds();
     here.rengine(["push", "-q", &image]).succeeds();

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::Command;
 
-use crate::world::{BOX, Running, World, free_port};
+use crate::registry::Registry;
+use crate::world::{BOX, Running, World};
 
 #[test]
 fn an_imported_tar_is_an_image_with_the_configuration_it_is_given() {
@@ -180,30 +181,5 @@ fn archives_are_loaded_however_they_are_compressed() {
         let other = World::empty();
         let packed = format!("{}.{ending}", archive.display());
         other.rengine(["load", "-i", &packed]).succeeds().prints("Loaded image: box:latest\n");
-    }
-}
-
-/// A real registry on loopback; gone when dropped.
-struct Registry {
-    port: u16,
-    _process: Running,
-    _directory: tempfile::TempDir,
-}
-
-impl Registry {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let port = free_port();
-        let storage = directory.path().join("storage");
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
-            storage.display()
-        );
-        let path = directory.path().join("config.yml");
-        fs::write(&path, config).unwrap();
-        let mut command = Command::new("docker-registry");
-        let mut process = Running::start(command.arg("serve").arg(&path));
-        process.await_line("listening on");
-        Self { port, _process: process, _directory: directory }
     }
 }

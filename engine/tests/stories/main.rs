@@ -26,6 +26,7 @@ mod output;
 mod platforms;
 mod race;
 mod reboot;
+mod registry;
 mod rootless;
 mod run;
 mod security;
