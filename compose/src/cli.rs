@@ -16,6 +16,7 @@ mod publish;
 mod run;
 mod session;
 mod stats;
+mod turn;
 mod up;
 mod update;
 mod watch;

@@ -62,6 +62,10 @@ pub struct Flags {
 /// How many lines of a container that did not get ready its failure shows.
 const LAST_WORDS: usize = 10;
 
+/// The directory of a project's secrets and configurations that are in no file, and the two places in it.
+pub(crate) const CONTENTS: &str = "contents";
+pub(crate) const PLACES: [&str; 2] = ["0", "1"];
+
 /// Takes lines for people: the steps of a build, the layers of a pull, warnings.
 pub type Tell = Box<dyn Fn(Telling<'_>) + Send + Sync>;
 
@@ -450,8 +454,8 @@ impl Runtime {
     /// Where secrets and configurations are written down. There are two places: what a container that is replaced was given
     /// is not overwritten by something else, for it may run again.
     fn contents_place(&self, desired: &DesiredService, replaces: Option<&ContainerId>) -> Result<PathBuf> {
-        let all = self.engine.root().project(&self.project.name).join("contents");
-        let [first, second] = ["0", "1"].map(|name| all.join(name));
+        let all = self.engine.root().project(&self.project.name).join(CONTENTS);
+        let [first, second] = PLACES.map(|name| all.join(name));
         let Some(old) = replaces else { return Ok(first) };
         let spec = self.engine.container(old.as_str())?.record.spec;
         let uses_second = spec.mounts.iter().any(

@@ -141,7 +141,7 @@ fn take_down(opened: &Opened, options: &DownOptions) -> Result<u8, CliError> {
     }
     opened.execute(plan)?;
     if options.services.is_empty() && !opened.is_dry_run() {
-        let contents = opened.engine().root().project(&opened.project().name).join("contents");
+        let contents = opened.engine().root().project(&opened.project().name).join(crate::runtime::CONTENTS);
         engine::store::remove_tree(&contents).map_err(|error| {
             engine::Error::failed("remove the contents of secrets and configurations", error)
         })?;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Engine;
-use engine::store::{self, Lock};
 
 use super::Globals;
 use super::failure::CliError;
+use super::turn::{Turn, Underway};
 use crate::desired::{Changes, Desired};
 use crate::execute::{self, Event};
 use crate::load::{LoadOptions, load};
@@ -31,7 +31,7 @@ pub(super) struct Opened {
     pub(super) runtime: Arc<Runtime>,
     pub(super) progress: Arc<Progress>,
     /// Keeps other commands away from the same project as long as it lives.
-    pub(super) lock: Option<Lock>,
+    pub(super) lock: Option<Turn>,
     dry_run: bool,
     limit: usize,
     ansi: Ansi,
@@ -153,8 +153,11 @@ impl Session {
         if let Some(unknown) = changes.scale.keys().find(|name| !project.services.contains_key(*name)) {
             return Err(CliError::Invalid(format!("no such service: {unknown}")));
         }
-        let lock =
-            if wanted.writes && !self.globals.dry_run { Some(lock(&engine, &project.name)?) } else { None };
+        let lock = if wanted.writes && !self.globals.dry_run {
+            Some(Turn::take(&engine, &project.name)?)
+        } else {
+            None
+        };
         let desired = Desired::of(&project, &changes);
         let progress = Arc::new(Progress::new(self.globals.progress, self.globals.ansi));
         let teller = progress.clone();
@@ -181,19 +184,6 @@ fn cache() -> PathBuf {
     let asked = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
     asked.unwrap_or_else(home).join("rcompose/oci")
-}
-
-/// Two commands that change one project take turns.
-fn lock(engine: &Engine, project: &str) -> Result<Lock, CliError> {
-    let directory = engine.root().project(project);
-    let failed = |error| engine::Error::failed(format!("lock the project {project}"), error);
-    store::private_directory(&directory).map_err(failed)?;
-    let path = directory.join("lock");
-    if let Some(lock) = Lock::try_exclusive(&path).map_err(failed)? {
-        return Ok(lock);
-    }
-    output::note(&format!("another command changes project {project}; waiting for it to end"));
-    Ok(Lock::exclusive(&path).map_err(failed)?)
 }
 
 /// As COMPOSE_* variables say yes.
@@ -226,8 +216,8 @@ impl Opened {
     }
 
     /// Keeps other commands away from the project for a while.
-    pub(super) fn lock_project(&self) -> Result<Lock, CliError> {
-        lock(self.engine(), &self.project().name)
+    pub(super) fn lock_project(&self) -> Result<Turn, CliError> {
+        Turn::take(self.engine(), &self.project().name)
     }
 
     /// Whether what goes to standard output is coloured.
@@ -284,17 +274,20 @@ impl Opened {
                 done(operation);
             }
         };
+        let underway = Arc::new(Underway::begin(self.engine(), &self.project().name)?);
+        let steps = underway.clone();
         let performer = self.runtime.clone();
         let plan = Arc::new(plan);
         let walk = execute::walk(
             &plan,
             self.limit,
-            move |operation: &Operation| performer.perform(operation),
+            move |operation: &Operation| steps.during(operation, || performer.perform(operation)),
             &tell,
         );
         let limit = timeout.unwrap_or(Duration::MAX);
         tokio::select! {
             walked = walk => {
+                underway.is_over()?;
                 let failures: Vec<Failure> = walked.failures.into_iter().map(|(_, failure)| failure).collect();
                 if failures.is_empty() { Ok(()) } else { Err(CliError::Steps(failures)) }
             }

@@ -8,6 +8,7 @@ mod examples;
 mod fault;
 mod hooks;
 mod keys;
+mod kill;
 mod lists;
 mod publish;
 mod refused;
