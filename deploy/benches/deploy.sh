@@ -13,6 +13,10 @@ port=$((20000 + RANDOM % 10000))
 web=$((port + 1))
 
 finish() {
+	# A connection that stays would be there for another minute.
+	for socket in "$work"/run/rdeploy-kept-*/*; do
+		[ ! -S "$socket" ] || ssh -S "$socket" -O exit none 2>/dev/null || true
+	done
 	# Every host is an engine of its own below the work directory.
 	for root in "$work"/host*; do
 		[ -d "$root" ] || continue
@@ -31,10 +35,11 @@ finish() {
 }
 trap finish EXIT
 
+# Its root has a home without start files, which every command would run: those of whoever measures are not a server's.
 start_sshd() {
 	ssh-keygen -q -t ed25519 -N '' -f "$work/host_key"
 	ssh-keygen -q -t ed25519 -N '' -f "$work/id"
-	mkdir -p /run/sshd
+	mkdir -p /run/sshd "$work/home" "$work/run"
 	cat >"$work/sshd_config" <<-EOF
 		Port $port
 		ListenAddress 127.0.0.1
@@ -44,6 +49,7 @@ start_sshd() {
 		StrictModes no
 		PermitRootLogin prohibit-password
 		UsePAM no
+		SetEnv HOME=$work/home
 	EOF
 	"$(command -v sshd || echo /usr/sbin/sshd)" -f "$work/sshd_config"
 	fingerprint=$(ssh-keygen -lf "$work/host_key.pub" | cut -d' ' -f2)
@@ -80,7 +86,7 @@ make_project() {
 deploy() {
 	local hosts=$1
 	shift
-	(cd "$work/p" && WEB=$web "$bin/rdeploy" --root "$work/here" --json $hosts --fingerprint "$fingerprint" -i "$work/id" "$@" 2>"$work/log") || {
+	(cd "$work/p" && WEB=$web XDG_RUNTIME_DIR=$work/run "$bin/rdeploy" --root "$work/here" --json $hosts --fingerprint "$fingerprint" -i "$work/id" "$@" 2>"$work/log") || {
 		cat "$work/log" >&2
 		exit 1
 	}
@@ -161,6 +167,21 @@ for round in $(seq "$rounds"); do
 	field "$report" bytes_sent >>"$work/nothing"
 done
 echo "no change: $(median <"$work/unchanged") ms, sent: $(median <"$work/nothing") bytes"
+
+for round in $(seq 0 "$rounds"); do
+	began=$(now)
+	deploy "$one" up --ssh-persist 60s >/dev/null
+	# The first one makes the connection that stays.
+	[ "$round" = 0 ] || since "$began" >>"$work/again"
+done
+echo "no change, over a connection that stayed: $(median <"$work/again") ms; wanted 300"
+
+for round in $(seq "$rounds"); do
+	began=$(now)
+	ssh -F none -p "$port" -i "$work/id" -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR root@127.0.0.1 true
+	since "$began" >>"$work/ssh"
+done
+echo "ssh alone, with a login: $(median <"$work/ssh") ms"
 deploy "$one" uninstall --volumes >/dev/null
 
 start_docker

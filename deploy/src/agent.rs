@@ -56,15 +56,16 @@ struct Held {
     _lock: Lock,
 }
 
-/// Serves one client on standard input and output until it hangs up.
+/// Serves one client on standard input and output until it hangs up. To one who has just brought the executable it
+/// tells first what has arrived.
 ///
 /// # Errors
 /// When the engine cannot be opened or the connection cannot be set up.
-pub fn serve(root: Option<&Path>) -> Result<ExitCode> {
+pub fn serve(root: Option<&Path>, tells_digest: bool) -> Result<ExitCode> {
     let engine = Engine::open(root)?;
     let failed = |error: io::Error| Error::failed("set up the connection to the client", error);
     let mut channel = Channel::new(line::watched().map_err(failed)?, io::stdout());
-    let hello = hello()?;
+    let hello = hello(tells_digest)?;
     channel.send(&hello).map_err(|error| Error::failed("greet the client", error))?;
     let mut agent = Agent { engine, channel: Arc::new(Mutex::new(channel)), held: None };
     agent.work();
@@ -76,21 +77,20 @@ pub fn serve(root: Option<&Path>) -> Result<ExitCode> {
 /// # Errors
 /// When it cannot be read.
 pub fn executable_digest() -> Result<String> {
-    // A running executable does not change, and it is large.
-    static DIGEST: OnceLock<String> = OnceLock::new();
-    if let Some(known) = DIGEST.get() {
-        return Ok(known.clone());
-    }
-    let bytes =
-        std::fs::read("/proc/self/exe").map_err(|error| Error::failed("read this executable", error))?;
-    Ok(DIGEST.get_or_init(|| Digest::of(&bytes).to_string()).clone())
+    // A running executable does not change, and it is large: whoever comes second waits for the first.
+    static DIGEST: OnceLock<std::result::Result<String, io::ErrorKind>> = OnceLock::new();
+    let digest = DIGEST.get_or_init(|| match std::fs::read("/proc/self/exe") {
+        Ok(bytes) => Ok(Digest::of(&bytes).to_string()),
+        Err(error) => Err(error.kind()),
+    });
+    digest.clone().map_err(|kind| Error::failed("read this executable", io::Error::from(kind)))
 }
 
-fn hello() -> Result<Hello> {
+fn hello(tells_digest: bool) -> Result<Hello> {
     let name = rustix::system::uname();
     Ok(Hello {
         protocol: PROTOCOL,
-        executable: executable_digest()?,
+        executable: if tells_digest { Some(executable_digest()?) } else { None },
         hostname: name.nodename().to_string_lossy().into_owned(),
         architecture: std::env::consts::ARCH.to_owned(),
         kernel: name.release().to_string_lossy().into_owned(),

@@ -132,6 +132,9 @@ enum Command {
 /// The flags of `agent`.
 #[derive(Debug, Args)]
 struct AgentArgs {
+    /// Say first what digest this executable has
+    #[arg(long)]
+    digest: bool,
     #[command(subcommand)]
     task: Option<AgentTask>,
 }
@@ -193,8 +196,10 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Prune => rollout::prune(globals),
         Command::Export(args) => export::export(globals, &args),
         Command::Action => action::action(globals),
-        Command::Agent(AgentArgs { task: None }) => crate::agent::serve(globals.root.as_deref()),
-        Command::Agent(AgentArgs { task: Some(task) }) => {
+        Command::Agent(AgentArgs { task: None, digest }) => {
+            crate::agent::serve(globals.root.as_deref(), digest)
+        }
+        Command::Agent(AgentArgs { task: Some(task), .. }) => {
             let engine = engine::Engine::open(globals.root.as_deref())?;
             match task {
                 AgentTask::Guard { project } => crate::agent::guard::stand(&engine, &project),

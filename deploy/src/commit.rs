@@ -2,11 +2,32 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::thread;
 
 use crate::release::Commit;
 
+/// A commit that git is being asked for.
+#[derive(Debug)]
+pub struct Asked(Option<thread::JoinHandle<Option<Commit>>>);
+
+/// Asks git beside the caller; a large repository takes its time.
+pub fn ask(directory: &Path) -> Asked {
+    let directory = directory.to_owned();
+    // A release whose commit is not known is as good as any.
+    Asked(thread::Builder::new().name("git".to_owned()).spawn(move || of(&directory)).ok())
+}
+
+// === impl Asked ===
+
+impl Asked {
+    /// Waits for the answer.
+    pub fn answer(self) -> Option<Commit> {
+        self.0?.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
 /// The commit that is checked out in a directory; `None` outside of a repository or without git.
-pub fn of(directory: &Path) -> Option<Commit> {
+fn of(directory: &Path) -> Option<Commit> {
     let line = git(directory, &["log", "-1", "--format=%H %s"])?;
     let (id, subject) = line.split_once(' ').unwrap_or((&line, ""));
     let dirty = git(directory, &["status", "--porcelain", "--untracked-files=no"])

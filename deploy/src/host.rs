@@ -1,8 +1,9 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::thread;
 
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
@@ -85,13 +86,25 @@ impl Host {
     pub fn over_ssh(address: &Address, access: &Access, root: Option<&str>) -> Result<Self> {
         let name = address.to_string();
         let place = root.unwrap_or(DEFAULT_STATE);
-        let program = program_at(place)?;
-        let start = start_of_agent(&program, place);
+        // The executable is large, and is read while the connection is made.
+        let reading = thread::Builder::new().name("digest".into()).spawn(agent::executable_digest);
+        drop(reading.map_err(|error| Error::failed("start to read this executable", error))?);
+        let start = |first: bool| -> Result<String> { Ok(start_of_agent(&program_at(place)?, place, first)) };
+        let start_later = || {
+            let failed = |error: Error| SshError::Local {
+                step: "find out which executable this is",
+                source: io::Error::other(error),
+            };
+            start(false).map_err(failed)
+        };
         let (session, mut pipes) =
-            Session::open_as_root(address, access, &start).map_err(|error| refused(&name, error))?;
+            Session::open_as_root(address, access, &start_later).map_err(|error| refused(&name, error))?;
+        let mut is_new = false;
         if let Begun::Absent(machine) = begun(&mut pipes.reader) {
+            let program = program_at(place)?;
             bring(&session, &name, &program, &machine)?;
-            pipes = session.pipes(&start, true).map_err(|error| refused(&name, error))?;
+            is_new = true;
+            pipes = session.pipes(&start(true)?, true).map_err(|error| refused(&name, error))?;
             if !matches!(begun(&mut pipes.reader), Begun::Here) {
                 let said = pipes.ending.said();
                 return Err(Error::conflict(format!(
@@ -105,7 +118,28 @@ impl Host {
         let line = Line::Ssh { session: Arc::new(session), _ending: Box::new(ending) };
         let way = Way::Ssh(address.clone(), Box::new(access.clone()));
         let place = Place { name, root: root.map(str::to_owned), way };
-        Self::greet(place, Channel::new(reader, writer), line)
+        let host = Self::greet(place, Channel::new(reader, writer), line)?;
+        if is_new {
+            host.expect_whole()?;
+        }
+        Ok(host)
+    }
+
+    /// Checks what was brought against what this is.
+    fn expect_whole(&self) -> Result<()> {
+        if self.hello.executable.as_deref() == Some(agent::executable_digest()?.as_str()) {
+            return Ok(());
+        }
+        if let Line::Ssh { session, .. } = &self.line {
+            let program = program_at(self.place.root.as_deref().unwrap_or(DEFAULT_STATE))?;
+            // Whether or not it can be taken away, it is not used.
+            let _ = session.run_as_root(&format!("rm -f {}", ssh::quoted(&program)), b"");
+        }
+        Err(Error::conflict(format!(
+            "host {}: the agent that arrived is not the one that was sent",
+            self.name()
+        ))
+        .with_hint("try again; the network or the disk of the host may be at fault"))
     }
 
     fn greet(place: Place, mut channel: Channel, line: Line) -> Result<Self> {
@@ -249,11 +283,12 @@ fn program_at(root: &str) -> Result<String> {
     Ok(format!("{root}/bin/{}/rdeploy", executable_name()?))
 }
 
-/// A line of shell that says `here` and becomes the agent, or says that there is none.
-fn start_of_agent(program: &str, root: &str) -> String {
+/// A line of shell that says `here` and becomes the agent, or says that there is none. A new one is to say what it is.
+fn start_of_agent(program: &str, root: &str, is_new: bool) -> String {
     let (program, root) = (ssh::quoted(program), ssh::quoted(root));
+    let digest = if is_new { " --digest" } else { "" };
     format!(
-        "if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}; fi; echo absent $(uname -m)"
+        "if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}{digest}; fi; echo absent $(uname -m)"
     )
 }
 

@@ -16,8 +16,8 @@ use crate::release::{Entry, Release, ReleaseId};
 pub struct Hello {
     /// The version of this protocol it speaks.
     pub protocol: u32,
-    /// The digest of its executable.
-    pub executable: String,
+    /// The digest of its executable, when it was asked for.
+    pub executable: Option<String>,
     /// What it is called among machines.
     pub hostname: String,
     /// Its architecture, as Rust names it: `x86_64`.

@@ -13,7 +13,7 @@ use engine::error::{Error, Result};
 use jiff::Timestamp;
 
 use crate::build;
-use crate::canary::CanaryStep;
+use crate::commit;
 use crate::fleet::{Failures, Fleet};
 use crate::hooks::{self, Moment};
 use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, confused, millis};
@@ -29,12 +29,8 @@ pub struct Deployment<'a> {
     pub settings: &'a Settings,
     /// The services it is about; all when empty.
     pub services: Vec<String>,
-    /// What it is made from.
-    pub commit: Option<Commit>,
     /// Who makes it.
     pub author: String,
-    /// What part of the connections it gets before it gets all.
-    pub canary: &'a [CanaryStep],
     /// How long to wait for a project that somebody else changes.
     pub lock_wait: Duration,
     /// The engine of this machine, which has or builds the images.
@@ -102,6 +98,7 @@ impl Deployment<'_> {
     pub fn up(&self, connect: impl FnOnce() -> Result<Fleet<Task>>) -> Result<Report> {
         let began = Instant::now();
         let id = ReleaseId::new(Timestamp::now());
+        let commit = commit::ask(&self.project.working_dir);
         let build = || build::start(self.root.as_deref(), self.project, &self.services);
         let early = if self.settings.hooks.before_build.is_empty() { Some(build()?) } else { None };
         let fleet = &mut connect()?;
@@ -110,9 +107,9 @@ impl Deployment<'_> {
         let building = early.map_or_else(build, Ok)?;
         let images = building.finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?;
         self.hook("before-prepare", &self.settings.hooks.before_prepare, &id, fleet)?;
-        let parcels = self.pack(fleet, &images, &id)?;
+        let parcels = self.pack(fleet, &images, &id, commit.answer().as_ref())?;
         self.send(fleet, &images, &parcels)?;
-        let changed = self.roll_out(fleet, &id)?;
+        let changed = self.roll_out(fleet, &id, &self.settings.canary)?;
         Ok(report(fleet, id, changed, images, began))
     }
 
@@ -146,7 +143,8 @@ impl Deployment<'_> {
             });
             Ok(())
         })?;
-        let changed = self.roll_out(fleet, &id)?;
+        // What has served before serves all at once: whoever goes back is in a hurry.
+        let changed = self.roll_out(fleet, &id, &[])?;
         Ok(report(fleet, id, changed, BTreeMap::new(), began))
     }
 
@@ -158,7 +156,7 @@ impl Deployment<'_> {
         let began = Instant::now();
         let id = ReleaseId::new(Timestamp::now());
         let images = build::known(self.root.as_deref(), self.project)?;
-        self.pack(fleet, &images, &id)?;
+        self.pack(fleet, &images, &id, commit::ask(&self.project.working_dir).answer().as_ref())?;
         fleet.each(|host, task| {
             let rollout = task.rollout.clone().ok_or_else(confused)?;
             let Outcome::Plan(planned) = host.ask(&Request::Plan(Box::new(rollout)), &|_| {})? else {
@@ -181,6 +179,7 @@ impl Deployment<'_> {
         fleet: &mut Fleet<Task>,
         images: &BTreeMap<String, SentImage>,
         id: &ReleaseId,
+        commit: Option<&Commit>,
     ) -> Result<Vec<Parcel>> {
         let mut parcels = Vec::new();
         let mut remarks = BTreeSet::new();
@@ -198,7 +197,7 @@ impl Deployment<'_> {
                     .filter(|(service, _)| part.services.contains_key(*service))
                     .map(|(service, image)| (service.clone(), image.clone()))
                     .collect(),
-                commit: self.commit.clone(),
+                commit: commit.cloned(),
                 author: self.author.clone(),
                 created: Timestamp::now(),
                 policy: self.policy(&part),

@@ -71,6 +71,9 @@ pub struct SshSettings {
     pub sudo: SudoSetting,
     /// Whether an unknown host's key is taken as it is the first time.
     pub accept_new: bool,
+    /// How long a connection stays for the next command: `60s`, or `0s` for not at all.
+    #[serde(deserialize_with = "time")]
+    pub persist: Option<Span>,
 }
 
 /// Whether the agent is started by `sudo`.

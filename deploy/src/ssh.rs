@@ -11,6 +11,7 @@ mod diagnosis;
 mod failure;
 mod host_key;
 mod keeper;
+mod kept;
 mod key;
 mod line;
 mod log;
@@ -50,6 +51,9 @@ pub struct Access {
     pub sudo: Sudo,
     /// How long a host may take to answer at all.
     pub connect_timeout: Duration,
+    /// How long the connection stays for a next command, when logging in takes no secret; not at all when zero.
+    #[serde(skip)]
+    pub keep: Duration,
     /// The executable that ssh calls to ask for a secret: this very one, unless it does not begin with
     /// [`enter_if_asked`].
     #[serde(skip, default = "this_executable")]
@@ -98,6 +102,7 @@ impl Default for Access {
             jump: Vec::new(),
             sudo: Sudo::default(),
             connect_timeout: Duration::from_secs(10),
+            keep: Duration::ZERO,
             executable: this_executable(),
         }
     }

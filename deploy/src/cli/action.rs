@@ -5,10 +5,12 @@ use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::error::{Error, Result};
+use engine::quantity::Span;
 
 use super::rollout::UpArgs;
 use super::{Globals, output, rollout};
@@ -82,6 +84,8 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
         globals.project_directory = None;
     }
     globals.project_name = input("project-name").or(globals.project_name);
+    // A runner is somebody else's when the job is over.
+    globals.ssh.ssh_persist = Some(Span(Duration::ZERO));
     globals.config = input("config").map(Into::into).or(globals.config);
     let wish = match input("command").as_deref() {
         None | Some("up" | "deploy") => Wish::Up,

@@ -1,13 +1,16 @@
 //! From the command line to the project, its settings, and hosts that listen.
 
+use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 
 use clap::Args;
 use compose::Project;
 use compose::load::{LoadOptions, load};
 use engine::error::{Error, Result};
+use engine::quantity::Span;
 
 use super::{Globals, output};
 use crate::fleet::{Failures, Fleet, Member};
@@ -58,7 +61,14 @@ pub(super) struct SshFlags {
     /// Do not use sudo
     #[arg(long, global = true)]
     no_sudo: bool,
+    /// How long a connection stays for the next command, when logging in takes no secret [default: 60s for a person at a
+    /// terminal, else 0s]
+    #[arg(long, global = true, value_name = "TIME", env = "RDEPLOY_SSH_PERSIST")]
+    pub(super) ssh_persist: Option<Span>,
 }
+
+/// How long a connection stays for a person's next command.
+const PERSISTENCE: Duration = Duration::from_secs(60);
 
 /// A project with its settings.
 pub(super) struct Loaded {
@@ -219,6 +229,13 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
     Ok(Access {
         jump: hops.iter().filter(|hop| !hop.is_empty()).map(hop).collect::<Result<_>>()?,
         sudo,
+        keep: flags.ssh_persist.or(settings.persist).map_or_else(usual_persistence, |span| span.0),
         ..Access::by(login)
     })
+}
+
+/// A person gives one command after another; a pipeline must not leave anything behind.
+fn usual_persistence() -> Duration {
+    let is_person = io::stdin().is_terminal() && std::env::var_os("CI").is_none();
+    if is_person { PERSISTENCE } else { Duration::ZERO }
 }

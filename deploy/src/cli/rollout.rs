@@ -13,7 +13,7 @@ use super::{Globals, output};
 use crate::canary::CanaryStep;
 use crate::commit;
 use crate::fleet::Fleet;
-use crate::message::{Event, Outcome, Request, millis};
+use crate::message::{Event, Outcome, Request, confused, millis};
 use crate::pipeline::{Deployment, HostReport, Report, Task};
 use crate::release::ReleaseId;
 use crate::watch::Changes;
@@ -82,8 +82,10 @@ pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
     loaded.settings.drain = drain.or(loaded.settings.drain);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
-    let canary = if args.canary.is_empty() { &loaded.settings.canary } else { &args.canary };
-    Deployment { canary, ..deployment(globals, &loaded, &args.services, lock_wait.0, &told) }
+    if !args.canary.is_empty() {
+        loaded.settings.canary.clone_from(&args.canary);
+    }
+    deployment(globals, &loaded, &args.services, lock_wait.0, &told)
         .up(|| connect::reach(globals, &loaded, tasks))
 }
 
@@ -221,8 +223,8 @@ pub(super) fn setup(globals: &Globals) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     let done = fleet.each(|host, _| {
-        let outcome = host.ask(&Request::Setup, &|_| {})?;
-        Ok(if let Outcome::Remarks(remarks) = outcome { remarks } else { Vec::new() })
+        let Outcome::Remarks(remarks) = host.ask(&Request::Setup, &|_| {})? else { return Err(confused()) };
+        Ok(remarks)
     })?;
     for (name, remarks) in fleet.names().into_iter().zip(done) {
         remarks.iter().for_each(|remark| output::note(&format!("{name}: {remark}")));
@@ -248,8 +250,9 @@ pub(super) fn prune(globals: &Globals) -> Result<ExitCode> {
     lock(&mut fleet, &loaded)?;
     let project = loaded.project.name.clone();
     let pruned = fleet.each(|host, _| {
-        let outcome = host.ask(&Request::Prune { project: project.clone() }, &|_| {})?;
-        Ok(if let Outcome::Pruned(count) = outcome { count } else { 0 })
+        let request = Request::Prune { project: project.clone() };
+        let Outcome::Pruned(count) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        Ok(count)
     })?;
     for (name, count) in fleet.names().iter().zip(pruned) {
         if globals.json {
@@ -276,9 +279,7 @@ fn deployment<'a>(
         project: &loaded.project,
         settings: &loaded.settings,
         services: services.to_vec(),
-        commit: commit::of(&loaded.project.working_dir),
         author: commit::author(),
-        canary: &[],
         lock_wait,
         root: globals.root.clone(),
         told,

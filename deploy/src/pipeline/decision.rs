@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use engine::error::{Error, Result};
 
 use super::{Deployment, Task, on};
+use crate::canary::CanaryStep;
 use crate::fleet::{Failures, Fleet, Member};
 use crate::heir::{self, Heir, Legacy, Will};
 use crate::message::{Event, Outcome, Planned, Request, confused, millis};
@@ -12,7 +13,12 @@ use crate::release::ReleaseId;
 
 impl Deployment<'_> {
     /// Prepares, commits and finishes. Whether anything changed.
-    pub(super) fn roll_out(&self, fleet: &mut Fleet<Task>, id: &ReleaseId) -> Result<bool> {
+    pub(super) fn roll_out(
+        &self,
+        fleet: &mut Fleet<Task>,
+        id: &ReleaseId,
+        canary: &[CanaryStep],
+    ) -> Result<bool> {
         if let Err(failures) = self.prepare(fleet) {
             return Err(self.call_off(fleet, id, failures, "prepared"));
         }
@@ -24,7 +30,7 @@ impl Deployment<'_> {
             leave(fleet, Some(&engine::error::chain(&error)));
             return Err(error);
         }
-        if let Err(failures) = self.canary(fleet) {
+        if let Err(failures) = self.canary(fleet, canary) {
             return Err(self.call_off(fleet, id, failures, "tried with a part of the connections"));
         }
         if let Err(failures) = self.commit(fleet) {
@@ -49,8 +55,8 @@ impl Deployment<'_> {
     }
 
     /// Gives the new release a part of the new connections, step by step, and sees how it does.
-    fn canary(&self, fleet: &mut Fleet<Task>) -> Result<(), Failures> {
-        for step in self.canary {
+    fn canary(&self, fleet: &mut Fleet<Task>, steps: &[CanaryStep]) -> Result<(), Failures> {
+        for step in steps {
             let shared = fleet.each(|host, _| {
                 let outcome = host.ask(&Request::Share { percent: step.percent }, &|_| {})?;
                 let Outcome::Shared(services) = outcome else { return Err(confused()) };

@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 
 use super::failure::SshError;
 use super::host_key::{HostKey, KnownHosts};
+use super::kept::Kept;
 use super::key::ReadyKey;
 use super::{Address, Login};
 
@@ -22,6 +23,8 @@ pub(super) struct Attempt<'a> {
     pub(super) connect_timeout: Duration,
     pub(super) deadline: Instant,
     pub(super) executable: &'a Path,
+    /// Where the connection stays when it is to outlive this process.
+    pub(super) keep: Option<&'a Kept>,
 }
 
 /// What an attempt needs on this machine besides ssh.
@@ -85,7 +88,7 @@ impl Materials {
 }
 
 /// The user's run-time directory, or the machine's place for temporary files.
-fn short_directory() -> PathBuf {
+pub(super) fn short_directory() -> PathBuf {
     let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let usable = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.as_os_str().len() < 60;
     let temporary = std::env::temp_dir();
@@ -129,7 +132,6 @@ pub(super) fn arguments(
     let mut options: Vec<OsString> = [
         // What older versions do not know, they can do without.
         "IgnoreUnknown=KnownHostsCommand,UpdateHostKeys,RemoteCommand,KbdInteractiveAuthentication",
-        "ControlPersist=no",
         "LogLevel=DEBUG1",
         "BatchMode=no",
         "NumberOfPasswordPrompts=1",
@@ -159,8 +161,14 @@ pub(super) fn arguments(
         proxy.push(" -W [%h]:%p -p 9 none");
         options.push(proxy);
     }
-    let mut arguments: Vec<OsString> = ["-M", "-N", "-T", "-S"].map(OsString::from).to_vec();
-    arguments.push(materials.control().into());
+    let mut arguments: Vec<OsString> = ["-M", "-N", "-T"].map(OsString::from).to_vec();
+    if let Some(keep) = attempt.keep {
+        options.push(format!("ControlPersist={}", keep.seconds()).into());
+        arguments.extend(["-f".into(), "-S".into(), keep.control().into()]);
+    } else {
+        options.push("ControlPersist=no".into());
+        arguments.extend(["-S".into(), materials.control().into()]);
+    }
     for option in options {
         arguments.extend(["-o".into(), option]);
     }
@@ -264,6 +272,7 @@ mod tests {
             connect_timeout: Duration::from_secs(10),
             deadline: Instant::now(),
             executable: Path::new("/x"),
+            keep: None,
         };
         let line = arguments(&attempt, &Materials::gather(&login).unwrap(), None, &[]);
         let line: Vec<_> = line.iter().map(|word| word.to_string_lossy()).collect();

@@ -18,19 +18,22 @@ use super::diagnosis::{self, Facts};
 use super::failure::SshError;
 use super::host_key::{HostKey, algorithms};
 use super::keeper;
+use super::kept::Kept;
 use super::log::Log;
 use super::target::Target;
 
-/// A connection that is up. Dropped, it goes down, and what was made for it goes away.
+/// A connection that is up. Dropped, it goes down, unless it is kept, and what was made for it goes away.
 #[derive(Debug)]
 pub(super) struct Master {
     control: PathBuf,
     process: OwnedFd,
     log: Log,
     attendant: Option<JoinHandle<()>>,
+    /// Whether it outlives this.
+    is_kept: bool,
     /// What it goes over; last to go, so that this one can say goodbye.
     _carrier: Option<Box<Master>>,
-    _directory: Directory,
+    _directory: Option<Directory>,
 }
 
 /// An ssh that connects, as seen from whoever waits for it.
@@ -93,6 +96,19 @@ impl Master {
         }
     }
 
+    /// The connection that somebody has kept here, if there is one.
+    pub(super) fn kept(kept: &Kept) -> Option<Self> {
+        Some(Self {
+            control: kept.control().to_owned(),
+            process: kept.process()?,
+            log: Log::default(),
+            attendant: None,
+            is_kept: true,
+            _carrier: None,
+            _directory: None,
+        })
+    }
+
     /// What this connection says about another one that went over it, and that failed with this log.
     fn said_of(&self, failed: &str) -> String {
         if !failed.contains("Stdio forwarding request failed") {
@@ -130,7 +146,10 @@ impl Drop for Master {
     fn drop(&mut self) {
         let deadline = Instant::now() + GRACE;
         // ssh overlooks a signal that comes just before it begins to wait for something else.
-        while pidfd_send_signal(&self.process, Signal::TERM).is_ok() && !ready(&self.process, NUDGE) {
+        while !self.is_kept
+            && pidfd_send_signal(&self.process, Signal::TERM).is_ok()
+            && !ready(&self.process, NUDGE)
+        {
             if Instant::now() > deadline {
                 let _ = pidfd_send_signal(&self.process, Signal::KILL);
                 break;
@@ -225,9 +244,16 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
         process,
         log,
         attendant: Some(attendant),
+        is_kept: false,
         _carrier: None,
-        _directory: materials.directory,
+        _directory: Some(materials.directory),
     };
+    // One that is to stay leaves this process and goes on in another.
+    if matches!(outcome, Outcome::Ended)
+        && let Some(kept) = attempt.keep.and_then(Master::kept)
+    {
+        return Ok(kept);
+    }
     if matches!(outcome, Outcome::Connected) {
         return Ok(master);
     }

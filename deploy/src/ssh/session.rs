@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::attempt::Attempt;
 use super::failure::SshError;
+use super::kept::Kept;
 use super::line::{Line, Slot, runtime};
 use super::log::Log;
 use super::master::{Master, ready};
@@ -28,6 +29,9 @@ pub struct Session {
 /// How long a server may take to clean up after a command.
 const CLEANUP: Duration = Duration::from_secs(2);
 
+/// How soon a connection that was kept has to be of use.
+const PROMPTLY: Duration = Duration::from_secs(5);
+
 /// The most that a server may say before the first word of a command, in bytes.
 const NOISE: usize = 64 << 10;
 
@@ -42,36 +46,60 @@ impl Session {
     /// # Errors
     /// When any of the hosts is not reached, is not the one meant, or does not let us in; within [`PATIENCE`].
     pub fn open(address: &Address, access: &Access) -> Result<Self, SshError> {
-        let mut session = Self::connect(address, access)?;
-        session.introduce("exit")?.finish(&mut io::empty())?;
+        let (session, pipes) = Self::begin(address, access, &|| Ok("exit".to_owned()))?;
+        pipes.finish(&mut io::empty())?;
         Ok(session)
     }
 
     /// As [`Session::open`], and starts a line of shell as root at once: to a root user the server says who they are and
-    /// runs it in one command, and every command costs a login shell with its start files.
+    /// runs it in one command, and every command costs a login shell with its start files. The line is not asked for
+    /// before the connection is up.
     ///
     /// # Errors
     /// As there, and when the command does not start.
     pub fn open_as_root(
         address: &Address,
         access: &Access,
-        command: &str,
+        command: &dyn Fn() -> Result<String, SshError>,
     ) -> Result<(Self, Pipes), SshError> {
-        let mut session = Self::connect(address, access)?;
-        let pipes = session.introduce(&format!("[ \"$(id -u)\" = 0 ] || exit 0; {command}"))?;
+        let as_root = || Ok(format!("[ \"$(id -u)\" = 0 ] || exit 0; {}", command()?));
+        let (session, pipes) = Self::begin(address, access, &as_root)?;
         if session.is_root {
             return Ok((session, pipes));
         }
         pipes.finish(&mut io::empty())?;
-        let pipes = session.pipes(command, true)?;
+        let pipes = session.pipes(&command()?, true)?;
         Ok((session, pipes))
     }
 
-    fn connect(address: &Address, access: &Access) -> Result<Self, SshError> {
+    /// Connects, or takes the connection that was kept, and has the server say who we are and go on with this.
+    fn begin(
+        address: &Address,
+        access: &Access,
+        then: &dyn Fn() -> Result<String, SshError>,
+    ) -> Result<(Self, Pipes), SshError> {
+        let kept = Kept::of(address, access);
+        if let Some(kept) = &kept
+            && let Some(master) = Master::kept(kept)
+        {
+            let mut session = Self::over(address, access, master)?;
+            if let Ok(pipes) = session.introduce(&then()?, PROMPTLY) {
+                return Ok((session, pipes));
+            }
+            // Whatever became of it meanwhile, a new one tells more about the server.
+            kept.forget();
+        }
+        let mut session = Self::connect(address, access, kept.as_ref())?;
+        let pipes = session.introduce(&then()?, PATIENCE)?;
+        Ok((session, pipes))
+    }
+
+    fn connect(address: &Address, access: &Access, keep: Option<&Kept>) -> Result<Self, SshError> {
         let deadline = Instant::now() + PATIENCE;
-        let attempt = |address, login| Attempt {
+        let attempt = |address, login, keep| Attempt {
             address,
             login,
+            keep,
             connect_timeout: access.connect_timeout.min(PATIENCE),
             deadline,
             executable: &access.executable,
@@ -80,10 +108,14 @@ impl Session {
         for jump in &access.jump {
             let hop = jump.address.to_string();
             let failed = |source| SshError::Jump { hop: hop.clone(), source: Box::new(source) };
-            let master = Master::open(&attempt(&jump.address, &jump.login), way).map_err(failed)?;
+            let master = Master::open(&attempt(&jump.address, &jump.login, None), way).map_err(failed)?;
             way = Some((hop, master));
         }
-        let master = Master::open(&attempt(address, &access.login), way)?;
+        let master = Master::open(&attempt(address, &access.login, keep), way)?;
+        Self::over(address, access, master)
+    }
+
+    fn over(address: &Address, access: &Access, master: Master) -> Result<Self, SshError> {
         let line = Line::over(master);
         Ok(Self {
             at: address.to_string(),
@@ -169,6 +201,10 @@ impl Session {
     /// # Errors
     /// When it does not start.
     pub fn pipes(&self, command: &str, as_root: bool) -> Result<Pipes, SshError> {
+        self.pipes_within(command, as_root, PATIENCE)
+    }
+
+    fn pipes_within(&self, command: &str, as_root: bool, patience: Duration) -> Result<Pipes, SshError> {
         let token = random().map_err(local("draw a random number"))?;
         let climb = if as_root { self.sudo.climb(&self.at, &self.user, self.is_root, &token)? } else { None };
         let script = quoted(&format!("echo {}; {command}", self.marker));
@@ -181,7 +217,7 @@ impl Session {
             }
         };
         let Starting { mut reader, writer, ending } = self.start(&script, climb.as_ref())?;
-        let begun = self.await_marker(&reader)?;
+        let begun = self.await_marker(&reader, patience)?;
         let writer = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (begun, writer) {
             (Begun::Yes, Some(writer)) => Ok(Pipes { reader, writer, ending }),
@@ -200,8 +236,9 @@ impl Session {
     }
 
     /// Finds out who we are there, and that commands do what they say. What follows in the same shell goes on.
-    fn introduce(&mut self, then: &str) -> Result<Pipes, SshError> {
-        let mut pipes = self.pipes(&format!("echo \"$(id -u) $(id -un)\"; {then}"), false)?;
+    fn introduce(&mut self, then: &str, patience: Duration) -> Result<Pipes, SshError> {
+        let who = format!("echo \"$(id -u) $(id -un)\"; {then}");
+        let mut pipes = self.pipes_within(&who, false, patience)?;
         let who = first_line(&mut pipes.reader);
         let (number, user) = who.split_once(' ').unwrap_or((&who, ""));
         let Ok(number) = number.parse::<u32>() else {
@@ -264,8 +301,8 @@ impl Session {
     }
 
     /// Reads up to the line that says that the command begins, and no further.
-    fn await_marker(&self, mut reader: &PipeReader) -> Result<Begun, SshError> {
-        let deadline = Instant::now() + PATIENCE;
+    fn await_marker(&self, mut reader: &PipeReader, patience: Duration) -> Result<Begun, SshError> {
+        let deadline = Instant::now() + patience;
         let mut noise: Vec<u8> = Vec::new();
         let marker = format!("{}\n", self.marker);
         while noise.len() < NOISE {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::server::{Kind, Network, PASSWORD, Server};
 
 /// A project that is served at port 8080.
-struct Project {
+pub(crate) struct Project {
     directory: tempfile::TempDir,
 }
 
@@ -24,7 +24,7 @@ services:
 ";
 
 impl Project {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("project-").tempdir().unwrap();
         let project = Self { directory };
         fs::create_dir(project.path()).unwrap();
@@ -32,15 +32,15 @@ impl Project {
         project
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("p")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         fs::write(self.path().join(name), text).unwrap();
     }
 
-    fn command(&self, servers: &[&Server], words: &[&str]) -> Command {
+    pub(crate) fn command(&self, servers: &[&Server], words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
         command.arg("--root").arg(self.directory.path().join("engine"));
         for server in servers {
@@ -72,7 +72,7 @@ pub(crate) fn take_down(root: &Path) {
 }
 
 #[track_caller]
-fn succeeds(output: &Output) -> String {
+pub(crate) fn succeeds(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     text

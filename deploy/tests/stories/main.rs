@@ -3,6 +3,7 @@
 
 mod action;
 mod deploy;
+mod kept;
 mod leak;
 mod matrix;
 mod server;

@@ -302,6 +302,11 @@ impl Server {
         })
     }
 
+    /// What its sshd has said since it was switched on.
+    pub(crate) fn said(&self) -> String {
+        self.running().log.lock().unwrap().clone()
+    }
+
     /// Puts a file of this machine on it; says where it is there.
     pub(crate) fn give(&self, file: &std::path::Path) -> String {
         let name = file.file_name().unwrap();
