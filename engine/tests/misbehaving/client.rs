@@ -16,18 +16,18 @@ use crate::registry::{Content, PASSWORD, Registry, USER};
 
 /// An image, as it is here and as a registry has it.
 pub(crate) struct Base {
-    root: World,
-    id: String,
-    content: Content,
+    pub(crate) root: World,
+    pub(crate) id: String,
+    pub(crate) content: Content,
 }
 
 /// A root of its own.
-struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
 }
 
 /// The name that the image has in every registry.
-const NAME: &str = "app:1";
+pub(crate) const NAME: &str = "app:1";
 
 impl Drop for World {
     fn drop(&mut self) {
@@ -36,7 +36,7 @@ impl Drop for World {
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
@@ -44,7 +44,7 @@ impl World {
         self.directory.path().join("state")
     }
 
-    fn images(&self) -> Images {
+    pub(crate) fn images(&self) -> Images {
         Images::at(&Root::at(&self.state()))
     }
 
@@ -80,7 +80,7 @@ impl Base {
         let mut config =
             ImageConfig { os: "linux".into(), architecture: architecture.into(), ..Default::default() };
         config.rootfs.diff_ids = vec![layer("small", b"hello"), layer("large", &noise)];
-        let registry = Registry::start(Schedule::none(), Content::default());
+        let registry = Registry::start(Schedule::none(0), Content::default());
         let name: Reference = registry.name(NAME).parse().unwrap();
         let image = root.images().commit(&config, &[name]).unwrap();
         let pushed = root.rengine(&registry, &["push", &registry.name(NAME)]);
@@ -138,7 +138,7 @@ fn expected(schedule: &Schedule, output: &Output) -> Result<(), String> {
 }
 
 /// Nothing that a root has taken in is something else than its digest says.
-fn is_sound(world: &World) -> Result<(), String> {
+pub(crate) fn is_sound(world: &World) -> Result<(), String> {
     let blobs = world.state().join("content/blobs/sha256");
     for (name, bytes) in files(&blobs) {
         if Digest::of(&bytes).hex() != name {

@@ -15,6 +15,25 @@ pub(crate) struct Schedule {
     pub(crate) redirects: bool,
     /// Whether blobs are only taken in one request.
     pub(crate) refuses_streams: bool,
+    /// Who may ask.
+    pub(crate) access: Access,
+    /// How often the same request goes wrong at most.
+    most: u32,
+    /// How often tokens become void at most: one request may meet all of these times.
+    pub(crate) most_generations: u32,
+    /// Whether answers are other ones than they should be, in passing.
+    is_dishonest: bool,
+}
+
+/// Whom a registry answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everybody.
+    Open,
+    /// Whoever has a token, which everybody gets.
+    WithToken,
+    /// Whoever has a token, which is given for a password.
+    LoggedIn,
 }
 
 /// What no patience helps against.
@@ -59,6 +78,12 @@ pub(crate) enum Fault {
     TokenRanOut,
     /// An upload is not known any more.
     Forgotten,
+    /// One byte of a body is another one.
+    WrongByte,
+    /// A body goes on after its end.
+    TooLong,
+    /// A range is asked for, and another one comes.
+    OtherRange,
 }
 
 /// A request that may go wrong, by what it is for.
@@ -75,6 +100,9 @@ pub(crate) enum Kind {
 
 /// A request goes wrong so often at most: less than every client's patience.
 const MOST: u32 = 2;
+
+/// No request goes wrong so often that it would matter.
+const NO_END: u32 = u32::MAX;
 
 impl Schedule {
     pub(crate) fn of(seed: u64) -> Self {
@@ -102,19 +130,54 @@ impl Schedule {
             percent: 10 + roll("percent") % 50,
             redirects: roll("redirects").is_multiple_of(2),
             refuses_streams: roll("streams").is_multiple_of(5),
+            access: Access::LoggedIn,
+            most: MOST,
+            most_generations: MOST,
+            is_dishonest: false,
+        }
+    }
+
+    /// A registry that goes wrong as often as chance has it, until it is told to behave.
+    pub(crate) fn storm(seed: u64, accesses: &[Access]) -> Self {
+        let roll = |what: &str, sides: u64| usize::try_from(number(&(seed, "storm", what)) % sides).unwrap();
+        Self {
+            lie: None,
+            percent: [5, 10, 25, 50, 90][roll("percent", 5)],
+            redirects: roll("redirects", 2) == 0,
+            refuses_streams: false,
+            access: accesses[roll("access", accesses.len() as u64)],
+            most: NO_END,
+            most_generations: NO_END,
+            is_dishonest: roll("dishonest", 3) == 0,
+            ..Self::none(seed)
         }
     }
 
     /// A registry that does nothing wrong.
-    pub(crate) fn none() -> Self {
-        Self { seed: 0, lie: None, percent: 0, redirects: false, refuses_streams: false }
+    pub(crate) fn none(seed: u64) -> Self {
+        Self {
+            seed,
+            lie: None,
+            percent: 0,
+            redirects: false,
+            refuses_streams: false,
+            access: Access::LoggedIn,
+            most: 0,
+            most_generations: 0,
+            is_dishonest: false,
+        }
     }
 
     /// What goes wrong with a request that came `before` times already.
     pub(crate) fn fault(&self, kind: Kind, path: &str, before: u32) -> Option<Fault> {
         let roll = number(&(self.seed, kind, path, before));
-        if before >= MOST || roll % 100 >= self.percent {
+        if before >= self.most || roll % 100 >= self.percent {
             return None;
+        }
+        let is_content = matches!(kind, Kind::Manifest | Kind::Blob);
+        if self.is_dishonest && is_content && (roll / 10_000).is_multiple_of(6) {
+            let lies = [Fault::WrongByte, Fault::TooLong, Fault::OtherRange];
+            return lies.get(usize::try_from(roll / 100_000).unwrap() % lies.len()).copied();
         }
         let usual =
             [Fault::Reset, Fault::Status(500), Fault::Status(502), Fault::Status(503), Fault::TooMany];

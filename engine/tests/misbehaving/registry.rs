@@ -1,4 +1,4 @@
-//! A whole registry in memory, with a token server, and a second host for its blobs.
+//! A whole registry in memory of three hosts: itself, the server that gives tokens, and the one that has its blobs.
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use engine::id::Digest;
 
-use crate::fault::{Fault, Kind, Lie, Schedule};
+use crate::fault::{Access, Fault, Kind, Lie, Schedule};
 use crate::http::{Answer, Request};
 
 pub(crate) const USER: &str = "me";
@@ -32,8 +32,11 @@ pub(crate) struct Content {
 struct Shared {
     schedule: Schedule,
     front: String,
+    tokens: String,
     storage: String,
     state: Mutex<State>,
+    /// Whether nothing goes wrong any more.
+    behaves: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -41,6 +44,8 @@ struct Shared {
 struct State {
     content: Content,
     uploads: BTreeMap<String, Vec<u8>>,
+    /// How many uploads there ever were.
+    begun: u32,
     /// How often each request came.
     asked: BTreeMap<String, u32>,
     /// Tokens name the generation they are of; only the last is good.
@@ -49,15 +54,13 @@ struct State {
     complaints: Vec<String>,
 }
 
-/// Which of the two hosts was asked.
+/// Which of the hosts was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Host {
     Front,
+    Tokens,
     Storage,
 }
-
-/// How often tokens become void.
-const MOST_GENERATIONS: u32 = 2;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -65,16 +68,18 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 impl Registry {
     pub(crate) fn start(schedule: Schedule, content: Content) -> Self {
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let (front, storage) = (listen(), listen());
+        let (front, tokens, storage) = (listen(), listen(), listen());
         let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             schedule,
             front: address(&front),
+            tokens: address(&tokens),
             storage: address(&storage),
             state: Mutex::new(State { content, ..State::default() }),
+            behaves: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         });
-        for (listener, host) in [(front, Host::Front), (storage, Host::Storage)] {
+        for (listener, host) in [(front, Host::Front), (tokens, Host::Tokens), (storage, Host::Storage)] {
             let shared = shared.clone();
             thread::spawn(move || {
                 for stream in listener.incoming() {
@@ -97,6 +102,11 @@ impl Registry {
         self.shared.state().content.clone()
     }
 
+    /// From now on nothing goes wrong.
+    pub(crate) fn behave(&self) {
+        self.shared.behaves.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn log(&self) -> Vec<String> {
         self.shared.state().log.clone()
     }
@@ -111,7 +121,7 @@ impl Registry {
 impl Drop for Registry {
     fn drop(&mut self) {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        for address in [&self.shared.front, &self.shared.storage] {
+        for address in [&self.shared.front, &self.shared.tokens, &self.shared.storage] {
             drop(TcpStream::connect(address));
         }
     }
@@ -129,7 +139,10 @@ impl Shared {
         if host == Host::Storage && request.headers.contains_key("authorization") {
             self.state().complaints.push(format!("{path} brought credentials to another host"));
         }
-        if host == Host::Front && kind != Some(Kind::Token) && !self.is_known(&request) {
+        if host == Host::Front && request.header("authorization").starts_with("Basic") {
+            self.state().complaints.push(format!("{path} brought the token server's password"));
+        }
+        if host == Host::Front && !self.is_known(&request) {
             return request.answer(&self.challenge());
         }
         let fault = kind.and_then(|kind| self.fault(kind, host, &request, &path));
@@ -152,6 +165,12 @@ impl Shared {
         }
         let Some(mut answer) = self.answer(&mut request, &path, host, fault) else { return request.reset() };
         answer.head_only = request.method == "HEAD";
+        let is_content = answer.status < 300 && !answer.body.is_empty();
+        match fault {
+            Some(Fault::WrongByte) if is_content => answer.body[0] ^= 1,
+            Some(Fault::TooLong) if is_content => answer.body.extend([0; 100]),
+            _ => {}
+        }
         match fault {
             Some(Fault::DoneButFailed) => request.answer(&Answer::error(502, "UNKNOWN")),
             Some(Fault::Drip) => request.answer_slowly(&answer),
@@ -161,6 +180,9 @@ impl Shared {
     }
 
     fn fault(&self, kind: Kind, host: Host, request: &Request, path: &str) -> Option<Fault> {
+        if self.behaves.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut state = self.state();
         // An upload's own address differs from run to run.
         let path = if path.starts_with("blobs/uploads") { "an upload" } else { path };
@@ -173,26 +195,27 @@ impl Shared {
     }
 
     fn is_known(&self, request: &Request) -> bool {
-        request.header("authorization") == format!("Bearer token-{}", self.state().generation)
+        self.schedule.access == Access::Open
+            || request.header("authorization") == format!("Bearer token-{}", self.state().generation)
     }
 
     /// Makes all tokens void, if that has not happened too often: one request may meet all of these times.
     fn revoke(&self) -> bool {
         let mut state = self.state();
-        let may = state.generation < MOST_GENERATIONS;
+        let may = state.generation < self.schedule.most_generations && self.schedule.access != Access::Open;
         state.generation += u32::from(may);
         may
     }
 
     fn challenge(&self) -> Answer {
-        let realm = format!("Bearer realm=\"http://{}/token\",service=\"misbehaving\"", self.front);
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"misbehaving\"", self.tokens);
         Answer::error(401, "UNAUTHORIZED").with("WWW-Authenticate", realm)
     }
 
     /// What a registry does and says. `None` is a connection that breaks while a body comes.
     fn answer(&self, request: &mut Request, path: &str, host: Host, fault: Option<Fault>) -> Option<Answer> {
         let lie = self.schedule.lie;
-        if path == "/token" {
+        if host == Host::Tokens {
             return Some(self.token(request));
         }
         if lie == Some(Lie::Forbidden) {
@@ -218,8 +241,10 @@ impl Shared {
     }
 
     fn token(&self, request: &Request) -> Answer {
-        let expected = format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
+        let login = || format!("Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
+        let expected = if self.schedule.access == Access::LoggedIn { login() } else { String::new() };
         if request.header("authorization") != expected {
+            self.state().complaints.push("the token server got something else than the password".to_owned());
             return Answer::error(401, "UNAUTHORIZED");
         }
         let generation = self.state().generation;
@@ -285,6 +310,7 @@ impl Shared {
         match start.parse::<usize>() {
             Ok(start) if start >= bytes.len() => Answer::error(416, "RANGE_INVALID"),
             Ok(start) if fault != Some(Fault::IgnoredRange) => {
+                let start = if fault == Some(Fault::OtherRange) { start / 2 } else { start };
                 let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
                 Answer::of(206).with("Content-Range", range).body(&bytes[start..])
             }
@@ -294,7 +320,8 @@ impl Shared {
 
     fn begin(&self) -> Answer {
         let mut state = self.state();
-        let id = format!("{}", state.log.len());
+        state.begun += 1;
+        let id = state.begun.to_string();
         state.uploads.insert(id.clone(), Vec::new());
         Answer::of(202).with("Location", self.location(&id))
     }
