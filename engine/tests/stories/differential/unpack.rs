@@ -5,44 +5,34 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use super::dice::Dice;
 use crate::world::World;
 
-/// Numbers that are the same in every run (Knuth's MMIX generator).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+/// A path of one to three short names, so that they meet often.
+fn path(dice: &mut Dice) -> String {
+    let mut path = String::from("/t");
+    for _ in 0..=dice.roll(3) {
+        write!(path, "/{}", dice.one(&["a", "b", "c"])).unwrap();
     }
+    path
+}
 
-    /// A path of one to three short names, so that they meet often.
-    fn path(&mut self) -> String {
-        let mut path = String::from("/t");
-        for _ in 0..=self.roll(3) {
-            let name = ["a", "b", "c"][usize::try_from(self.roll(3)).unwrap()];
-            write!(path, "/{name}").unwrap();
-        }
-        path
-    }
-
-    fn instruction(&mut self) -> String {
-        let (one, other) = (self.path(), self.path());
-        match self.roll(13) {
-            0 => format!("RUN mkdir -p {one}"),
-            1 => format!("RUN rm -rf {one}"),
-            2 => format!("RUN rm -rf {one} && mkdir {one} && echo new > {one}/n"),
-            3 => format!("RUN echo {} > {one}", self.roll(9)),
-            4 => format!("RUN ln -s {other} {one}"),
-            5 => format!("RUN ln {other} {one}"),
-            6 => format!("RUN chmod {}{}{} {one}", self.roll(8), self.roll(8), self.roll(8)),
-            7 => format!("RUN chown {}:{} {one}", self.roll(3), self.roll(3)),
-            8 => format!("RUN mv {other} {one}"),
-            9 => format!("COPY tree/ {one}/"),
-            10 => format!("COPY tree/file {one}"),
-            11 => format!("WORKDIR {one}"),
-            _ => format!("COPY --link --chown={} tree/ {one}/", self.roll(3)),
-        }
+fn instruction(dice: &mut Dice) -> String {
+    let (one, other) = (path(dice), path(dice));
+    match dice.roll(13) {
+        0 => format!("RUN mkdir -p {one}"),
+        1 => format!("RUN rm -rf {one}"),
+        2 => format!("RUN rm -rf {one} && mkdir {one} && echo new > {one}/n"),
+        3 => format!("RUN echo {} > {one}", dice.roll(9)),
+        4 => format!("RUN ln -s {other} {one}"),
+        5 => format!("RUN ln {other} {one}"),
+        6 => format!("RUN chmod {}{}{} {one}", dice.roll(8), dice.roll(8), dice.roll(8)),
+        7 => format!("RUN chown {}:{} {one}", dice.roll(3), dice.roll(3)),
+        8 => format!("RUN mv {other} {one}"),
+        9 => format!("COPY tree/ {one}/"),
+        10 => format!("COPY tree/file {one}"),
+        11 => format!("WORKDIR {one}"),
+        _ => format!("COPY --link --chown={} tree/ {one}/", dice.roll(3)),
     }
 }
 
@@ -70,11 +60,11 @@ fn others_unpack_what_a_container_sees() {
     let world = World::new();
     world.write("context/tree/file", "from the context");
     world.write("context/tree/a/b", "below");
-    let mut dice = Dice(42);
+    let mut dice = Dice::of(42);
     for round in 0..4 {
         let mut dockerfile = String::from("FROM box\nRUN mkdir /t\n");
         for _ in 0..12 {
-            let instruction = dice.instruction();
+            let instruction = instruction(&mut dice);
             // What makes no sense on this tree changes nothing; a copy onto something else is an error of the build.
             let instruction = match instruction.strip_prefix("RUN ") {
                 Some(command) => format!("RUN {{ {command}; }} 2>/dev/null || true"),
