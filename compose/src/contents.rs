@@ -32,6 +32,13 @@ impl Contents {
         Self(all)
     }
 
+    /// With what providers and models have told.
+    pub fn with(&self, told: &BTreeMap<String, Digest>) -> Self {
+        let mut all = self.0.clone();
+        all.extend(told.clone());
+        Self(all)
+    }
+
     /// The label of a container that is given this: `secrets.token=<salted digest>,…`.
     pub fn seal(&self, salt: &str) -> String {
         let parts: Vec<String> =

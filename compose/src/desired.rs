@@ -53,6 +53,10 @@ pub struct DesiredService {
     pub volumes: BTreeSet<String>,
     /// The services whose images its build starts from.
     pub builds_from: BTreeSet<String>,
+    /// The program that provides it instead of containers.
+    pub provider: Option<String>,
+    /// The language models it uses, by key.
+    pub models: BTreeSet<String>,
     /// How its containers are replaced; all at once when `None`.
     pub update: Option<Update>,
     /// How the old ones come back when that fails and they are to (`deploy.rollback_config`).
@@ -216,9 +220,10 @@ impl DesiredService {
         let shares = crate::translate::parents(service)
             .into_iter()
             .filter_map(|parent| parent.strip_prefix("service:").map(str::to_owned));
+        let scale = changes.scale.get(&service.name).copied().unwrap_or_else(|| service.replicas());
         let contexts = service.build.iter().flat_map(|build| build.additional_contexts.values());
         Self {
-            scale: changes.scale.get(&service.name).copied().unwrap_or_else(|| service.replicas()),
+            scale: if service.provider.is_some() { 0 } else { scale },
             container_name: service.container_name.clone(),
             config_hash: config_hash(service),
             contents: Contents::of(project, service),
@@ -235,6 +240,8 @@ impl DesiredService {
             builds_from: contexts
                 .filter_map(|context| context.strip_prefix("service:").map(str::to_owned))
                 .collect(),
+            provider: service.provider.as_ref().map(|provider| provider.kind.clone()),
+            models: service.models.keys().cloned().collect(),
             update: Update::of(service),
             rollback: Update::back(service),
         }

@@ -18,6 +18,7 @@ pub mod observe;
 pub mod operation;
 pub mod output;
 pub mod plan;
+mod provision;
 pub mod published;
 pub mod runtime;
 pub mod translate;

@@ -7,7 +7,7 @@ use engine::Engine;
 use engine::container::spec::{ContainerSpec, MountSource, NamespaceMode, NetworkMode};
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
-use engine::id::{ContainerId, ImageId, NetworkId, VolumeName};
+use engine::id::{ContainerId, Digest, ImageId, NetworkId, VolumeName};
 use jiff::Timestamp;
 
 use crate::desired::Desired;
@@ -27,6 +27,8 @@ pub struct Observed {
     pub images: BTreeMap<String, ImageId>,
     /// How long ago those images were fetched, built or named.
     pub image_ages: BTreeMap<String, Duration>,
+    /// What providers and models have told each service, as digests by what it is about.
+    pub told: BTreeMap<String, BTreeMap<String, Digest>>,
 }
 
 /// A container of the project.

@@ -26,6 +26,20 @@ pub enum Operation {
         /// The name it gets.
         image: String,
     },
+    /// Have the program that provides a service do something.
+    Provide {
+        /// The service.
+        service: String,
+        /// The provider.
+        by: String,
+        /// What it does.
+        provision: Provision,
+    },
+    /// Fetch and configure a language model.
+    PrepareModel {
+        /// Its key in the file.
+        model: String,
+    },
     /// Make a network.
     CreateNetwork {
         /// Its key in the model.
@@ -172,6 +186,17 @@ pub enum Operation {
     },
 }
 
+/// What the provider of a service does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provision {
+    /// Makes it available.
+    Up,
+    /// Takes it away.
+    Down,
+    /// Lets it rest, when the provider knows how to.
+    Stop,
+}
+
 /// A container that was there when the plan was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Existing {
@@ -212,6 +237,17 @@ pub enum Milestone {
 
 // === impls ===
 
+impl Provision {
+    /// As providers hear it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Stop => "stop",
+        }
+    }
+}
+
 impl Instance {
     /// Its name.
     pub fn name(&self) -> &str {
@@ -251,9 +287,11 @@ impl Operation {
             | Self::Prove { instance, .. }
             | Self::Watch { instance, .. } => format!("Container {}", instance.name()),
             Self::HandOver { name, .. } => format!("Container {name}"),
-            Self::Rest { service, .. } | Self::Proceed { service, .. } | Self::Await { service, .. } => {
-                format!("Service {service}")
-            }
+            Self::Rest { service, .. }
+            | Self::Proceed { service, .. }
+            | Self::Provide { service, .. }
+            | Self::Await { service, .. } => format!("Service {service}"),
+            Self::PrepareModel { model } => format!("Model {model}"),
         }
     }
 
@@ -263,6 +301,7 @@ impl Operation {
             Self::PullImage { service, .. }
             | Self::BuildImage { service, .. }
             | Self::CreateContainer { service, .. }
+            | Self::Provide { service, .. }
             | Self::Rest { service, .. }
             | Self::Proceed { service, .. }
             | Self::Await { service, .. } => Some(service),
@@ -281,6 +320,7 @@ impl Operation {
             | Self::RemoveNetwork { .. }
             | Self::CreateVolume { .. }
             | Self::RemoveVolume { .. }
+            | Self::PrepareModel { .. }
             | Self::RemoveImage { .. } => None,
         }
     }
@@ -303,7 +343,12 @@ impl Operation {
         match self {
             Self::PullImage { .. } => ("Pulling", "Pulled"),
             Self::BuildImage { .. } => ("Building", "Built"),
-            Self::CreateNetwork { .. } | Self::CreateVolume { .. } => ("Creating", "Created"),
+            Self::CreateNetwork { .. }
+            | Self::CreateVolume { .. }
+            | Self::Provide { provision: Provision::Up, .. } => ("Creating", "Created"),
+            Self::Provide { provision: Provision::Down, .. } => ("Removing", "Removed"),
+            Self::Provide { provision: Provision::Stop, .. } => ("Stopping", "Stopped"),
+            Self::PrepareModel { .. } => ("Configuring", "Configured"),
             Self::CreateContainer { replaces: None, .. } => ("Creating", "Created"),
             Self::CreateContainer { replaces: Some(_), .. } => ("Recreate", "Recreated"),
             Self::RemoveNetwork { .. }
@@ -335,6 +380,10 @@ impl fmt::Display for Operation {
             Self::PullImage { image, or_build: false, .. } => write!(f, "image {image}: pull"),
             Self::PullImage { image, or_build: true, .. } => write!(f, "image {image}: pull or build"),
             Self::BuildImage { image, .. } => write!(f, "image {image}: build"),
+            Self::Provide { service, by, provision } => {
+                write!(f, "service {service}: {} by {by}", provision.word())
+            }
+            Self::PrepareModel { model } => write!(f, "model {model}: fetch and configure"),
             Self::CreateNetwork { name, .. } => write!(f, "network {name}: create"),
             Self::RemoveNetwork { name, .. } => write!(f, "network {name}: remove"),
             Self::CreateVolume { name, .. } => write!(f, "volume {name}: create"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::execute::Event;
-use crate::operation::Operation;
+use crate::operation::{Operation, Provision};
 use crate::runtime::Telling;
 
 /// Writes one line of data.
@@ -162,6 +162,7 @@ impl Progress {
         match telling {
             Telling::Build(_, bytes) => self.pass(bytes),
             Telling::Pull(image, progress) => self.pulled(image, progress),
+            Telling::Said(object, text) => self.change(object, text, Phase::Working { long: true }),
             Telling::Warning(text) => self.remark(&format!("WARNING: {text}")),
         }
     }
@@ -265,7 +266,10 @@ fn finish(bar: &ProgressBar, mark: &str, message: &str) {
 fn is_shown(operation: &Operation) -> bool {
     !matches!(
         operation,
-        Operation::RenameContainer { .. } | Operation::HoldBack { .. } | Operation::Proceed { .. }
+        Operation::RenameContainer { .. }
+            | Operation::HoldBack { .. }
+            | Operation::Proceed { .. }
+            | Operation::Provide { provision: Provision::Stop, .. }
     )
 }
 

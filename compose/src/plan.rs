@@ -4,6 +4,7 @@
 pub mod down;
 pub mod images;
 mod pace;
+pub mod provisions;
 pub mod rollback;
 pub mod stages;
 pub mod up;
@@ -49,6 +50,9 @@ pub enum PlanError {
     /// Neither `image` nor `build`.
     #[error("service {0} has neither an image nor a build context")]
     NoImage(String),
+    /// A container of a service that has none.
+    #[error("service {0} is provided by a program and has no containers")]
+    Provided(String),
     /// A network somebody else should have made.
     #[error("network {0} declared as external, but could not be found")]
     ExternalNetwork(String),

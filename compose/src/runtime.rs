@@ -1,6 +1,7 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
 mod pre_start;
+mod provide;
 pub mod ready;
 mod sync;
 
@@ -29,6 +30,7 @@ use crate::labels;
 use crate::model::{Hook, Project, Service};
 use crate::names;
 use crate::operation::{Existing, Instance, Milestone, Operation};
+use crate::provision::Told;
 use crate::translate::{self, Circumstances};
 
 /// The engine as one project sees it.
@@ -41,6 +43,8 @@ pub struct Runtime {
     made: Mutex<BTreeMap<String, ContainerId>>,
     /// What runs once before the containers of a service.
     prepared: pre_start::Once,
+    /// What providers and models have told.
+    told: Mutex<Told>,
     tell: Tell,
 }
 
@@ -76,6 +80,8 @@ pub enum Telling<'a> {
     Build(&'a str, &'a [u8]),
     /// How far an image's layers are.
     Pull(&'a str, engine::image::Progress),
+    /// What is done about a service or a model, by somebody else.
+    Said(String, String),
     /// Something is not as it should be and goes on nevertheless.
     Warning(String),
 }
@@ -118,6 +124,7 @@ impl Runtime {
             flags,
             made: Mutex::default(),
             prepared: pre_start::Once::default(),
+            told: Mutex::default(),
             tell,
         }
     }
@@ -149,6 +156,8 @@ impl Runtime {
         match operation {
             Operation::PullImage { image, service, or_build } => self.pull(image, service, *or_build),
             Operation::BuildImage { service, .. } => self.build(service),
+            Operation::Provide { service, provision, .. } => self.provide(service, *provision),
+            Operation::PrepareModel { model } => self.prepare_model(model),
             Operation::CreateNetwork { key, .. } => self.create_network(key),
             Operation::RemoveNetwork { name, .. } => self.still_used(self.engine.remove_network(name)),
             Operation::CreateVolume { key, .. } => self.create_volume(key),
@@ -402,14 +411,17 @@ impl Runtime {
             image_id: &image.id,
             image_config: &image.config.config,
             config_hash: &desired.config_hash,
-            contents_label: &desired.contents.seal(ContainerId::random().short()),
+            contents_label: &desired
+                .contents
+                .with(&self.told_digests(service))
+                .seal(ContainerId::random().short()),
             slug,
             replaces: replaced.as_deref(),
             parents: &self.parents(service)?,
             inherited: &inherited,
             contents: &self.contents_place(desired, replaces)?,
         };
-        let translated = translate::container(&self.project, service, &around)
+        let translated = translate::container(&self.project, &self.with_what_was_told(service), &around)
             .map_err(|error| Error::invalid(error.to_string()))?;
         self.write_contents(&translated.files)?;
         let mut spec = translated.spec;

@@ -29,10 +29,6 @@ pub(crate) fn find(project: &Project) -> Vec<Problem> {
         unheeded.items(name, service);
         unheeded.attachments(name, service);
     }
-    for key in project.models.keys() {
-        unheeded.at = Path::keys(&["models"]);
-        unheeded.those([(&[key.as_str()][..], true, ABSENT)]);
-    }
     for (key, network) in &project.networks {
         unheeded.at = Path::keys(&["networks", key]);
         unheeded.network(network);
@@ -71,8 +67,6 @@ impl Unheeded {
             (&["cpu_percent"], service.cpu_percent != 0.0, WINDOWS),
             (&["credential_spec"], service.credential_spec.is_some(), WINDOWS),
             (&["isolation"], service.isolation.is_some(), WINDOWS),
-            (&["models"], !service.models.is_empty(), ABSENT),
-            (&["provider"], service.provider.is_some(), ABSENT),
             (&["runtime"], service.runtime.is_some(), "names another runtime, and this engine is its own"),
             (&["storage_opt"], !service.storage_opt.is_empty(), ABSENT),
             (

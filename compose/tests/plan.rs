@@ -52,6 +52,8 @@ fn service(image: &str) -> DesiredService {
         networks: std::collections::BTreeSet::new(),
         volumes: std::collections::BTreeSet::new(),
         builds_from: std::collections::BTreeSet::new(),
+        provider: None,
+        models: std::collections::BTreeSet::new(),
         update: None,
         rollback: Update::default(),
     }

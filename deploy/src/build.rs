@@ -72,7 +72,7 @@ fn build(
                 said.map(|line| format!("{service}: {line}")).collect::<Vec<_>>().join("\n")
             }
             Telling::Warning(text) => format!("WARNING: {text}"),
-            Telling::Pull(..) => return,
+            Telling::Pull(..) | Telling::Said(..) => return,
         };
         // Whoever listened has gone: then nobody is left to be told.
         let _ = lines.send(line);

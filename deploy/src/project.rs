@@ -66,6 +66,7 @@ pub fn pack(
     let pull = if transfer == Transfer::Registry { "missing" } else { "never" };
     let mut packing = Packing { project: project.clone(), release, pull, parcel: Parcel::default() };
     let names: Vec<String> = project.services.keys().cloned().collect();
+    project.services.values().try_for_each(only_containers)?;
     for name in names {
         let mut service = packing.project.services.remove(&name).unwrap_or_default();
         packing.service(&name, &mut service, built.get(&name))?;
@@ -75,6 +76,22 @@ pub fn pack(
     let Packing { project, mut parcel, .. } = packing;
     parcel.model = canonical::to_json_text(&project);
     Ok(parcel)
+}
+
+/// What programs of this machine make available is not on the hosts.
+fn only_containers(service: &Service) -> Result<()> {
+    let name = &service.name;
+    match &service.provider {
+        Some(provider) => Err(Error::invalid(format!(
+            "service {name} is provided by the program {:?} of this machine, which no host has",
+            provider.kind
+        ))),
+        None if !service.models.is_empty() => Err(Error::invalid(format!(
+            "service {name} uses language models, which are served on this machine and on no host"
+        ))),
+        None => Ok(()),
+    }
+    .map_err(|error| error.with_hint("give it a profile that is not active where it is deployed"))
 }
 
 /// In which order a service's container and its successor stop and start, when nobody says: what two containers cannot
@@ -284,5 +301,21 @@ fn append(builder: &mut tar::Builder<Vec<u8>>, directory: &Path, inside: &Path) 
 impl std::fmt::Debug for Piece {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Piece").field(&self.file).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_programs_of_this_machine_provide_is_refused() {
+        let refused = |service: &str| {
+            let service: Service = serde_json::from_str(service).unwrap();
+            only_containers(&service).err().map(|error| error.to_string()).unwrap_or_default()
+        };
+        assert_eq!(refused(r#"{"image": "box"}"#), "");
+        assert!(refused(r#"{"provider": {"type": "cloud"}}"#).contains("provided by the program \"cloud\""));
+        assert!(refused(r#"{"image": "box", "models": {"llm": {}}}"#).contains("uses language models"));
     }
 }

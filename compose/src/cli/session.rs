@@ -212,7 +212,8 @@ impl Opened {
     }
 
     pub(super) fn observe(&self) -> Result<Observed, CliError> {
-        Ok(observe::observe(self.engine(), self.desired())?)
+        let told = self.runtime.told_to_services();
+        Ok(Observed { told, ..observe::observe(self.engine(), self.desired())? })
     }
 
     /// Keeps other commands away from the project for a while.

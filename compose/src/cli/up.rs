@@ -20,7 +20,7 @@ use crate::output;
 use crate::plan::images::{Building, decisive};
 use crate::plan::up::{self, Orphans, Recreate, UpOptions};
 use crate::plan::verbs::{self, Verb};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, provisions};
 use crate::runtime::Flags;
 
 /// What `up` and `create` have in common.
@@ -277,7 +277,8 @@ pub(super) fn prepare(opened: &Opened, options: &mut UpOptions) -> Result<(Obser
     let desired = opened.desired();
     let mut observed = opened.observe()?;
     let scope = up::scope(desired, options)?;
-    let first = decisive(desired, &observed, &scope, options.building)?;
+    let mut first = decisive(desired, &observed, &scope, options.building)?;
+    provisions::add_up(&mut first, desired, &scope)?;
     if !first.is_empty() && !opened.is_dry_run() {
         options.settled_images = first
             .steps()
@@ -289,6 +290,7 @@ pub(super) fn prepare(opened: &Opened, options: &mut UpOptions) -> Result<(Obser
                 _ => None,
             })
             .collect();
+        options.settled_provisions = true;
         opened.execute(first)?;
         observed = opened.observe()?;
     }

@@ -41,6 +41,16 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("services.*.post_start", "commands in each container that has started, of `run` too"),
     ("services.*.pre_start", "containers that run to their end before one of the service starts"),
     ("services.*.pre_stop", "commands in each container that is about to be stopped"),
+    (
+        "services.*.models",
+        "`docker-model` makes them ready; names of the variables that tell which, and where",
+    ),
+    (
+        "services.*.provider",
+        "the program that is run for `up`, `down` and `stop`; its variables reach the services that depend on it",
+    ),
+    ("models", "`docker-model` fetches, configures and serves it; without that program `up` fails"),
+    ("models.*.name", "a remark to people and tools"),
     ("services.*.profiles", "whether the service is there at all"),
     ("services.*.pull_policy", "`always`, `never`, `missing`, `build`, `daily`, `weekly`, `every_<time>`"),
     ("services.*.scale", "how many containers there are"),

@@ -9,7 +9,7 @@ use super::{Plan, PlanError, StepId};
 use crate::cause::Cause;
 use crate::desired::Desired;
 use crate::observe::{Observed, SeenContainer};
-use crate::operation::Operation;
+use crate::operation::{Operation, Provision};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +45,7 @@ pub fn down(desired: &Desired, observed: &Observed, options: &DownOptions) -> Re
     }
     let mut plan = Plan::default();
     let removed = remove_containers(&mut plan, desired, observed, options)?;
+    take_provisions_away(&mut plan, desired, options, &removed)?;
     if !options.services.is_empty() {
         return Ok(plan);
     }
@@ -125,6 +126,33 @@ fn remove_containers<'a>(
         }
     }
     Ok(removed)
+}
+
+/// A service that a program provides goes when those that depend on it are gone.
+fn take_provisions_away(
+    plan: &mut Plan,
+    desired: &Desired,
+    options: &DownOptions,
+    removed: &Removed<'_>,
+) -> Result<(), PlanError> {
+    let mut gone: BTreeMap<&str, StepId> = BTreeMap::new();
+    let order = crate::graph::order(desired)?;
+    for (name, service) in order.iter().rev().filter_map(|name| desired.services.get_key_value(name)) {
+        let Some(by) = &service.provider else { continue };
+        if !options.services.is_empty() && !options.services.contains(name) {
+            continue;
+        }
+        let depends = |other: &str| {
+            desired.services.get(other).is_some_and(|other| other.depends_on.contains_key(name))
+        };
+        let containers = removed.iter().filter(|(seen, _)| depends(&seen.service)).map(|(_, step)| *step);
+        let provided = gone.iter().filter(|(other, _)| depends(other)).map(|(_, step)| *step);
+        let after: Vec<StepId> = containers.chain(provided).collect();
+        let provide =
+            Operation::Provide { service: name.clone(), by: by.clone(), provision: Provision::Down };
+        gone.insert(name, plan.add(provide, Cause::Asked, after));
+    }
+    Ok(())
 }
 
 fn ours<'a, T>(

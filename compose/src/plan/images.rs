@@ -90,7 +90,8 @@ pub(super) fn add(
     let mut open: Vec<String> = scope.iter().rev().cloned().collect();
     let mut visiting: BTreeSet<String> = BTreeSet::new();
     while let Some(name) = open.pop() {
-        let Some(service) = desired.services.get(&name) else { continue };
+        let service = desired.services.get(&name).filter(|service| service.provider.is_none());
+        let Some(service) = service else { continue };
         if steps.contains_key(&service.image.name) || settled.contains(&service.image.name) {
             continue;
         }

@@ -15,6 +15,7 @@ use engine::container::spec::Grace;
 use engine::id::ContainerId;
 
 use super::images::{self, Building};
+use super::provisions::{self, Provided};
 use super::{Plan, PlanError, StepId};
 use crate::cause::Cause;
 use crate::desired::Desired;
@@ -52,6 +53,8 @@ pub struct UpOptions {
     pub one_off_of: Option<String>,
     /// Images that have just been fetched or built.
     pub settled_images: BTreeSet<String>,
+    /// Whether providers and models have just told how they are reached.
+    pub settled_provisions: bool,
     /// Whether all that nobody outside notices comes first (see [`super::stages`]): new containers are held back
     /// too, and what depends on a replaced service waits for its successor to be ready, not for it to take over.
     pub staged: bool,
@@ -97,6 +100,7 @@ impl Default for UpOptions {
             grace: None,
             one_off_of: None,
             settled_images: BTreeSet::new(),
+            settled_provisions: false,
             staged: false,
         }
     }
@@ -107,6 +111,12 @@ pub fn scope(desired: &Desired, options: &UpOptions) -> Result<BTreeSet<String>,
     if let Some(unknown) = options.services.iter().find(|name| !desired.services.contains_key(*name)) {
         return Err(PlanError::NoSuchService(unknown.clone()));
     }
+    let provided = |name: &&String| desired.services[*name].provider.is_some();
+    if let Some(one_off) =
+        options.one_off_of.as_ref().filter(|name| desired.services.contains_key(*name)).filter(provided)
+    {
+        return Err(PlanError::Provided(one_off.clone()));
+    }
     if options.no_dependencies && !options.services.is_empty() {
         return Ok(options.services.iter().cloned().collect());
     }
@@ -116,7 +126,8 @@ pub fn scope(desired: &Desired, options: &UpOptions) -> Result<BTreeSet<String>,
 /// Plans `up`.
 pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result<Plan, PlanError> {
     let scope = scope(desired, options)?;
-    let mut order = graph::order(desired)?;
+    let all = graph::order(desired)?;
+    let mut order = all.clone();
     order.retain(|service| scope.contains(service));
     let mut planner = Planner {
         desired,
@@ -133,6 +144,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
         superseded: BTreeMap::new(),
         plan: Plan::default(),
         images: BTreeMap::new(),
+        provided: Provided::default(),
         networks: BTreeMap::new(),
         volumes: BTreeMap::new(),
         freed: BTreeMap::new(),
@@ -148,6 +160,9 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
     let settled = &options.settled_images;
     planner.images =
         images::add(&mut planner.plan, desired, observed, &planner.scope, options.building, settled)?;
+    if !options.settled_provisions {
+        planner.provided = provisions::add(&mut planner.plan, desired, &planner.scope, &all);
+    }
     planner.add_networks();
     planner.add_volumes();
     planner.add_removals();
@@ -201,6 +216,7 @@ struct Planner<'a> {
     superseded: BTreeMap<ContainerId, &'a SeenContainer>,
     plan: Plan,
     images: BTreeMap<String, StepId>,
+    provided: Provided,
     networks: BTreeMap<String, StepId>,
     volumes: BTreeMap<String, StepId>,
     /// The step that sets a container's name free.

@@ -10,7 +10,7 @@ use crate::cause::Cause;
 use crate::desired::Desired;
 use crate::graph;
 use crate::observe::{Life, Observed, SeenContainer};
-use crate::operation::{Instance, Milestone, Operation};
+use crate::operation::{Instance, Milestone, Operation, Provision};
 
 /// A verb and what it needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,8 @@ pub fn apply(
             verbs.start(&BTreeMap::new(), wait);
         }
         Verb::Stop { grace } => {
-            verbs.stop(grace, |_| true);
+            let stopped = verbs.stop(grace, |_| true);
+            verbs.stop_provided(&stopped);
         }
         Verb::Restart { grace, no_dependents } => verbs.restart(grace, no_dependents),
         Verb::Kill { signal } => {
@@ -204,6 +205,29 @@ impl<'a> Verbs<'a> {
             }
         }
         stopped
+    }
+
+    /// Services that programs provide rest when those that depend on them do.
+    fn stop_provided(&mut self, stopped: &BTreeMap<String, StepId>) {
+        for name in self.order.clone().into_iter().rev() {
+            let Some(by) = self.desired.services.get(&name).and_then(|service| service.provider.clone())
+            else {
+                continue;
+            };
+            let dependents = self
+                .desired
+                .services
+                .iter()
+                .filter(|(_, service)| service.depends_on.contains_key(&name))
+                .flat_map(|(other, _)| self.containers(other))
+                .filter_map(|container| stopped.get(&container.name).copied());
+            let after: Vec<StepId> = dependents.collect();
+            self.plan.add(
+                Operation::Provide { service: name, by, provision: Provision::Stop },
+                Cause::Asked,
+                after,
+            );
+        }
     }
 
     fn restart(&mut self, grace: Option<Grace>, no_dependents: bool) {

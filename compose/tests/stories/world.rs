@@ -85,26 +85,21 @@ impl World {
 
     /// Runs `rcompose` to its end.
     pub(crate) fn rcompose<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
-        let output = self.spawn(args).wait_with_output().unwrap();
-        Outcome {
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Outcome::of(&mut self.command(args))
     }
 
     /// Starts `rcompose` and does not wait for it.
     pub(crate) fn spawn<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Child {
-        Command::new(env!("CARGO_BIN_EXE_rcompose"))
-            .args(["-p", "p"])
-            .args(args)
-            .current_dir(self.project())
-            .env("RENGINE_ROOT", self.engine.root().state())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap()
+        self.command(args).spawn().unwrap()
+    }
+
+    /// `rcompose`, ready to be started.
+    pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        command.args(["-p", "p"]).args(args).current_dir(self.project());
+        command.env("RENGINE_ROOT", self.engine.root().state());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     /// Runs `rcompose` until it says this on standard error, and kills it on the spot.
@@ -272,6 +267,16 @@ pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
 // === impl Outcome ===
 
 impl Outcome {
+    /// Runs a program to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// It must have ended with code 0.
     #[track_caller]
     pub(crate) fn succeeds(self) -> Self {

@@ -120,6 +120,7 @@ impl Planner<'_> {
             after.extend(self.images.get(&service.image.name));
             after.extend(service.networks.iter().filter_map(|key| self.networks.get(key)));
             after.extend(service.volumes.iter().filter_map(|key| self.volumes.get(key)));
+            after.extend(self.provided.before(desired, slot.service));
             after.extend(self.freed.get(&slot.name));
             after.extend(self.freed.get(&names::candidate(&slot.name)));
             for parent in service.shares.iter().filter_map(|parent| self.slots.get(parent)).flatten() {

@@ -159,7 +159,11 @@ impl<'a> Planner<'a> {
         if seen.config_hash != service.config_hash {
             return Some(Cause::ConfigChanged);
         }
-        if let Some(object) = service.contents.changed(&seen.contents) {
+        let contents = match self.observed.told.get(name) {
+            Some(told) => &service.contents.with(told),
+            None => &service.contents,
+        };
+        if let Some(object) = contents.changed(&seen.contents) {
             return Some(Cause::ContentChanged { object: object.to_owned() });
         }
         if self.observed.images.get(&service.image.name).is_some_and(|image| *image != seen.image) {
