@@ -144,6 +144,14 @@ pub enum CgroupError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Moving the own process in.
+    #[error("enter the control group {}", path.display())]
+    Enter {
+        /// The node.
+        path: PathBuf,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// Reading, killing, freezing or removing a node.
     #[error("{verb} the control group {}", path.display())]
     Node {
@@ -275,11 +283,6 @@ impl Cgroup {
     /// at the caller's node, so it has to be unshared afterwards, by the child.
     pub fn dirfd(&self) -> Option<BorrowedFd<'_>> {
         self.unified.as_ref().map(v2::Node::dirfd)
-    }
-
-    /// Moves a process, cloned into [`Self::dirfd`] before, into the nodes that cannot be cloned into (all of v1).
-    pub fn place(&self, pid: Pid) -> Result<(), CgroupError> {
-        self.v1.place(pid)
     }
 
     /// Moves a process into every node: for one that was not cloned into [`Self::dirfd`].
@@ -418,8 +421,8 @@ impl Enclosure for Cgroup {
         self.dirfd()
     }
 
-    fn place(&self, pid: Pid) -> crate::Result<()> {
-        Ok(self.v1.place(pid)?)
+    fn enter(&self) -> crate::Result<()> {
+        Ok(self.v1.enter()?)
     }
 }
 

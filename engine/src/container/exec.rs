@@ -75,10 +75,7 @@ fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: &
         },
         Err(failure) => failure,
     };
-    let code = failure.exit_code();
-    // A parent that is gone needs no reason.
-    let _ = channel.send(&Report::Failed(failure), &[]);
-    code
+    channel.give_up(failure)
 }
 
 fn join(
@@ -92,7 +89,6 @@ fn join(
     if let Stdio::Streams(streams) = &stdio {
         program::use_streams(streams)?;
     }
-    program::await_placement(channel)?;
     let mut namespaces = ALL;
     if process.users.is_some() {
         // What only the host's root can give is taken while this is it.

@@ -39,8 +39,6 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// The child's user ids mean something.
     Mapped,
-    /// The child is in all its cgroups.
-    Placed,
     /// The host's side of its network is there; this is for [`Links::inside`](super::launch::Links::inside).
     Plugged(Vec<u8>),
 }
@@ -88,7 +86,6 @@ impl ParentEnd {
     pub(crate) fn send(&self, order: &Order) -> Result<(), Errno> {
         let (tag, bytes): (u8, &[u8]) = match order {
             Order::Mapped => (b'm', &[]),
-            Order::Placed => (b'c', &[]),
             Order::Plugged(message) => (b'n', message),
         };
         match send(&self.0, &[&[tag], bytes], &[]) {
@@ -136,12 +133,19 @@ impl ChildEnd {
         let _ = self.send(&Report::Warning(text), &[]);
     }
 
+    /// Says why the child ends. Returns the exit code that it ends with.
+    pub(crate) fn give_up(&self, failure: LaunchError) -> i32 {
+        let code = failure.exit_code();
+        // A parent that is gone needs no reason.
+        let _ = self.send(&Report::Failed(failure), &[]);
+        code
+    }
+
     /// Waits for the next order; `None` when the parent is gone.
     pub(crate) fn receive(&self) -> Result<Option<Order>, Errno> {
         let (bytes, _) = receive(&self.0)?;
         match bytes.split_first() {
             Some((b'm', _)) => Ok(Some(Order::Mapped)),
-            Some((b'c', _)) => Ok(Some(Order::Placed)),
             Some((b'n', message)) => Ok(Some(Order::Plugged(message.to_vec()))),
             Some(_) => Err(Errno::BADMSG),
             None => Ok(None),
@@ -223,13 +227,13 @@ mod tests {
         assert!(!child.is_orphaned());
         drop(child);
         assert!(parent.receive().unwrap().is_none());
-        parent.send(&Order::Placed).unwrap();
+        parent.send(&Order::Mapped).unwrap();
     }
 
     #[test]
     fn the_last_words_of_a_child_that_did_not_listen_are_heard() {
         let (parent, child) = pair().unwrap();
-        parent.send(&Order::Placed).unwrap();
+        parent.send(&Order::Mapped).unwrap();
         child.send(&Report::Executing, &[]).unwrap();
         drop(child);
         assert!(matches!(parent.receive().unwrap(), Some((Report::Executing, _))));

@@ -60,7 +60,7 @@ pub(crate) fn run(
         .and_then(|()| newborn.become_program())
     {
         Ok(code) => code,
-        Err(failure) => newborn.give_up(failure),
+        Err(failure) => newborn.channel.give_up(failure),
     }
 }
 
@@ -77,7 +77,7 @@ impl Newborn<'_> {
         Self::join_namespaces,
         Self::mount_layers,
         Self::mount_kernel_file_systems,
-        Self::await_cgroups,
+        Self::join_cgroup_namespace,
         Self::mount_cgroups,
         Self::mount_requested,
         Self::open_terminal,
@@ -144,8 +144,8 @@ impl Newborn<'_> {
         rootfs.mount_dev(&self.plan.rootfs, self.plan.process.users.as_ref(), &mut self.sources)
     }
 
-    fn await_cgroups(&mut self) -> Result<(), LaunchError> {
-        program::await_placement(&self.channel)?;
+    /// This process was in its cgroups before its first step.
+    fn join_cgroup_namespace(&mut self) -> Result<(), LaunchError> {
         match &self.plan.namespaces.cgroup {
             Whose::Own => sys::process::new_cgroup_namespace().at("make a namespace for", "the cgroup"),
             Whose::Host => Ok(()),
@@ -271,14 +271,7 @@ impl Newborn<'_> {
         let ended = program::start_session(self.terminal.is_some())
             .and_then(|()| sys::process::reset_signals().at("reset", "the signals"))
             .and_then(|()| self.execute(program, identity));
-        ended.unwrap_or_else(|failure| self.give_up(failure))
-    }
-
-    fn give_up(&self, failure: LaunchError) -> i32 {
-        let code = failure.exit_code();
-        // A parent that is gone needs no reason.
-        let _ = self.channel.send(&Report::Failed(failure), &[]);
-        code
+        ended.unwrap_or_else(|failure| self.channel.give_up(failure))
     }
 
     fn rootfs(&self) -> Result<&Rootfs, LaunchError> {

@@ -59,11 +59,11 @@ pub trait Enclosure {
     /// The directory for `CLONE_INTO_CGROUP`, where the kernel has a unified hierarchy.
     fn directory(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Moves the process into every hierarchy that the directory does not cover.
+    /// Runs in the child, which has one thread: moves it into every hierarchy that the directory does not cover.
     ///
     /// # Errors
-    /// When the kernel refuses.
-    fn place(&self, pid: Pid) -> Result<(), Error>;
+    /// Ends the launch.
+    fn enter(&self) -> Result<(), Error>;
 }
 
 /// How a network namespace gets its links, from both sides.
@@ -196,7 +196,7 @@ fn launch_to(
     Ok(child)
 }
 
-/// Clones, places and plugs a child, and waits until it executes its program.
+/// Clones and plugs a child, and waits until it executes its program.
 pub(crate) fn bear(
     birth: Birth<'_>,
     links: &mut dyn Links,
@@ -210,15 +210,17 @@ pub(crate) fn bear(
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at("set", "dumpable")?;
     let cloned = sys::process::clone_process(new, enclosure.directory(), || {
         drop(parent.take());
-        run(child)
+        match enclosure.enter().at("enter the cgroups of", "the process") {
+            Ok(()) => run(child),
+            Err(failure) => child.give_up(failure),
+        }
     });
     drop(births);
     let (pid, pidfd) = cloned.at("clone", "the process")?;
     let mut unfinished = Unfinished { pidfd: Some(pidfd) };
     let channel = parent.take().ok_or(LaunchError::Vanished)?;
     let mut report = Reported::default();
-    let ready = describe(pid, &channel, new, process)
-        .and_then(|()| prepare(pid, &channel, enclosure, links, &mut report));
+    let ready = describe(pid, &channel, new, process).and_then(|()| plug(pid, &channel, links, &mut report));
     // A child that failed meanwhile has the better reason.
     report.read(&channel, ready.is_ok())?;
     ready?;
@@ -239,15 +241,12 @@ fn describe(
     channel.send(&Order::Mapped).at("order", "the child")
 }
 
-fn prepare(
+fn plug(
     pid: Pid,
     channel: &ParentEnd,
-    enclosure: &dyn Enclosure,
     links: &mut dyn Links,
     report: &mut Reported,
 ) -> Result<(), LaunchError> {
-    enclosure.place(pid).at("place in its cgroups", "the process")?;
-    channel.send(&Order::Placed).at("order", "the child")?;
     if links.after_mounts() {
         report.read_until_mounted(channel)?;
     }
@@ -335,7 +334,7 @@ impl Enclosure for Unenclosed {
         None
     }
 
-    fn place(&self, _pid: Pid) -> Result<(), Error> {
+    fn enter(&self) -> Result<(), Error> {
         Ok(())
     }
 }

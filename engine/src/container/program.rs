@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::container::failure::{AtStep, LaunchError, reason};
-use crate::container::handshake::{ChildEnd, Order, Report};
+use crate::container::handshake::{ChildEnd, Report};
 use crate::container::idmap::UserMap;
 use crate::container::launch::Streams;
 use crate::container::plan::ProcessPlan;
@@ -237,14 +237,6 @@ pub(crate) fn start_clean(process: &ProcessPlan, warn: &mut dyn FnMut(String)) -
         warn(format!("oom_score_adj {score}: {error}"));
     }
     Ok(())
-}
-
-/// Waits until the parent has put this process into its cgroups.
-pub(crate) fn await_placement(channel: &ChildEnd) -> Result<(), LaunchError> {
-    match channel.receive().at("wait for", "the cgroups")? {
-        Some(Order::Placed) => Ok(()),
-        _ => Err(LaunchError::Vanished),
-    }
 }
 
 /// Tells the parent that only the program is left. A parent that died before its death could be asked for would
