@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use crate::network::nft::UDP;
-use crate::sys::netlink::{Answer, Attributes, Batch, DUMP, Socket};
+use crate::sys::netlink::{Answer, Attributes, Batch, DUMP, ask_netfilter};
 
 const SUBSYSTEM: u16 = 1;
 const NEW: u16 = 0;
@@ -20,16 +20,16 @@ const PROTOCOL_RECEIVER_PORT: u16 = 3;
 
 /// Forgets every UDP flow to one of these ports. Their next packet begins a flow anew, by the rules of now.
 pub(crate) fn forget_udp(ports: &HashSet<u16>) -> io::Result<()> {
-    let socket = Socket::netfilter()?;
     let mut batch = Batch::new();
     batch.message("list flows", kind(GET), DUMP, &[0; HEADER]);
     let mut removals = Batch::new();
-    for answer in socket.ask(batch)?.iter().filter(|answer| answer.kind == kind(NEW)) {
+    for answer in ask_netfilter(batch)?.iter().filter(|answer| answer.kind == kind(NEW)) {
         if udp_port(answer).is_some_and(|port| ports.contains(&port)) {
             remove(&mut removals, answer);
         }
     }
-    if removals.is_empty() { Ok(()) } else { Ok(socket.run(removals)?) }
+    ask_netfilter(removals)?;
+    Ok(())
 }
 
 fn udp_port(answer: &Answer) -> Option<u16> {

@@ -1,7 +1,7 @@
 //! Rules of nf_tables as values, and their encoding into one transaction. What the rules are for is decided by
 //! those who build them.
 
-use crate::sys::netlink::{APPEND, Answer, Attributes, Batch, CREATE, DUMP, Refusal, Socket};
+use crate::sys::netlink::{APPEND, Answer, Attributes, Batch, CREATE, DUMP, Refusal, ask_netfilter};
 
 /// A change of one table; everything in it happens at once, or nothing does.
 #[derive(Debug, Clone, Default)]
@@ -262,7 +262,7 @@ const COMMENT_LIMIT: usize = 128;
 pub(crate) fn tables() -> Result<Vec<String>, Refusal> {
     let mut batch = Batch::new();
     batch.message("list tables", kind(GET_TABLE), DUMP, &header(0));
-    let answers = ask(batch)?;
+    let answers = ask_netfilter(batch)?;
     Ok(answers
         .iter()
         .filter(|answer| answer.kind == kind(NEW_TABLE))
@@ -274,7 +274,7 @@ pub(crate) fn tables() -> Result<Vec<String>, Refusal> {
 pub(crate) fn has_chain(table: &str, chain: &str) -> Result<bool, Refusal> {
     let mut batch = Batch::new();
     batch.message("look for the chain", kind(GET_CHAIN), 0, &header(0)).text(1, table).text(3, chain);
-    match ask(batch) {
+    match ask_netfilter(batch) {
         Ok(answers) => Ok(!answers.is_empty()),
         Err(refusal) if refusal.errno == rustix::io::Errno::NOENT => Ok(false),
         Err(refusal) => Err(refusal),
@@ -285,7 +285,7 @@ pub(crate) fn has_chain(table: &str, chain: &str) -> Result<bool, Refusal> {
 pub(crate) fn elements(table: &str, set: &str) -> Result<Vec<Element>, Refusal> {
     let mut batch = Batch::new();
     batch.message("list elements", kind(GET_ELEMENTS), DUMP, &header(0)).text(1, table).text(2, set);
-    let answers = match ask(batch) {
+    let answers = match ask_netfilter(batch) {
         Err(refusal) if refusal.errno == rustix::io::Errno::NOENT => return Ok(Vec::new()),
         answers => answers?,
     };
@@ -327,7 +327,7 @@ impl Transaction {
         }
         batch.acknowledged();
         batch.message("commit", BATCH_END, 0, &header(SUBSYSTEM));
-        ask(batch).map(drop)
+        ask_netfilter(batch).map(drop)
     }
 }
 
@@ -602,14 +602,6 @@ fn connection_bits(list: &mut Batch, key: u32, bits: u32) {
         });
     });
     compare(list, REGISTER, 1, &[0; 4]);
-}
-
-fn ask(batch: Batch) -> Result<Vec<Answer>, Refusal> {
-    let socket = Socket::netfilter().map_err(|error| Refusal {
-        step: "open netlink".to_owned(),
-        errno: rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO),
-    })?;
-    socket.ask(batch)
 }
 
 fn kind(message: u16) -> u16 {

@@ -4,6 +4,7 @@
 //! The kernel handles a batch while it is being sent (netlink(7)), so every answer waits when the call returns,
 //! and nothing here ever blocks.
 
+use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -205,11 +206,6 @@ impl Socket {
         Self::open(None)
     }
 
-    /// The firewall and connection tracking.
-    pub(crate) fn netfilter() -> io::Result<Self> {
-        Self::open(Some(netlink::NETFILTER))
-    }
-
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
         let socket = rustix::net::socket_with(
             AddressFamily::NETLINK,
@@ -278,6 +274,37 @@ impl Socket {
         }
         first_error.map_or(Ok(answers), Err)
     }
+}
+
+/// Asks the firewall or connection tracking, by a socket that this thread keeps. To close one takes as long as to
+/// destroy what transactions of anybody have removed, which is several RCU grace periods
+/// (`nft_rcv_nl_event` in the kernel's nf_tables_api.c); this way nobody waits for it but the end of the process.
+pub(crate) fn ask_netfilter(batch: Batch) -> Result<Vec<Answer>, Refusal> {
+    thread_local! {
+        static KEPT: RefCell<Option<(Namespace, Socket)>> = const { RefCell::new(None) };
+    }
+    let failed = |error: io::Error| Refusal {
+        step: "open netlink".to_owned(),
+        errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+    };
+    let here = network_namespace().map_err(failed)?;
+    let kept = KEPT.take().filter(|(namespace, _)| *namespace == here);
+    let (_, socket) = match kept {
+        Some(kept) => kept,
+        None => (here, Socket::open(Some(netlink::NETFILTER)).map_err(failed)?),
+    };
+    // One that failed may still have answers in it.
+    let answers = socket.ask(batch)?;
+    KEPT.set(Some((here, socket)));
+    Ok(answers)
+}
+
+/// A network namespace, by the file that stands for it (namespaces(7)).
+type Namespace = (u64, u64);
+
+fn network_namespace() -> io::Result<Namespace> {
+    let status = rustix::fs::stat("/proc/thread-self/ns/net")?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 struct Message<'a> {
