@@ -93,9 +93,11 @@ fn writer_of(name: &str) -> Option<u32> {
     parts.next()?.parse().ok()
 }
 
-/// Reads a record; `None` when there is none.
+/// Reads a record; `None` when there is none. An empty file is none: a power cut can leave one of a record that was
+/// written without [`Durability::Sync`].
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::read(path) {
+        Ok(bytes) if bytes.is_empty() => Ok(None),
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
         }),

@@ -70,9 +70,12 @@ impl ContainerRecord {
         store::read_json(&root.container(id).join("config.json"))
     }
 
-    /// Writes the record; its directory must exist.
+    /// Writes the record; its directory must exist. It is on the disk then, unless the container is one that would be
+    /// removed after a power cut anyway.
     pub fn write(&self, root: &Root) -> io::Result<()> {
-        store::write_json(&root.container(&self.id).join("config.json"), self, Durability::Sync)
+        let is_fleeting = self.spec.auto_remove || self.purpose == Purpose::Build;
+        let durability = if is_fleeting { Durability::Rename } else { Durability::Sync };
+        store::write_json(&root.container(&self.id).join("config.json"), self, durability)
     }
 
     /// Tells everybody who listens that something happened to the container, with what else there is to say of it.

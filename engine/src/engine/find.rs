@@ -105,7 +105,8 @@ impl Engine {
 
     /// Whether there is a record, readable or not.
     pub(super) fn has_record(&self, id: &ContainerId) -> bool {
-        self.root().container(id).join("config.json").exists()
+        let record = self.root().container(id).join("config.json");
+        record.metadata().is_ok_and(|file| file.len() > 0)
     }
 
     /// One look at a container; `None` when it went away meanwhile.

@@ -47,6 +47,18 @@ fn a_container_with_a_damaged_state_is_alone_with_it() {
 }
 
 #[test]
+fn what_a_power_cut_leaves_of_a_container_that_removes_itself_is_swept_away() {
+    let world = World::new();
+    let id = world.rengine(["create", "--rm", "--name", "it", BOX, "true"]).succeeds().stdout;
+    fs::write(world.root().containers().join(id.trim()).join("config.json"), "").unwrap();
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+    let checked = world.rengine(["system", "check"]).succeeds();
+    checked.shows("removed what was left of container").shows("freed the name it");
+    world.rengine(["run", "--rm", "--name", "it", BOX, "true"]).succeeds();
+    world.rengine(["system", "check"]).succeeds().prints("nothing was left behind\n");
+}
+
+#[test]
 fn a_run_directory_that_was_removed_ends_its_containers_and_no_more() {
     let world = World::new();
     let port = free_port();
