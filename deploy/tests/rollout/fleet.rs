@@ -9,60 +9,92 @@ services:
   web: {build: ., ports: ['80'], stop_grace_period: 0s}
 ";
 
-#[test]
-fn a_failure_on_one_host_leaves_all_on_the_old_version() {
-    let world = World::new(4, WEB);
-    world.rdeploy(["up"]).succeeds();
-    let ports: Vec<u16> = (0..4).map(|host| world.port(host, "web")).collect();
-    world.page("two");
-    // On the third host somebody has the name that the new container needs until it takes over.
-    let foreign = ["run", "-d", "--name", "next_p-web-1", "--network", "none"];
-    let image = world.engine(2).container("p-web-1").unwrap().record.spec.image.clone();
-    world.rengine(2, foreign.into_iter().chain([image.as_str(), "sleep", "1000"])).succeeds();
-    let up = world.rdeploy(["up"]).fails();
-    assert!(up.stderr.contains("host2"), "{}", up.stderr);
-    for (host, port) in ports.iter().enumerate() {
-        assert_eq!(get(*port).unwrap(), "one", "host {host}");
-    }
-    assert_eq!(
-        [world.names(0), world.names(1), world.names(3)],
-        [(); 3].map(|()| vec!["p-web-1".to_owned()])
-    );
-    world.rengine(2, ["rm", "-f", "next_p-web-1"]).succeeds();
-    world.rdeploy(["up"]).succeeds();
-    for port in &ports {
-        assert_eq!(get(*port).unwrap(), "two");
+/// Where a deployment fails on one host of four.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Connect,
+    Lock,
+    Transfer,
+    Prepare,
+    Canary,
+    Hook,
+    Commit,
+}
+
+/// A line of shell that says this to a host's engine.
+fn rengine(world: &World, host: usize, words: &str) -> String {
+    format!("{} rengine --root {} {words}", env!("CARGO_BIN_EXE_rdeploy"), world.root(host).display())
+}
+
+impl Phase {
+    /// Has the next deployment fail on host 1. What undoes that.
+    fn break_host(self, world: &World) -> Box<dyn Fn() + '_> {
+        let hooks = |line: String| {
+            world.write("rdeploy.yaml", &format!("hooks:\n  before-commit: ['{line}']\n"));
+            move || fs::remove_file(world.project().join("rdeploy.yaml")).unwrap()
+        };
+        match self {
+            Self::Connect => {
+                // An agent cannot open an engine whose state somebody has put a file in the way of.
+                let (state, aside) = (world.root(1).join("containers"), world.root(1).join("aside"));
+                fs::rename(&state, &aside).unwrap();
+                fs::write(&state, "").unwrap();
+                Box::new(move || {
+                    fs::remove_file(&state).unwrap();
+                    fs::rename(&aside, &state).unwrap();
+                })
+            }
+            Self::Lock => {
+                world.on_one(1, ["lock", "acquire", "--for", "1h"]).succeeds();
+                Box::new(|| drop(world.on_one(1, ["lock", "release"]).succeeds()))
+            }
+            Self::Transfer => {
+                let place = world.root(1).join("transfers");
+                let _ = fs::remove_dir_all(&place);
+                fs::write(&place, "").unwrap();
+                Box::new(move || fs::remove_file(&place).unwrap())
+            }
+            Self::Prepare => {
+                let image = world.engine(1).container("p-web-1").unwrap().record.spec.image.clone();
+                let foreign = ["run", "-d", "--name", "next_p-web-1", "--network", "none", &image];
+                world.rengine(1, foreign.into_iter().chain(["sleep", "1000"])).succeeds();
+                Box::new(|| drop(world.rengine(1, ["rm", "-f", "next_p-web-1"]).succeeds()))
+            }
+            Self::Canary | Self::Commit => {
+                // When all are ready, the new container of one host is taken away under the rollout's hands, and cannot be
+                // made again.
+                let image = rengine(world, 1, "images -q | head -1");
+                let rm = rengine(world, 1, "rm -f next_p-web-1");
+                Box::new(hooks(format!("{rm} && {}", rengine(world, 1, &format!("image rm -f $({image})")))))
+            }
+            Self::Hook => Box::new(hooks("exit 7".to_owned())),
+        }
     }
 }
 
 #[test]
-fn a_host_that_cannot_change_over_takes_the_others_back() {
-    let world = World::new(3, WEB);
+fn a_failure_on_one_of_four_hosts_leaves_all_on_the_old_version_in_each_phase() {
+    use Phase::{Canary, Commit, Connect, Hook, Lock, Prepare, Transfer};
+    const HOSTS: usize = 4;
+    let world = World::new(HOSTS, WEB);
     world.rdeploy(["up"]).succeeds();
-    let ports: Vec<u16> = (0..3).map(|host| world.port(host, "web")).collect();
-    world.page("two");
-    // When all are ready, the new container of one host is taken away under the rollout's hands and cannot be made again.
-    let root = world.root(1);
-    let hook = format!(
-        "{} rengine --root {} rm -f next_p-web-1 && {} rengine --root {} image rm -f $({} rengine --root {} images -q | head -1)",
-        env!("CARGO_BIN_EXE_rdeploy"),
-        root.display(),
-        env!("CARGO_BIN_EXE_rdeploy"),
-        root.display(),
-        env!("CARGO_BIN_EXE_rdeploy"),
-        root.display(),
-    );
-    world.write("rdeploy.yaml", &format!("hooks:\n  before-commit: ['{hook}']\n"));
-    let up = world.rdeploy(["up"]).fails();
-    assert!(up.stderr.contains("host1"), "{}", up.stderr);
-    for (host, port) in ports.iter().enumerate() {
-        assert_eq!(get(*port).unwrap(), "one", "host {host}: {}", up.stderr);
-        assert_eq!(world.names(host), ["p-web-1"]);
+    let ports: Vec<u16> = (0..HOSTS).map(|host| world.port(host, "web")).collect();
+    for phase in [Connect, Lock, Transfer, Prepare, Canary, Hook, Commit] {
+        world.page(&format!("{phase:?}"));
+        let mend = phase.break_host(&world);
+        let words = if matches!(phase, Canary) { &["up", "--canary", "20%,1m"][..] } else { &["up"] };
+        let up = world.rdeploy(words).fails();
+        assert!(up.stderr.contains("host1") || matches!(phase, Hook), "{phase:?}: {}", up.stderr);
+        mend();
+        for (host, port) in ports.iter().enumerate() {
+            world.settle(host);
+            assert_eq!(get(*port).unwrap(), "one", "{phase:?}, host {host}: {}", up.stderr);
+            assert_eq!(world.names(host), ["p-web-1"], "{phase:?}, host {host}");
+        }
     }
-    fs::remove_file(world.project().join("rdeploy.yaml")).unwrap();
-    world.rdeploy(["up"]).succeeds();
+    world.rdeploy(["up", "--drain", "0s"]).succeeds();
     for port in &ports {
-        assert_eq!(get(*port).unwrap(), "two");
+        assert_eq!(get(*port).unwrap(), "Commit");
     }
 }
 

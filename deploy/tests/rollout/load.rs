@@ -1,9 +1,13 @@
-//! Twenty releases in a row under load: short connections, long downloads, and connections that say nothing.
+//! Twenty releases in a row under load: short connections and ones that stay (`wrk`), long downloads, and connections that
+//! say nothing.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, get, get_at};
 
@@ -11,8 +15,49 @@ const WEB: &str = "
 services:
   web: {build: ., ports: ['80'], depends_on: [store], stop_grace_period: 0s}
   store: {build: ., ports: ['80'], volumes: ['data:/data'], stop_grace_period: 0s}
+  talk: {build: ., command: [sh, /talk], ports: ['80'], stop_grace_period: 10s}
 volumes: {data: {}}
 ";
+
+/// A server whose connections stay, and that ends as servers should: whoever asks once more is told that this was the last
+/// answer, and nobody is hung up on before.
+const TALK: &str = r#"
+cat >/answer <<'END'
+mkdir -p /open; touch /open/$$
+how=keep-alive
+while [ $how = keep-alive ] && read -r line; do
+    while [ "${#line}" -gt 1 ]; do read -r line || exit; done
+    [ ! -e /ending ] || how=close
+    page=$(cat /www/page)
+    printf 'HTTP/1.1 200 OK\r\nContent-Length: %s\r\nConnection: %s\r\n\r\n%s' ${#page} $how "$page"
+done
+rm /open/$$
+END
+nc -ll -p 80 -e sh /answer &
+trap 'touch /ending' TERM
+until [ -e /ending ]; do sleep 0.1; done
+while [ -n "$(ls /open)" ]; do sleep 0.05; done
+"#;
+
+/// `wrk`, which asks for the page as often as it can until it is stopped.
+struct Wrk(std::process::Child);
+
+impl Wrk {
+    fn at(port: u16) -> Self {
+        let mut command = Command::new("wrk");
+        command.args(["-t1", "-c2", "-d600s", "--timeout", "30s", &format!("http://127.0.0.1:{port}/page")]);
+        Self(command.stdout(Stdio::piped()).spawn().expect("wrk is installed"))
+    }
+
+    /// How many answers it got; every one of them a good one.
+    fn stop(self) -> u64 {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        let said = String::from_utf8(self.0.wait_with_output().unwrap().stdout).unwrap();
+        assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
+        let count = said.lines().find_map(|line| line.trim().split_once(" requests in ")).unwrap().0;
+        count.parse().unwrap()
+    }
+}
 
 const DEPLOYMENTS: usize = 20;
 const IDLE: usize = 20;
@@ -40,9 +85,14 @@ fn twenty_releases_under_load_and_nobody_is_refused_reset_or_cut_off() {
     let world = World::new(1, WEB);
     std::fs::write(world.project().join("big"), vec![b'x'; BIG]).unwrap();
     let dockerfile = std::fs::read_to_string(world.project().join("Dockerfile")).unwrap();
-    world.write("Dockerfile", &dockerfile.replace("COPY page", "COPY big /www/big\nCOPY page"));
+    world.write("talk", TALK);
+    world.write(
+        "Dockerfile",
+        &dockerfile.replace("COPY page", "COPY big /www/big\nCOPY talk /talk\nCOPY page"),
+    );
     world.rdeploy(["up"]).succeeds();
     let ports = [world.port(0, "web"), world.port(0, "store")];
+    let load = [Wrk::at(ports[0]), Wrk::at(world.port(0, "talk"))];
     let (over, downloads) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let downloader = scope.spawn(|| {
@@ -57,7 +107,7 @@ fn twenty_releases_under_load_and_nobody_is_refused_reset_or_cut_off() {
             }
             failures
         });
-        let ((), pages) = world.clients(&ports, || {
+        let ((), pages) = world.clients(&ports[1..], || {
             for number in 0..DEPLOYMENTS {
                 let mut idle: Vec<TcpStream> =
                     (0..IDLE).map(|_| TcpStream::connect(("127.0.0.1", ports[0])).unwrap()).collect();
@@ -79,6 +129,8 @@ fn twenty_releases_under_load_and_nobody_is_refused_reset_or_cut_off() {
         }
     });
     assert!(downloads.load(Ordering::SeqCst) > 10, "{downloads:?} downloads");
+    let answers = load.map(Wrk::stop);
+    assert!(answers.iter().all(|count| *count > 100), "{answers:?}");
 }
 
 #[test]

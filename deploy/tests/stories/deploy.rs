@@ -272,3 +272,54 @@ fn a_host_that_is_lost_when_all_finish_is_brought_to_the_release_again() {
         assert_eq!(server.run("rengine=$(ls /var/lib/rengine/bin/*/rdeploy | head -1); $rengine rengine ps --format '{{.Names}}'"), "web");
     }
 }
+
+/// The ssh of a client, which is all that there is between the two sides.
+fn line_of(client: u32) -> Option<rustix::process::Pid> {
+    let tasks = fs::read_dir(format!("/proc/{client}/task")).ok()?.flatten();
+    let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids: Vec<i32> = children
+        .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    let is_ssh =
+        |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ssh");
+    pids.into_iter().find(is_ssh).and_then(rustix::process::Pid::from_raw)
+}
+
+#[test]
+fn twenty_cuts_of_the_line_and_always_one_version() {
+    let server = Server::start();
+    let project = Project::new();
+    succeeds(&project.rdeploy(&[&server], &["up"]));
+    project.write("page", "a\n");
+    let began = std::time::Instant::now();
+    succeeds(&project.rdeploy(&[&server], &["up", "--drain", "0s"]));
+    let whole = began.elapsed();
+    let mut serving = "a".to_owned();
+    let mut cuts = 0;
+    for cut in 0..20_u32 {
+        let page = format!("page{cut}");
+        project.write("page", &format!("{page}\n"));
+        let mut client =
+            project.command(&[&server], &["up", "--drain", "0s", "--lock-wait", "30s"]).spawn().unwrap();
+        // Not a wait for something: the moment is what the test is about.
+        std::thread::sleep(whole * cut / 20);
+        if let Some(line) = line_of(client.id()) {
+            cuts += u32::from(rustix::process::kill_process(line, rustix::process::Signal::KILL).is_ok());
+        }
+        client.wait().unwrap();
+        let began = std::time::Instant::now();
+        let journal = "cat /var/lib/rengine/deploy/p/journal.json 2>/dev/null || true";
+        while !server.run(journal).is_empty() {
+            assert!(began.elapsed() < Duration::from_secs(30), "cut {cut}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let now = get(server.ip()).unwrap();
+        assert!(now == serving || now == page, "cut {cut}: {now} after {serving}");
+        serving = now;
+    }
+    assert!(cuts > 10, "only {cuts} were in time");
+    project.write("page", "end\n");
+    succeeds(&project.rdeploy(&[&server], &["up", "--drain", "0s", "--lock-wait", "30s"]));
+    assert_eq!(get(server.ip()).unwrap(), "end");
+}
