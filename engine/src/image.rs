@@ -13,6 +13,7 @@ mod challenge;
 pub mod change;
 pub mod config;
 pub mod credentials;
+mod endpoint;
 mod hosts;
 pub(crate) mod http;
 mod import;

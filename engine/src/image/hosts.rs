@@ -21,8 +21,8 @@ pub(crate) struct Hosts {
 #[derive(Debug, thiserror::Error)]
 #[error("read {path}")]
 pub struct HostsError {
-    path: PathBuf,
-    source: io::Error,
+    pub(super) path: PathBuf,
+    pub(super) source: io::Error,
 }
 
 /// Names another file than docker's.
@@ -36,12 +36,17 @@ const USUAL: &str = "/etc/docker/daemon.json";
 impl Hosts {
     /// What is said; nothing when there is no file.
     pub(crate) fn read() -> Result<Self, HostsError> {
-        let path = std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(USUAL), PathBuf::from);
+        let path = Self::path();
         let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(io::Error::from);
         match std::fs::read(&path).and_then(parse) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             other => other.map_err(|source| HostsError { path, source }),
         }
+    }
+
+    /// The file.
+    pub(crate) fn path() -> PathBuf {
+        std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(USUAL), PathBuf::from)
     }
 
     /// The addresses of Docker Hub's mirrors.

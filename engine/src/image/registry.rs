@@ -4,17 +4,17 @@
 //! along a redirect to another host. Everything fetched is verified by its digest by whoever uses it.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RANGE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use crate::id::Digest;
 use crate::image::challenge::Authorization;
-use crate::image::credentials::Credentials;
+use crate::image::credentials::{self, Credentials};
+use crate::image::endpoint::{Endpoint, endpoints};
 use crate::image::hosts::{Hosts, HostsError};
 use crate::image::http;
 use crate::image::manifest::{ACCEPTED, MOST_JSON};
@@ -27,6 +27,8 @@ pub(crate) struct Repository {
     pub(super) uploader: Client,
     pub(super) host: String,
     pub(super) base: Url,
+    /// The registry that is meant, where this one stands for another.
+    stands_for: Option<String>,
     pub(super) name: String,
     /// `pull` or `pull,push`.
     pub(super) actions: &'static str,
@@ -108,6 +110,14 @@ pub enum RegistryError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The operator allows nothing of what is needed.
+    #[error("hosts.toml names no address of {host} that may be {verb}")]
+    Useless {
+        /// The registry.
+        host: String,
+        /// What was to be done.
+        verb: &'static str,
+    },
     /// What the operator says of registries cannot be read.
     #[error(transparent)]
     Hosts(#[from] HostsError),
@@ -139,7 +149,8 @@ const STALL: Duration = Duration::from_secs(60);
 /// Whether a registry takes these credentials.
 pub(crate) fn check(registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
     runtime(registry)?.block_on(async {
-        let repository = Repository::connect(registry, "", "", Some(credentials.clone()), &[]).await?;
+        let endpoint = own_endpoint(registry, false)?;
+        let repository = Repository::at(&endpoint, "", "", Some(credentials.clone()), &[]).await?;
         let url = repository.base.clone();
         let response = repository.send("the login", |client| client.get(url.clone())).await?;
         repository.expect(response, "the login", &[StatusCode::OK]).await.map(drop)
@@ -154,47 +165,70 @@ pub(crate) fn runtime(host: &str) -> Result<tokio::runtime::Runtime, RegistryErr
         .map_err(|error| RegistryError::Client { host: host.to_owned(), source: error.into() })
 }
 
+/// Where a registry is sent to, or what it is asked that its mirrors are not.
+fn own_endpoint(registry: &str, is_push: bool) -> Result<Endpoint, RegistryError> {
+    let mut endpoints = endpoints(registry)?;
+    let at = if is_push {
+        endpoints.iter().position(|endpoint| endpoint.may.push)
+    } else {
+        Some(endpoints.len() - 1)
+    };
+    let at = at.ok_or_else(|| RegistryError::Useless { host: registry.to_owned(), verb: "pushed to" })?;
+    Ok(endpoints.swap_remove(at))
+}
+
 // === impl Repository ===
 
 impl Repository {
-    /// The repository a reference names.
+    /// The repository a reference names, at the first of its registry's addresses that may be sent to, or at its own.
     pub(crate) async fn open(
         reference: &Reference,
         actions: &'static str,
         credentials: Option<Credentials>,
         insecure: &[String],
     ) -> Result<Self, RegistryError> {
-        Self::connect(reference.registry(), reference.repository(), actions, credentials, insecure).await
+        let endpoint = own_endpoint(reference.registry(), actions.contains("push"))?;
+        let credentials = if endpoint.host == reference.registry() {
+            credentials
+        } else {
+            let found = credentials::find(&endpoint.host, reference.repository());
+            found.map_err(|error| RegistryError::Client {
+                host: endpoint.host.clone(),
+                source: error.into(),
+            })?
+        };
+        Self::at(&endpoint, reference.repository(), actions, credentials, insecure).await
     }
 
-    async fn connect(
-        registry: &str,
+    /// A repository at one of its registry's addresses.
+    pub(crate) async fn at(
+        endpoint: &Endpoint,
         name: &str,
         actions: &'static str,
         credentials: Option<Credentials>,
         insecure: &[String],
     ) -> Result<Self, RegistryError> {
-        let is_insecure = || Hosts::read().map(|hosts| hosts.is_insecure(registry));
-        let may_be_plain =
-            is_loopback(registry) || insecure.iter().any(|host| host == registry) || is_insecure()?;
-        let builder = || {
-            let builder = client(registry, may_be_plain);
-            builder.map_err(|source| RegistryError::Client { host: registry.to_owned(), source })
+        let host = &endpoint.host;
+        let is_insecure = || Hosts::read().map(|hosts| hosts.is_insecure(host));
+        let is_called_insecure = insecure.iter().any(|named| named == host) || is_insecure()?;
+        // Where it is said how to speak to it, nothing is tried.
+        let may_be_plain = endpoint.base.is_none() && (is_loopback(host) || is_called_insecure);
+        let build = |limit: fn(ClientBuilder) -> ClientBuilder| {
+            let builder = endpoint.client(may_be_plain || is_called_insecure);
+            let built = builder.and_then(|builder| Ok(limit(builder).build()?));
+            built.map_err(|source| RegistryError::Client { host: host.clone(), source })
         };
-        let build = |builder: reqwest::ClientBuilder| {
-            let host = registry.to_owned();
-            builder.build().map_err(|source| RegistryError::Client { host, source: source.into() })
-        };
-        let address = if registry == DEFAULT_REGISTRY { "registry-1.docker.io" } else { registry };
+        let address = if host == DEFAULT_REGISTRY { "registry-1.docker.io" } else { host };
         let url = |scheme| {
             Url::parse(&format!("{scheme}://{address}/v2/"))
-                .map_err(|error| RegistryError::Client { host: registry.to_owned(), source: error.into() })
+                .map_err(|error| RegistryError::Client { host: host.clone(), source: error.into() })
         };
         let mut repository = Self {
-            client: build(builder()?.read_timeout(STALL))?,
-            uploader: build(builder()?.tcp_user_timeout(STALL))?,
-            host: registry.to_owned(),
-            base: url("https")?,
+            client: build(|builder| builder.read_timeout(STALL))?,
+            uploader: build(|builder| builder.tcp_user_timeout(STALL))?,
+            host: host.clone(),
+            base: endpoint.base.clone().map_or_else(|| url("https"), Ok)?,
+            stands_for: endpoint.stands_for.clone(),
             name: name.to_owned(),
             actions,
             credentials,
@@ -203,21 +237,6 @@ impl Repository {
         if may_be_plain && !repository.answers().await {
             repository.base = url("http")?;
         }
-        Ok(repository)
-    }
-
-    /// The same repository at a mirror of its registry.
-    pub(crate) async fn mirror(
-        reference: &Reference,
-        mirror: &Url,
-        credentials: Option<Credentials>,
-    ) -> Result<Self, RegistryError> {
-        let host = authority(mirror);
-        let plain = if mirror.scheme() == "http" { vec![host.clone()] } else { Vec::new() };
-        let mut repository =
-            Self::connect(&host, reference.repository(), "pull", credentials, &plain).await?;
-        repository.base = mirror.clone();
-        repository.base.set_path(&format!("{}/v2/", mirror.path().trim_end_matches('/')));
         Ok(repository)
     }
 
@@ -449,9 +468,15 @@ impl Repository {
     }
 
     pub(super) fn url(&self, path: &str) -> Result<Url, RegistryError> {
-        self.base
+        let mut url = self
+            .base
             .join(&format!("{}/{path}", self.name))
-            .map_err(|error| RegistryError::Client { host: self.host.clone(), source: error.into() })
+            .map_err(|error| RegistryError::Client { host: self.host.clone(), source: error.into() })?;
+        if let Some(registry) = &self.stands_for {
+            // A mirror of several registries is told which one is meant, as containerd does.
+            url.query_pairs_mut().append_pair("ns", registry);
+        }
+        Ok(url)
     }
 
     /// Whether somebody speaks https there.
@@ -530,33 +555,6 @@ impl From<RegistryError> for crate::Error {
 
 fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
-}
-
-/// A client for one registry. What its operator put into docker's `certs.d` is trusted besides the system's roots.
-fn client(
-    registry: &str,
-    without_verification: bool,
-) -> Result<reqwest::ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
-    let mut builder = http::client().tls_danger_accept_invalid_certs(without_verification);
-    let mut roots = Vec::new();
-    for directory in ["/etc/docker/certs.d", "/etc/containers/certs.d"] {
-        let Ok(entries) = std::fs::read_dir(Path::new(directory).join(registry)) else { continue };
-        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-            match path.extension().and_then(|extension| extension.to_str()) {
-                Some("crt") => roots.extend(reqwest::Certificate::from_pem_bundle(&std::fs::read(&path)?)?),
-                Some("cert") => {
-                    let mut pem = std::fs::read(&path)?;
-                    pem.extend(std::fs::read(path.with_extension("key"))?);
-                    builder = builder.identity(reqwest::Identity::from_pem(&pem)?);
-                }
-                _ => {}
-            }
-        }
-    }
-    if !roots.is_empty() {
-        builder = builder.tls_certs_merge(roots);
-    }
-    Ok(builder)
 }
 
 /// Whether a registry that wants to be left alone for so long is waited for.

@@ -9,14 +9,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
-use reqwest::Url;
 
 use crate::id::{DiffId, Digest};
 use crate::image::credentials::{self, Credentials};
-use crate::image::hosts::Hosts;
+use crate::image::endpoint::{Endpoint, endpoints};
 use crate::image::manifest::{Descriptor, Document, Manifest, OCI_CONFIG};
-use crate::image::reference::DEFAULT_REGISTRY;
-use crate::image::registry::{RegistryError, Repository, authority, runtime};
+use crate::image::registry::{RegistryError, Repository, runtime};
 use crate::image::upload::Blob;
 use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
@@ -89,36 +87,73 @@ impl Images {
         credentials: Option<Credentials>,
         progress: Tell<'_>,
     ) -> Result<Pulled, ImageError> {
-        for mirror in mirrors(reference)? {
-            let credentials =
-                credentials::find_among(&options.logins, &authority(&mirror), reference.repository())?;
-            let found = match Repository::mirror(reference, &mirror, credentials).await {
-                Ok(repository) => self.fetch_from(&repository, reference, options, progress).await,
-                Err(error) => Err(error.into()),
-            };
+        let registry = reference.registry();
+        let mut endpoints = endpoints(registry).map_err(RegistryError::from)?;
+        let resolvers: Vec<Endpoint> = endpoints.iter().filter(|it| it.may.resolve).cloned().collect();
+        endpoints.retain(|endpoint| endpoint.may.pull);
+        let (own, mirrors) = endpoints
+            .split_last()
+            .ok_or_else(|| RegistryError::Useless { host: registry.to_owned(), verb: "pulled from" })?;
+        for mirror in mirrors {
+            let found = self.fetch_at(mirror, &resolvers, reference, options, None, progress).await;
             match found {
                 // A mirror that has it not, or is not there, is no reason to do without.
                 Err(ImageError::Registry(error)) => {
-                    tracing::info!(%mirror, %error, "the mirror does not help")
+                    tracing::info!(mirror = mirror.host, %error, "the mirror does not help")
                 }
                 other => return other,
             }
         }
-        let repository = Repository::open(reference, "pull", credentials, &options.insecure).await?;
-        self.fetch_from(&repository, reference, options, progress).await
+        self.fetch_at(own, &resolvers, reference, options, credentials, progress).await
+    }
+
+    /// Fetches from one of a registry's addresses. `known` are the credentials of the registry itself.
+    async fn fetch_at(
+        &self,
+        endpoint: &Endpoint,
+        resolvers: &[Endpoint],
+        reference: &Reference,
+        options: &PullOptions,
+        known: Option<Credentials>,
+        progress: Tell<'_>,
+    ) -> Result<Pulled, ImageError> {
+        let open = async |endpoint: &Endpoint| {
+            let credentials = match &known {
+                Some(known) if endpoint.host == reference.registry() => Some(known.clone()),
+                _ => credentials::find_among(&options.logins, &endpoint.host, reference.repository())?,
+            };
+            let name = reference.repository();
+            Ok::<_, ImageError>(Repository::at(endpoint, name, "pull", credentials, &options.insecure).await?)
+        };
+        let repository = open(endpoint).await?;
+        let mut wanted = reference.wanted().to_owned();
+        if let Some(tag) = reference.tag().filter(|_| reference.digest().is_none() && !endpoint.may.resolve) {
+            // It is not asked what a tag means, and what it has is fetched by digest.
+            let mut digest = None;
+            for resolver in resolvers {
+                digest = open(resolver).await?.tag(tag).await.unwrap_or(None);
+                if digest.is_some() {
+                    break;
+                }
+            }
+            let nobody = || RegistryError::NotFound(reference.to_string());
+            wanted = digest.ok_or_else(nobody)?.to_string();
+        }
+        self.fetch_from(&repository, &wanted, reference, options, progress).await
     }
 
     async fn fetch_from(
         &self,
         repository: &Repository,
+        wanted: &str,
         reference: &Reference,
         options: &PullOptions,
         progress: Tell<'_>,
     ) -> Result<Pulled, ImageError> {
-        if let Some(pulled) = self.already_here(reference, options, repository).await? {
+        if let Some(pulled) = self.already_here(reference, wanted, options, repository).await? {
             return Ok(pulled);
         }
-        let top = repository.manifest(reference.wanted()).await?;
+        let top = repository.manifest(wanted).await?;
         let digest = top.digest.clone();
         let (manifest, raw) = choose(repository, top, options.platform.as_ref()).await?;
         manifest.refuse_foreign_layers()?;
@@ -148,18 +183,20 @@ impl Images {
     async fn already_here(
         &self,
         reference: &Reference,
+        wanted: &str,
         options: &PullOptions,
         repository: &Repository,
     ) -> Result<Option<Pulled>, ImageError> {
-        let wanted = options.platform.clone().unwrap_or_else(Platform::host);
-        let Some(image) = self.find_for(&reference.canonical(), Some(&wanted))? else { return Ok(None) };
+        let platform = options.platform.clone().unwrap_or_else(Platform::host);
+        let Some(image) = self.find_for(&reference.canonical(), Some(&platform))? else {
+            return Ok(None);
+        };
         if !image.config.rootfs.diff_ids.iter().all(|diff| self.layers().contains(diff)) {
             return Ok(None);
         }
-        let digest = match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => Some(digest.clone()),
-            (None, Some(tag)) => repository.tag(tag).await?,
-            (None, None) => None,
+        let digest = match wanted.parse::<Digest>() {
+            Ok(digest) => Some(digest),
+            Err(_) => repository.tag(wanted).await?,
         };
         let is_known = |digest: &Digest| {
             let name = reference.with_digest(digest);
@@ -299,20 +336,6 @@ impl Images {
         let raw = serde_json::to_vec(&manifest).map_err(ManifestError::Json)?;
         Ok((manifest, raw))
     }
-}
-
-/// The mirrors that are asked for an image before its registry.
-fn mirrors(reference: &Reference) -> Result<Vec<Url>, ImageError> {
-    if reference.registry() != DEFAULT_REGISTRY {
-        return Ok(Vec::new());
-    }
-    let hosts = Hosts::read().map_err(RegistryError::from)?;
-    let address = |mirror: &String| {
-        let full = if mirror.contains("://") { mirror.clone() } else { format!("https://{mirror}") };
-        Url::parse(&full)
-            .map_err(|error| RegistryError::Client { host: mirror.clone(), source: error.into() })
-    };
-    Ok(hosts.mirrors().iter().map(address).collect::<Result<_, _>>()?)
 }
 
 /// How often bytes sent are told about.

@@ -13,6 +13,7 @@ mod events;
 mod exec;
 mod fault;
 mod freeze;
+mod hosts;
 mod image;
 mod kill;
 mod lesson;

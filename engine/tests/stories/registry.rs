@@ -1,13 +1,17 @@
 //! The registry of the distribution project, on a port of its own.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::world::{Running, free_port};
 
 /// A real registry on loopback; gone when dropped.
 pub(crate) struct Registry {
     pub(crate) port: u16,
+    log: Arc<Mutex<String>>,
     _process: Running,
     _directory: tempfile::TempDir,
 }
@@ -15,26 +19,53 @@ pub(crate) struct Registry {
 impl Registry {
     /// One that keeps what it is given, and asks nobody who they are.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// One that also has these keys in the `http` part of its configuration, each on a line of its own.
+    pub(crate) fn start_with(keys: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = free_port();
         let storage = directory.path().join("storage");
-        let config = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: 127.0.0.1:{port}}}\n",
+        let mut config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: 127.0.0.1:{port}\n",
             storage.display()
         );
+        keys.lines().for_each(|line| config.push_str(&format!("  {line}\n")));
         let path = directory.path().join("config.yml");
         fs::write(&path, config).unwrap();
         let mut command = Command::new("docker-registry");
         let mut process = Running::start(command.arg("serve").arg(&path));
         // It must not block on a full pipe.
-        let mut log = process.output();
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        let (lines, log) = (BufReader::new(process.output()).lines(), Arc::new(Mutex::new(String::new())));
+        let kept = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut log = kept.lock().unwrap();
+                log.push_str(&line);
+                log.push('\n');
+            }
+        });
         process.await_line("listening on");
-        Self { port, _process: process, _directory: directory }
+        Self { port, log, _process: process, _directory: directory }
     }
 
     /// `host:port`.
     pub(crate) fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// What it was asked so far, a line each, in the web's combined format. It writes a line after it has answered.
+    pub(crate) fn requests(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits until it has written a line with this text.
+    pub(crate) fn await_request(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.requests().contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} among its requests: {}", self.requests());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
