@@ -11,6 +11,7 @@ mod heal;
 mod inside;
 mod ipam;
 pub mod link;
+mod link_options;
 mod nft;
 mod options;
 pub mod ports;
@@ -30,6 +31,7 @@ pub use self::dns::{DnsSockets, Resolver, open_dns_sockets};
 pub use self::endpoint::{Endpoint, EndpointAddress, Party};
 pub use self::inside::{forget_link, visit};
 pub use self::link::{InsideLink, configure_inside, inside_links, plug};
+pub use self::link_options::LinkOptions;
 pub use self::ports::{PublishedPort, parked};
 pub use self::resolv::{
     HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_resolv_conf,

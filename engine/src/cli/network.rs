@@ -14,7 +14,7 @@ use crate::container::spec::NetworkAttachment;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::id::NetworkName;
-use crate::network::{Cidr, Network, NetworkSpec, Subnet};
+use crate::network::{Cidr, LinkOptions, Network, NetworkSpec, Subnet};
 
 /// A verb on networks.
 #[derive(Debug, Subcommand)]
@@ -114,6 +114,9 @@ pub(super) struct ConnectArgs {
     /// The network with the highest one gives the default route
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     gw_priority: i32,
+    /// Option of the link: com.docker.network.endpoint.ifname or .sysctls
+    #[arg(long, value_name = "KEY=VALUE")]
+    driver_opt: Vec<String>,
     /// The network's name or id
     network: String,
     /// The container's name or id
@@ -225,6 +228,10 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
 
 fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
     let container = engine.container(&args.container)?;
+    let mut link = LinkOptions::default();
+    for (key, value) in pairs(args.driver_opt) {
+        link.read(&key, &value)?;
+    }
     let attachment = NetworkAttachment {
         network: args.network,
         aliases: args.alias,
@@ -232,6 +239,7 @@ fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
         mac_address: None,
         gateway_priority: args.gw_priority,
         link_local: Vec::new(),
+        link,
     };
     engine.connect(container.id(), &attachment)?;
     Ok(0)

@@ -169,7 +169,7 @@ impl Monitor {
             .with_attributes(&logs::attributes(&record));
         Ok(Self {
             networks: Networks::at(&root),
-            backoff: Backoff::new(record.spec.restart),
+            backoff: Backoff::new(record.spec.restart, record.spec.restart_pace),
             root,
             id,
             record,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::cgroup::DeviceRule;
 use crate::container::idmap::UserMode;
+pub use crate::container::restart::RestartPace;
 use crate::id::{ContainerId, ContainerName, NetworkName, VolumeName};
+use crate::network::LinkOptions;
 use crate::quantity::{ByteSize, Span};
 use crate::signal::Signal;
 
@@ -86,6 +88,8 @@ pub struct ContainerSpec {
     pub cgroup_parent: Option<PathBuf>,
     /// When it is started again by itself.
     pub restart: RestartPolicy,
+    /// How restarts follow each other.
+    pub restart_pace: RestartPace,
     /// Whether it removes itself, with its anonymous volumes, once it has ended.
     pub auto_remove: bool,
     /// What asks the program to end; the image's, then SIGTERM, when `None`.
@@ -159,6 +163,9 @@ pub struct NetworkAttachment {
     /// Further addresses of the link that are good on it alone (RFC 3927, RFC 4291).
     #[serde(default)]
     pub link_local: Vec<IpAddr>,
+    /// What is asked of the link itself.
+    #[serde(default)]
+    pub link: LinkOptions,
 }
 
 /// A transport protocol that ports belong to.
@@ -570,6 +577,7 @@ impl Default for ContainerSpec {
             resources: Resources::default(),
             cgroup_parent: None,
             restart: RestartPolicy::No,
+            restart_pace: RestartPace::default(),
             auto_remove: false,
             stop_signal: None,
             stop_timeout: None,
@@ -653,6 +661,7 @@ impl NetworkMode {
                 mac_address: None,
                 gateway_priority: 0,
                 link_local: Vec::new(),
+                link: LinkOptions::default(),
             }]),
             Self::Bridge(attachments) => Ok(attachments.clone()),
             Self::None => Ok(Vec::new()),
@@ -686,6 +695,7 @@ impl NetworkAttachment {
             mac_address: None,
             gateway_priority: 0,
             link_local: Vec::new(),
+            link: LinkOptions::default(),
         }
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::container::spec::NetworkAttachment;
 use crate::id::{ContainerId, ContainerName, NetworkId};
 use crate::network::endpoint::{Endpoint, EndpointAddress, Party};
-use crate::network::{DEFAULT_NETWORK, Network, NetworkError, Networks, Subnet, file_error, ipam, link};
+use crate::network::{
+    DEFAULT_NETWORK, LinkOptions, Network, NetworkError, Networks, Subnet, file_error, ipam, link,
+};
 use crate::store::{self, Durability};
 
 /// The form of an endpoint's record.
@@ -55,6 +57,7 @@ impl Networks {
             mac_address: None,
             gateway_priority: 0,
             link_local: Vec::new(),
+            link: LinkOptions::default(),
         }];
         let attachments = if attachments.is_empty() { &only_default } else { attachments };
         let attached = self.attach_all(party, attachments);
@@ -118,6 +121,7 @@ impl Networks {
         let number = (0..).find(is_free).unwrap_or(0);
         self.bring_up(&network)?;
         let endpoint = self.attach_one(party, &network, attachment, number);
+        let endpoint = endpoint.and_then(|endpoint| refuse_taken_name(&others, &endpoint).map(|()| endpoint));
         if endpoint.is_err() {
             // The first failure is the one to tell; a claim that stays is swept later.
             let _ = self.detach(&network.id, &party.container);
@@ -209,7 +213,9 @@ impl Networks {
             }
             self.bring_up(network)?;
             let number = u32::try_from(number).unwrap_or(u32::MAX);
-            endpoints.push(self.attach_one(party, network, attachment, number)?);
+            let endpoint = self.attach_one(party, network, attachment, number)?;
+            refuse_taken_name(&endpoints, &endpoint)?;
+            endpoints.push(endpoint);
         }
         Ok(endpoints)
     }
@@ -234,13 +240,17 @@ impl Networks {
             None => addresses.first().map_or([2, 0, 0, 0, 0, 1], |entry| link::mac_for(entry.address)),
         };
         let options = network.driver_options();
+        let own_name = attachment.link.interface.clone();
+        let interface = own_name.clone().unwrap_or_else(|| format!("{}{number}", options.interface_prefix));
         let endpoint = Endpoint {
             version: VERSION,
             network: network.id.clone(),
             network_name: network.spec.name.clone(),
             party: party.clone(),
             aliases: attachment.aliases.clone(),
-            interface: format!("{}{number}", options.interface_prefix),
+            place: own_name.map(|_| number),
+            sysctls: attachment.link.sysctl_paths(&interface),
+            interface,
             mac_address: link::render_mac(mac),
             addresses,
             link_local: attachment.link_local.clone(),
@@ -316,6 +326,17 @@ pub(crate) fn read_members(directory: &Path) -> Result<Vec<Endpoint>, NetworkErr
     }
     members.sort_by(|one, other| one.party.name.cmp(&other.party.name));
     Ok(members)
+}
+
+fn refuse_taken_name(others: &[Endpoint], endpoint: &Endpoint) -> Result<(), NetworkError> {
+    let name = &endpoint.interface;
+    match others.iter().find(|other| other.interface == *name) {
+        Some(other) => Err(NetworkError::Invalid(format!(
+            "the links on the networks {} and {} would both be called {name}",
+            other.network_name, endpoint.network_name
+        ))),
+        None => Ok(()),
+    }
 }
 
 fn keeps_to(before: &Endpoint, attachment: &NetworkAttachment) -> bool {

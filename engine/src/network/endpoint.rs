@@ -62,6 +62,12 @@ pub struct Endpoint {
     pub(crate) host_binding: Option<IpAddr>,
     /// Bytes a frame may carry; the kernel's default when `None`.
     pub mtu: Option<u32>,
+    /// Which of the container's links it is, where the name does not tell.
+    #[serde(default)]
+    pub(crate) place: Option<u32>,
+    /// Kernel parameters of the link, by their paths below /proc/sys.
+    #[serde(default)]
+    pub(crate) sysctls: Vec<(String, String)>,
 }
 
 /// One address of an endpoint.
@@ -93,8 +99,12 @@ impl Endpoint {
         !self.internal && self.driver == Driver::Bridge
     }
 
-    /// The number behind the name of its link: attachments are in its order.
+    /// Which of the container's links it is, by the number behind its name unless it has a name of its own: attachments
+    /// are in its order.
     pub(crate) fn number(&self) -> u32 {
+        if let Some(place) = self.place {
+            return place;
+        }
         let digits = self.interface.trim_start_matches(|letter: char| !letter.is_ascii_digit());
         digits
             .rsplit(|letter: char| !letter.is_ascii_digit())

@@ -26,6 +26,9 @@ pub struct InsideLink {
     pub addresses: Vec<EndpointAddress>,
     /// The gateways of the default routes that lead over this link: one per family at most.
     pub default_routes: Vec<IpAddr>,
+    /// Kernel parameters of the link, by their paths below /proc/sys.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
 }
 
 /// A bridge as it is wanted.
@@ -150,7 +153,17 @@ pub fn configure_inside(links: &[InsideLink]) -> Result<(), NetworkError> {
             add_default_route(&mut batch, index, *gateway);
         }
     }
-    socket.run(batch).map_err(|refusal| refused(&refusal))
+    socket.run(batch).map_err(|refusal| refused(&refusal))?;
+    links.iter().try_for_each(write_sysctls)
+}
+
+/// /proc/sys/net shows the network namespace of whoever looks (proc_sys_net(5)).
+fn write_sysctls(link: &InsideLink) -> Result<(), NetworkError> {
+    for (path, value) in &link.sysctls {
+        std::fs::write(format!("/proc/sys/{path}"), value)
+            .map_err(|source| failed("set a kernel parameter of", path, source))?;
+    }
+    Ok(())
 }
 
 /// Leads the default routes of the calling thread's network namespace over these links, which are configured already.
@@ -287,6 +300,7 @@ pub fn inside_links(endpoints: &[Endpoint]) -> Vec<InsideLink> {
                 .filter(|(interface, _)| *interface == endpoint.interface)
                 .map(|(_, gateway)| *gateway)
                 .collect(),
+            sysctls: endpoint.sysctls.clone(),
         })
         .collect()
 }

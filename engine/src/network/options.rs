@@ -168,7 +168,7 @@ impl Default for DriverOptions {
 }
 
 /// Whether the kernel takes this as a link's name, and no path is made of it.
-fn is_link_name(name: &str) -> bool {
+pub(crate) fn is_link_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= INTERFACE_NAME
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))

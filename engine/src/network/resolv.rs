@@ -159,6 +159,8 @@ mod tests {
             driver: crate::network::options::Driver::Bridge,
             host_binding: None,
             mtu: None,
+            place: None,
+            sysctls: Vec::new(),
         }
     }
 

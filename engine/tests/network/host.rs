@@ -11,7 +11,9 @@ use std::time::Duration;
 use engine::Root;
 use engine::container::spec::{ContainerPort, NetworkAttachment, PortBinding, Protocol};
 use engine::id::ContainerId;
-use engine::network::{self, Endpoint, InsideLink, Network, NetworkSpec, Networks, Party, configure_inside};
+use engine::network::{
+    self, Endpoint, InsideLink, LinkOptions, Network, NetworkSpec, Networks, Party, configure_inside,
+};
 use rustix::process::Pid;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
@@ -79,6 +81,7 @@ pub(crate) fn on(network: &str) -> NetworkAttachment {
         mac_address: None,
         gateway_priority: 0,
         link_local: Vec::new(),
+        link: LinkOptions::default(),
     }
 }
 

@@ -208,3 +208,25 @@ fn bytes_go_both_ways_in_full() {
     writing.join().unwrap().unwrap();
     assert!(received == sent);
 }
+
+#[test]
+fn a_link_has_the_name_and_the_kernel_parameters_that_are_asked_for() {
+    const NAME: &str = "driver-opt=com.docker.network.endpoint.ifname";
+    const SYSCTLS: &str = "com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1";
+    let world = World::new();
+    for name in ["front", "back", "late"] {
+        world.rengine(["network", "create", name]).succeeds();
+    }
+    let front = format!("name=front,{NAME}=outer,driver-opt={SYSCTLS}");
+    let run = ["run", "-d", "--name", "it", "--network", &front, "--network", "back", BOX, "sleep", "1000"];
+    world.rengine(run).succeeds();
+    world.rengine(["network", "connect", "--driver-opt", SYSCTLS, "late", "it"]).succeeds();
+    let show = "cd /sys/class/net; for name in *; do echo $name $(cat /proc/sys/net/ipv4/conf/$name/log_martians); done";
+    let shown = world.rengine(["exec", "it", "sh", "-c", show]).succeeds().stdout;
+    assert_eq!(shown, "eth1 0\neth2 1\nlo 0\nouter 1\n");
+    let twice = format!("name=back,{NAME}=outer");
+    let taken = world.rengine(["run", "--rm", "--network", &front, "--network", &twice, BOX, "true"]).fails();
+    taken.complains("front and back would both be called outer");
+    let unknown = "name=back,driver-opt=com.example.colour=red";
+    world.rengine(["run", "--rm", "--network", unknown, BOX, "true"]).fails().complains("com.example.colour");
+}

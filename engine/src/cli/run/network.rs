@@ -9,6 +9,7 @@ use crate::cli::publish;
 use crate::container::merge::expand_exposed;
 use crate::container::spec::{ContainerSpec, DnsSpec, NetworkAttachment, NetworkMode};
 use crate::error::{Error, Result};
+use crate::network::LinkOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct NetworkArgs {
@@ -214,6 +215,7 @@ fn parse_attachment(text: &str) -> Result<NetworkAttachment> {
         mac_address: None,
         gateway_priority: 0,
         link_local: Vec::new(),
+        link: LinkOptions::default(),
     };
     if !text.contains('=') {
         return Ok(attachment);
@@ -230,7 +232,11 @@ fn parse_attachment(text: &str) -> Result<NetworkAttachment> {
             ("gw-priority", value) => {
                 attachment.gateway_priority = value.parse().map_err(|_| wrong("gw-priority is a number"))?;
             }
-            ("driver-opt", _) => return Err(wrong("the bridge driver has no options for single links")),
+            ("driver-opt", option) => {
+                let (key, value) =
+                    option.split_once('=').ok_or_else(|| wrong("driver-opt=key=value is needed"))?;
+                attachment.link.read(key, value)?;
+            }
             (key, _) => return Err(wrong(&format!("unknown key {key:?}"))),
         }
     }

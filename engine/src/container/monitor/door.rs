@@ -361,7 +361,7 @@ impl Monitor {
         if let Some(record) = ContainerRecord::read(&self.root, &self.id).map_err(failed)? {
             self.record = record;
         }
-        self.backoff.set_policy(self.record.spec.restart);
+        self.backoff.set_policy(self.record.spec.restart, self.record.spec.restart_pace);
         let warnings = match &mut self.phase {
             Phase::Running(run) => run.update_limits(&self.record.spec.resources)?,
             _ => Vec::new(),

@@ -127,7 +127,7 @@ impl Monitor {
         if let Some(record) = ContainerRecord::read(&self.root, &self.id).map_err(failed)? {
             self.record = record;
         }
-        self.backoff.set_policy(self.record.spec.restart);
+        self.backoff.set_policy(self.record.spec.restart, self.record.spec.restart_pace);
         let launched = self.surround().inspect_err(|_| self.release_network())?;
         self.watch_over(launched)
     }
