@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use engine::container::merge::{expand_exposed, probe_command};
 use engine::container::spec::{
     ContainerPort, ContainerSpec, DnsSpec, Grace, HealthCheck, LogSpec, NamespaceMode, ProcessSpec,
-    RestartPolicy,
+    RestartPace, RestartPolicy,
 };
 use engine::id::{ContainerId, ContainerName, ImageId, VolumeName};
 use engine::image::config::RunConfig;
@@ -134,6 +134,7 @@ pub fn container(
         resources: limits::resources(service),
         cgroup_parent: service.cgroup_parent.as_ref().map(PathBuf::from),
         restart: restart(service),
+        restart_pace: restart_pace(service),
         stop_signal: match &service.stop_signal {
             Some(signal) => Some(signal.parse().map_err(|error| of.wrong("stop_signal", &error))?),
             None => None,
@@ -300,6 +301,16 @@ fn restart(service: &Service) -> RestartPolicy {
         Some("unless-stopped") => RestartPolicy::UnlessStopped,
         _ => RestartPolicy::Always,
     }
+}
+
+/// What a deployment says beside the condition. Without an end by itself, `max_attempts` of `any` is one too.
+fn restart_pace(service: &Service) -> RestartPace {
+    let deployed = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref());
+    let Some(policy) = deployed else { return RestartPace::default() };
+    let some = |span: Option<Span>| span.filter(|span| !span.0.is_zero());
+    let counted = matches!(restart(service), RestartPolicy::Always | RestartPolicy::UnlessStopped);
+    let attempts = if counted { policy.max_attempts.unwrap_or(0) as u32 } else { 0 };
+    RestartPace { delay: some(policy.delay), attempts, window: some(policy.window) }
 }
 
 /// The check, with what the service leaves unset taken from the image and then from docker's defaults.

@@ -1,6 +1,8 @@
 //! Keys that are valid and that nothing here acts upon: each is named in a warning where it stands. None is accepted
 //! in silence. Keys that are remarks to people and other tools (`labels` of a deployment, names of ports) are not here.
 
+use engine::network::LinkOptions;
+
 use crate::model::{Build, Deploy, Network, Project, Service, ServiceVolume, UpdateConfig};
 use crate::schema::Problem;
 use crate::value::Path;
@@ -44,6 +46,11 @@ pub(crate) fn find(project: &Project) -> Vec<Problem> {
         }
     }
     unheeded.problems
+}
+
+/// Whether the kernel confines processes by labels of files (selinuxfs).
+fn has_selinux() -> bool {
+    std::path::Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 struct Unheeded {
@@ -106,13 +113,10 @@ impl Unheeded {
     fn deploy(&mut self, deploy: &Deploy, can_stand_beside: bool) {
         let reserved = deploy.resources.reservations.clone().unwrap_or_default();
         let limits = deploy.resources.limits.clone().unwrap_or_default();
-        let restart = deploy.restart_policy.clone().unwrap_or_default();
         self.those([
             (&["mode"][..], deploy.mode.as_deref().is_some_and(|mode| mode != "replicated"), CLUSTER),
             (&["endpoint_mode"], deploy.endpoint_mode.is_some(), CLUSTER),
             (&["placement"], deploy.placement != crate::model::Placement::default(), CLUSTER),
-            (&["restart_policy", "delay"], restart.delay.is_some(), ABSENT),
-            (&["restart_policy", "window"], restart.window.is_some(), ABSENT),
             (&["resources", "limits", "devices"], !limits.devices.is_empty(), ABSENT),
             (&["resources", "reservations", "cpus"], reserved.cpus != 0.0, CLUSTER),
             (&["resources", "reservations", "pids"], reserved.pids != 0, CLUSTER),
@@ -166,7 +170,12 @@ impl Unheeded {
         for (index, volume) in service.volumes.iter().enumerate() {
             self.at = Path::keys(&["services", name, "volumes"]).index(index);
             if let ServiceVolume::Bind { bind: Some(bind), .. } = volume {
-                self.those([(&["bind", "selinux"], bind.selinux.is_some(), ABSENT)]);
+                let labels = bind.selinux.is_some() && has_selinux();
+                self.those([(
+                    &["bind", "selinux"],
+                    labels,
+                    "labels files for SELinux, which is left to you here",
+                )]);
             }
         }
     }
@@ -175,10 +184,9 @@ impl Unheeded {
         for (key, network) in &service.networks {
             let Some(network) = network else { continue };
             self.at = Path::keys(&["services", name, "networks", key]);
-            self.those([
-                (&["driver_opts"][..], !network.driver_opts.is_empty(), ABSENT),
-                (&["interface_name"], network.interface_name.is_some(), ABSENT),
-            ]);
+            for key in network.driver_opts.keys().filter(|key| !LinkOptions::knows(key)) {
+                self.those([(&["driver_opts", key][..], true, ABSENT)]);
+            }
         }
     }
 

@@ -58,6 +58,10 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("services.*.ports[].name", "a remark to people and tools"),
     ("services.*.ports[].app_protocol", "a remark to people and tools"),
     ("services.*.ports[].mode", "`ingress` and `host` are the same on one machine"),
+    (
+        "services.*.volumes[].bind.selinux",
+        "nothing to do where the kernel has no SELinux, as with docker; where it has, a warning says that labels are left to you",
+    ),
     ("services.*.volumes[].consistency", "has no meaning on Linux, here as in docker"),
     ("networks", "`up` makes it, and makes it anew when it has changed"),
     ("volumes", "`up` makes it"),
@@ -68,8 +72,17 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// What is to be said of single keys.
-pub(super) const NOTES: &[(&str, &str)] =
-    &[("services.*.cgroup", "on cgroup v1 too"), ("services.*.build.context", "a directory")];
+pub(super) const NOTES: &[(&str, &str)] = &[
+    ("services.*.cgroup", "on cgroup v1 too"),
+    ("services.*.build.context", "a directory"),
+    (
+        "services.*.networks.*.driver_opts",
+        "`com.docker.network.endpoint.ifname` and `….sysctls`; others are warned about",
+    ),
+    ("services.*.deploy.restart_policy.delay", "docker's own, doubling delay when it is not given"),
+    ("services.*.deploy.restart_policy.max_attempts", "for `any` too"),
+    ("services.*.deploy.restart_policy.window", "a run this long has attempts counted anew"),
+];
 
 /// How single keys are tried out, as JSON: `value` is what the key is given, `beside` what the project needs with it,
 /// `without` what it must not have; `refused` says that it is meant to be.
@@ -140,6 +153,10 @@ pub(super) const SAMPLES: &[(&str, &str)] = &[
     (
         "services.*.devices[].target",
         r#"{"value": "/dev/x", "beside": {"services": {"a": {"devices": [{"source": "/dev/null"}]}}}}"#,
+    ),
+    (
+        "services.*.networks.*.driver_opts",
+        r#"{"value": {"com.docker.network.endpoint.sysctls": "net.ipv4.conf.IFNAME.log_martians=1"}}"#,
     ),
     ("services.*.dns", r#"{"value": ["10.0.0.9"]}"#),
     ("services.*.env_file[].format", r#"{"value": "raw"}"#),

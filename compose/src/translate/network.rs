@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use engine::container::spec::{ContainerPort, NetworkAttachment, NetworkMode, PortBinding};
-use engine::network::DEFAULT_NETWORK;
+use engine::network::{DEFAULT_NETWORK, LinkOptions};
 
 use super::{Circumstances, Of, TranslateError};
 use crate::model::{Project, ServiceNetwork};
@@ -66,9 +66,21 @@ fn attachments(project: &Project, of: &Of<'_>) -> Result<Vec<NetworkAttachment>,
             mac_address: network.mac_address.clone().or(main_mac),
             gateway_priority: network.gw_priority,
             link_local: link_local(of, network)?,
+            link: link(of, network)?,
         });
     }
     Ok(attachments)
+}
+
+/// What is asked of the link; what no link has is warned about elsewhere.
+fn link(of: &Of<'_>, network: &ServiceNetwork) -> Result<LinkOptions, TranslateError> {
+    let mut link = LinkOptions::default();
+    let known = network.driver_opts.iter().filter(|(key, _)| LinkOptions::knows(key));
+    let name = network.interface_name.as_ref().map(|name| (LinkOptions::INTERFACE, name));
+    for (key, value) in known.map(|(key, value)| (key.as_str(), value)).chain(name) {
+        link.read(key, value).map_err(|error| of.wrong("networks", &error))?;
+    }
+    Ok(link)
 }
 
 fn link_local(of: &Of<'_>, network: &ServiceNetwork) -> Result<Vec<IpAddr>, TranslateError> {

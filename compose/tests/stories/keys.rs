@@ -110,7 +110,11 @@ services:
     image: box
     command: [sleep, "1000"]
     stop_grace_period: 0s
-    networks: [front, back]
+    networks:
+      front:
+        interface_name: outer
+        driver_opts: {com.docker.network.endpoint.sysctls: "net.ipv4.conf.IFNAME.log_martians=1"}
+      back: {}
     links: ["db:linked"]
     extra_hosts: ["elsewhere=192.0.2.7", "me:host-gateway"]
     dns_search: [example.org]
@@ -140,6 +144,10 @@ networks:
         "0\n",
         "an internal network leads nowhere"
     );
+    let martians = "cat /proc/sys/net/ipv4/conf/$name/log_martians";
+    let links =
+        world.inside("web", &format!("cd /sys/class/net; for name in *; do echo $name $({martians}); done"));
+    assert!(links.contains("outer 1\n") && links.lines().count() == 3, "{links}");
     let hosts = world.inside("web", "cat /etc/hosts");
     assert!(hosts.lines().any(|line| line.split_whitespace().eq(["192.0.2.7", "elsewhere"])), "{hosts}");
     assert!(hosts.lines().any(|line| line.split_whitespace().nth(1) == Some("me")), "{hosts}");
@@ -269,6 +277,11 @@ fn what_fails_is_started_again_as_often_as_its_policy_says() {
         r#"
 services:
   fails: {image: box, command: ["sh", "-c", "echo again >> /out/log; exit 3"], restart: "on-failure:2", volumes: ["./out:/out"]}
+  paced:
+    image: box
+    command: ["sh", "-c", "echo again >> /out/paced"]
+    volumes: ["./out:/out"]
+    deploy: {restart_policy: {condition: any, max_attempts: 3, delay: 10ms, window: 1h}}
   never: {image: box, command: ["false"], restart: "no"}
   deployed: {image: box, command: ["false"], restart: always, deploy: {restart_policy: {condition: none}}}
 "#,
@@ -279,6 +292,10 @@ services:
         assert_eq!(world.rcompose(["wait", "fails"]).code, 3);
     }
     assert_eq!(std::fs::read_to_string(world.project().join("out/log")).unwrap(), "again\n".repeat(3));
+    while !matches!(world.container("p-paced-1").state, State::Exited(_)) {
+        assert_eq!(world.rcompose(["wait", "paced"]).code, 0);
+    }
+    assert_eq!(std::fs::read_to_string(world.project().join("out/paced")).unwrap(), "again\n".repeat(4));
     assert_eq!(world.rcompose(["wait", "never"]).code, 1);
     assert_eq!(world.rcompose(["wait", "deployed"]).code, 1);
 }
