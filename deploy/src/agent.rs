@@ -3,6 +3,7 @@
 //! It does everything itself and holds the project's lock while it does, so that work can never be done in the name of
 //! somebody who has lost the lock. When its client is gone it ends, and a guard puts right what it left.
 
+mod builds;
 mod canary;
 pub(crate) mod guard;
 mod history;
@@ -144,6 +145,11 @@ impl Agent {
             Request::ReceiveImages => {
                 let received = transfer::receive(&mut self.channel(), &self.engine);
                 received.map_err(|error| Error::failed("take the images over", error))?;
+                Ok(Outcome::Nothing)
+            }
+            Request::Build(order) => builds::build(&self.engine, &order, &tell).map(Outcome::Built),
+            Request::SendImages { images } => {
+                transfer::send_named(&mut self.channel(), &self.engine, &images)?;
                 Ok(Outcome::Nothing)
             }
             Request::KeepFiles { project, files } => {

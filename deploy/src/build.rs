@@ -7,6 +7,7 @@ use std::thread;
 
 use compose::Project;
 use compose::desired::{Changes, Desired, ImagePolicy};
+use compose::operation::Operation;
 use compose::plan::images;
 use compose::runtime::{Flags, Runtime, Telling};
 use engine::Engine;
@@ -58,12 +59,22 @@ fn build(
     services: &[String],
     lines: mpsc::Sender<String>,
 ) -> Result<BTreeMap<String, SentImage>> {
-    let desired = Desired::of(project, &Changes::default());
-    let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
-    if plan.is_empty() {
+    if self::services(project, services)?.is_empty() {
         return known(root, project);
     }
-    let engine = Engine::open(root)?;
+    with(&Engine::open(root)?, project, services, Flags::default(), lines)
+}
+
+/// Builds with this engine, and says what became of each service.
+pub(crate) fn with(
+    engine: &Engine,
+    project: &Project,
+    services: &[String],
+    flags: Flags,
+    lines: mpsc::Sender<String>,
+) -> Result<BTreeMap<String, SentImage>> {
+    let desired = Desired::of(project, &Changes::default());
+    let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
     let tell = Box::new(move |telling: Telling<'_>| {
         let line = match telling {
             Telling::Build(service, bytes) => {
@@ -77,10 +88,27 @@ fn build(
         // Whoever listened has gone: then nobody is left to be told.
         let _ = lines.send(line);
     });
-    let runtime = Runtime::new(engine, project.clone(), desired, Flags::default(), tell);
+    let runtime = Runtime::new(engine.clone(), project.clone(), desired, flags, tell);
     // The sender of lines goes with the runtime, which goes when the walk is over.
     walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|_| {})?;
-    known(root, project)
+    here(engine, project)
+}
+
+/// The services among these, among all when none is named, whose images are built.
+pub(crate) fn services(project: &Project, services: &[String]) -> Result<Vec<String>> {
+    let desired = Desired::of(project, &Changes::default());
+    let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
+    let built = plan.steps().iter().filter_map(|step| match &step.operation {
+        Operation::BuildImage { service, .. } => Some(service.clone()),
+        _ => None,
+    });
+    Ok(built.collect())
+}
+
+/// What the image of a service is called here.
+pub(crate) fn image_name(project: &Project, service: &str) -> String {
+    let desired = Desired::of(project, &Changes::default());
+    desired.services.get(service).map(|service| service.image.name.clone()).unwrap_or_default()
 }
 
 /// The images that come from here, as they are now: those of services that can be built, and those that no registry is
@@ -98,6 +126,11 @@ pub fn known(root: Option<&Path>, project: &Project) -> Result<BTreeMap<String, 
         }
         Err(error) => return Err(error),
     };
+    here(&engine, project)
+}
+
+fn here(engine: &Engine, project: &Project) -> Result<BTreeMap<String, SentImage>> {
+    let desired = Desired::of(project, &Changes::default());
     let mut images = BTreeMap::new();
     for (name, service) in &desired.services {
         let wanted = &service.image;

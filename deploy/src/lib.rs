@@ -2,9 +2,11 @@
 
 pub mod agent;
 pub mod build;
+pub mod builder;
 pub mod canary;
 pub mod cli;
 pub mod commit;
+mod context;
 pub mod fleet;
 pub mod freeze;
 pub mod heir;

@@ -9,7 +9,7 @@ use engine::quantity::Percent;
 use serde::{Deserialize, Serialize};
 
 use crate::freeze::Freeze;
-use crate::release::{Entry, Release, ReleaseId};
+use crate::release::{Entry, Release, ReleaseId, SentImage};
 
 /// What an agent says first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,13 @@ pub enum Request {
     },
     /// Take images over; a conversation of [`crate::transfer`] follows, and only then the answer.
     ReceiveImages,
+    /// Build images from contexts that were taken over.
+    Build(Box<BuildOrder>),
+    /// Send images; a conversation of [`crate::transfer`] follows, and only then the answer.
+    SendImages {
+        /// The images.
+        images: Vec<SentImage>,
+    },
     /// Keep files that containers mount.
     KeepFiles {
         /// The project.
@@ -130,6 +137,19 @@ pub struct Rollout {
     pub credentials: BTreeMap<String, RegistryLogin>,
 }
 
+/// Images to build.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BuildOrder {
+    /// The project.
+    pub project: String,
+    /// The services with how they are built, as a compose file in JSON.
+    pub model: String,
+    /// The images that hold the services' contexts, by service.
+    pub contexts: BTreeMap<String, String>,
+    /// Where registries want to be told who asks, by registry.
+    pub credentials: BTreeMap<String, RegistryLogin>,
+}
+
 /// Who asks a registry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryLogin {
@@ -188,6 +208,8 @@ pub enum Outcome {
     Nothing,
     /// Lines for the person.
     Remarks(Vec<String>),
+    /// The images that were built, by service.
+    Built(BTreeMap<String, SentImage>),
     /// What a rollout does, a line a step.
     Plan(Planned),
     /// The services whose new containers have a part of the connections.

@@ -3,6 +3,7 @@
 
 mod decision;
 mod delivery;
+mod elsewhere;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,9 +14,11 @@ use engine::error::{Error, Result};
 use jiff::Timestamp;
 
 use crate::build;
+use crate::builder::Builder;
 use crate::commit;
 use crate::fleet::{Failures, Fleet};
 use crate::hooks::{self, Moment};
+use crate::host::Host;
 use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, confused, millis};
 use crate::project::{self, Parcel};
 use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
@@ -35,6 +38,8 @@ pub struct Deployment<'a> {
     pub lock_wait: Duration,
     /// The engine of this machine, which has or builds the images.
     pub root: Option<PathBuf>,
+    /// Reaches a machine that is none of the hosts.
+    pub reach: Box<dyn Fn(&str) -> Result<Host> + Sync + 'a>,
     /// Takes what happens, with the host it happens on.
     pub told: &'a (dyn Fn(&str, Event) + Sync),
 }
@@ -100,12 +105,18 @@ impl Deployment<'_> {
         let id = ReleaseId::new(Timestamp::now());
         let commit = commit::ask(&self.project.working_dir);
         let build = || build::start(self.root.as_deref(), self.project, &self.services);
-        let early = if self.settings.hooks.before_build.is_empty() { Some(build()?) } else { None };
+        let is_here = self.settings.builder == Builder::Here;
+        let is_early = is_here && self.settings.hooks.before_build.is_empty();
+        let early = if is_early { Some(build()?) } else { None };
         let fleet = &mut connect()?;
         self.lock(fleet)?;
         self.hook("before-build", &self.settings.hooks.before_build, &id, fleet)?;
-        let building = early.map_or_else(build, Ok)?;
-        let images = building.finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?;
+        let images = if is_here {
+            let building = early.map_or_else(build, Ok)?;
+            building.finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?
+        } else {
+            self.build_elsewhere(fleet)?
+        };
         self.hook("before-prepare", &self.settings.hooks.before_prepare, &id, fleet)?;
         let parcels = self.pack(fleet, &images, &id, commit.answer().as_ref())?;
         self.send(fleet, &images, &parcels)?;

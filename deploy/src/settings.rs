@@ -10,6 +10,7 @@ use engine::quantity::Span;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::builder::Builder;
 use crate::canary::CanaryStep;
 use crate::release::Strategy;
 
@@ -23,6 +24,8 @@ pub struct Settings {
     pub roles: BTreeMap<String, Vec<String>>,
     /// How hosts are reached.
     pub ssh: SshSettings,
+    /// Which machine builds images.
+    pub builder: Builder,
     /// How images get to the hosts.
     pub transfer: Transfer,
     /// How long connections to a container that was replaced may go on: `30s`, `5m`.

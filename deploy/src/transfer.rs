@@ -36,6 +36,7 @@ mod spool;
 mod stock;
 
 use engine::engine::Engine;
+use engine::error::Error;
 use engine::id::{DiffId, ImageId};
 use engine::image::{Image, Reference};
 use engine::layer::Layers;
@@ -43,6 +44,7 @@ use engine::layer::Layers;
 pub use failure::{Failure, FailureKind, TransferError};
 
 use crate::protocol::Channel;
+use crate::release;
 use crate::transfer::failure::here;
 use crate::transfer::receiver::Receiver;
 use crate::transfer::sender::Sender;
@@ -105,6 +107,32 @@ pub fn send(
     progress: &dyn Fn(Progress),
 ) -> Result<Sent, TransferError> {
     Sender { channel, engine, progress }.run(images, names)
+}
+
+/// As [`send`], for images as a release names them, and with the step in what it fails with.
+///
+/// # Errors
+/// As there, and when an id or a name is none.
+pub fn send_named(
+    channel: &mut Channel,
+    engine: &Engine,
+    images: &[release::SentImage],
+) -> engine::Result<Sent> {
+    let wrong = |text: &str| Error::invalid(format!("image {text:?}"));
+    let mut ids: Vec<ImageId> = Vec::new();
+    let mut names: Vec<(ImageId, Reference)> = Vec::new();
+    for image in images {
+        let id: ImageId = image.id.parse().map_err(|error| wrong(&image.id).with_source(error))?;
+        let name = image.name.parse().map_err(|error| wrong(&image.name).with_source(error))?;
+        if !ids.contains(&id) {
+            ids.push(id.clone());
+        }
+        names.push((id, name));
+    }
+    send(channel, engine, &ids, &names, &|_| {}).map_err(|error| {
+        let hint = error.hint();
+        Error::failed("send the images", error).with_hint_if(hint)
+    })
 }
 
 /// Receives the images that [`send`] sends from the other end of the channel, and returns them in its order. They are

@@ -92,7 +92,7 @@ pub(crate) fn write_model(places: &Places, release: &Release) -> Result<()> {
         .map_err(|error| Error::failed("write the model", error))
 }
 
-fn logins(credentials: &BTreeMap<String, RegistryLogin>) -> Vec<Login> {
+pub(crate) fn logins(credentials: &BTreeMap<String, RegistryLogin>) -> Vec<Login> {
     credentials
         .iter()
         .map(|(registry, login)| Login {

@@ -173,7 +173,8 @@ pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<Exit
     member.host.compose(&loaded.project.name, words).map(ExitCode::from)
 }
 
-fn connect(globals: &Globals, settings: &SshSettings, host: &HostSettings) -> Result<Host> {
+/// A host with an agent that listens.
+pub(super) fn connect(globals: &Globals, settings: &SshSettings, host: &HostSettings) -> Result<Host> {
     let address = host.address.as_str();
     if let Some(rest) = address.strip_prefix(LOCAL).filter(|rest| rest.is_empty() || rest.starts_with(':')) {
         let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());

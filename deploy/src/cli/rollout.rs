@@ -16,6 +16,7 @@ use crate::fleet::Fleet;
 use crate::message::{Event, Outcome, Request, confused, millis};
 use crate::pipeline::{Deployment, HostReport, Report, Task};
 use crate::release::ReleaseId;
+use crate::settings::HostSettings;
 use crate::watch::Changes;
 
 /// The flags of `up`.
@@ -269,7 +270,7 @@ fn lock(fleet: &mut Fleet<Task>, loaded: &Loaded) -> Result<()> {
 }
 
 fn deployment<'a>(
-    globals: &Globals,
+    globals: &'a Globals,
     loaded: &'a Loaded,
     services: &[String],
     lock_wait: Duration,
@@ -282,6 +283,9 @@ fn deployment<'a>(
         author: commit::author(),
         lock_wait,
         root: globals.root.clone(),
+        reach: Box::new(|address| {
+            connect::connect(globals, &loaded.settings.ssh, &HostSettings::at(address))
+        }),
         told,
     }
 }

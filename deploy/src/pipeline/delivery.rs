@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use compose::Project;
 use engine::Engine;
 use engine::error::{Error, Result};
-use engine::id::ImageId;
 use engine::image::{PushOptions, Reference, kept_login};
 
 use super::{Deployment, Task};
@@ -16,7 +15,7 @@ use crate::message::{Event, KeptFile, RegistryLogin, Request};
 use crate::project::Parcel;
 use crate::release::SentImage;
 use crate::settings::Transfer;
-use crate::transfer::{self, TransferError};
+use crate::transfer;
 
 impl Deployment<'_> {
     /// Sends every image to the registry that its name says; the hosts fetch it from there.
@@ -60,7 +59,7 @@ impl Deployment<'_> {
                 let engine = Engine::open(self.root.as_deref())?;
                 send_images(&engine, host, wanted.into_values(), self.told)?;
             }
-            task.sent = host.sent() - before;
+            task.sent += host.sent() - before;
             Ok(())
         })?;
         Ok(())
@@ -81,32 +80,17 @@ fn send_files(host: &mut Host, project: &str, parcel: &Parcel) -> Result<()> {
     host.answer(&|_| {}).map(drop)
 }
 
-fn send_images<'a>(
+pub(super) fn send_images<'a>(
     engine: &Engine,
     host: &mut Host,
     images: impl Iterator<Item = &'a SentImage>,
     told: &(dyn Fn(&str, Event) + Sync),
 ) -> Result<()> {
-    let mut ids: Vec<ImageId> = Vec::new();
-    let mut names: Vec<(ImageId, Reference)> = Vec::new();
-    for image in images {
-        let id: ImageId = image
-            .id
-            .parse()
-            .map_err(|error| Error::invalid(format!("image {:?}", image.id)).with_source(error))?;
-        let name = image
-            .name
-            .parse()
-            .map_err(|error| Error::invalid(format!("image {:?}", image.name)).with_source(error))?;
-        if !ids.contains(&id) {
-            ids.push(id.clone());
-        }
-        names.push((id, name));
-    }
+    let images: Vec<SentImage> = images.cloned().collect();
     host.say(&Request::ReceiveImages)?;
     let name = host.name().to_owned();
-    let sent = transfer::send(host.channel(), engine, &ids, &names, &|_| {})
-        .map_err(|error| failed(&format!("host {name}: send the images"), error));
+    let sent = transfer::send_named(host.channel(), engine, &images)
+        .map_err(|error| Error::failed(format!("host {name}"), error));
     let answered = host.answer(&|_| {});
     let sent = sent?;
     answered?;
@@ -116,12 +100,6 @@ fn send_images<'a>(
         told(&name, Event::Remark(format!("{layers} layers sent in {size}")));
     }
     Ok(())
-}
-
-/// A transfer that failed, with what to do about it.
-fn failed(step: &str, error: TransferError) -> Error {
-    let hint = error.hint();
-    Error::failed(step, error).with_hint_if(hint)
 }
 
 /// What the hosts need to say to the registries of images that they fetch themselves.

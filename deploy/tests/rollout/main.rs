@@ -1,6 +1,7 @@
 //! What a rollout does to those who are served meanwhile, told on hosts that are engines of their own on this machine.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod builder;
 mod canary;
 mod cut;
 mod fleet;

@@ -55,7 +55,7 @@ impl Project {
         command
     }
 
-    fn rdeploy(&self, servers: &[&Server], words: &[&str]) -> Output {
+    pub(crate) fn rdeploy(&self, servers: &[&Server], words: &[&str]) -> Output {
         self.command(servers, words).output().unwrap()
     }
 }
