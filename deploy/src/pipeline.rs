@@ -36,6 +36,8 @@ pub struct Deployment<'a> {
     pub author: String,
     /// How long to wait for a project that somebody else changes.
     pub lock_wait: Duration,
+    /// Whether the report says which ports are published.
+    pub tells_ports: bool,
     /// The engine of this machine, which has or builds the images.
     pub root: Option<PathBuf>,
     /// Reaches a machine that is none of the hosts.
@@ -53,6 +55,7 @@ pub struct Task {
     planned: Planned,
     measured: Measured,
     sent: u64,
+    ports: Vec<String>,
 }
 
 /// What a deployment came to.
@@ -81,6 +84,8 @@ pub struct HostReport {
     pub measured: Measured,
     /// Bytes that went there.
     pub sent: u64,
+    /// The ports that its containers publish now: `0.0.0.0:8080->80/tcp`.
+    pub ports: Vec<String>,
 }
 
 // === impl Task ===
@@ -121,6 +126,7 @@ impl Deployment<'_> {
         let parcels = self.pack(fleet, &images, &id, commit.answer().as_ref())?;
         self.send(fleet, &images, &parcels)?;
         let changed = self.roll_out(fleet, &id, &self.settings.canary)?;
+        self.ask_ports(fleet)?;
         Ok(report(fleet, id, changed, images, began))
     }
 
@@ -156,6 +162,7 @@ impl Deployment<'_> {
         })?;
         // What has served before serves all at once: whoever goes back is in a hurry.
         let changed = self.roll_out(fleet, &id, &[])?;
+        self.ask_ports(fleet)?;
         Ok(report(fleet, id, changed, BTreeMap::new(), began))
     }
 
@@ -178,6 +185,21 @@ impl Deployment<'_> {
         })?;
         let changed = fleet.members.iter().any(|member| !member.task.planned.changed.is_empty());
         Ok(report(fleet, id, changed, images, began))
+    }
+
+    /// Finds out where those are served who connect, for whoever wants to be told.
+    fn ask_ports(&self, fleet: &mut Fleet<Task>) -> Result<()> {
+        if !self.tells_ports {
+            return Ok(());
+        }
+        let project = &self.project.name;
+        fleet.each(|host, task| {
+            let request = Request::Status { project: project.clone() };
+            let Outcome::Status(status) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+            task.ports = status.containers.into_iter().flat_map(|container| container.ports).collect();
+            Ok(())
+        })?;
+        Ok(())
     }
 
     fn lock(&self, fleet: &mut Fleet<Task>) -> Result<()> {
@@ -290,6 +312,7 @@ fn report(
             planned: member.task.planned.clone(),
             measured: member.task.measured,
             sent: member.task.sent,
+            ports: member.task.ports.clone(),
         })
         .collect();
     Report { release, changed, hosts, images, took: began.elapsed() }

@@ -14,9 +14,11 @@ use engine::quantity::Span;
 
 use super::rollout::UpArgs;
 use super::{Globals, output, rollout};
+use crate::host::LOCAL;
 use crate::pipeline::Report;
 use crate::release::ReleaseId;
 use crate::secrets;
+use crate::ssh::Address;
 
 /// What the workflow asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,7 @@ enum Wish {
     Up,
     Rollback,
     Plan,
+    Uninstall,
 }
 
 /// The shortest text that is masked: what is shorter is in everything.
@@ -39,7 +42,12 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
     let result = run(&globals, &wish);
     output::line(&format!("::{token}::"));
     match result {
-        Ok(report) => {
+        Ok(None) => {
+            write_output("status", "removed")?;
+            summarize("### The project is gone from the hosts\n")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Some(report)) => {
             tell(&report)?;
             output::line(&format!("release {} serves on {} host(s)", report.release, report.hosts.len()));
             Ok(ExitCode::SUCCESS)
@@ -53,7 +61,8 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
     }
 }
 
-fn run(globals: &Globals, wish: &Wish) -> Result<Report> {
+/// Does it. There is nothing to report of a project that is gone.
+fn run(globals: &Globals, wish: &Wish) -> Result<Option<Report>> {
     let services: Vec<String> = words("services");
     match wish {
         Wish::Up => {
@@ -62,10 +71,11 @@ fn run(globals: &Globals, wish: &Wish) -> Result<Report> {
             let canary: Vec<String> =
                 input("canary").iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect();
             let args = UpArgs::of(services, drain.as_deref(), lock_wait.as_deref(), &canary)?;
-            rollout::rolled_out(globals, &args)
+            rollout::rolled_out(globals, &args).map(Some)
         }
-        Wish::Rollback => rollout::rollback_quietly(globals),
-        Wish::Plan => rollout::plan_quietly(globals, &services),
+        Wish::Rollback => rollout::rollback_quietly(globals).map(Some),
+        Wish::Plan => rollout::plan_quietly(globals, &services).map(Some),
+        Wish::Uninstall => rollout::uninstalled(globals, is_asked("volumes")?).map(|()| None),
     }
 }
 
@@ -86,13 +96,16 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
     globals.project_name = input("project-name").or(globals.project_name);
     // A runner is somebody else's when the job is over.
     globals.ssh.ssh_persist = Some(Span(Duration::ZERO));
+    // Nobody reads the text for people there, and the outputs take what is in the other one.
+    globals.json = true;
     globals.config = input("config").map(Into::into).or(globals.config);
     let wish = match input("command").as_deref() {
         None | Some("up" | "deploy") => Wish::Up,
         Some("rollback") => Wish::Rollback,
         Some("plan") => Wish::Plan,
+        Some("uninstall") => Wish::Uninstall,
         Some(other) => {
-            return Err(Error::invalid(format!("command: {other:?} is not up, rollback or plan")));
+            return Err(Error::invalid(format!("command: {other:?} is not up, rollback, plan or uninstall")));
         }
     };
     Ok((globals, wish))
@@ -122,6 +135,15 @@ fn input(name: &str) -> Option<String> {
     // A shell in between passes only names on that could be variables of its own.
     let variable = format!("INPUT_{}", name.to_uppercase().replace('-', "_"));
     env::var(variable).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// An input that is a yes or a no.
+fn is_asked(name: &str) -> Result<bool> {
+    match input(name).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Error::invalid(format!("{name}: {other:?} is not true or false"))),
+    }
 }
 
 /// An input that is a list: by commas, spaces or lines.
@@ -183,6 +205,8 @@ fn tell(report: &Report) -> Result<()> {
         ("downtime-ms", downtime.unwrap_or_default().to_string()),
         ("bytes-sent", sent.to_string()),
         ("digest", digests.join("\n")),
+        ("url", report.hosts.iter().find_map(|host| url(&host.host, &host.ports)).unwrap_or_default()),
+        ("ports", ports(report)),
     ] {
         write_output(name, &value)?;
     }
@@ -203,6 +227,31 @@ fn tell(report: &Report) -> Result<()> {
         text += &format!("\nBack to what was before: `rdeploy rollback --to {previous}`\n");
     }
     summarize(&text)
+}
+
+/// Where the first port that is published to everybody is reached: what an environment's `url` takes.
+fn url(host: &str, ports: &[String]) -> Option<String> {
+    let (place, inside) = ports.iter().find_map(|port| {
+        let (place, inside) = port.strip_suffix("/tcp")?.split_once("->")?;
+        (!place.starts_with("127.") && !place.starts_with("[::1]")).then_some((place, inside))
+    })?;
+    let port = place.rsplit_once(':')?.1;
+    let is_local = host == LOCAL || host.starts_with("local:");
+    let name = if is_local { "localhost".to_owned() } else { host.parse::<Address>().ok()?.host };
+    let name = if name.contains(':') { format!("[{name}]") } else { name };
+    Some(match (inside, port) {
+        ("443", "443") => format!("https://{name}"),
+        ("443", port) => format!("https://{name}:{port}"),
+        (_, "80") => format!("http://{name}"),
+        (_, port) => format!("http://{name}:{port}"),
+    })
+}
+
+/// What is published, a line a port.
+fn ports(report: &Report) -> String {
+    let lines =
+        report.hosts.iter().flat_map(|host| host.ports.iter().map(|port| format!("{} {port}", host.host)));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// One error where it belongs: at its line of a file when it has one.
@@ -266,6 +315,16 @@ mod tests {
         assert_eq!(address("[::1]:23"), "deploy@[::1]:23");
         assert_eq!(full_address("web1", None, Some("22")), "web1");
         assert_eq!(address("local"), "local");
+    }
+
+    #[test]
+    fn an_environment_is_where_the_first_public_port_leads() {
+        let ports =
+            ["127.0.0.1:9000->9000/tcp", "0.0.0.0:53->53/udp", "0.0.0.0:49153->80/tcp"].map(str::to_owned);
+        assert_eq!(url("deploy@web1:2222", &ports).unwrap(), "http://web1:49153");
+        assert_eq!(url("local:/x", &ports).unwrap(), "http://localhost:49153");
+        assert_eq!(url("web1", &ports[..2]), None);
+        assert_eq!(url("a@[fd00::1]:22", &["[::]:443->443/tcp".to_owned()]).unwrap(), "https://[fd00::1]");
     }
 
     #[test]

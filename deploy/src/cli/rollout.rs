@@ -195,6 +195,12 @@ pub(super) fn watch(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
 
 /// `uninstall`.
 pub(super) fn uninstall(globals: &Globals, args: &UninstallArgs) -> Result<ExitCode> {
+    uninstalled(globals, args.volumes)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `uninstall`, for who tells of it in another way.
+pub(super) fn uninstalled(globals: &Globals, volumes: bool) -> Result<()> {
     let loaded = connect::load_project(globals)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     lock(&mut fleet, &loaded)?;
@@ -202,13 +208,13 @@ pub(super) fn uninstall(globals: &Globals, args: &UninstallArgs) -> Result<ExitC
     let told = teller(globals);
     fleet.each(|host, _| {
         let name = host.name().to_owned();
-        let request = Request::Remove { project: project.clone(), volumes: args.volumes };
+        let request = Request::Remove { project: project.clone(), volumes };
         host.ask(&request, &|event| told(&name, event)).map(drop)
     })?;
     for name in fleet.names() {
         output::note(&format!("{name}: {project} is gone"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// `resume`: taking the lock puts right what is left.
@@ -282,6 +288,7 @@ fn deployment<'a>(
         services: services.to_vec(),
         author: commit::author(),
         lock_wait,
+        tells_ports: globals.json,
         root: globals.root.clone(),
         reach: Box::new(|address| {
             connect::connect(globals, &loaded.settings.ssh, &HostSettings::at(address))
@@ -337,6 +344,7 @@ pub(super) fn described(report: &Report) -> Value {
                 "commit_ms": host.measured.took_ms,
                 "downtime_ms": host.measured.downtime_ms,
                 "bytes_sent": host.sent,
+                "ports": host.ports,
             })
         })
         .collect();

@@ -8,12 +8,12 @@ use crate::deploy::{get, project_files, take_down};
 use crate::server::{Kind, Network, PASSWORD, Server};
 
 /// A repository with a project, the action, and one workflow.
-struct Repository {
+pub(crate) struct Repository {
     directory: tempfile::TempDir,
 }
 
 impl Repository {
-    fn new(workflow: &str) -> Self {
+    pub(crate) fn new(workflow: &str) -> Self {
         let repository = Self { directory: tempfile::tempdir().unwrap() };
         let path = repository.path();
         fs::create_dir_all(path.join("action")).unwrap();
@@ -30,7 +30,7 @@ impl Repository {
         self.directory.path().join("shop")
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
@@ -38,16 +38,38 @@ impl Repository {
 
     /// Commits all of it and runs the workflow as a push does.
     fn push(&self, server: &Server) -> Output {
+        let secrets = [
+            format!("HOST={}", server.ip()),
+            format!("PASSWORD={PASSWORD}"),
+            "USERNAME=root".to_owned(),
+            format!("FINGERPRINT={}", server.fingerprint("ed25519")),
+        ];
+        self.run(server, "push", "{}", &secrets)
+    }
+
+    /// Commits all of it and runs the workflow that this event starts.
+    pub(crate) fn happen(&self, server: &Server, name: &str, event: &str) -> Output {
+        let key = fs::read_to_string(server.key()).unwrap();
+        self.run(server, name, event, &[format!("SSH_KEY={key}")])
+    }
+
+    fn run(&self, server: &Server, name: &str, event: &str, secrets: &[String]) -> Output {
+        let payload = self.directory.path().join("event.json");
+        fs::write(&payload, event).unwrap();
         let identity = ["-c", "user.name=story", "-c", "user.email=story@example.invalid"];
-        for arguments in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "story"]] {
+        let remote = ["config", "remote.origin.url", "https://github.com/shop/shop"];
+        let commit = ["commit", "-q", "--allow-empty", "-m", "story"];
+        for arguments in [&["init", "-q"][..], &remote, &["add", "-A"], &commit] {
             let mut git = Command::new("git");
             assert!(git.args(identity).args(arguments).current_dir(self.path()).status().unwrap().success());
         }
         let act = std::env::var_os("ACT").map_or_else(|| "act".into(), PathBuf::from);
         let mut act = Command::new(act);
-        act.args(["push", "-P", "ubuntu-latest=-self-hosted", "--pull=false", "--no-cache-server"]);
-        act.args(["-s", &format!("HOST={}", server.ip()), "-s", &format!("PASSWORD={PASSWORD}")]);
-        act.args(["-s", "USERNAME=root", "-s", &format!("FINGERPRINT={}", server.fingerprint("ed25519"))]);
+        act.args([name, "-P", "ubuntu-latest=-self-hosted", "-P", "ubuntu-24.04=-self-hosted"]);
+        act.args(["--pull=false", "--no-cache-server", "--eventpath"]).arg(payload);
+        act.args(secrets.iter().flat_map(|secret| ["-s", secret]));
+        act.args(["--var", &format!("HOSTS={}", server.ip())]);
+        act.args(["--var", &format!("FINGERPRINTS={}", server.fingerprint("ed25519"))]);
         act.arg("--env").arg(format!("BUILT={}", env!("CARGO_BIN_EXE_rdeploy")));
         act.arg("--env").arg(format!("RENGINE_ROOT={}", self.directory.path().join("engine").display()));
         act.current_dir(self.path()).env("HOME", self.directory.path().join("home")).output().unwrap()
@@ -86,7 +108,7 @@ jobs:
           echo \"down=${{ steps.rollout.outputs.downtime-ms }} before=${{ steps.rollout.outputs.previous }}\"
 ";
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

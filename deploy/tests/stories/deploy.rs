@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -94,7 +94,12 @@ pub(crate) fn project_files(directory: &Path) {
 }
 
 pub(crate) fn get(address: Ipv4Addr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect((address, 8080))?;
+    get_at((address, 8080).into())
+}
+
+/// The page that is served at an address.
+pub(crate) fn get_at(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();

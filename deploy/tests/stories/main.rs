@@ -7,5 +7,6 @@ mod deploy;
 mod kept;
 mod leak;
 mod matrix;
+mod readme;
 mod server;
 mod ssh;
