@@ -17,6 +17,7 @@ mod options;
 pub mod ports;
 pub mod resolv;
 mod shares;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +37,7 @@ pub use self::ports::{PublishedPort, parked};
 pub use self::resolv::{
     HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_resolv_conf,
 };
+pub use self::watch::{FirewallWatch, Watch};
 
 use self::attachment::names_in;
 use self::firewall::share::ShareTable;
@@ -205,6 +207,18 @@ impl Networks {
             ("type", DEFAULT_NETWORK),
         ];
         let event = Event::now(EventKind::Network, action, endpoint.network.as_str(), details);
+        Journal::of(&self.root).append(&event);
+    }
+
+    /// Tells everybody who listens to events what was put right, in words, and whose it is when it is one container's.
+    fn announce_repair(&self, network: &Network, text: &str, container: Option<&ContainerId>) {
+        let mut details = vec![
+            ("name", network.spec.name.to_string()),
+            ("repair", text.to_owned()),
+            ("type", network.spec.driver.clone()),
+        ];
+        details.extend(container.map(|id| ("container", id.to_string())));
+        let event = Event::now(EventKind::Network, "repair", network.id.as_str(), details);
         Journal::of(&self.root).append(&event);
     }
 
@@ -384,13 +398,7 @@ impl Networks {
         if exists {
             return Ok(());
         }
-        link::enable_forwarding(network.spec.ipv6)?;
-        link::ensure_bridge(&Bridge {
-            name: &network.bridge,
-            gateways: network.gateways(),
-            mtu: network.driver_options().mtu,
-        })?;
-        Ok(())
+        make_bridge(network)
     }
 
     /// Makes the firewall table from the records: it is not there yet, or somebody flushed it.
@@ -581,6 +589,17 @@ fn ula_of(id: &NetworkId) -> Option<Cidr> {
     let bits = u64::from_str_radix(id.as_str().get(..14)?, 16).ok()?;
     let seed: [u8; 7] = bits.to_be_bytes()[1..].try_into().ok()?;
     ipam::choose_ula(&seed)
+}
+
+/// Makes the bridge of a network unless it is there, and gives it its addresses.
+fn make_bridge(network: &Network) -> Result<(), NetworkError> {
+    link::enable_forwarding(network.spec.ipv6)?;
+    link::ensure_bridge(&Bridge {
+        name: &network.bridge,
+        gateways: network.gateways(),
+        mtu: network.driver_options().mtu,
+    })?;
+    Ok(())
 }
 
 fn file_error(step: &'static str, path: &Path, source: io::Error) -> NetworkError {

@@ -29,7 +29,7 @@ use crate::container::restart::Backoff;
 use crate::container::state::State;
 use crate::error::Error;
 use crate::id::ContainerId;
-use crate::network::Networks;
+use crate::network::{FirewallWatch, Networks};
 use crate::paths::Root;
 use crate::signal::Signal;
 use crate::sys::self_exec::inherited;
@@ -47,6 +47,8 @@ struct Monitor {
     record: ContainerRecord,
     discard: Discard,
     networks: Networks,
+    /// From the first run that has networks of this engine on.
+    firewall: Option<FirewallWatch>,
     state: State,
     phase: Phase,
     log: LogWriter,
@@ -93,6 +95,8 @@ enum Source {
     Exec(i32),
     Probe,
     Resolver,
+    /// The kernel tells that something of its networks was removed.
+    Networks,
 }
 
 /// Removes everything a container has on the disk: the engine's part, which knows volumes and names.
@@ -169,6 +173,7 @@ impl Monitor {
             .with_attributes(&logs::attributes(&record));
         Ok(Self {
             networks: Networks::at(&root),
+            firewall: None,
             backoff: Backoff::new(record.spec.restart, record.spec.restart_pace),
             root,
             id,
@@ -221,6 +226,9 @@ impl Monitor {
         }
         if let Phase::Running(run) = &self.phase {
             run.add_to(&mut ready, self.somebody_is_behind());
+            if let Some(firewall) = &self.firewall {
+                ready.add(Source::Networks, firewall.as_fd(), PollFlags::IN);
+            }
         }
         for exec in &self.execs {
             ready.add(Source::Exec(exec.pid()), exec.pidfd(), PollFlags::IN);
@@ -239,6 +247,7 @@ impl Monitor {
             Source::Exec(pid) => self.exec_ended(pid),
             Source::Probe => self.probe_ended(),
             Source::Resolver => self.answer_names(),
+            Source::Networks => self.hear_of_networks(Instant::now()),
         }
     }
 
@@ -265,6 +274,7 @@ impl Monitor {
             self.kill_all();
         }
         self.keep_probing(now);
+        self.keep_networks(now);
         self.give_up_on_stalled(now);
     }
 

@@ -25,7 +25,7 @@ use crate::network::nft::{
     PortField, REGISTER, REGISTER_2, Register, SetForm, Transaction, Verdict, WORD_1, WORD_2, WORD_3, WORD_5,
     WORD_6,
 };
-use crate::sys::netlink::Refusal;
+use crate::sys::netlink::{Ear, Refusal};
 
 /// A network, as the firewall sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +130,28 @@ impl<'a> Table<'a> {
     /// Whether it exists, with the chains of today.
     pub(crate) fn is_current(&self) -> Result<bool, NetworkError> {
         nft::has_chain(self.name, LAYOUT).map_err(|refusal| self.refused(&refusal))
+    }
+
+    /// Whether it exists with the chains of today and all of their rules.
+    pub(crate) fn is_whole(&self) -> Result<bool, NetworkError> {
+        if !self.is_current()? {
+            return Ok(false);
+        }
+        let mut wanted = Transaction::new();
+        add_rules(&mut wanted);
+        let rules = nft::count_rules(self.name).map_err(|refusal| self.refused(&refusal))?;
+        Ok(rules == wanted.len())
+    }
+
+    /// Hears when something of the table is removed that the engine removes only to make all of it anew. A table that
+    /// is flushed is told of in several messages: one of them begins with something of this table, whatever else was
+    /// flushed with it.
+    pub(crate) fn listen(&self) -> Result<Ear, NetworkError> {
+        nft::hear_of_removals(self.name).map_err(|source| NetworkError::Firewall {
+            step: "listen to changes".to_owned(),
+            table: self.name.to_owned(),
+            source,
+        })
     }
 
     /// Makes the table with all it holds, in place of an older one.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::id::ContainerId;
 use crate::network::attachment::{claimant, names_in};
 use crate::network::firewall::{Forward, Table};
-use crate::network::{INTERFACE_NAME, Network, NetworkError, Networks, link};
+use crate::network::{INTERFACE_NAME, Network, NetworkError, Networks, link, make_bridge};
 
 impl Networks {
     /// Whether everything that live endpoints need is in the kernel. A short look: a network without members needs
@@ -28,7 +28,8 @@ impl Networks {
         Table::named(self.root.tag()).is_current()
     }
 
-    /// Makes the kernel agree with the records. Returns what was put right, in words.
+    /// Makes the kernel agree with the records. Returns what was put right, in words, and tells it as events. The
+    /// links of containers are put back by those who watch over them, who hear of it by themselves.
     ///
     /// # Errors
     /// When a record cannot be read, or the kernel refuses.
@@ -39,14 +40,14 @@ impl Networks {
             link::remove(&bridge)?;
             healed.push(format!("removed the bridge {bridge}, which belongs to no network"));
         }
-        for network in self.used()? {
-            if link::exists(&network.bridge)? {
-                continue;
-            }
-            self.bring_up(&network)?;
-            healed.push(format!("made the bridge {} of network {} again", network.bridge, network.spec.name));
+        let used = self.used()?;
+        for network in &used {
+            healed.extend(self.heal_bridge(network)?);
         }
-        healed.extend(self.heal_table()?);
+        if let Some(text) = self.heal_table()? {
+            used.iter().for_each(|network| self.announce_repair(network, &text, None));
+            healed.push(text);
+        }
         Ok(healed)
     }
 
@@ -67,11 +68,27 @@ impl Networks {
         Ok(holders)
     }
 
+    /// A bridge is made anew when it is missed, and given its addresses again when somebody took them.
+    pub(crate) fn heal_bridge(&self, network: &Network) -> Result<Option<String>, NetworkError> {
+        let (bridge, name) = (&network.bridge, &network.spec.name);
+        let text = if !link::exists(bridge)? {
+            self.bring_up(network)?;
+            format!("made the bridge {bridge} of network {name} again")
+        } else if !link::has_addresses(bridge, &network.gateways())? {
+            make_bridge(network)?;
+            format!("gave the bridge {bridge} of network {name} its addresses again")
+        } else {
+            return Ok(None);
+        };
+        self.announce_repair(network, &text, None);
+        Ok(Some(text))
+    }
+
     /// The table is made anew when it is missed, or holds something else than the records say.
     fn heal_table(&self) -> Result<Option<String>, NetworkError> {
         let table = Table::named(self.root.tag());
         let recorded = self.recorded()?;
-        if !table.is_current()? {
+        if !table.is_whole()? {
             if self.used()?.is_empty() {
                 return Ok(None);
             }

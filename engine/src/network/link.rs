@@ -103,6 +103,17 @@ const PLACE_PREFIX: u8 = 4;
 /// How often a name is drawn before a clash is an error.
 const NAME_DRAWS: usize = 8;
 
+/// The host's end of a container's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HostEnd {
+    /// Its number, which the kernel gives to no other link after it.
+    pub(crate) index: u32,
+    /// Its name.
+    pub(crate) name: String,
+    /// The number of the bridge it is plugged into.
+    pub(crate) bridge: Option<u32>,
+}
+
 /// Plugs one veth per endpoint: one end into the bridge, the other one straight into the network namespace of
 /// this process, in one netlink batch each. A macvlan has no end on the host: it is made inside, on its parent.
 ///
@@ -117,11 +128,79 @@ pub fn plug(endpoints: &[Endpoint], pid: Pid) -> Result<Vec<InsideLink>, Network
         let bridge = index(&socket, &endpoint.bridge)
             .map_err(|source| failed("find the link", &endpoint.bridge, source))?;
         match endpoint.driver {
-            Driver::Bridge => plug_one(&socket, endpoint, bridge, pid)?,
+            Driver::Bridge => plug_one(&socket, endpoint, bridge, &draw_name(), pid)?,
             Driver::Macvlan(mode) => put_on(&socket, endpoint, bridge, mode, pid)?,
         }
     }
     Ok(inside_links(endpoints))
+}
+
+/// Plugs an endpoint again whose host's end was this one and is gone; inside it is yet to be configured.
+///
+/// # Errors
+/// Like [`plug`].
+pub(crate) fn plug_again(endpoint: &Endpoint, before: &HostEnd, pid: Pid) -> Result<(), NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
+    let bridge = index(&socket, &endpoint.bridge)
+        .map_err(|source| failed("find the link", &endpoint.bridge, source))?;
+    plug_one(&socket, endpoint, bridge, &before.name, pid)
+}
+
+/// Puts a host's end that is there still into the bridge of its endpoint.
+pub(crate) fn put_back(endpoint: &Endpoint, end: &HostEnd) -> Result<(), NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
+    let bridge = index(&socket, &endpoint.bridge)
+        .map_err(|source| failed("find the link", &endpoint.bridge, source))?;
+    let mut batch = Batch::new();
+    let step = format!("plug {} into {}", end.name, endpoint.bridge);
+    batch.message(step, NEW_LINK, 0, &link_header(end.index, UP)).acknowledged();
+    batch.u32(LINK_MASTER, bridge);
+    set_port(&mut batch, &end.name, endpoint.isolated);
+    socket.run(batch).map_err(|refusal| refused(&refusal))
+}
+
+/// The number of the other end of each of these links, in the order asked for, in the calling thread's network
+/// namespace; `None` for a link that is not there or has no other end.
+pub(crate) fn other_ends(names: &[&str]) -> Result<Vec<Option<u32>>, NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
+    let mut batch = Batch::new();
+    for name in names {
+        ask_for_link(&mut batch, name);
+        batch.tolerated();
+    }
+    let answers = socket.ask(batch).map_err(|refusal| refused(&refusal))?;
+    let ends: BTreeMap<String, u32> = answers
+        .iter()
+        .filter_map(|answer| {
+            let other = Attributes::behind(&answer.body, LINK_HEADER).u32(LINK_LINK)?;
+            Some((named_index(answer)?.0, other))
+        })
+        .collect();
+    Ok(names.iter().map(|name| ends.get(*name).copied()).collect())
+}
+
+/// The link of this number; `None` when there is none.
+pub(crate) fn host_end(index: u32) -> Result<Option<HostEnd>, NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", "links", source))?;
+    let mut batch = Batch::new();
+    batch.message(format!("find the link {index}"), GET_LINK, 0, &link_header(index, 0)).tolerated();
+    let answers = socket.ask(batch).map_err(|refusal| refused(&refusal))?;
+    let end = answers.iter().find_map(|answer| {
+        let (name, index) = named_index(answer)?;
+        let bridge = Attributes::behind(&answer.body, LINK_HEADER).u32(LINK_MASTER);
+        Some(HostEnd { index, name, bridge })
+    });
+    Ok(end)
+}
+
+/// The number of the link of this name; `None` when there is none.
+pub(crate) fn number(name: &str) -> Result<Option<u32>, NetworkError> {
+    let socket = Socket::route().map_err(|source| failed("open netlink for", name, source))?;
+    match index(&socket, name) {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+        Err(error) => Err(failed("look at", name, error)),
+    }
 }
 
 /// Configures the links of the calling thread's network namespace: loopback up, addresses, links up, default
@@ -216,12 +295,24 @@ pub(crate) fn ensure_bridge(bridge: &Bridge<'_>) -> Result<bool, NetworkError> {
 
 /// Whether a link of this name exists.
 pub(crate) fn exists(name: &str) -> Result<bool, NetworkError> {
+    Ok(number(name)?.is_some())
+}
+
+/// Whether the link of this name has all of these addresses.
+pub(crate) fn has_addresses(name: &str, wanted: &[EndpointAddress]) -> Result<bool, NetworkError> {
+    let Some(index) = number(name)? else { return Ok(false) };
     let socket = Socket::route().map_err(|source| failed("open netlink for", name, source))?;
-    match index(&socket, name) {
-        Ok(_) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(false),
-        Err(error) => Err(failed("look at", name, error)),
-    }
+    let mut batch = Batch::new();
+    batch.message("list addresses", GET_ADDRESS, DUMP, &[0; ADDRESS_HEADER]);
+    let answers = socket.ask(batch).map_err(|refusal| refused(&refusal))?;
+    let has = |wanted: &EndpointAddress| {
+        answers.iter().any(|answer| {
+            let attributes = Attributes::behind(&answer.body, ADDRESS_HEADER);
+            let address = attributes.find(ADDRESS_LOCAL).or(attributes.find(ADDRESS_ADDRESS));
+            u32_at(&answer.body, 4) == Some(index) && address.and_then(address_of) == Some(wanted.address)
+        })
+    };
+    Ok(wanted.iter().all(has))
 }
 
 /// The names of all links of this host.
@@ -313,13 +404,19 @@ fn link_local(endpoint: &Endpoint) -> impl Iterator<Item = EndpointAddress> {
     })
 }
 
-fn plug_one(socket: &Socket, endpoint: &Endpoint, bridge: u32, pid: Pid) -> Result<(), NetworkError> {
+fn plug_one(
+    socket: &Socket,
+    endpoint: &Endpoint,
+    bridge: u32,
+    name: &str,
+    pid: Pid,
+) -> Result<(), NetworkError> {
     let mac = parse_mac(&endpoint.mac_address).ok_or_else(|| {
         NetworkError::Invalid(format!("invalid hardware address {:?}", endpoint.mac_address))
     })?;
     let mut draws = 0;
+    let mut name = name.to_owned();
     loop {
-        let name = draw_name();
         let mut batch = Batch::new();
         let step = format!("plug {} into {} as", endpoint.interface, endpoint.bridge);
         batch.message(step, NEW_LINK, CREATE | EXCL, &link_header(0, UP)).acknowledged();
@@ -337,7 +434,10 @@ fn plug_one(socket: &Socket, endpoint: &Endpoint, bridge: u32, pid: Pid) -> Resu
         set_port(&mut batch, &name, endpoint.isolated);
         match socket.run(batch) {
             Ok(()) => return Ok(()),
-            Err(refusal) if refusal.errno == Errno::EXIST && draws < NAME_DRAWS => draws += 1,
+            Err(refusal) if refusal.errno == Errno::EXIST && draws < NAME_DRAWS => {
+                draws += 1;
+                name = draw_name();
+            }
             Err(refusal) => return Err(failed("plug the link", &endpoint.interface, refusal.into())),
         }
     }

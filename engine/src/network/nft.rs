@@ -1,7 +1,10 @@
 //! Rules of nf_tables as values, and their encoding into one transaction. What the rules are for is decided by
 //! those who build them.
 
-use crate::sys::netlink::{APPEND, Answer, Attributes, Batch, CREATE, DUMP, Refusal, ask_netfilter};
+use std::io;
+
+use crate::sys::filter::{Filter, Wanted};
+use crate::sys::netlink::{APPEND, Answer, Attributes, Batch, CREATE, DUMP, Ear, Refusal, ask_netfilter};
 
 /// A change of one table; everything in it happens at once, or nothing does.
 #[derive(Debug, Clone, Default)]
@@ -241,11 +244,21 @@ const GET_TABLE: u16 = 1;
 const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const GET_CHAIN: u16 = 4;
+const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const GET_RULE: u16 = 7;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENTS: u16 = 12;
 const GET_ELEMENTS: u16 = 13;
 const DELETE_ELEMENTS: u16 = 14;
+/// `NFNLGRP_NFTABLES` as a bit.
+const GROUP: u32 = 1 << 6;
+/// Where a message has its type, and its first attribute, which is the name of the table: its length and its text.
+const TYPE: u32 = 4;
+const TABLE_NAME_LENGTH: u32 = 20;
+const TABLE_NAME: u32 = 24;
 const NET_HEADER: usize = 4;
 const SET_OF_RANGES: u32 = 4;
 const SET_IS_MAP: u32 = 8;
@@ -281,6 +294,29 @@ pub(crate) fn has_chain(table: &str, chain: &str) -> Result<bool, Refusal> {
     }
 }
 
+/// How many rules the table has.
+pub(crate) fn count_rules(table: &str) -> Result<usize, Refusal> {
+    let mut batch = Batch::new();
+    batch.message("list rules", kind(GET_RULE), DUMP, &header(0)).text(1, table);
+    let answers = ask_netfilter(batch)?;
+    Ok(answers.iter().filter(|answer| answer.kind == kind(NEW_RULE)).count())
+}
+
+/// Hears of rules, chains and sets that are removed from this table, and of its own removal, in the network namespace
+/// of the calling thread. Several are told of in one message, of which only the beginning is looked at.
+pub(crate) fn hear_of_removals(table: &str) -> io::Result<Ear> {
+    let mut name = table.as_bytes().to_vec();
+    name.push(0);
+    let length = u16::try_from(name.len() + 4).unwrap_or(u16::MAX);
+    let filter = Filter {
+        every: vec![Wanted::Half(TABLE_NAME_LENGTH, length), Wanted::Bytes(TABLE_NAME, name)],
+        any: [DELETE_RULE, DELETE_CHAIN, DELETE_SET, DELETE_TABLE]
+            .map(|message| Wanted::Half(TYPE, kind(message)))
+            .into(),
+    };
+    Ear::netfilter(GROUP, &filter)
+}
+
 /// Reads the elements of a set or a map; none when it does not exist.
 pub(crate) fn elements(table: &str, set: &str) -> Result<Vec<Element>, Refusal> {
     let mut batch = Batch::new();
@@ -308,6 +344,11 @@ impl Transaction {
     /// Adds a rule at the end of a chain.
     pub(crate) fn rule(&mut self, chain: &'static str, expressions: Vec<Expression>) {
         self.push(Change::Rule(chain, expressions));
+    }
+
+    /// How many steps it has.
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
     }
 
     /// Whether it would change nothing.

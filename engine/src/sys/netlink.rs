@@ -6,11 +6,13 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+
+use crate::sys::filter::Filter;
 
 /// A request, as against an answer.
 const REQUEST: u16 = 0x1;
@@ -53,6 +55,11 @@ struct Step {
 /// A socket of one netlink protocol, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
+
+/// Hears what the kernel tells everybody, in the network namespace of the thread that opened it, as far as a filter
+/// lets it through.
+#[derive(Debug)]
+pub(crate) struct Ear(OwnedFd);
 
 /// The kernel refused a message of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,12 +214,7 @@ impl Socket {
     }
 
     fn open(protocol: Option<rustix::net::Protocol>) -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            protocol,
-        )?;
+        let socket = unbound(protocol)?;
         rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self(socket))
     }
@@ -305,6 +307,53 @@ type Namespace = (u64, u64);
 fn network_namespace() -> io::Result<Namespace> {
     let status = rustix::fs::stat("/proc/thread-self/ns/net")?;
     Ok((status.st_dev, status.st_ino))
+}
+
+// === impl Ear ===
+
+impl Ear {
+    /// For changes of links, addresses and routes: groups of rtnetlink(7), one bit each.
+    pub(crate) fn route(groups: u32, filter: &Filter) -> io::Result<Self> {
+        Self::open(None, groups, filter)
+    }
+
+    /// For changes of the firewall.
+    pub(crate) fn netfilter(groups: u32, filter: &Filter) -> io::Result<Self> {
+        Self::open(Some(netlink::NETFILTER), groups, filter)
+    }
+
+    fn open(protocol: Option<rustix::net::Protocol>, groups: u32, filter: &Filter) -> io::Result<Self> {
+        let socket = unbound(protocol)?;
+        // The filter first: what came before it would have to be looked at.
+        filter.attach(&socket)?;
+        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(socket))
+    }
+
+    /// Whether anything was told since the last look. What was lost for want of room was told, too.
+    pub(crate) fn heard(&self) -> bool {
+        let mut heard = false;
+        // The beginning of a message is enough: what is so is asked for, not read from here.
+        let mut buffer = [0; HEADER];
+        loop {
+            match rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
+                Ok(_) | Err(Errno::NOBUFS) => heard = true,
+                Err(Errno::INTR) => {}
+                Err(_) => return heard,
+            }
+        }
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn unbound(protocol: Option<rustix::net::Protocol>) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?)
 }
 
 struct Message<'a> {

@@ -28,6 +28,7 @@ mod platforms;
 mod race;
 mod reboot;
 mod registry;
+mod repair;
 mod rootless;
 mod run;
 mod security;

@@ -232,6 +232,7 @@ impl Monitor {
             resolver,
             checkup,
         )));
+        self.watch_anew(&endpoints);
         Ok((pid, warnings))
     }
 

@@ -3,7 +3,9 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::container::monitor::launch::host_resolv_conf;
 use crate::container::monitor::{Monitor, Phase};
@@ -11,9 +13,62 @@ use crate::container::record::ContainerRecord;
 use crate::container::spec::{AttachError, ContainerSpec, NetworkAttachment};
 use crate::error::{Error, Result};
 use crate::network::{
-    self, DnsSockets, Endpoint, Network, Party, Resolver, configure_inside, forget_link, inside_links,
-    open_dns_sockets, visit,
+    self, DnsSockets, Endpoint, FirewallWatch, Network, Party, Resolver, Watch, configure_inside,
+    forget_link, inside_links, open_dns_sockets, visit,
 };
+
+/// Keeps a running container's networks as they are meant to be.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep {
+    watch: Option<Watch>,
+    /// When there is something to put back.
+    due: Option<Instant>,
+    /// When something was put back, or tried to be, for the last time; and how long to leave it alone after that.
+    last: Option<(Instant, Duration)>,
+}
+
+/// Whoever removes a link over and over again gets it back this often. A container may do that to its own.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What cannot be put back is tried again after longer and longer pauses, up to this one.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+// === impl Upkeep ===
+
+impl Upkeep {
+    /// What becomes readable when something was removed.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.watch.iter().flat_map(Watch::descriptors)
+    }
+
+    /// When there is something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Something was removed, perhaps.
+    fn hear(&mut self, firewall: Option<&FirewallWatch>, now: Instant) {
+        let of_links = self.watch.as_ref().is_some_and(Watch::heard);
+        let of_firewall = firewall.is_some_and(FirewallWatch::heard);
+        if of_links || of_firewall {
+            let earliest = self.last.map_or(now, |(last, pause)| last + pause);
+            self.due.get_or_insert(earliest.max(now));
+        }
+    }
+
+    /// Something was put back, or nothing was missed.
+    fn succeed(&mut self, now: Instant, changed: bool) {
+        self.due = None;
+        if changed {
+            self.last = Some((now, PAUSE));
+        }
+    }
+
+    fn fail(&mut self, now: Instant) {
+        let pause = self.last.map_or(PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
+        self.last = Some((now, pause));
+        self.due = Some(now + pause);
+    }
+}
 
 // === impl Monitor ===
 
@@ -42,6 +97,50 @@ impl Monitor {
         self.put_on_record(record)
     }
 
+    /// The kernel told something: what is missed is put back, now or, if it was just now, a little later.
+    pub(super) fn hear_of_networks(&mut self, now: Instant) {
+        if let Phase::Running(run) = &mut self.phase {
+            run.upkeep.hear(self.firewall.as_ref(), now);
+        }
+    }
+
+    /// Puts back what is missed of the networks, when it is time.
+    pub(super) fn keep_networks(&mut self, now: Instant) {
+        let Phase::Running(run) = &mut self.phase else { return };
+        let due = run.upkeep.due.is_some_and(|due| due <= now);
+        let (Some(watch), Some(pid)) = (&run.upkeep.watch, rustix::process::Pid::from_raw(run.pid())) else {
+            return;
+        };
+        if !due {
+            return;
+        }
+        let endpoints = self.networks.endpoints(&self.id).unwrap_or_default();
+        match self.networks.put_back(watch, &endpoints, pid, run.pidfd()) {
+            Ok(changed) => {
+                if changed {
+                    self.watch_anew(&endpoints);
+                }
+                if let Phase::Running(run) = &mut self.phase {
+                    run.upkeep.succeed(now, changed);
+                }
+            }
+            Err(_) => run.upkeep.fail(now),
+        }
+    }
+
+    /// From now on these attachments are watched over.
+    pub(super) fn watch_anew(&mut self, endpoints: &[Endpoint]) {
+        if let Phase::Running(run) = &mut self.phase {
+            // A container that has ended needs no watch. Without a socket for it, what was watched so far still is.
+            if let Ok(watch) = Watch::begin(endpoints, run.pidfd()) {
+                run.upkeep.watch = watch;
+            }
+            if run.upkeep.watch.is_some() && self.firewall.is_none() {
+                self.firewall = FirewallWatch::begin(&self.networks).ok();
+            }
+        }
+    }
+
     fn attach_running(&mut self, spec: &ContainerSpec, attachment: &NetworkAttachment) -> Result<()> {
         let before = self.networks.endpoints(&self.id)?;
         let party = Party {
@@ -64,6 +163,7 @@ impl Monitor {
             let _ = self.networks.disconnect(&endpoint.network, &self.id);
             let _ = self.publish(spec, &before);
         } else {
+            self.watch_anew(&after);
             self.networks.announce_endpoint(&endpoint, &self.id, "connect");
         }
         attached
@@ -87,6 +187,7 @@ impl Monitor {
         self.publish(spec, &after)?;
         self.unplug(endpoint, &after)?;
         self.networks.disconnect(&network.id, &self.id)?;
+        self.watch_anew(&after);
         self.networks.announce_endpoint(endpoint, &self.id, "disconnect");
         self.rewrite_network_files(spec, &before, &after)
     }

@@ -12,6 +12,7 @@ use crate::container::end::reap;
 use crate::container::exec::{self, ExecSpec};
 use crate::container::health::Checkup;
 use crate::container::launch::{self, Child, Stdio};
+use crate::container::monitor::network::Upkeep;
 use crate::container::monitor::output::{Input, Outputs};
 use crate::container::monitor::probe::RunningProbe;
 use crate::container::monitor::{Monitor, Phase, Source};
@@ -36,6 +37,7 @@ pub(super) struct Run {
     pub(super) outputs: Outputs,
     pub(super) input: Input,
     resolver: Option<Resolver>,
+    pub(super) upkeep: Upkeep,
     pub(super) checkup: Option<Checkup>,
     pub(super) probe: Option<RunningProbe>,
     started: Instant,
@@ -62,7 +64,8 @@ impl Run {
         checkup: Option<Checkup>,
     ) -> Self {
         let started = Instant::now();
-        Self { child, process, cgroup, outputs, input, resolver, checkup, probe: None, started }
+        let upkeep = Upkeep::default();
+        Self { child, process, cgroup, outputs, input, resolver, upkeep, checkup, probe: None, started }
     }
 
     pub(super) fn pid(&self) -> i32 {
@@ -100,14 +103,18 @@ impl Run {
         if let Some(resolver) = &self.resolver {
             ready.add(Source::Resolver, resolver.as_fd(), PollFlags::IN);
         }
+        for descriptor in self.upkeep.descriptors() {
+            ready.add(Source::Networks, descriptor, PollFlags::IN);
+        }
     }
 
     pub(super) fn next_deadline(&self, paused: bool) -> Option<Instant> {
-        match &self.probe {
+        let health = match &self.probe {
             Some(probe) => probe.deadline(),
             None if paused => None,
             None => self.checkup.as_ref().and_then(Checkup::next),
-        }
+        };
+        [health, self.upkeep.due()].into_iter().flatten().min()
     }
 
     pub(super) fn answer_names(&mut self) {
