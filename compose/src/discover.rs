@@ -17,7 +17,9 @@ pub(crate) struct Found {
     pub(crate) environment: Variables,
 }
 
-const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+/// What a project's file is called when nobody says.
+pub(crate) const NAMES: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
 const OVERRIDES: [&str; 4] = [
     "compose.override.yaml",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine::Engine;
-use engine::error::{Error, Kind, Result};
+use engine::error::{Error, Result};
 use engine::image::{Artifact, ArtifactFile, Reference};
 use engine::store::{Durability, write_atomic};
 
@@ -107,20 +107,6 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         std::fs::create_dir_all(directory).map_err(failed)?;
     }
     write_atomic(path, bytes, 0o644, Durability::Rename).map_err(failed)
-}
-
-/// Refuses an address that only git could read.
-///
-/// # Errors
-/// When it is one.
-pub fn refuse_git(address: &str) -> Result<()> {
-    let is_git = ["git://", "ssh://", "git@", "github.com/"].iter().any(|start| address.starts_with(start))
-        || (address.starts_with("https://") || address.starts_with("http://"));
-    if is_git {
-        return Err(Error::new(Kind::Unsupported, format!("git repositories are not read: {address}"))
-            .with_hint("clone it with git and give the file, or publish it and give oci://…"));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

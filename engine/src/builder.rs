@@ -66,6 +66,7 @@ pub use exchange::{CacheExtent, CacheSource, CacheTarget};
 pub use export::{write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
+pub use git::{Fetched, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.

@@ -19,6 +19,7 @@ use crate::operation::Operation;
 use crate::output::{self, Ansi, Progress};
 use crate::plan::Plan;
 use crate::published;
+use crate::repository;
 use crate::runtime::{Failure, Flags, Runtime};
 
 /// What one command works with.
@@ -88,12 +89,14 @@ impl Session {
         })
     }
 
-    /// The file that `-f` means: as it is, or fetched from a registry into the cache.
+    /// The file that `-f` means: as it is, or fetched from a registry or a git repository into the cache.
     fn local(&self, file: &str) -> Result<PathBuf, CliError> {
         if file.starts_with(published::SCHEME) {
-            return Ok(published::fetch(&self.engine()?, file, &cache())?);
+            return Ok(published::fetch(&self.engine()?, file, &cache().join("oci"))?);
         }
-        published::refuse_git(file)?;
+        if repository::is_remote(file)? {
+            return Ok(repository::fetch(file, &cache())?);
+        }
         Ok(PathBuf::from(file))
     }
 
@@ -183,7 +186,7 @@ impl Session {
 fn cache() -> PathBuf {
     let asked = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
-    asked.unwrap_or_else(home).join("rcompose/oci")
+    asked.unwrap_or_else(home).join("rcompose")
 }
 
 /// As COMPOSE_* variables say yes.

@@ -13,6 +13,7 @@ mod lists;
 mod provision;
 mod publish;
 mod refused;
+mod repository;
 mod rollback;
 mod up;
 mod update;

@@ -21,8 +21,6 @@ fn a_project_is_published_and_started_from_where_it_was_published() {
     world.rcompose(["-f", &address, "down"]).succeeds();
     let missing = world.rcompose(["-f", &format!("{address}0"), "config"]);
     assert!(missing.code == 1 && missing.stderr.contains(&format!("{address}0")), "{}", missing.stderr);
-    let git = world.rcompose(["-f", "https://example.com/shop.git", "config"]);
-    assert!(git.code == 1 && git.stderr.contains("git repositories are not read"), "{}", git.stderr);
 }
 
 #[test]

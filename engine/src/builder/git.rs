@@ -2,14 +2,17 @@
 //!
 //! The grammar is BuildKit's (util/gitutil and dfgitutil): `REMOTE[#REF[:DIRECTORY]]`, or `REMOTE?ref=…&subdir=…`.
 
+use std::path::{Path, PathBuf};
+
 use reqwest::Url;
 
 use super::remote::{is_git, shown};
+use super::{Secret, SecretSource};
 use crate::error::{Error, Kind, Result};
 
 mod checkout;
 
-pub(crate) use checkout::{Access, check_out};
+pub(crate) use checkout::{Access, check_out, check_out_whole};
 
 /// A repository and what is wanted of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +45,43 @@ enum Wanted {
 
 /// The longest name of a reference.
 const LONGEST: usize = 255;
+
+/// Files fetched from a git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// All of them.
+    pub top: PathBuf,
+    /// The directory or file among them that was asked for.
+    pub wanted: PathBuf,
+    /// What the repository is called.
+    pub name: String,
+}
+
+/// Whether a text is the address of a git repository.
+pub fn is_repository(address: &str) -> bool {
+    is_git(address)
+}
+
+/// Fetches `REPOSITORY[#REF[:PATH]]` into a cache. GIT_AUTH_TOKEN, GIT_AUTH_HEADER and SSH_AUTH_SOCK of our own
+/// environment open what is not everybody's.
+///
+/// # Errors
+/// When git is not here, the repository does not answer, or it has no such commit or path.
+pub fn fetch_repository(cache: &Path, address: &str) -> Result<Fetched> {
+    let address = GitAddress::parse(address)?;
+    let known = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"].map(str::to_owned);
+    let secrets: Vec<Secret> = known
+        .into_iter()
+        .filter(|name| std::env::var_os(name).is_some())
+        .map(|name| Secret { id: name.clone(), source: SecretSource::Variable(name) })
+        .collect();
+    let agent = std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from);
+    let access = Access { secrets: &secrets, agent: agent.as_deref() };
+    let tree = check_out_whole(cache, &address, &access)?;
+    let wanted = tree.below(&address)?;
+    let top = tree.top.canonicalize().map_err(|error| Error::failed("find the fetched files", error))?;
+    Ok(Fetched { top, wanted, name: address.name().to_owned() })
+}
 
 // === impl GitAddress ===
 
@@ -145,6 +185,17 @@ impl GitAddress {
     fn host(&self) -> String {
         let host = Url::parse(&self.remote).ok().and_then(|url| url.host_str().map(str::to_owned));
         host.unwrap_or_default()
+    }
+
+    /// The repository's name, as a clone's directory has it.
+    pub(crate) fn name(&self) -> &str {
+        let path = self.remote.trim_end_matches('/');
+        let last = path.rsplit(['/', ':']).next().unwrap_or(path);
+        last.strip_suffix(".git").unwrap_or(last)
+    }
+
+    fn has_no_directory(&self) -> Error {
+        Error::not_found(format!("{} has no directory {:?}", self.remote, self.directory))
     }
 
     fn failed(&self, what: impl std::fmt::Display) -> Error {

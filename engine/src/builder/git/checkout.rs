@@ -54,6 +54,22 @@ const CONFIGURATION: &str = "\
 /// When git is not here, the repository does not answer or has no such commit, or the commit is another one than
 /// the checksum says.
 pub(crate) fn check_out(cache: &Path, address: &GitAddress, access: &Access<'_>) -> Result<PathBuf> {
+    let tree = check_out_whole(cache, address, access)?;
+    let inner = tree.below(address)?;
+    if inner.is_dir() { Ok(inner) } else { Err(address.has_no_directory()) }
+}
+
+/// All of a commit's files.
+pub(crate) struct Tree {
+    /// The top of them.
+    pub(crate) top: PathBuf,
+}
+
+/// Fetches all of a commit's files, whatever directory the address names.
+///
+/// # Errors
+/// As [`check_out`].
+pub(crate) fn check_out_whole(cache: &Path, address: &GitAddress, access: &Access<'_>) -> Result<Tree> {
     let room = cache.join("git").join(Digest::of(address.remote.as_bytes()).hex());
     let failed = |error: io::Error| address.failed("make room for it").with_source(error);
     private_directory(&room).map_err(failed)?;
@@ -74,7 +90,7 @@ pub(crate) fn check_out(cache: &Path, address: &GitAddress, access: &Access<'_>)
     if !files.is_dir() {
         depot.unfold(&commit, &files)?;
     }
-    depot.below(&files)
+    Ok(Tree { top: files })
 }
 
 /// What an http server wants to see: the address's own login, or BuildKit's secrets.
@@ -99,6 +115,19 @@ fn authorization(address: &GitAddress, access: &Access<'_>) -> Result<Option<Str
         }
     }
     Ok(None)
+}
+
+// === impl Tree ===
+
+impl Tree {
+    /// What the address names in it, which a link of the repository must not lead out of.
+    pub(crate) fn below(&self, address: &GitAddress) -> Result<PathBuf> {
+        let inner = self.top.join(address.directory.trim_start_matches('/'));
+        match (self.top.canonicalize(), inner.canonicalize()) {
+            (Ok(top), Ok(real)) if real.starts_with(&top) => Ok(real),
+            _ => Err(address.has_no_directory()),
+        }
+    }
 }
 
 // === impl Depot ===
@@ -196,18 +225,6 @@ impl Depot<'_> {
         settle(tree).map_err(failed)?;
         let path = made.keep();
         fs::rename(&path, files).inspect_err(|_| drop(remove_tree(&path))).map_err(failed)
-    }
-
-    /// The directory that is wanted, which a link of the repository must not lead out of.
-    fn below(&self, files: &Path) -> Result<PathBuf> {
-        let inner = files.join(self.address.directory.trim_start_matches('/'));
-        let directory = &self.address.directory;
-        let missing = || Error::not_found(format!("{} has no directory {directory:?}", self.address.remote));
-        let (top, real) = (files.canonicalize(), inner.canonicalize());
-        match (top, real) {
-            (Ok(top), Ok(real)) if real.starts_with(&top) && real.is_dir() => Ok(real),
-            _ => Err(missing()),
-        }
     }
 
     fn repository(&self) -> PathBuf {

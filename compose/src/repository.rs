@@ -1,0 +1,71 @@
+//! A project's files in a git repository, as docker compose reads them: `-f REPOSITORY[#REF[:PATH]]`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use engine::builder::{Fetched, fetch_repository, is_repository};
+use engine::error::{Error, Kind, Result};
+
+use crate::discover::NAMES;
+
+/// The variable that forbids it.
+const ALLOWED: &str = "COMPOSE_EXPERIMENTAL_GIT_REMOTE";
+
+/// Whether a file is to come from somewhere else by git.
+///
+/// # Errors
+/// When it is an address of something that is no repository, or git is forbidden.
+pub fn is_remote(file: &str) -> Result<bool> {
+    let is_http = file.starts_with("https://") || file.starts_with("http://");
+    if !is_repository(file) {
+        let refused = Error::new(Kind::Unsupported, format!("{file} is no git repository"))
+            .with_hint("the path of one ends with .git: https://example.com/shop.git#main:deploy");
+        return if is_http { Err(refused) } else { Ok(false) };
+    }
+    // A file of such a name is a file.
+    if !file.contains("://") && Path::new(file).exists() {
+        return Ok(false);
+    }
+    match std::env::var(ALLOWED).unwrap_or_default().as_str() {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        _ => Err(Error::new(Kind::Unsupported, format!("git remote resource is disabled by {ALLOWED:?}"))),
+    }
+}
+
+/// Fetches the files and gives the one to load. A project that names itself nowhere is called after the directory that
+/// was asked for, or else after the repository.
+///
+/// # Errors
+/// When they cannot be had, or there is no compose file among them.
+pub fn fetch(address: &str, cache: &Path) -> Result<PathBuf> {
+    let fetched = fetch_repository(cache, address)?;
+    let failed = |error| Error::failed(format!("keep the files of {address}"), error);
+    let named = under_its_name(&fetched).map_err(failed)?;
+    let inner = fetched.wanted.strip_prefix(&fetched.top).unwrap_or(Path::new(""));
+    let wanted = if inner.as_os_str().is_empty() { named } else { named.join(inner) };
+    if !wanted.is_dir() {
+        return Ok(wanted);
+    }
+    let there = NAMES.map(|name| wanted.join(name));
+    there.into_iter().find(|file| file.is_file()).ok_or_else(|| {
+        Error::not_found(format!("{address} has no compose file")).with_hint(format!(
+            "looked for {}; the directory is named behind the reference: #main:deploy",
+            NAMES.join(", ")
+        ))
+    })
+}
+
+/// The directory of a commit under the name of its repository, as the kept one is called after the commit.
+fn under_its_name(fetched: &Fetched) -> io::Result<PathBuf> {
+    let Some((commit, room)) = fetched.top.file_name().zip(fetched.top.parent().and_then(Path::parent))
+    else {
+        return Ok(fetched.top.clone());
+    };
+    let directory = room.join("named").join(commit);
+    std::fs::create_dir_all(&directory)?;
+    let link = directory.join(&fetched.name);
+    match std::os::unix::fs::symlink(&fetched.top, &link) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(link),
+    }
+}
