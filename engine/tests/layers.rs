@@ -20,7 +20,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("event", &["store"]),
     ("volume", &["event", "store"]),
     ("layer", &["rootless", "store", "sys"]),
-    ("image", &["event", "layer", "store", "sys"]),
+    ("image", &["event", "layer", "rootless", "store", "sys"]),
     // What is asked of a network is part of a container's specification.
     ("network", &["container::spec", "event", "rootless", "store", "sys"]),
     ("container", &["event", "image::config", "layer", "network", "rootless", "store", "sys", "volume"]),
