@@ -8,6 +8,7 @@ pub mod copy;
 mod disk;
 mod events;
 mod filter;
+mod form;
 mod image;
 mod inspect;
 pub mod lazy;

@@ -14,6 +14,7 @@ pub mod change;
 pub mod config;
 pub mod credentials;
 mod endpoint;
+mod form;
 mod hosts;
 pub(crate) mod http;
 mod import;
@@ -32,11 +33,14 @@ pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};
 pub use config::ImageConfig;
 pub use credentials::{CredentialsError, Login, kept_login};
+pub use form::Form;
 pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::Reference;
 pub use registry::RegistryError;
 pub use remote::{FoundImage, RemoteManifest};
+
+pub use crate::layer::{Compression, Packing};
 
 use crate::event::{Event, EventKind, Journal};
 use crate::id::{DiffId, Digest, ImageId};

@@ -16,6 +16,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+mod compress;
 mod digest;
 mod donor;
 mod error;
@@ -28,6 +29,7 @@ mod table;
 pub(crate) mod unpack;
 mod verify;
 
+pub use compress::Packing;
 pub use error::LayerError;
 pub use rebuild::{Files, Supply};
 pub use stream::Compression;

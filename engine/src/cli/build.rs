@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::builder::{BuildEvent, BuildRequest, Warning};
+use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -45,6 +46,9 @@ pub(super) struct BuildArgs {
     /// Ask the registry for newer base images
     #[arg(long)]
     pull: bool,
+    /// Note something on the image's manifest, or on its index: [manifest:|index:]KEY=VALUE
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
@@ -166,11 +170,17 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
 }
 
 fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result<u8> {
-    let mut targets = args.output.iter().map(|text| Target::parse(text)).collect::<Result<Vec<_>>>()?;
+    let mut words = FormWords::default();
+    args.annotation.iter().try_for_each(|text| words.take_annotation(text))?;
+    let mut targets =
+        args.output.iter().map(|text| Target::parse(text, &words)).collect::<Result<Vec<_>>>()?;
     if args.push {
-        targets.push(Target::Image { names: Vec::new(), push: true });
+        targets.push(Target::Image { names: Vec::new(), push: true, form: words.form()? });
     }
-    let pushes = |target: &Target| matches!(target, Target::Image { names, push: true } if names.is_empty());
+    request.clamp_times |=
+        args.output.iter().any(|text| text.split(',').any(|key| key == "rewrite-timestamp=true"));
+    let pushes =
+        |target: &Target| matches!(target, Target::Image { names, push: true, .. } if names.is_empty());
     if args.tag.is_empty() && targets.iter().any(pushes) {
         return Err(Error::invalid("what is pushed needs a name").with_hint("-t NAME"));
     }
@@ -193,6 +203,9 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     let images = built?;
     let Some(image) = images.first() else { return Ok(0) };
     let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    if targets.is_empty() {
+        target::shape(engine, &images, &words.form()?)?;
+    }
     for target in &targets {
         target.write(engine, &images, &args.tag, epoch)?;
     }

@@ -52,6 +52,12 @@ pub(super) enum Verb {
         /// Every tag of the repository
         #[arg(short, long)]
         all_tags: bool,
+        /// Pack the layers anew: gzip, zstd or uncompressed
+        #[arg(long, value_name = "FORMAT")]
+        compression: Option<String>,
+        /// How hard: 0 to 9 for gzip, 0 to 22 for zstd
+        #[arg(long, value_name = "LEVEL")]
+        compression_level: Option<String>,
         /// The image
         reference: Reference,
     },
@@ -162,7 +168,10 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             pull_with_progress(engine, &reference, &options, quiet)?;
             output::line(&reference.to_string());
         }
-        Verb::Push { quiet, all_tags, reference } => registry::push(engine, &reference, all_tags, quiet)?,
+        Verb::Push { quiet, all_tags, compression, compression_level, reference } => {
+            let form = registry::form(compression.as_deref(), compression_level.as_deref())?;
+            registry::push(engine, &reference, all_tags, quiet, &form)?;
+        }
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
         Verb::Save { output, names } => save(engine, output, &names)?,
         Verb::Load { input, quiet } => load(engine, input.as_deref(), quiet)?,

@@ -99,7 +99,8 @@ impl Images {
             })
             .collect()
             .await;
-        let index = Index::oci(sent.into_iter().collect::<Result<_, _>>()?);
+        let mut index = Index::oci(sent.into_iter().collect::<Result<_, _>>()?);
+        index.annotations = Some(self.index_annotations(images)?).filter(|notes| !notes.is_empty());
         let raw = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
         let digest = Digest::of(&raw);
         repository.put_manifest(reference.wanted(), OCI_INDEX, &raw).await?;

@@ -1,6 +1,8 @@
 //! Manifests and indexes of both families, OCI's and docker's (OCI image-spec manifest.md, image-index.md; docker
 //! image manifest version 2, schema 2).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
@@ -18,7 +20,7 @@ pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.ma
 /// Docker's index.
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker's configuration.
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// The largest configuration and manifest read (distribution-spec, "Pushing manifests": registries take 4 MiB).
 pub(crate) const MOST_JSON: u64 = 4 << 20;
@@ -39,7 +41,7 @@ pub(crate) struct Descriptor {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) platform: Option<DescriptorPlatform>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) annotations: Option<std::collections::BTreeMap<String, String>>,
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
 
 /// The platform of an index's entry.
@@ -59,6 +61,8 @@ pub(crate) struct Manifest {
     pub(crate) media_type: String,
     pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
 
 /// One image for several platforms.
@@ -68,6 +72,8 @@ pub(crate) struct Index {
     pub(crate) schema_version: u32,
     pub(crate) media_type: String,
     pub(crate) manifests: Vec<Descriptor>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What an address turned out to be.
@@ -145,7 +151,9 @@ impl Document {
                 let mut index: IndexAsRead = serde_json::from_slice(bytes)?;
                 let media_type = media_type.unwrap_or(OCI_INDEX).to_owned();
                 index.manifests.retain(|entry| !entry.is_attestation());
-                Ok(Self::Index(Index { schema_version: 2, media_type, manifests: index.manifests }))
+                let mut read = Index::oci(index.manifests);
+                read.media_type = media_type;
+                Ok(Self::Index(read))
             }
             (None, Some(_), Some(_)) if !is_index => {
                 let manifest: ManifestAsRead = serde_json::from_slice(bytes)?;
@@ -155,8 +163,9 @@ impl Document {
                     return Err(ManifestError::NotAnImage(what));
                 }
                 let media_type = media_type.unwrap_or(OCI_MANIFEST).to_owned();
-                let ManifestAsRead { config, layers } = manifest;
-                Ok(Self::Manifest(Manifest { schema_version: 2, media_type, config, layers }))
+                let mut read = Manifest::oci(manifest.config, manifest.layers);
+                read.media_type = media_type;
+                Ok(Self::Manifest(read))
             }
             _ => Err(ManifestError::Contradiction("is neither an image nor an index, or both")),
         }
@@ -179,7 +188,7 @@ struct ManifestAsRead {
 impl Index {
     /// An index of OCI's family.
     pub(crate) fn oci(manifests: Vec<Descriptor>) -> Self {
-        Self { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests }
+        Self { schema_version: 2, media_type: OCI_INDEX.to_owned(), manifests, annotations: None }
     }
 
     /// The entry that serves this platform best. An entry that names no platform serves all, at last.
@@ -212,7 +221,7 @@ impl Index {
 impl Manifest {
     /// A manifest of OCI's family.
     pub(crate) fn oci(config: Descriptor, layers: Vec<Descriptor>) -> Self {
-        Self { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers }
+        Self { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers, annotations: None }
     }
 
     /// Refuses layers whose bytes are somewhere else.

@@ -23,6 +23,12 @@ pub(crate) struct ImageRecord {
     pub(crate) layers: Vec<DiffId>,
     /// The sum of its layers' file sizes.
     pub(crate) size: u64,
+    /// Whether the manifest is one that it was given here, and not one that it came with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_shaped: bool,
+    /// What is noted on an index that it is part of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) index_annotations: BTreeMap<String, String>,
 }
 
 /// All names, each with the image it means.
@@ -49,7 +55,8 @@ const VERSION: u32 = 1;
 impl ImageRecord {
     /// A record of this version.
     pub(crate) fn new(id: ImageId, manifest: Option<Digest>, layers: Vec<DiffId>, size: u64) -> Self {
-        Self { version: VERSION, id, manifest, layers, size }
+        let (is_shaped, index_annotations) = (false, BTreeMap::new());
+        Self { version: VERSION, id, manifest, layers, size, is_shaped, index_annotations }
     }
 
     pub(crate) fn read(root: &Root, id: &ImageId) -> io::Result<Option<Self>> {

@@ -4,7 +4,7 @@
 //! several layers at once. A connection that breaks is taken up where it broke.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,15 +13,14 @@ use futures_util::{StreamExt, TryStreamExt};
 use crate::id::{DiffId, Digest};
 use crate::image::credentials::{self, Credentials};
 use crate::image::endpoint::{Endpoint, endpoints};
-use crate::image::manifest::{Descriptor, Document, Manifest, OCI_CONFIG};
+use crate::image::manifest::{Descriptor, Document, Manifest};
 use crate::image::registry::{RegistryError, Repository, runtime};
 use crate::image::upload::Blob;
 use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
     PushOptions, Pushed, Reference, Step,
 };
-use crate::layer::gzip::Gzip;
-use crate::layer::{Announced, Compression, LayerBlob, LayerError, Layers};
+use crate::layer::{Announced, LayerError, Layers};
 
 /// Blobs that move at once: enough to fill a line, few enough for a registry's patience.
 const AT_ONCE: usize = 4;
@@ -230,7 +229,7 @@ impl Images {
         reference: &Reference,
         progress: Tell<'_>,
     ) -> Result<(Manifest, Vec<u8>), ImageError> {
-        let (manifest, raw) = self.compressed_manifest(image, progress).await?;
+        let (manifest, raw) = self.compressed_manifest(image, progress)?;
         // What the same registry has in another repository, it may take from there.
         let source = (image.digests.iter())
             .find(|known| {
@@ -290,51 +289,6 @@ impl Images {
                 }
             }
         }
-    }
-
-    /// A manifest over blobs that are here and compressed: the one the image came with where possible. Layers that
-    /// were built here are compressed now, and stay so for the next time.
-    async fn compressed_manifest(
-        &self,
-        image: &Image,
-        progress: Tell<'_>,
-    ) -> Result<(Manifest, Vec<u8>), ImageError> {
-        let content = self.content();
-        if let Some(raw) = self.manifest(&image.id)?
-            && let Ok(Document::Manifest(manifest)) = Document::parse(&raw, None)
-            && manifest.layers.iter().all(|blob| content.size(&blob.digest) == Some(blob.size))
-        {
-            return Ok((manifest, raw));
-        }
-        let layers = self.layers();
-        let jobs = image.config.rootfs.diff_ids.clone();
-        let descriptors = futures_util::stream::iter(jobs)
-            .map(|diff| {
-                let layers = layers.clone();
-                async move {
-                    let record = layers.record(&diff)?;
-                    if let Some(blob) = record
-                        .blob
-                        .filter(|blob| matches!(blob.compression, Compression::Gzip | Compression::Zstd))
-                        .filter(|blob| content_has(&layers, blob))
-                    {
-                        return Ok(blob);
-                    }
-                    progress(Progress { layer: diff.clone(), step: Step::Compressing });
-                    on_a_thread(move || compress(&layers, &diff)).await
-                }
-            })
-            .buffered(AT_ONCE)
-            .try_collect::<Vec<LayerBlob>>()
-            .await?;
-        let descriptors = descriptors
-            .into_iter()
-            .map(|blob| Descriptor::layer(blob.compression, blob.digest, blob.size))
-            .collect();
-        let size = content.size(&image.id).unwrap_or(0);
-        let manifest = Manifest::oci(Descriptor::new(OCI_CONFIG, image.id.clone(), size), descriptors);
-        let raw = serde_json::to_vec(&manifest).map_err(ManifestError::Json)?;
-        Ok((manifest, raw))
     }
 }
 
@@ -521,24 +475,6 @@ impl Read for Arrivals {
         self.at += length;
         Ok(length)
     }
-}
-
-fn content_has(layers: &Layers, blob: &LayerBlob) -> bool {
-    layers.content().size(&blob.digest) == Some(blob.size)
-}
-
-/// Compresses a layer that was built here. Always to the same bytes, so that a registry never gets it twice.
-fn compress(layers: &Layers, diff: &DiffId) -> Result<LayerBlob, LayerError> {
-    let ingest = layers.content().ingest()?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut gzip = Gzip::new(ingest, threads).map_err(LayerError::Stream)?;
-    layers.pack(diff, &mut gzip)?;
-    let mut ingest = gzip.finish().map_err(LayerError::Stream)?;
-    ingest.flush().map_err(LayerError::Stream)?;
-    let (digest, size) = ingest.commit(None, None)?;
-    let blob = LayerBlob { digest, size, compression: Compression::Gzip };
-    layers.set_blob(diff, blob.clone())?;
-    Ok(blob)
 }
 
 async fn on_a_thread<T: Send + 'static>(

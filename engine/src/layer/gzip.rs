@@ -38,7 +38,8 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 impl<W: Write> Gzip<W> {
     /// A stream into this writer, compressed by so many threads.
-    pub(crate) fn new(mut inner: W, threads: usize) -> io::Result<Self> {
+    pub(crate) fn new(mut inner: W, threads: usize, level: Option<u32>) -> io::Result<Self> {
+        let level = level.map_or_else(Compression::default, Compression::new);
         inner.write_all(&HEADER)?;
         let (jobs, waiting) = channel::<Job>();
         let waiting = Arc::new(Mutex::new(waiting));
@@ -49,7 +50,7 @@ impl<W: Write> Gzip<W> {
                     let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok(Job { block, is_last, result }) = job else { break };
                     // Nobody waits any more when writing failed.
-                    let _ = result.send(compress(&block, is_last));
+                    let _ = result.send(compress(&block, is_last, level));
                 }
             })
         };
@@ -111,8 +112,8 @@ impl<W: Write> Write for Gzip<W> {
     }
 }
 
-fn compress(block: &[u8], is_last: bool) -> io::Result<Vec<u8>> {
-    let mut deflate = Compress::new(Compression::default(), false);
+fn compress(block: &[u8], is_last: bool, level: Compression) -> io::Result<Vec<u8>> {
+    let mut deflate = Compress::new(level, false);
     // What cannot be compressed grows by five bytes a stored block.
     let mut out = Vec::with_capacity(block.len() + block.len() / 64 + 1024);
     let flush = if is_last { FlushCompress::Finish } else { FlushCompress::Sync };
@@ -145,7 +146,7 @@ mod tests {
         }
         for length in [0, 1, BLOCK, 2 * BLOCK, data.len()] {
             let packed = |threads| {
-                let mut gzip = Gzip::new(Vec::new(), threads).unwrap();
+                let mut gzip = Gzip::new(Vec::new(), threads, None).unwrap();
                 gzip.write_all(&data[..length]).unwrap();
                 gzip.finish().unwrap()
             };

@@ -12,6 +12,7 @@ mod differential;
 mod events;
 mod exec;
 mod fault;
+mod form;
 mod freeze;
 mod hosts;
 mod image;

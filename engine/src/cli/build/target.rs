@@ -5,22 +5,23 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::builder::{write_directory, write_tar};
+use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::{Image, PushOptions, Reference};
+use crate::image::{Form, Image, PushOptions, Reference};
 
 /// What becomes of a built image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Target {
     /// It is kept here; pushed too if so said.
-    Image { names: Vec<Reference>, push: bool },
+    Image { names: Vec<Reference>, push: bool, form: Form },
     /// Its files go into a directory.
     Directory(PathBuf),
     /// Its files go into a tar.
     Tar(Sink),
     /// It goes into an archive that is an OCI layout and docker's format at once.
-    Archive(Sink),
+    Archive(Sink, Form),
     /// Only the cache keeps something of it.
     Cache,
 }
@@ -35,8 +36,8 @@ pub(super) enum Sink {
 // === impl Target ===
 
 impl Target {
-    /// Reads `type=local,dest=DIR`, or a directory or `-` alone.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    /// Reads `type=local,dest=DIR`, or a directory or `-` alone. What is said of the form adds to `words`.
+    pub(super) fn parse(text: &str, words: &FormWords) -> Result<Self> {
         if !text.contains('=') {
             return Ok(if text == "-" { Self::Tar(Sink::Stdout) } else { Self::Directory(text.into()) });
         }
@@ -45,6 +46,7 @@ impl Target {
                 .with_hint("write type=local|tar|oci|docker|image|registry|cacheonly,dest=PATH,name=NAME")
         };
         let (mut kind, mut dest, mut names, mut push) = (None, None, Vec::new(), false);
+        let (mut words, mut is_formed) = (words.clone(), None);
         for field in text.split(',') {
             let (key, value) = field.split_once('=').unwrap_or((field, "true"));
             match key {
@@ -54,8 +56,10 @@ impl Target {
                     names.push(value.parse().map_err(|error| wrong(format!("name {value:?}: {error}")))?);
                 }
                 "push" => push = value == "true",
-                "compression" if value == "gzip" => {}
                 "tar" if value == "true" => {}
+                // The builder's part of it is read before.
+                "rewrite-timestamp" if matches!(value, "true" | "false") => {}
+                _ if words.take(key, value)? => is_formed = Some(key),
                 _ => return Err(wrong(format!("{key}={value} is not supported"))),
             }
         }
@@ -63,15 +67,22 @@ impl Target {
             None | Some("-") => Sink::Stdout,
             Some(path) => Sink::File(path.into()),
         };
+        let form = words.form()?;
+        if let (Some(key), Some("local" | "tar" | "cacheonly")) = (is_formed, kind) {
+            return Err(wrong(format!("{key} is of images, and there is none")));
+        }
         match kind {
             Some("local") => {
                 dest.map(|dest| Self::Directory(dest.into())).ok_or_else(|| wrong("dest is needed".into()))
             }
             Some("tar") => Ok(Self::Tar(sink())),
-            Some("docker") if dest.is_none() => Ok(Self::Image { names, push }),
-            Some("oci" | "docker") => Ok(Self::Archive(sink())),
-            Some("image") => Ok(Self::Image { names, push }),
-            Some("registry") => Ok(Self::Image { names, push: true }),
+            Some("docker") if dest.is_none() => Ok(Self::Image { names, push, form }),
+            Some("oci" | "docker") if form.docker_types => {
+                Err(wrong("an archive is an OCI layout, whose media types are OCI's".into()))
+            }
+            Some("oci" | "docker") => Ok(Self::Archive(sink(), form)),
+            Some("image") => Ok(Self::Image { names, push, form }),
+            Some("registry") => Ok(Self::Image { names, push: true, form }),
             Some("cacheonly") => Ok(Self::Cache),
             Some(other) => Err(wrong(format!("there is no type {other:?}"))),
             None => Err(wrong("type is needed".into())),
@@ -80,7 +91,7 @@ impl Target {
 
     /// Whether standard output belongs to what is written.
     pub(super) fn takes_stdout(&self) -> bool {
-        matches!(self, Self::Tar(Sink::Stdout) | Self::Archive(Sink::Stdout))
+        matches!(self, Self::Tar(Sink::Stdout) | Self::Archive(Sink::Stdout, _))
     }
 
     /// Writes a built image to where it goes.
@@ -98,8 +109,12 @@ impl Target {
                 write_directory(engine.root(), image, &directory.join(part), epoch)
             }),
             Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch)),
-            Self::Archive(sink) => sink.write(|writer| Ok(engine.images().save_as(images, tags, writer)?)),
-            Self::Image { names, push } => {
+            Self::Archive(sink, form) => {
+                shape(engine, images, form)?;
+                sink.write(|writer| Ok(engine.images().save_as(images, tags, writer)?))
+            }
+            Self::Image { names, push, form } => {
+                shape(engine, images, form)?;
                 let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
                 engine.images().name_several(names, &ids)?;
                 if *push {
@@ -112,6 +127,14 @@ impl Target {
             }
         }
     }
+}
+
+/// Gives images the form in which they leave.
+pub(super) fn shape(engine: &Engine, images: &[Image], form: &Form) -> Result<()> {
+    if images.len() < 2 && !form.index_annotations.is_empty() {
+        return Err(Error::invalid("index annotations need an index: an image for several platforms"));
+    }
+    images.iter().try_for_each(|image| Ok(engine.images().shape(image, form, &|_| {})?))
 }
 
 /// Where each image's files go: one platform's to the top, several platforms' each to a directory, as buildx does.
@@ -163,15 +186,23 @@ mod tests {
 
     #[test]
     fn outputs_are_read_in_both_forms() {
-        let parse = |text: &str| Target::parse(text).unwrap();
+        let words = FormWords::default();
+        let parse = |text: &str| Target::parse(text, &words).unwrap();
         assert_eq!(parse("out"), Target::Directory("out".into()));
         assert_eq!(parse("-"), Target::Tar(Sink::Stdout));
         assert_eq!(parse("type=tar,dest=a.tar"), Target::Tar(Sink::File("a.tar".into())));
-        assert_eq!(parse("type=oci"), Target::Archive(Sink::Stdout));
-        let pushed = Target::Image { names: vec!["a".parse().unwrap()], push: true };
+        assert_eq!(parse("type=oci"), Target::Archive(Sink::Stdout, Form::default()));
+        let pushed = Target::Image { names: vec!["a".parse().unwrap()], push: true, form: Form::default() };
         assert_eq!(parse("type=image,name=a,push=true"), pushed);
-        for wrong in ["type=what", "dest=x", "type=local", "type=image,compression=estargz"] {
-            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        for wrong in [
+            "type=what",
+            "dest=x",
+            "type=local",
+            "type=image,compression=estargz",
+            "type=local,dest=x,compression=zstd",
+            "type=oci,oci-mediatypes=false",
+        ] {
+            assert!(Target::parse(wrong, &words).is_err(), "{wrong}");
         }
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Mutex;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::Digest;
-use crate::image::{Progress, PullOptions, Pulled, PushOptions, Reference, Step};
+use crate::image::{Form, Progress, PullOptions, Pulled, PushOptions, Reference, Step};
 
 /// The flags of `search`.
 #[derive(Debug, Args)]
@@ -107,8 +108,26 @@ fn tell_once(told: &Mutex<BTreeMap<Digest, &'static str>>, progress: &Progress) 
     }
 }
 
-/// Pushes an image, or every tag of its repository.
-pub(super) fn push(engine: &Engine, reference: &Reference, all: bool, quiet: bool) -> Result<()> {
+/// The form that a push asks for: every layer is packed so, whatever it was before.
+pub(super) fn form(compression: Option<&str>, level: Option<&str>) -> Result<Form> {
+    let mut words = FormWords::default();
+    for (key, value) in [("compression", compression), ("compression-level", level)] {
+        if let Some(value) = value {
+            words.take(key, value)?;
+            words.take("force-compression", "true")?;
+        }
+    }
+    words.form()
+}
+
+/// Pushes an image, or every tag of its repository, in the form that it has or is to have.
+pub(super) fn push(
+    engine: &Engine,
+    reference: &Reference,
+    all: bool,
+    quiet: bool,
+    form: &Form,
+) -> Result<()> {
     if !quiet {
         output::note(&format!(
             "The push refers to repository [{}/{}]",
@@ -117,7 +136,7 @@ pub(super) fn push(engine: &Engine, reference: &Reference, all: bool, quiet: boo
         ));
     }
     if !all {
-        return push_one(engine, reference, quiet);
+        return push_one(engine, reference, quiet, form);
     }
     let name = reference.familiar_name();
     let images = engine.images().list()?;
@@ -127,16 +146,21 @@ pub(super) fn push(engine: &Engine, reference: &Reference, all: bool, quiet: boo
     if tags.is_empty() {
         return Err(Error::not_found(format!("no tag of {name} is here")));
     }
-    tags.into_iter().try_for_each(|tag| push_one(engine, tag, quiet))
+    tags.into_iter().try_for_each(|tag| push_one(engine, tag, quiet, form))
 }
 
-fn push_one(engine: &Engine, reference: &Reference, quiet: bool) -> Result<()> {
+fn push_one(engine: &Engine, reference: &Reference, quiet: bool, form: &Form) -> Result<()> {
     let told = Mutex::new(BTreeMap::new());
     let tell = |progress: Progress| {
         if !quiet {
             tell_once(&told, &progress);
         }
     };
+    if *form != Form::default() {
+        for image in engine.images().members(reference)? {
+            engine.images().shape(&image, form, &tell)?;
+        }
+    }
     let pushed = engine.images().push(reference, &PushOptions::default(), &tell)?;
     if quiet {
         output::line(&reference.to_string());

@@ -163,7 +163,7 @@ impl Images {
         for (image, (manifest, raw)) in images.iter().zip(manifests) {
             self.write_blobs(archive, image, manifest, raw)?;
         }
-        let (descriptor, index) = index_over(images, manifests)?;
+        let (descriptor, index) = index_over(images, manifests, self.index_annotations(images)?)?;
         if let Some(index) = index {
             archive.file(&format!("{BLOBS}{}", descriptor.digest.hex()), &index)?;
         }
@@ -175,7 +175,7 @@ impl Images {
         &self,
         images: &[Image],
     ) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
-        index_over(images, &self.portable_manifests(images)?)
+        index_over(images, &self.portable_manifests(images)?, self.index_annotations(images)?)
     }
 
     fn portable_manifests(&self, images: &[Image]) -> Result<Vec<(Manifest, Vec<u8>)>, ImageError> {
@@ -208,14 +208,16 @@ impl Images {
 fn index_over(
     images: &[Image],
     manifests: &[(Manifest, Vec<u8>)],
+    annotations: BTreeMap<String, String>,
 ) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
     let entry = |raw: &[u8]| Descriptor::new(OCI_MANIFEST, Digest::of(raw), raw.len() as u64);
     if let [(_, alone)] = manifests {
         return Ok((entry(alone), None));
     }
     let entries = manifests.iter().zip(images).map(|((_, raw), image)| entry(raw).on(&image.platform()));
-    let index =
-        serde_json::to_vec(&Index::oci(entries.collect())).map_err(|error| write_error(error.into()))?;
+    let mut index = Index::oci(entries.collect());
+    index.annotations = Some(annotations).filter(|notes| !notes.is_empty());
+    let index = serde_json::to_vec(&index).map_err(|error| write_error(error.into()))?;
     Ok((Descriptor::new(OCI_INDEX, Digest::of(&index), index.len() as u64), Some(index)))
 }
 

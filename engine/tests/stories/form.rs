@@ -1,0 +1,126 @@
+//! The form in which images leave: compression, media types, annotations, as other programs read them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::registry::Registry;
+use crate::world::{Outcome, Running, World};
+
+fn context(world: &World, dockerfile: &str) -> PathBuf {
+    world.write("context/Dockerfile", dockerfile);
+    world.write("context/file", "what was copied");
+    world.path("context")
+}
+
+fn build(world: &World, flags: &[&str]) -> Outcome {
+    let context = context(world, "FROM box\nCOPY file /file\nRUN echo ran > /ran\n");
+    world.rengine(["build", "-q"].iter().chain(flags).copied().chain([context.to_str().unwrap()]))
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    Running::start(Command::new(program).args(args)).ends().succeeds().stdout
+}
+
+/// A manifest as others see it.
+fn manifest(address: &str) -> Value {
+    let said = run("skopeo", &["inspect", "--raw", "--tls-verify=false", address]);
+    serde_json::from_str(&said).unwrap()
+}
+
+fn layer_types(manifest: &Value) -> Vec<&str> {
+    manifest["layers"].as_array().unwrap().iter().map(|layer| layer["mediaType"].as_str().unwrap()).collect()
+}
+
+/// The name in the registry runs here and elsewhere, and buildah unpacks the same.
+fn is_read_everywhere(name: &str) {
+    let other = World::empty();
+    other.rengine(["pull", "-q", name]).succeeds();
+    let script = "cat /file /ran";
+    other
+        .rengine(["run", "--rm", "--network", "none", name, "sh", "-c", script])
+        .succeeds()
+        .prints("what was copiedran\n");
+    let store = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (root, state) = (store.path().join("root"), store.path().join("run"));
+    let store =
+        ["--root", root.to_str().unwrap(), "--runroot", state.to_str().unwrap(), "--storage-driver", "vfs"];
+    let buildah = |args: &[&str]| run("buildah", &[store.as_slice(), args].concat());
+    let container = buildah(&["from", "--tls-verify=false", name]);
+    let mounted = buildah(&["mount", container.trim()]);
+    assert_eq!(fs::read_to_string(PathBuf::from(mounted.trim()).join("file")).unwrap(), "what was copied");
+}
+
+#[test]
+fn layers_are_packed_as_it_is_asked() {
+    let registry = Registry::start();
+    let world = World::new();
+    let name = format!("{}/app:1", registry.address());
+    let address = format!("docker://{name}");
+    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let output = |keys: &str| format!("type=registry,name={name},{keys}");
+    build(&world, &["-o", &output("compression=zstd,compression-level=9")]).succeeds();
+    assert_eq!(layer_types(&manifest(&address)), [zstd; 3]);
+    is_read_everywhere(&name);
+    // What has a blob keeps it, unless it is forced.
+    build(&world, &["-o", &output("compression=gzip")]).succeeds();
+    assert_eq!(layer_types(&manifest(&address)), [zstd; 3]);
+    build(&world, &["-o", &output("compression=gzip,force-compression=true")]).succeeds();
+    assert_eq!(layer_types(&manifest(&address)), ["application/vnd.oci.image.layer.v1.tar+gzip"; 3]);
+    // A push packs all of them, and later ones stay with it.
+    for args in [["push", "--compression", "zstd", "-q", &name].as_slice(), &["push", "-q", &name]] {
+        world.rengine(args).succeeds();
+        assert_eq!(layer_types(&manifest(&address)), [zstd; 3]);
+    }
+    build(&world, &["-o", &output("compression=uncompressed,force-compression=true")]).succeeds();
+    let there = manifest(&address);
+    assert_eq!(layer_types(&there), ["application/vnd.oci.image.layer.v1.tar"; 3]);
+    assert_eq!(there["layers"][2]["digest"], world.inspect(&name, "{{index .RootFS.Layers 2}}"));
+    build(&world, &["-o", &output("oci-mediatypes=false,compression=gzip,force-compression=true")])
+        .succeeds();
+    let there = manifest(&address);
+    assert_eq!(there["mediaType"], "application/vnd.docker.distribution.manifest.v2+json");
+    assert_eq!(there["config"]["mediaType"], "application/vnd.docker.container.image.v1+json");
+    assert_eq!(layer_types(&there), ["application/vnd.docker.image.rootfs.diff.tar.gzip"; 3]);
+    is_read_everywhere(&name);
+    world.rengine(["push", "--compression", "lz4", &name]).exits(1).complains("\"lz4\" is not supported");
+    build(&world, &["-o", &output("compression=gzip,compression-level=12")]).exits(1).complains("0 to 9");
+    world.rengine(["system", "check", "--verify"]).succeeds();
+}
+
+#[test]
+fn annotations_are_noted_where_they_belong() {
+    let registry = Registry::start();
+    let world = World::new();
+    let name = format!("{}/app:1", registry.address());
+    build(&world, &["-t", &name, "--annotation", "org.who=me", "--push"]).succeeds();
+    assert_eq!(manifest(&format!("docker://{name}"))["annotations"], json!({ "org.who": "me" }));
+    // Without one, the same image leaves without.
+    build(&world, &["-t", &name, "--push"]).succeeds();
+    assert_eq!(manifest(&format!("docker://{name}"))["annotations"], Value::Null);
+    // Kept here first, pushed later.
+    build(&world, &["-t", &name, "--annotation", "manifest:a=b=c"]).succeeds();
+    world.rengine(["push", "-q", &name]).succeeds();
+    assert_eq!(manifest(&format!("docker://{name}"))["annotations"], json!({ "a": "b=c" }));
+    let archive = world.path("app.tar");
+    let output = format!("type=oci,dest={},compression=zstd,annotation.k=v", archive.display());
+    build(&world, &["-o", &output]).succeeds();
+    let there = manifest(&format!("oci-archive:{}", archive.display()));
+    assert_eq!(there["annotations"], json!({ "k": "v" }));
+    build(&world, &["--annotation", "index:a=b"]).exits(1).complains("index annotations need an index");
+    build(&world, &["--annotation", "index-descriptor:a=b"]).exits(1).complains("index-descriptor");
+    // An index has its own, and each manifest has what is said of all.
+    let context = context(&world, "FROM scratch\nCOPY file /file\n");
+    let flags =
+        ["--platform", "linux/amd64,linux/s390x", "--annotation", "index:top=1", "--annotation", "each=2"];
+    let args =
+        [["build", "-q", "-t", &name, "--push"].as_slice(), &flags, &[context.to_str().unwrap()]].concat();
+    world.rengine(args).succeeds();
+    let index = manifest(&format!("docker://{name}"));
+    assert_eq!(index["annotations"], json!({ "top": "1" }));
+    let digest = index["manifests"][1]["digest"].as_str().unwrap();
+    let repository = name.trim_end_matches(":1");
+    assert_eq!(manifest(&format!("docker://{repository}@{digest}"))["annotations"], json!({ "each": "2" }));
+}
