@@ -1,9 +1,11 @@
-//! A place for connections to wait while a service that cannot stand beside itself is replaced: a listener on the host
-//! takes them, and passes them on once the successor is ready.
+//! A place for connections and datagrams to wait while a service that cannot stand beside itself is replaced: a listener
+//! on the host takes them, and passes them on once the successor is ready.
+
+mod datagrams;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +15,12 @@ use engine::error::{Error, Result};
 use engine::id::ContainerId;
 use engine::network::{Endpoint, PublishedPort};
 
+use self::datagrams::Waiting;
+
 /// The listeners for the ports of one container.
 pub(crate) struct Parking {
     listeners: HashMap<(SocketAddr, u16), (Listening, SocketAddr)>,
+    datagrams: HashMap<(SocketAddr, u16), (Waiting, SocketAddr)>,
 }
 
 /// One listener with the thread that accepts.
@@ -30,11 +35,10 @@ enum Queue {
 }
 
 impl Parking {
-    /// Leads the published TCP ports of a container to listeners. UDP is not parked: nobody waits for an answer there that
-    /// a sender would not send for again.
+    /// Leads the published ports of a container to listeners.
     pub(crate) fn open(engine: &Engine, from: &ContainerId) -> Result<Self> {
         let failed = |error| Error::failed("make a place for connections to wait", error);
-        let mut listeners = HashMap::new();
+        let (mut listeners, mut datagrams) = (HashMap::new(), HashMap::new());
         // The gateway of the container's own network is an address of this host that packets from outside reach.
         let container = engine.container(from.as_str())?;
         let gateway = |like: IpAddr| {
@@ -44,21 +48,29 @@ impl Parking {
             gateways.find(|gateway| gateway.is_ipv4() == like.is_ipv4())
         };
         for port in engine.networks().published(from)? {
-            if port.container.protocol == Protocol::Tcp
-                && let Some(gateway) = gateway(port.host_ip)
-            {
-                let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
-                let address = listener.local_addr().map_err(failed)?;
-                let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
-                listeners.insert(key, (Listening::start(listener).map_err(failed)?, address));
+            let Some(gateway) = gateway(port.host_ip) else { continue };
+            match port.container.protocol {
+                Protocol::Tcp => {
+                    let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
+                    let address = listener.local_addr().map_err(failed)?;
+                    listeners.insert(key(&port), (Listening::start(listener).map_err(failed)?, address));
+                }
+                Protocol::Udp => {
+                    let socket = UdpSocket::bind((gateway, 0)).map_err(failed)?;
+                    let address = socket.local_addr().map_err(failed)?;
+                    let waiting = Waiting::start(socket, engine.clone()).map_err(failed)?;
+                    datagrams.insert(key(&port), (waiting, address));
+                }
+                Protocol::Sctp => {}
             }
         }
-        let find = |port: &PublishedPort| {
-            let key = (SocketAddr::new(port.host_ip, port.host_port), port.container.port);
-            listeners.get(&key).map(|(_, address)| *address)
+        let find = |port: &PublishedPort| match port.container.protocol {
+            Protocol::Tcp => listeners.get(&key(port)).map(|(_, address)| *address),
+            Protocol::Udp => datagrams.get(&key(port)).map(|(_, address)| *address),
+            Protocol::Sctp => None,
         };
         engine.park_ports(from, from, &find)?;
-        Ok(Self { listeners })
+        Ok(Self { listeners, datagrams })
     }
 
     /// Passes on what waits, and what still comes, to the container that has taken over.
@@ -74,8 +86,14 @@ impl Parking {
                 if host.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
             listening.pass_on(SocketAddr::new(address(*host).unwrap_or(nowhere), *port));
         }
+        self.datagrams.values().for_each(|(waiting, _)| waiting.pass_on());
         Ok(())
     }
+}
+
+/// What tells a published port from the others of its protocol.
+fn key(port: &PublishedPort) -> (SocketAddr, u16) {
+    (SocketAddr::new(port.host_ip, port.host_port), port.container.port)
 }
 
 impl Listening {

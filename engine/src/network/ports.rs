@@ -274,8 +274,22 @@ impl Networks {
         let leaving = displaced(table.forwards()?, from, &coming);
         self.write_ports(&lot, &Record { version: VERSION, owner, ports: waiting, shared: false })?;
         table.replace(&leaving, &coming)?;
+        forget_flows(&coming);
         let path = self.root.port_run(from);
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+    }
+
+    /// Who sent a datagram that a listener of this host has got for a parked port, and to what address: `from` is what the
+    /// listener at `listener` sees of it. `None` when the kernel does not know such a flow.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn datagram_ends(
+        &self,
+        listener: SocketAddr,
+        from: SocketAddr,
+    ) -> io::Result<Option<(SocketAddr, SocketAddr)>> {
+        conntrack::udp_ends(listener, from)
     }
 
     /// Takes back what is still parked for a container.
