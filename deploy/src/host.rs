@@ -10,8 +10,9 @@ use engine::paths::DEFAULT_STATE;
 use serde::{Deserialize, Serialize};
 
 use crate::agent;
-use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request};
+use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request, confused};
 use crate::protocol::{Channel, ChannelError, Heart};
+use crate::release;
 use crate::ssh::{self, Access, Address, Ending, Output, Pipes, Session, SshError};
 
 /// A host with an agent that listens.
@@ -107,9 +108,10 @@ impl Host {
             pipes = session.pipes(&start(true)?, true).map_err(|error| refused(&name, error))?;
             if !matches!(begun(&mut pipes.reader), Begun::Here) {
                 let said = pipes.ending.said();
+                let said = Some(said.trim()).filter(|said| !said.is_empty());
                 return Err(Error::conflict(format!(
-                    "host {name}: the agent cannot be executed at {program}: {}",
-                    said.trim()
+                    "host {name}: the agent cannot be executed at {program}{}",
+                    said.map(|said| format!(": {said}")).unwrap_or_default()
                 ))
                 .with_hint("is that file system mounted with noexec? --remote-root chooses another place"));
             }
@@ -207,6 +209,23 @@ impl Host {
         };
         let status = command.status().map_err(failed)?;
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    }
+
+    /// Expects that a release of a project serves there.
+    ///
+    /// # Errors
+    /// When none does, or the host cannot tell.
+    pub fn expect_served(&mut self, project: &str) -> Result<()> {
+        let request = Request::History { project: project.to_owned() };
+        let Outcome::History(entries) = self.ask(&request, &|_| {})? else { return Err(confused()) };
+        if release::before(&entries, 0).is_some() {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "host {}: nothing of the project {project} is deployed there",
+            self.name()
+        ))
+        .with_hint("`rdeploy up` deploys it; another project is meant by --project-name"))
     }
 
     /// Asks for something and waits until it is done.
@@ -310,28 +329,27 @@ fn bring(session: &Session, name: &str, program: &str, machine: &str) -> Result<
         ))
         .with_hint("deploy from a machine of its kind"));
     }
-    let failed = |step: &str, output: &Output| {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Error::conflict(format!("host {name}: {step}: {said}"))
+    let expect = |output: Output, step: &str| {
+        output.expect_success(name, step).map(drop).map_err(|error| refused(name, error))
     };
     let mut own = std::fs::File::open("/proc/self/exe")
         .map_err(|error| Error::failed("read this executable", error))?;
     // The user's own directory first: where the agent belongs only root may write.
     let place = format!(".cache/rdeploy/{}", executable_name()?);
-    let receive = format!("umask 077; cd && mkdir -p .cache/rdeploy && cat >{place}");
+    let receive =
+        format!("umask 077; cd && mkdir -p .cache/rdeploy && cat >{place} || {{ rm -f {place}; exit 1; }}");
     let output = session.upload(&mut own, &receive).map_err(|error| refused(name, error))?;
-    if output.code != Some(0) {
-        return Err(failed("bring the agent there", &output));
-    }
+    expect(output, "bring the agent there")?;
     let home = session.run("cd && pwd", b"").map_err(|error| refused(name, error))?;
     let home = String::from_utf8_lossy(&home.stdout).trim().to_owned();
     let (from, to) = (ssh::quoted(&format!("{home}/{place}")), ssh::quoted(program));
     // Whole or not at all, for whoever starts it meanwhile.
     let install = format!(
-        "set -e; mkdir -p \"$(dirname {to})\"; cp {from} {to}.part; chmod 755 {to}.part; mv {to}.part {to}; rm -f {from}"
+        "set -e; from={from}; to={to}; trap 'rm -f \"$from\" \"$to.part\"' EXIT; mkdir -p \"$(dirname \"$to\")\"; \
+         cp \"$from\" \"$to.part\"; chmod 755 \"$to.part\"; mv \"$to.part\" \"$to\""
     );
     let output = session.run_as_root(&install, b"").map_err(|error| refused(name, error))?;
-    if output.code == Some(0) { Ok(()) } else { Err(failed("install the agent", &output)) }
+    expect(output, "install the agent")
 }
 
 fn refused(name: &str, error: SshError) -> Error {

@@ -129,10 +129,7 @@ pub fn send_named(
         }
         names.push((id, name));
     }
-    send(channel, engine, &ids, &names, &|_| {}).map_err(|error| {
-        let hint = error.hint();
-        Error::failed("send the images", error).with_hint_if(hint)
-    })
+    Ok(send(channel, engine, &ids, &names, &|_| {})?)
 }
 
 /// Receives the images that [`send`] sends from the other end of the channel, and returns them in its order. They are

@@ -112,6 +112,16 @@ pub(super) fn fleet(globals: &Globals, loaded: &Loaded) -> Result<Fleet<Task>> {
     reach(globals, loaded, tasks(loaded)?)
 }
 
+/// Expects that all of these are services of the project.
+pub(super) fn expect_services(project: &Project, services: &[String]) -> Result<()> {
+    let Some(unknown) = services.iter().find(|name| !project.services.contains_key(*name)) else {
+        return Ok(());
+    };
+    let known = project.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Err(Error::not_found(format!("no such service: {unknown}"))
+        .with_hint(format!("the project {} has: {known}", project.name)))
+}
+
 /// What each of the project's hosts is to do, before any of them is reached.
 pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
     let Loaded { project, settings } = loaded;
@@ -155,7 +165,8 @@ pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Res
 pub(super) fn compose_on_hosts(globals: &Globals, words: &[String]) -> Result<ExitCode> {
     let loaded = load_project(globals)?;
     let mut worst = ExitCode::SUCCESS;
-    for member in fleet(globals, &loaded)?.members {
+    for mut member in fleet(globals, &loaded)?.members {
+        member.host.expect_served(&loaded.project.name)?;
         let code = member.host.compose(&loaded.project.name, words)?;
         if code != 0 {
             worst = ExitCode::from(code);
@@ -168,8 +179,9 @@ pub(super) fn compose_on_hosts(globals: &Globals, words: &[String]) -> Result<Ex
 pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<ExitCode> {
     let mut loaded = load_project(globals)?;
     loaded.settings.hosts.truncate(1);
-    let fleet = fleet(globals, &loaded)?;
-    let Some(member) = fleet.members.first() else { return Err(Error::invalid("no host")) };
+    let mut fleet = fleet(globals, &loaded)?;
+    let Some(member) = fleet.members.first_mut() else { return Err(Error::invalid("no host")) };
+    member.host.expect_served(&loaded.project.name)?;
     member.host.compose(&loaded.project.name, words).map(ExitCode::from)
 }
 

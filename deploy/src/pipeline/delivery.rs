@@ -89,8 +89,7 @@ pub(super) fn send_images<'a>(
     let images: Vec<SentImage> = images.cloned().collect();
     host.say(&Request::ReceiveImages)?;
     let name = host.name().to_owned();
-    let sent = transfer::send_named(host.channel(), engine, &images)
-        .map_err(|error| Error::failed(format!("host {name}"), error));
+    let sent = transfer::send_named(host.channel(), engine, &images);
     let answered = host.answer(&|_| {});
     let sent = sent?;
     answered?;

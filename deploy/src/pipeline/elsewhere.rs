@@ -104,12 +104,12 @@ impl Deployment<'_> {
         let name = host.name().to_owned();
         let (order, contexts) = self.order(&engine, services)?;
         if !contexts.is_empty() {
-            send_images(&engine, host, contexts.iter(), &|_, _| {})?;
+            send_images(&engine, host, contexts.iter(), &|_, _| {}).map_err(|error| on(&name, error))?;
         }
         let told = |event| (self.told)(&name, event);
         let outcome = host.ask(&Request::Build(Box::new(order)), &told).map_err(|error| on(&name, error))?;
         let Outcome::Built(built) = outcome else { return Err(confused()) };
-        fetch(&engine, host, built.values().cloned().collect())?;
+        fetch(&engine, host, built.values().cloned().collect()).map_err(|error| on(&name, error))?;
         for service in services {
             self.name_here(&engine, service, &built)?;
         }
@@ -158,10 +158,11 @@ impl Deployment<'_> {
 
 /// Has a host send images, which are here then.
 fn fetch(engine: &Engine, host: &mut Host, images: Vec<SentImage>) -> Result<()> {
-    let name = host.name().to_owned();
     host.say(&Request::SendImages { images })?;
-    let received = transfer::receive(host.channel(), engine)
-        .map_err(|error| Error::failed(format!("host {name}: fetch the images that were built"), error));
+    let received = transfer::receive(host.channel(), engine).map_err(|error| {
+        let hint = error.hint();
+        Error::failed("fetch the images that were built", error).with_hint_if(hint)
+    });
     let answered = host.answer(&|_| {});
     received?;
     answered.map(drop)

@@ -94,3 +94,19 @@ fn a_mistake_in_the_settings_or_no_host_at_all_is_said_before_anything_happens()
     let up = world.rdeploy(["up"]).fails();
     assert!(up.stderr.contains("rdeploy.yaml:2:1: unknown field `drian`"), "{}", up.stderr);
 }
+
+#[test]
+fn what_is_not_there_is_named_with_what_is() {
+    let world = World::new(1, "services: {web: {build: ., ports: ['80'], stop_grace_period: 0s}}\n");
+    for words in [["up", "wep"], ["plan", "wep"]] {
+        let said = world.rdeploy(words).fails().stderr;
+        assert!(said.contains("no such service: wep") && said.contains("the project p has: web"), "{said}");
+    }
+    for words in [&["exec", "web", "true"][..], &["logs"], &["run", "web", "true"]] {
+        let said = world.rdeploy(words).fails().stderr;
+        assert!(
+            said.contains("nothing of the project p is deployed there") && said.contains("rdeploy up"),
+            "{said}"
+        );
+    }
+}

@@ -328,3 +328,17 @@ fn twenty_cuts_of_the_line_and_always_one_version() {
     succeeds(&project.rdeploy(&[&server], &["up", "--drain", "0s", "--lock-wait", "30s"]));
     assert_eq!(get(server.ip()).unwrap(), "end");
 }
+
+#[test]
+fn a_host_without_room_or_without_leave_to_execute_is_told_and_nothing_is_left_there() {
+    let server = Server::start();
+    let project = Project::new();
+    server.run(
+        "mkdir /small /still; mount -t tmpfs -o size=20m tmpfs /small; mount -t tmpfs -o noexec tmpfs /still",
+    );
+    let said = fails(&project.rdeploy(&[&server], &["--remote-root", "/small", "up"]));
+    assert!(said.contains("there is no space left at") && said.contains("hint: "), "{said}");
+    assert_eq!(server.run("find /small /root/.cache -type f"), "", "pieces of the agent are still there");
+    let said = fails(&project.rdeploy(&[&server], &["--remote-root", "/still", "up"]));
+    assert!(said.contains("cannot be executed at /still/") && said.contains("noexec"), "{said}");
+}
