@@ -53,6 +53,7 @@ mod mount;
 mod owner;
 mod parser;
 pub mod progress;
+mod provenance;
 mod remote;
 mod report;
 mod run;
@@ -68,6 +69,7 @@ pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
 pub use git::{Fetched, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
+pub use provenance::{Facts, Material, PREDICATE, provenance};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]
@@ -296,6 +298,8 @@ pub enum BuildEvent {
         /// Why, in one line.
         message: String,
     },
+    /// An image that files are taken from.
+    Material(Material),
     /// A rule for Dockerfiles was not kept.
     Warning(Warning),
     /// Where in the Dockerfile the build failed; the last event before the error is returned.
@@ -444,6 +448,9 @@ fn carry_out(
         while let Ok(Message::Event(event)) = receiver.try_recv() {
             events(event);
         }
+        if let Ok(image) = &found {
+            events(BuildEvent::Material(material(reference, image)));
+        }
         found
     };
     let plan = graph::plan(&dockerfile, request, &build.globals, target, &mut find_image);
@@ -566,6 +573,13 @@ fn globals(
         }
     }
     Ok(globals)
+}
+
+fn material(reference: &Reference, image: &Image) -> Material {
+    let known = image.digests.iter().chain(&image.part_of);
+    let mut same = known.filter(|name| name.familiar_name() == reference.familiar_name());
+    let digest = reference.digest().cloned().or_else(|| same.find_map(|name| name.digest().cloned()));
+    Material { reference: reference.clone(), digest, platform: image.platform().to_string() }
 }
 
 /// A base image from here, or from its registry if it is missing or asked for anew.

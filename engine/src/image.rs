@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 mod archive;
 mod artifact;
+mod attestation;
 pub mod cache;
 mod challenge;
 pub mod change;
@@ -31,6 +32,7 @@ mod verify;
 
 pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};
+pub(crate) use attestation::purl;
 pub use config::ImageConfig;
 pub use credentials::{CredentialsError, Login, kept_login};
 pub use form::Form;
@@ -603,6 +605,10 @@ impl Images {
             if let Some(manifest) = &record.manifest {
                 live_blobs.extend(manifest::blobs(&content.read(manifest, MOST_JSON)?));
                 live_blobs.insert(manifest.clone());
+            }
+            if let Some(attestation) = record.attestation {
+                live_blobs.extend(attestation::blobs(&content.read(&attestation, MOST_JSON)?));
+                live_blobs.insert(attestation);
             }
             live_blobs.insert(record.id);
             live_layers.extend(record.layers);

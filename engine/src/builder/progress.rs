@@ -30,7 +30,7 @@ impl Plain {
     /// The text of an event; lines end with a newline, and some events have none.
     pub fn text(&mut self, event: &BuildEvent) -> String {
         match event {
-            BuildEvent::Planned(_) => String::new(),
+            BuildEvent::Planned(_) | BuildEvent::Material(_) => String::new(),
             BuildEvent::Started { vertex, name } => {
                 self.started.insert(*vertex, Instant::now());
                 self.lines(*vertex, [name.as_str()])

@@ -73,7 +73,7 @@ impl Joined<'_> {
             }
             BuildEvent::Warning(warning) if self.warned.contains(warning) => return,
             BuildEvent::Warning(warning) => self.warned.push(warning.clone()),
-            BuildEvent::Failure(_) => {}
+            BuildEvent::Material(_) | BuildEvent::Failure(_) => {}
         }
         (self.events)(event);
     }

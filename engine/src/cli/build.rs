@@ -1,15 +1,17 @@
 //! `build` and its flags.
 
+mod attest;
 mod request;
 mod show;
 mod target;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::builder::{BuildEvent, BuildRequest, Warning};
+use crate::builder::{BuildEvent, BuildRequest, Facts, Warning};
 use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -124,14 +126,14 @@ pub(super) struct BuildArgs {
     /// Say of each step that is not cached what has changed
     #[arg(long)]
     explain: bool,
-    /// Not supported unless false
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    /// Attest how the image was made: mode=min, builder-id=URI, or false
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     provenance: Option<String>,
     /// Not supported unless false
     #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sbom: Option<String>,
-    /// Not supported
-    #[arg(long, hide = true)]
+    /// The same as type=provenance,…
+    #[arg(long, value_name = "type=TYPE")]
     attest: Vec<String>,
     /// Not supported
     #[arg(long, hide = true)]
@@ -170,6 +172,7 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
 }
 
 fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result<u8> {
+    let attested = attest::asked(args)?;
     let mut words = FormWords::default();
     args.annotation.iter().try_for_each(|text| words.take_annotation(text))?;
     let mut targets =
@@ -192,24 +195,32 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     }
     let is_quiet = args.quiet || args.progress == "quiet";
     let mut show = Show::of(if is_quiet { "quiet" } else { &args.progress })?;
-    let mut warnings = Vec::new();
+    let (mut warnings, mut materials) = (Vec::new(), BTreeSet::new());
+    let began = jiff::Timestamp::now();
     let built = engine.build(&request, &mut |event: BuildEvent| {
         show.event(&event);
-        if let BuildEvent::Warning(warning) = event {
-            warnings.push(warning);
+        match event {
+            BuildEvent::Warning(warning) => warnings.push(warning),
+            BuildEvent::Material(material) => drop(materials.insert(material)),
+            _ => {}
         }
     });
     show.finish(built.is_ok());
     let images = built?;
     let Some(image) = images.first() else { return Ok(0) };
     let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
+    let predicate = attested.map(|asked| {
+        let (ended, materials) = (jiff::Timestamp::now(), materials.into_iter().collect());
+        let facts = Facts { builder: asked.builder, began, ended, materials };
+        crate::builder::provenance(&request, &facts)
+    });
     if targets.is_empty() {
-        target::shape(engine, &images, &words.form()?)?;
+        targets.push(Target::Image { names: Vec::new(), push: false, form: words.form()? });
     }
     for target in &targets {
-        target.write(engine, &images, &args.tag, epoch)?;
+        target.write(engine, &images, &args.tag, epoch, predicate.as_ref())?;
     }
-    report(engine, args, &images, &warnings)?;
+    report(engine, args, &images, &warnings, predicate)?;
     let is_new = |image: &&Image| image.references.is_empty() && !before.contains(&image.id);
     for image in images.iter().filter(is_new).filter(|_| !is_kept) {
         engine.remove_image(image.id.as_str(), false)?;
@@ -225,7 +236,13 @@ fn ids(engine: &Engine) -> Result<Vec<crate::id::ImageId>> {
 }
 
 /// The files that tell other programs what was built.
-fn report(engine: &Engine, args: &BuildArgs, images: &[Image], warnings: &[Warning]) -> Result<()> {
+fn report(
+    engine: &Engine,
+    args: &BuildArgs,
+    images: &[Image],
+    warnings: &[Warning],
+    provenance: Option<Value>,
+) -> Result<()> {
     let Some(image) = images.first() else { return Ok(()) };
     if let Some(file) = &args.iidfile {
         write(file, image.id.as_str())?;
@@ -243,6 +260,9 @@ fn report(engine: &Engine, args: &BuildArgs, images: &[Image], warnings: &[Warni
         "containerimage.digest": digest.as_str(),
         "image.name": names.join(","),
     });
+    if let Some(provenance) = provenance {
+        data["buildx.build.provenance"] = provenance;
+    }
     if !warnings.is_empty() {
         data["buildx.build.warnings"] = warnings.into();
     }

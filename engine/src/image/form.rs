@@ -59,6 +59,7 @@ impl Images {
         let mut record = record.ok_or_else(|| ImageError::NotFound(image.id.to_string()))?;
         record.manifest = manifest;
         record.is_shaped = !is_usual;
+        record.attestation = None;
         record.index_annotations = form.index_annotations.clone();
         record.write(&self.root).map_err(failure("record", image.id.as_str()))
     }

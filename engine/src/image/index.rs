@@ -99,7 +99,16 @@ impl Images {
             })
             .collect()
             .await;
-        let mut index = Index::oci(sent.into_iter().collect::<Result<_, _>>()?);
+        let mut entries: Vec<Descriptor> = sent.into_iter().collect::<Result<_, _>>()?;
+        for attestation in self.attestations(images)? {
+            for blob in &attestation.blobs {
+                repository.upload_small(blob).await?;
+            }
+            let (entry, raw) = (attestation.entry, attestation.raw);
+            repository.put_manifest(entry.digest.as_str(), &entry.media_type, &raw).await?;
+            entries.push(entry);
+        }
+        let mut index = Index::oci(entries);
         index.annotations = Some(self.index_annotations(images)?).filter(|notes| !notes.is_empty());
         let raw = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
         let digest = Digest::of(&raw);

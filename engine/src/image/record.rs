@@ -29,6 +29,9 @@ pub(crate) struct ImageRecord {
     /// What is noted on an index that it is part of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) index_annotations: BTreeMap<String, String>,
+    /// The manifest of what is attested of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) attestation: Option<Digest>,
 }
 
 /// All names, each with the image it means.
@@ -56,7 +59,7 @@ impl ImageRecord {
     /// A record of this version.
     pub(crate) fn new(id: ImageId, manifest: Option<Digest>, layers: Vec<DiffId>, size: u64) -> Self {
         let (is_shaped, index_annotations) = (false, BTreeMap::new());
-        Self { version: VERSION, id, manifest, layers, size, is_shaped, index_annotations }
+        Self { version: VERSION, id, manifest, layers, size, is_shaped, index_annotations, attestation: None }
     }
 
     pub(crate) fn read(root: &Root, id: &ImageId) -> io::Result<Option<Self>> {

@@ -70,7 +70,7 @@ impl Images {
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
         let runtime = runtime(reference.registry())?;
-        let pushed = if members.len() > 1 {
+        let pushed = if members.len() > 1 || !self.attestations(&members)?.is_empty() {
             runtime.block_on(self.send_index(&members, reference, options, credentials, progress))?
         } else {
             runtime.block_on(self.send(&image, reference, options, credentials, progress))?

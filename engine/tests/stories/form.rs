@@ -124,3 +124,72 @@ fn annotations_are_noted_where_they_belong() {
     let repository = name.trim_end_matches(":1");
     assert_eq!(manifest(&format!("docker://{repository}@{digest}"))["annotations"], json!({ "each": "2" }));
 }
+
+#[test]
+fn how_an_image_was_made_is_attested_when_asked_for() {
+    let registry = Registry::start();
+    let world = World::new();
+    let name = format!("{}/app:1", registry.address());
+    let metadata = world.path("metadata.json");
+    let flags = ["--provenance=builder-id=https://ci/1", "--metadata-file", metadata.to_str().unwrap()];
+    build(&world, &[["-t", &name, "--push"].as_slice(), &flags].concat()).succeeds();
+    let layout = world.path("layout");
+    let copied = format!("oci:{}:app", layout.display());
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "-q",
+            "--all",
+            "--insecure-policy",
+            "--src-tls-verify=false",
+            &format!("docker://{name}"),
+            &copied,
+        ],
+    );
+    let blob = |digest: &Value| -> Value {
+        let path = layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let index = manifest(&format!("docker://{name}"));
+    let [image, attestation] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index}") };
+    assert_eq!(attestation["platform"], json!({ "os": "unknown", "architecture": "unknown" }));
+    assert_eq!(attestation["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    let attested = blob(&attestation["digest"]);
+    assert_eq!(attested["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+    assert_eq!(attested["subject"]["digest"], image["digest"]);
+    let statement = blob(&attested["layers"][0]["digest"]);
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    assert_eq!(
+        format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().unwrap()),
+        image["digest"]
+    );
+    let predicate = &statement["predicate"];
+    assert_eq!(predicate["runDetails"]["builder"]["id"], "https://ci/1");
+    let base = predicate["buildDefinition"]["resolvedDependencies"][0]["uri"].as_str().unwrap();
+    assert!(base.starts_with("pkg:docker/box@latest?platform=linux%2F"), "{base}");
+    let metadata: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(metadata["buildx.build.provenance"], *predicate);
+    assert_eq!(
+        metadata["containerimage.digest"],
+        json!(engine::id::Digest::of(index_bytes(&name).as_bytes()))
+    );
+    is_read_everywhere(&name);
+    // It is kept, and leaves with the image again; it goes when another build does not ask for it.
+    world.rengine(["image", "prune", "-f"]).succeeds();
+    world.rengine(["push", "-q", &name]).succeeds();
+    assert_eq!(manifest(&format!("docker://{name}")), index);
+    let archive = world.path("app.tar");
+    world.rengine(["save", "-o", archive.to_str().unwrap(), &name]).succeeds();
+    let other = World::empty();
+    other.rengine(["load", "-q", "-i", archive.to_str().unwrap()]).succeeds();
+    assert_eq!(other.inspect(&name, "{{.Id}}"), world.inspect(&name, "{{.Id}}"));
+    build(&world, &["-t", &name, "--push", "--provenance=false", "--sbom=false"]).succeeds();
+    assert_eq!(manifest(&format!("docker://{name}"))["manifests"], Value::Null);
+    build(&world, &["--sbom"]).exits(1).complains("sbom");
+    build(&world, &["--provenance=mode=max"]).exits(1).complains("mode=max is not supported");
+}
+
+fn index_bytes(name: &str) -> String {
+    run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")])
+}

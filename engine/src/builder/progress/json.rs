@@ -36,7 +36,7 @@ pub fn line(event: &BuildEvent) -> Option<String> {
             let range = json!([{ "start": { "line": warning.line }, "end": { "line": warning.line } }]);
             json!({ "warnings": [{ "level": 1, "short": short, "range": range }] })
         }
-        BuildEvent::Planned(_) | BuildEvent::Failure(_) => return None,
+        BuildEvent::Planned(_) | BuildEvent::Material(_) | BuildEvent::Failure(_) => return None,
     };
     Some(value.to_string())
 }

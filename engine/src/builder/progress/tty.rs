@@ -64,7 +64,10 @@ impl Tty {
             BuildEvent::Warning(warning) => {
                 self.warnings.push(format!("{}: {}\n{}", warning.rule, warning.message, warning.excerpt));
             }
-            BuildEvent::Planned(_) | BuildEvent::Note { .. } | BuildEvent::Failure(_) => {}
+            BuildEvent::Planned(_)
+            | BuildEvent::Material(_)
+            | BuildEvent::Note { .. }
+            | BuildEvent::Failure(_) => {}
         }
     }
 

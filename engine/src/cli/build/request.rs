@@ -78,18 +78,7 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
 
 /// What cannot be done is said, not skipped.
 fn refuse(args: &BuildArgs) -> Result<()> {
-    let asks = |value: &Option<String>| value.as_deref().is_some_and(|text| text != "false");
-    for (flag, is_asked) in [
-        ("--provenance", asks(&args.provenance)),
-        ("--sbom", asks(&args.sbom)),
-        ("--attest", !args.attest.is_empty()),
-        ("--squash", args.squash),
-    ] {
-        if is_asked {
-            return Err(Error::invalid(format!("{flag} is not supported")));
-        }
-    }
-    Ok(())
+    if args.squash { Err(Error::invalid("--squash is not supported")) } else { Ok(()) }
 }
 
 /// The time of everything comes from SOURCE_DATE_EPOCH, which is taken from the environment as buildx does.

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::builder::{write_directory, write_tar};
+use serde_json::Value;
+
+use crate::builder::{PREDICATE, write_directory, write_tar};
 use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -101,6 +103,7 @@ impl Target {
         images: &[Image],
         tags: &[Reference],
         epoch: Option<i64>,
+        provenance: Option<&Value>,
     ) -> Result<()> {
         let parts = parts(images);
         match self {
@@ -111,10 +114,13 @@ impl Target {
             Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch)),
             Self::Archive(sink, form) => {
                 shape(engine, images, form)?;
+                attest(engine, images, tags, form, provenance)?;
                 sink.write(|writer| Ok(engine.images().save_as(images, tags, writer)?))
             }
             Self::Image { names, push, form } => {
                 shape(engine, images, form)?;
+                let all: Vec<Reference> = tags.iter().chain(names).cloned().collect();
+                attest(engine, images, &all, form, provenance)?;
                 let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
                 engine.images().name_several(names, &ids)?;
                 if *push {
@@ -130,11 +136,30 @@ impl Target {
 }
 
 /// Gives images the form in which they leave.
-pub(super) fn shape(engine: &Engine, images: &[Image], form: &Form) -> Result<()> {
+fn shape(engine: &Engine, images: &[Image], form: &Form) -> Result<()> {
     if images.len() < 2 && !form.index_annotations.is_empty() {
-        return Err(Error::invalid("index annotations need an index: an image for several platforms"));
+        let message = "index annotations need an index: an image for several platforms";
+        return Err(Error::invalid(message));
     }
     images.iter().try_for_each(|image| Ok(engine.images().shape(image, form, &|_| {})?))
+}
+
+/// Attests how images were made, if that is asked for.
+fn attest(
+    engine: &Engine,
+    images: &[Image],
+    names: &[Reference],
+    form: &Form,
+    provenance: Option<&Value>,
+) -> Result<()> {
+    let Some(predicate) = provenance else { return Ok(()) };
+    if form.docker_types {
+        return Err(Error::invalid(
+            "an attested image has OCI's media types: oci-mediatypes=false is no use",
+        ));
+    }
+    let attest = |image| Ok(engine.images().attest(image, names, PREDICATE, predicate)?);
+    images.iter().try_for_each(attest)
 }
 
 /// Where each image's files go: one platform's to the top, several platforms' each to a directory, as buildx does.

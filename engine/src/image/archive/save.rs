@@ -8,6 +8,7 @@ use tar::{EntryType, Header};
 
 use super::{ArchiveError, BLOBS, DockerEntry, NAME_ANNOTATION, TAG_ANNOTATION};
 use crate::id::Digest;
+use crate::image::attestation::Attestation;
 use crate::image::manifest::{Descriptor, Document, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::image::{Image, ImageError, Images, Reference};
 
@@ -163,7 +164,14 @@ impl Images {
         for (image, (manifest, raw)) in images.iter().zip(manifests) {
             self.write_blobs(archive, image, manifest, raw)?;
         }
-        let (descriptor, index) = index_over(images, manifests, self.index_annotations(images)?)?;
+        let attestations = self.attestations(images)?;
+        for attestation in &attestations {
+            for blob in attestation.blobs.iter().chain([&attestation.raw]) {
+                archive.file(&format!("{BLOBS}{}", Digest::of(blob).hex()), blob)?;
+            }
+        }
+        let annotations = self.index_annotations(images)?;
+        let (descriptor, index) = index_over(images, manifests, annotations, attestations)?;
         if let Some(index) = index {
             archive.file(&format!("{BLOBS}{}", descriptor.digest.hex()), &index)?;
         }
@@ -175,7 +183,8 @@ impl Images {
         &self,
         images: &[Image],
     ) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
-        index_over(images, &self.portable_manifests(images)?, self.index_annotations(images)?)
+        let (annotations, attestations) = (self.index_annotations(images)?, self.attestations(images)?);
+        index_over(images, &self.portable_manifests(images)?, annotations, attestations)
     }
 
     fn portable_manifests(&self, images: &[Image]) -> Result<Vec<(Manifest, Vec<u8>)>, ImageError> {
@@ -209,13 +218,17 @@ fn index_over(
     images: &[Image],
     manifests: &[(Manifest, Vec<u8>)],
     annotations: BTreeMap<String, String>,
+    attestations: Vec<Attestation>,
 ) -> Result<(Descriptor, Option<Vec<u8>>), ImageError> {
     let entry = |raw: &[u8]| Descriptor::new(OCI_MANIFEST, Digest::of(raw), raw.len() as u64);
-    if let [(_, alone)] = manifests {
+    if let [(_, alone)] = manifests
+        && attestations.is_empty()
+    {
         return Ok((entry(alone), None));
     }
     let entries = manifests.iter().zip(images).map(|((_, raw), image)| entry(raw).on(&image.platform()));
-    let mut index = Index::oci(entries.collect());
+    let attested = attestations.into_iter().map(|attestation| attestation.entry);
+    let mut index = Index::oci(entries.chain(attested).collect());
     index.annotations = Some(annotations).filter(|notes| !notes.is_empty());
     let index = serde_json::to_vec(&index).map_err(|error| write_error(error.into()))?;
     Ok((Descriptor::new(OCI_INDEX, Digest::of(&index), index.len() as u64), Some(index)))
