@@ -1,5 +1,6 @@
 //! The command line of `rcompose`: docker compose's verbs, flags and exit codes.
 
+mod attached;
 mod config;
 mod convert;
 mod events;
@@ -11,6 +12,7 @@ mod images;
 mod lifecycle;
 mod list;
 mod logs;
+mod menu;
 mod ps;
 mod publish;
 mod run;

@@ -8,9 +8,11 @@ use engine::Engine;
 use engine::container::logs::{LogLine, LogOptions, parse_moment};
 use engine::id::ContainerId;
 use jiff::Timestamp;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::failure::CliError;
+use super::menu::Key;
 use super::session::{self, Opened, Session, Wanted};
 use crate::names;
 use crate::observe::SeenContainer;
@@ -124,13 +126,13 @@ impl Reading {
 
     fn follow(&self, opened: &Opened, containers: &[SeenContainer]) -> Result<(), CliError> {
         let shown = containers.iter().map(|container| container.service.clone()).collect();
-        let mut follower = Follower::new(opened, &self.flags, &shown);
+        let mut follower = Follower::new(opened, &self.flags, &shown)?;
         for container in containers {
             follower.read(&container.id, &container.name, &container.service, self.options(true));
         }
         loop {
             match follower.next()? {
-                Happening::Ended { .. } => {}
+                Happening::Ended { .. } | Happening::Pressed(_) => {}
                 Happening::AllEnded => return Ok(()),
                 Happening::Interrupted => return Err(CliError::Interrupted),
             }
@@ -158,12 +160,17 @@ pub(super) enum Happening {
     AllEnded,
     /// The user pressed Ctrl-C.
     Interrupted,
+    /// The user pressed a key.
+    Pressed(Key),
 }
 
 /// Prints what several containers write, as they write it. Each container has a thread that blocks on its log.
 pub(super) struct Follower {
     handle: Starter,
     happenings: UnboundedReceiver<Happening>,
+    executor: tokio::runtime::Runtime,
+    /// From the beginning on: Ctrl-C is never what ends the program by itself.
+    interrupts: Signal,
 }
 
 /// Follows containers as they start.
@@ -181,7 +188,13 @@ pub(super) struct Starter {
 // === impl Follower ===
 
 impl Follower {
-    pub(super) fn new(opened: &Opened, flags: &LogFlags, shown: &BTreeSet<String>) -> Self {
+    pub(super) fn new(opened: &Opened, flags: &LogFlags, shown: &BTreeSet<String>) -> Result<Self, CliError> {
+        let executor = session::runtime()?;
+        let interrupts = {
+            let _inside = executor.enter();
+            signal(SignalKind::interrupt())
+                .map_err(|error| CliError::Invalid(format!("listen for Ctrl-C: {error}")))?
+        };
         let desired = opened.desired();
         let names: Vec<String> = shown
             .iter()
@@ -198,7 +211,7 @@ impl Follower {
             sender,
             open: Arc::default(),
         };
-        Self { handle, happenings }
+        Ok(Self { handle, happenings, executor, interrupts })
     }
 
     /// Follows a container from some time on.
@@ -216,6 +229,18 @@ impl Follower {
         self.handle.open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
 
+    /// Takes back [`Self::keep_open`].
+    pub(super) fn let_close(&self) {
+        self.handle.open.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Has a key among what happens.
+    pub(super) fn presser(&self) -> impl Fn(Key) + Send + 'static {
+        let sender = self.handle.sender.clone();
+        // Nobody listens any more when the command is about to end.
+        move |key| drop(sender.send(Happening::Pressed(key)))
+    }
+
     /// Follows what starts from some time on.
     pub(super) fn starter(&self, since: Timestamp) -> Starter {
         Starter { since: Some(since), ..self.handle.clone() }
@@ -226,11 +251,11 @@ impl Follower {
         if self.handle.open.load(std::sync::atomic::Ordering::SeqCst) == 0 {
             return Ok(Happening::AllEnded);
         }
-        let tokio = session::runtime()?;
-        let happening = tokio.block_on(async {
+        let (happenings, interrupts) = (&mut self.happenings, &mut self.interrupts);
+        let happening = self.executor.block_on(async {
             tokio::select! {
-                happening = self.happenings.recv() => happening.unwrap_or(Happening::AllEnded),
-                _ = tokio::signal::ctrl_c() => Happening::Interrupted,
+                happening = happenings.recv() => happening.unwrap_or(Happening::AllEnded),
+                _ = interrupts.recv() => Happening::Interrupted,
             }
         });
         if let Happening::Ended { .. } = happening {

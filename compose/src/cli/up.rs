@@ -4,22 +4,18 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
-use jiff::Timestamp;
 
+use super::attached::Attached;
 use super::failure::CliError;
 use super::flags;
-use super::logs::{Follower, Happening, LogFlags};
 use super::session::{Opened, Session, Wanted, environment_says};
 use super::update;
-use super::watch::Watching;
 use crate::desired::{Changes, ImagePolicy};
-use crate::names;
 use crate::observe::{Life, Observed};
-use crate::operation::{Instance, Operation};
+use crate::operation::Operation;
 use crate::output;
 use crate::plan::images::{Building, decisive};
 use crate::plan::up::{self, Orphans, Recreate, UpOptions};
-use crate::plan::verbs::{self, Verb};
 use crate::plan::{Plan, Step, provisions};
 use crate::runtime::Flags;
 
@@ -86,39 +82,42 @@ pub(super) struct UpArgs {
     wait_timeout: Option<u64>,
     /// Stop everything when any container ends
     #[arg(long, conflicts_with = "detach")]
-    abort_on_container_exit: bool,
+    pub(super) abort_on_container_exit: bool,
     /// Stop everything when any container fails
     #[arg(long, conflicts_with = "detach")]
-    abort_on_container_failure: bool,
+    pub(super) abort_on_container_failure: bool,
     /// Return the exit code of this service's container; stops everything when any container ends
     #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
-    exit_code_from: Option<String>,
+    pub(super) exit_code_from: Option<String>,
     /// Show the output of this service alone; may be given several times
     #[arg(long, value_name = "SERVICE")]
-    attach: Vec<String>,
+    pub(super) attach: Vec<String>,
     /// Do not show the output of this service; may be given several times
     #[arg(long, value_name = "SERVICE")]
-    no_attach: Vec<String>,
+    pub(super) no_attach: Vec<String>,
     /// Show the output of the services these depend on too
     #[arg(long)]
-    attach_dependencies: bool,
+    pub(super) attach_dependencies: bool,
     /// Seconds a container may take to end
     #[arg(short, long, value_name = "SECONDS", allow_negative_numbers = true)]
     timeout: Option<i64>,
     /// Show times
     #[arg(long)]
-    timestamps: bool,
+    pub(super) timestamps: bool,
     /// No colours
     #[arg(long)]
-    no_color: bool,
+    pub(super) no_color: bool,
     /// No names in front of lines
     #[arg(long)]
-    no_log_prefix: bool,
+    pub(super) no_log_prefix: bool,
     /// Bring files that change on the host to the containers
     #[arg(short, long, conflicts_with = "detach")]
-    watch: bool,
+    pub(super) watch: bool,
+    /// Obey single keys while attached at a terminal; also COMPOSE_MENU
+    #[arg(long, conflicts_with = "detach", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(super) menu: Option<bool>,
     /// The services; all when none is named
-    services: Vec<String>,
+    pub(super) services: Vec<String>,
 }
 
 /// The flags of `create`.
@@ -299,7 +298,7 @@ pub(super) fn prepare(opened: &Opened, options: &mut UpOptions) -> Result<(Obser
 }
 
 /// Names the containers that are as they should be.
-fn show_standing(opened: &Opened, observed: &Observed, options: &UpOptions, plan: &Plan) {
+pub(super) fn show_standing(opened: &Opened, observed: &Observed, options: &UpOptions, plan: &Plan) {
     let Ok(scope) = up::scope(opened.desired(), options) else { return };
     let touched: BTreeSet<String> = plan.steps().iter().map(|step| step.operation.object()).collect();
     for container in &observed.containers {
@@ -309,134 +308,5 @@ fn show_standing(opened: &Opened, observed: &Observed, options: &UpOptions, plan
         if stands && !touched.contains(&object) {
             opened.progress.stands(&object, "Running");
         }
-    }
-}
-
-/// `up` in the foreground.
-struct Attached<'a> {
-    args: &'a UpArgs,
-    options: &'a UpOptions,
-}
-
-impl Attached<'_> {
-    fn run(&self, opened: &mut Opened, observed: &Observed, plan: Plan) -> Result<u8, CliError> {
-        let shown = self.shown(opened)?;
-        let flags = LogFlags {
-            prefix: !self.args.no_log_prefix,
-            colours: opened.colours() && !self.args.no_color,
-            timestamps: self.args.timestamps,
-        };
-        let mut follower = Follower::new(opened, &flags, &shown);
-        show_standing(opened, observed, self.options, &plan);
-        for container in &observed.containers {
-            let runs_on = container.life.is_up() && !container.one_off && shown.contains(&container.service);
-            if runs_on {
-                follower.follow(&Instance::Existing(container.existing()), Some(Timestamp::now()));
-            }
-        }
-        let started = follower.starter(Timestamp::now());
-        let result = update::walk(opened, observed, plan, None, &|operation| started.started(operation));
-        drop(started);
-        // Others may change the project from here on.
-        opened.lock = None;
-        match result {
-            Ok(()) => {}
-            Err(CliError::Interrupted) => {
-                self.stop(opened)?;
-                return Err(CliError::Interrupted);
-            }
-            Err(error) => return Err(error),
-        }
-        if !self.args.watch {
-            return self.watch(opened, &mut follower);
-        }
-        self.watch_files_too(opened, &mut follower)
-    }
-
-    /// Until the user has enough, with files brought to the containers as they change.
-    fn watch_files_too(&self, opened: &Opened, follower: &mut Follower) -> Result<u8, CliError> {
-        follower.keep_open();
-        let started = follower.starter(Timestamp::now());
-        let done = move |operation: &Operation| started.started(operation);
-        let watching = Watching::new(opened, &self.args.services, true, &done)?;
-        let tree = watching.tree()?;
-        let stopper = tree.stopper();
-        std::thread::scope(|scope| {
-            let watcher = scope.spawn(move || {
-                if let Err(error) = watching.follow(tree) {
-                    error.print();
-                }
-            });
-            let code = self.watch(opened, follower);
-            stopper.stop();
-            // What it has to say it has said.
-            let _ = watcher.join();
-            code
-        })
-    }
-
-    /// The services whose output is shown.
-    fn shown(&self, opened: &Opened) -> Result<BTreeSet<String>, CliError> {
-        let scope = up::scope(opened.desired(), self.options)?;
-        let args = self.args;
-        let asked = |name: &String| {
-            if !args.attach.is_empty() {
-                return args.attach.contains(name);
-            }
-            let named = args.services.is_empty() || args.attach_dependencies || args.services.contains(name);
-            let attach = opened.project().services.get(name).and_then(|service| service.attach);
-            named && attach.unwrap_or(true)
-        };
-        Ok(scope.into_iter().filter(|name| asked(name) && !args.no_attach.contains(name)).collect())
-    }
-
-    /// Until every container has ended, one ends that ends all, or the user has enough.
-    fn watch(&self, opened: &Opened, follower: &mut Follower) -> Result<u8, CliError> {
-        let abort = self.args.abort_on_container_exit || self.args.exit_code_from.is_some();
-        loop {
-            match follower.next()? {
-                Happening::Ended { name, service, code } => {
-                    let shown = names::without_project(&opened.project().name, &name);
-                    output::note(&format!("{shown} exited with code {code}"));
-                    let fails = self.args.abort_on_container_failure && code != 0;
-                    if abort || fails {
-                        output::note("Aborting on container exit...");
-                        self.stop(opened)?;
-                        return self.code(opened, &service, code);
-                    }
-                }
-                Happening::AllEnded => return Ok(0),
-                Happening::Interrupted => {
-                    output::note("Gracefully stopping... (press Ctrl+C again to force)");
-                    if matches!(self.stop(opened), Err(CliError::Interrupted)) {
-                        self.apply(opened, Verb::Kill { signal: engine::signal::Signal::KILL })?;
-                    }
-                    return Err(CliError::Interrupted);
-                }
-            }
-        }
-    }
-
-    fn stop(&self, opened: &Opened) -> Result<(), CliError> {
-        self.apply(opened, Verb::Stop { grace: self.options.grace })
-    }
-
-    fn apply(&self, opened: &Opened, verb: Verb) -> Result<(), CliError> {
-        let services: Vec<String> = up::scope(opened.desired(), self.options)?.into_iter().collect();
-        let plan = verbs::apply(opened.desired(), &opened.observe()?, &services, verb)?;
-        opened.execute(plan)
-    }
-
-    /// The code of the container that ended, or of the service that was named.
-    fn code(&self, opened: &Opened, ended: &str, code: i32) -> Result<u8, CliError> {
-        let Some(service) = self.args.exit_code_from.as_deref().filter(|name| *name != ended) else {
-            return Ok(code as u8);
-        };
-        let seen = opened.observe()?;
-        let code = seen.of_service(service).find_map(|container| match container.life {
-            Life::Exited(code) => Some(code),
-            _ => None,
-        });
-        Ok(code.unwrap_or(0) as u8)
     }
 }

@@ -10,6 +10,7 @@ mod hooks;
 mod keys;
 mod kill;
 mod lists;
+mod menu;
 mod provision;
 mod publish;
 mod refused;
