@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use engine::Root;
 use engine::builder::{
-    BuildRequest, CacheUse, DockerfileSource, NamedContext, RunOptions, Secret, SecretSource,
+    BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
 use engine::container::spec::{NetworkAttachment, NetworkMode, Ulimit};
 use engine::error::{Error, Result};
@@ -12,6 +13,7 @@ use engine::image::Reference;
 
 use crate::desired::Desired;
 use crate::model::{Build, Project, Service};
+use crate::paths::is_remote;
 
 /// What the command line adds to every build.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +26,46 @@ pub struct BuildFlags {
     pub args: BTreeMap<String, String>,
     /// Whether the steps are not shown.
     pub quiet: bool,
+    /// Whether the Dockerfiles are only checked.
+    pub check: bool,
+    /// Further SSH agents: an id, or `id=socket`.
+    pub ssh: Vec<String>,
+}
+
+/// Contexts that were elsewhere. They last as long as this does.
+#[derive(Debug, Default)]
+pub struct Fetched {
+    context: Option<Intake>,
+    named: BTreeMap<String, Intake>,
+}
+
+/// Fetches the contexts of a service that are git repositories, or archives at an address or on standard input.
+///
+/// # Errors
+/// When one cannot be had.
+pub fn fetch(root: &Root, project: &Project, build: &Build) -> Result<Fetched> {
+    let wrong = |key: &str, problem: String| Error::invalid(format!("build.{key}: {problem}"));
+    let secrets = secrets(project, build, &wrong)?;
+    let is_elsewhere = |source: &str| is_remote(source) && !is_image_or_service(source);
+    let named = build.additional_contexts.iter().filter(|(_, source)| is_elsewhere(source));
+    let context = build.context.as_ref().filter(|context| is_elsewhere(context));
+    let keeps_git =
+        build.args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR").is_some_and(|value| value.as_deref() == Some("1"));
+    let agents = if context.is_some() { agents(project, build, &wrong)? } else { BTreeMap::new() };
+    let agent = agents.get("default").map(PathBuf::as_path);
+    let opening = Opening { secrets: &secrets, agent, keeps_git };
+    let take = |source: &String| Intake::take(root, source, &mut std::io::stdin(), &opening);
+    Ok(Fetched {
+        context: context.map(take).transpose()?,
+        named: named.map(|(name, source)| Ok((name.clone(), take(source)?))).collect::<Result<_>>()?,
+    })
+}
+
+/// What a named context may be that is no directory.
+fn is_image_or_service(source: &str) -> bool {
+    ["docker-image://", "service:", "oci-layout://", "target:"]
+        .iter()
+        .any(|scheme| source.starts_with(scheme))
 }
 
 /// The request to build the image of a service.
@@ -35,28 +77,25 @@ pub fn request(
     desired: &Desired,
     service: &Service,
     flags: &BuildFlags,
+    fetched: &Fetched,
 ) -> Result<BuildRequest> {
     let wrong = |key: &str, problem: String| Error::invalid(format!("build.{key}: {problem}"));
     let build = service
         .build
         .as_ref()
         .ok_or_else(|| Error::invalid(format!("service {} says nothing of a build", service.name)))?;
-    let context = build.context.as_deref().unwrap_or(".");
-    if context.contains("://") || context == "-" {
-        return Err(wrong(
-            "context",
-            format!("{context:?} is not a directory, which is all that can be built"),
-        ));
-    }
-    let context = project.working_dir.join(context);
+    let context = match &fetched.context {
+        Some(intake) => intake.directory.clone(),
+        None => project.working_dir.join(build.context.as_deref().unwrap_or(".")),
+    };
     if !context.is_dir() {
         return Err(wrong("context", format!("{} is not a directory", context.display())));
     }
     let reference = |name: &str| name.parse::<Reference>().map_err(|error| wrong("tags", error.to_string()));
     let name = &desired.services[service.name.as_str()].image.name;
     let mut request = BuildRequest::of(&context);
-    request.dockerfile = dockerfile(build, &context);
-    request.contexts = contexts(project, desired, build, &wrong)?;
+    request.dockerfile = dockerfile(build, &context, fetched);
+    request.contexts = contexts(project, desired, build, fetched, &wrong)?;
     request.target = build.target.clone();
     request.args = arguments(project, build);
     request.args.extend(flags.args.clone());
@@ -85,14 +124,20 @@ pub fn request(
     request.run = run_options(build, &wrong)?;
     request.secrets = secrets(project, build, &wrong)?;
     request.ssh = agents(project, build, &wrong)?;
+    let more = flags.ssh.iter().map(|text| text.split_once('=').unwrap_or((text, "")));
+    let more = more.map(|(id, socket)| (id.to_owned(), socket.to_owned())).collect();
+    request.ssh.extend(agents(project, &Build { ssh: more, ..Build::default() }, &wrong)?);
     Ok(request)
 }
 
-fn dockerfile(build: &Build, context: &Path) -> DockerfileSource {
+fn dockerfile(build: &Build, context: &Path, fetched: &Fetched) -> DockerfileSource {
     match (&build.dockerfile_inline, &build.dockerfile) {
         (Some(text), _) => DockerfileSource::Inline(text.clone()),
         (None, Some(file)) => DockerfileSource::File(context.join(file)),
-        (None, None) => DockerfileSource::Default,
+        // What was fetched may be a Dockerfile and nothing else.
+        (None, None) => {
+            fetched.context.as_ref().map_or(DockerfileSource::Default, |intake| intake.dockerfile.clone())
+        }
     }
 }
 
@@ -112,6 +157,7 @@ fn contexts(
     project: &Project,
     desired: &Desired,
     build: &Build,
+    fetched: &Fetched,
     wrong: &dyn Fn(&str, String) -> Error,
 ) -> Result<BTreeMap<String, NamedContext>> {
     let key = "additional_contexts";
@@ -132,7 +178,10 @@ fn contexts(
                 NamedContext::Image(image.parse().map_err(|error| wrong(key, format!("{image:?}: {error}")))?)
             }
             None => {
-                let directory = project.working_dir.join(source);
+                let directory = match fetched.named.get(name) {
+                    Some(intake) => intake.directory.clone(),
+                    None => project.working_dir.join(source),
+                };
                 if !directory.is_dir() {
                     return Err(wrong(key, format!("{source:?} is not a directory")));
                 }

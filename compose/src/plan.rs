@@ -138,6 +138,12 @@ impl Plan {
         Self { steps: steps.collect(), warnings: self.warnings.clone() }
     }
 
+    /// The plan without some steps, which nothing waits for.
+    pub fn without(&self, unwanted: impl Fn(&Operation) -> bool) -> Self {
+        let wanted = self.steps.iter().enumerate().filter(|(_, step)| !unwanted(&step.operation));
+        self.only(&wanted.map(|(id, _)| id).collect())
+    }
+
     pub(crate) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
     }

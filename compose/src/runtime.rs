@@ -261,16 +261,25 @@ impl Runtime {
     }
 
     fn build(&self, service: &str) -> Result<()> {
-        let request =
-            build::request(&self.project, &self.desired, self.service(service)?, &self.flags.build)?;
+        let definition = self.service(service)?;
+        // It is there until the build is over.
+        let fetched = match &definition.build {
+            Some(build) => build::fetch(self.engine.root(), &self.project, build)?,
+            None => build::Fetched::default(),
+        };
+        let flags = &self.flags.build;
+        let request = build::request(&self.project, &self.desired, definition, flags, &fetched)?;
         let mut plain = engine::builder::progress::Plain::default();
-        self.engine.build(&request, &mut |event| {
+        let mut tell = |event| {
             let text = plain.text(&event);
-            if !self.flags.build.quiet && !text.is_empty() {
+            if !flags.quiet && !text.is_empty() {
                 (self.tell)(Telling::Build(service, text.as_bytes()));
             }
-        })?;
-        Ok(())
+        };
+        if flags.check {
+            return self.engine.check_dockerfile(&request, &mut tell);
+        }
+        self.engine.build(&request, &mut tell).map(drop)
     }
 
     fn create_network(&self, key: &str) -> Result<()> {

@@ -8,6 +8,7 @@ use super::flags;
 use super::session::{Session, Wanted};
 use crate::build::BuildFlags;
 use crate::graph;
+use crate::operation::Operation;
 use crate::output;
 use crate::plan::images;
 use crate::runtime::Flags;
@@ -25,8 +26,20 @@ pub(super) struct BuildArgs {
     #[arg(long)]
     pull: bool,
     /// Send the images to their registries
-    #[arg(long)]
+    #[arg(long, conflicts_with = "check")]
     push: bool,
+    /// Check the Dockerfiles, and build nothing
+    #[arg(long)]
+    check: bool,
+    /// SSH agent for all builds: default, or an id with the path of its socket
+    #[arg(long, value_name = "ID[=SOCKET]")]
+    ssh: Vec<String>,
+    /// Has no effect: the engine has one builder
+    #[arg(long, value_name = "NAME")]
+    builder: Option<String>,
+    /// Has no effect, as with BuildKit
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
     /// Build the services these depend on too
     #[arg(long)]
     with_dependencies: bool,
@@ -49,6 +62,9 @@ pub(super) struct PullArgs {
     /// Pull for the services these depend on too
     #[arg(long)]
     include_deps: bool,
+    /// Which images: all, or those that are missing
+    #[arg(long, value_parser = ["always", "missing"], default_value = "always")]
+    policy: String,
     /// Pull without showing progress
     #[arg(short, long)]
     quiet: bool,
@@ -74,11 +90,17 @@ pub(super) struct PushArgs {
 
 /// `build`.
 pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> {
+    let idle = [("--builder", args.builder.is_some()), ("--memory", args.memory.is_some())];
+    for (flag, _) in idle.into_iter().filter(|(_, is_given)| *is_given) {
+        output::warning(&format!("{flag} has no effect"));
+    }
     let flags = BuildFlags {
         no_cache: args.no_cache,
         pull: args.pull,
         args: flags::pairs(&args.build_arg),
         quiet: args.quiet,
+        check: args.check,
+        ssh: args.ssh.clone(),
     };
     let flags = Flags { build: flags, ..Flags::default() };
     let opened = session.open(Wanted { services: args.services.clone(), flags, ..Wanted::default() })?;
@@ -114,7 +136,13 @@ pub(super) fn pull(session: &Session, args: &PullArgs) -> Result<u8, CliError> {
     } else {
         args.services.clone()
     };
-    let plan = images::pull(opened.desired(), &services, args.ignore_buildable)?;
+    let mut plan = images::pull(opened.desired(), &services, args.ignore_buildable)?;
+    if args.policy == "missing" {
+        let here = opened.observe()?.images;
+        plan = plan.without(
+            |operation| matches!(operation, Operation::PullImage { image, .. } if here.contains_key(image)),
+        );
+    }
     match opened.execute(plan) {
         Err(CliError::Steps(failures)) if args.ignore_pull_failures => {
             failures.iter().for_each(|failure| output::warning(&failure.to_string()));

@@ -91,6 +91,9 @@ pub(super) struct RunArgs {
     /// Pull without showing progress
     #[arg(long)]
     quiet_pull: bool,
+    /// Build without showing the steps
+    #[arg(long)]
+    quiet_build: bool,
     /// Show nothing but the command's own output
     #[arg(short, long)]
     quiet: bool,
@@ -114,7 +117,7 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
         Wanted { services: vec![args.service.clone()], writes: true, makes: true, ..Wanted::default() };
     wanted.changes.images = images;
     wanted.flags = Flags { quiet_pull: args.quiet_pull || args.quiet, ..Flags::default() };
-    wanted.flags.build.quiet = args.quiet;
+    wanted.flags.build.quiet = args.quiet || args.quiet_build;
     let mut opened = session.open(wanted)?;
     ready(&opened, args)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

@@ -74,7 +74,10 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
 /// What is to be said of single keys.
 pub(super) const NOTES: &[(&str, &str)] = &[
     ("services.*.cgroup", "on cgroup v1 too"),
-    ("services.*.build.context", "a directory"),
+    (
+        "services.*.build.context",
+        "a directory, a git repository, or an archive at an address or on standard input",
+    ),
     (
         "services.*.networks.*.driver_opts",
         "`com.docker.network.endpoint.ifname` and `….sysctls`; others are warned about",

@@ -41,9 +41,8 @@ fn git(directory: &Path, arguments: &[&str]) {
     assert!(status.success(), "{arguments:?}");
 }
 
-#[test]
-fn a_project_is_started_from_a_repository() {
-    let world = World::new("services: {}\n");
+/// A repository with two versions of a project, at the address that is returned.
+fn repository(world: &World) -> String {
     let work = world.project().join("shop.git");
     world.write("shop.git/.env", "WORDS=from the top\n");
     world.write(
@@ -53,6 +52,11 @@ fn a_project_is_started_from_a_repository() {
     world.write("shop.git/page", "one\n");
     world.write("shop.git/deploy/compose.yml", "services: {job: {image: box}}\n");
     world.write("shop.git/deploy/other.yaml", "services: {other: {image: box}}\n");
+    world.write(
+        "shop.git/image/Dockerfile",
+        "FROM box\nCOPY page /page\nCOPY --from=more compose.yml /more\n",
+    );
+    world.write("shop.git/image/page", "built\n");
     git(&work, &["init", "-q", "-b", "main"]);
     for page in ["one\n", "two\n"] {
         world.write("shop.git/page", page);
@@ -65,7 +69,13 @@ fn a_project_is_started_from_a_repository() {
     fs::rename(work.join(".git"), world.project().join("bare")).unwrap();
     fs::remove_dir_all(&work).unwrap();
     fs::rename(world.project().join("bare"), &work).unwrap();
-    let address = format!("{}/shop.git", serve(world.project()));
+    format!("{}/shop.git", serve(world.project()))
+}
+
+#[test]
+fn a_project_is_started_from_a_repository() {
+    let world = World::new("services: {}\n");
+    let address = repository(&world);
     let rcompose = |from: &str, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
         command.args(["-f", from]).args(args).current_dir(world.project());
@@ -94,4 +104,19 @@ fn a_project_is_started_from_a_repository() {
     let page = rcompose(&format!("{address}.html"), &["config"]);
     assert!(page.code == 1 && page.stderr.contains("is no git repository"), "{}", page.stderr);
     rcompose(&address, &["down"]).succeeds();
+}
+
+#[test]
+fn an_image_is_built_from_a_repository() {
+    let world = World::new("services: {}\n");
+    let address = repository(&world);
+    let file = "services: {web: {build: {context: '@#main:image', additional_contexts: {more: '@#main:deploy'}}, command: [sleep, '1000'], stop_grace_period: 0s}}\n";
+    world.write("compose.yaml", &file.replace('@', &address));
+    world.rcompose(["build", "--check"]).succeeds();
+    assert!(world.engine().images().find("p-web").unwrap().is_none(), "a check builds nothing");
+    world.rcompose(["up", "-d", "--build"]).succeeds();
+    assert_eq!(world.inside("web", "cat /page /more"), "built\nservices: {job: {image: box}}\n");
+    world.write("compose.yaml", &file.replace('@', &format!("{address}#nosuch")).replace("#main", ""));
+    let missing = world.rcompose(["build"]);
+    assert!(missing.code == 1 && missing.stderr.contains("has no refs/heads/nosuch"), "{}", missing.stderr);
 }
