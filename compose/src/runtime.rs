@@ -10,6 +10,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use engine::builder::{BuildEvent, Facts, PREDICATE, ProvenanceRequest, provenance};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
@@ -18,11 +19,12 @@ use engine::container::state::{Probe, State};
 use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
-use engine::image::{Login, PullOptions, Reference};
+use engine::image::{Form, Login, PullOptions, Reference};
 use engine::network::{NetworkSpec, Subnet};
 use engine::quantity::Span;
 use engine::store;
 use engine::volume::VolumeSpec;
+use jiff::Timestamp;
 
 use crate::build::{self, BuildFlags};
 use crate::desired::{Desired, DesiredService};
@@ -269,8 +271,12 @@ impl Runtime {
         };
         let flags = &self.flags.build;
         let request = build::request(&self.project, &self.desired, definition, flags, &fetched)?;
+        let (began, mut materials) = (Timestamp::now(), BTreeSet::new());
         let mut plain = engine::builder::progress::Plain::default();
         let mut tell = |event| {
+            if let BuildEvent::Material(material) = &event {
+                materials.insert(material.clone());
+            }
             let text = plain.text(&event);
             if !flags.quiet && !text.is_empty() {
                 (self.tell)(Telling::Build(service, text.as_bytes()));
@@ -279,7 +285,22 @@ impl Runtime {
         if flags.check {
             return self.engine.check_dockerfile(&request, &mut tell);
         }
-        self.engine.build(&request, &mut tell).map(drop)
+        let images = self.engine.build(&request, &mut tell)?;
+        for image in &images {
+            self.engine.images().shape(image, &Form::default(), &|_| {})?;
+        }
+        let asked = definition.build.as_ref().and_then(|build| build.provenance.as_deref());
+        // What more is asked for was warned about.
+        let Some(asked) = asked.and_then(|text| ProvenanceRequest::parse(text).ok().flatten()) else {
+            return Ok(());
+        };
+        let materials = materials.into_iter().collect();
+        let facts = Facts { builder: asked.builder, began, ended: Timestamp::now(), materials };
+        let predicate = provenance(&request, &facts);
+        for image in &images {
+            self.engine.images().attest(image, &request.tags, PREDICATE, &predicate)?;
+        }
+        Ok(())
     }
 
     fn create_network(&self, key: &str) -> Result<()> {

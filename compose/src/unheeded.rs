@@ -1,6 +1,7 @@
 //! Keys that are valid and that nothing here acts upon: each is named in a warning where it stands. None is accepted
 //! in silence. Keys that are remarks to people and other tools (`labels` of a deployment, names of ports) are not here.
 
+use engine::builder::ProvenanceRequest;
 use engine::network::LinkOptions;
 
 use crate::model::{Build, Deploy, Network, Project, Service, ServiceVolume, UpdateConfig};
@@ -91,10 +92,11 @@ impl Unheeded {
     }
 
     fn build(&mut self, build: &Build) {
+        let is_more = |text: &str| ProvenanceRequest::parse(text).is_err();
         self.those([
             (&["isolation"][..], build.isolation.is_some(), WINDOWS),
-            (&["provenance"], build.provenance.is_some(), ABSENT),
-            (&["sbom"], build.sbom.is_some(), ABSENT),
+            (&["provenance"], build.provenance.as_deref().is_some_and(is_more), "has mode=min alone"),
+            (&["sbom"], build.sbom.as_deref().is_some_and(|text| !engine::builder::is_no(text)), ABSENT),
         ]);
     }
 

@@ -69,7 +69,7 @@ pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
 pub use git::{Fetched, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
-pub use provenance::{Facts, Material, PREDICATE, provenance};
+pub use provenance::{Facts, Material, PREDICATE, ProvenanceRequest, is_no, provenance};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]

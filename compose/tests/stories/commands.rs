@@ -110,7 +110,7 @@ fn images_are_built_pushed_pulled_and_removed() {
         r#"
 services:
   named: {{build: src, image: "{0}/named:1"}}
-  local: {{build: {{context: src, args: {{PAGE: other}}}}}}
+  local: {{build: {{context: src, args: {{PAGE: other}}, provenance: true}}}}
   fetched: {{image: "{0}/named:1", command: [cat, /page], pull_policy: always}}
 "#,
         registry.address
@@ -123,6 +123,13 @@ services:
     let named = format!("{}/named:1", registry.address);
     let has = |image: &str| world.engine().images().find(image).unwrap().is_some();
     assert!(has(&named) && has("p-local"));
+    // An attestation is beside its image in an index.
+    let is_attested = |image: &str| {
+        let images = world.engine().images();
+        let (media_type, ..) = images.descriptor(&[images.get(image).unwrap()]).unwrap();
+        media_type.ends_with("index.v1+json")
+    };
+    assert!(is_attested("p-local") && !is_attested(&named));
     world.rcompose(["push"]).succeeds();
     world.rcompose(["up", "--no-color"]).succeeds();
     world.rcompose(["down", "--rmi", "local"]).succeeds();

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{BuildRequest, DockerfileSource};
+use crate::error::{Error, Result};
 use crate::id::Digest;
 use crate::image::{Platform, Reference};
 
@@ -22,6 +23,13 @@ pub struct Material {
     pub platform: String,
 }
 
+/// The provenance that is asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProvenanceRequest {
+    /// Who builds, in the builder's own words.
+    pub builder: String,
+}
+
 /// What is known of a build when it is over.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -33,6 +41,37 @@ pub struct Facts {
     pub ended: Timestamp,
     /// The images it took files from.
     pub materials: Vec<Material>,
+}
+
+// === impl ProvenanceRequest ===
+
+impl ProvenanceRequest {
+    /// Reads `true`, `false` or `mode=min,version=v1,builder-id=URI`; `None` where there is to be none.
+    ///
+    /// # Errors
+    /// When more is asked for than there is.
+    pub fn parse(text: &str) -> Result<Option<Self>> {
+        if is_no(text) {
+            return Ok(None);
+        }
+        let mut asked = Self::default();
+        for field in text.split(',').filter(|field| !field.is_empty()) {
+            match field.split_once('=').unwrap_or((field, "")) {
+                ("true" | "1" | "min", "") | ("mode", "min") | ("version", "v1") | ("disabled", "false") => {}
+                ("builder-id", id) => asked.builder = id.to_owned(),
+                _ => {
+                    return Err(Error::invalid(format!("provenance with {field} is not supported"))
+                        .with_hint("mode=min, version=v1 and builder-id=URI are there"));
+                }
+            }
+        }
+        Ok(Some(asked))
+    }
+}
+
+/// Whether an attestation is not wanted.
+pub fn is_no(text: &str) -> bool {
+    matches!(text, "false" | "0" | "disabled=true")
 }
 
 /// The predicate of a build's provenance.
@@ -73,4 +112,20 @@ pub fn provenance(request: &BuildRequest, facts: &Facts) -> Value {
             },
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_about_provenance_are_read() {
+        let parse = ProvenanceRequest::parse;
+        assert_eq!(parse("true").unwrap(), Some(ProvenanceRequest::default()));
+        assert_eq!(parse("mode=min,builder-id=https://ci/1").unwrap().unwrap().builder, "https://ci/1");
+        assert_eq!(parse("false").unwrap(), None);
+        for text in ["mode=max", "version=v0.2", "max", "inline-only=true"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
 }

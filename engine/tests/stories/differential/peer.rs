@@ -134,8 +134,7 @@ fn config(raw: &Value) -> Map<String, Value> {
     }
     let is_empty = |value: &Value| [Value::Null, json!(""), json!([]), json!({})].contains(value);
     let fields = FIELDS.iter().map(|field| ((*field).to_owned(), raw[field].clone()));
-    let says =
-        |(field, value): &(String, Value)| !is_empty(value) && !(field == "WorkingDir" && value == "/");
+    let says = |(field, value): &(String, Value)| !is_empty(value) && (field != "WorkingDir" || value != "/");
     fields.filter(says).collect()
 }
 
