@@ -2,8 +2,6 @@
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::Args;
 use engine::cli::mount::parse_volume;
@@ -168,18 +166,21 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
         return Ok(0);
     }
     let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
-    let ended = AtomicBool::new(false);
+    let (start, started) = std::sync::mpsc::channel();
     let attached = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            if has_started(opened, &args.service, id, &ended) {
+        scope.spawn(move || {
+            // What cannot be started hangs up.
+            if started.recv().is_ok() {
                 // The command goes on; its user learns what went wrong beside it.
                 let failed = hooks().err();
                 failed.iter().for_each(|error| output::failure(&error::chain(error), error.hint()));
             }
         });
-        let end = engine.start_attached(id, &options, &mut engine::cli::output::warning);
-        ended.store(true, Ordering::Relaxed);
-        end
+        // Whoever listened has gone: then nobody is left to be told.
+        let tell = move || {
+            let _ = start.send(());
+        };
+        engine.start_attached_then(id, &options, &mut engine::cli::output::warning, tell)
     });
     match attached {
         Ok(end) => {
@@ -194,20 +195,6 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
             Err(CliError::Program(error))
         }
     }
-}
-
-/// Waits until a container runs; not when nothing is to be run in it, and not when it cannot be started.
-fn has_started(opened: &Opened, service: &str, id: &ContainerId, ended: &AtomicBool) -> bool {
-    if opened.project().services.get(service).is_none_or(|service| service.post_start.is_empty()) {
-        return false;
-    }
-    while !ended.load(Ordering::Relaxed) {
-        if opened.engine().container(id.as_str()).is_ok_and(|container| container.state.is_running()) {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    false
 }
 
 /// What the command line changes about the service's container.

@@ -105,8 +105,8 @@ services:
     );
     let up = world.rcompose(["up", "-d"]).succeeds();
     assert!(world.running().contains(&"p-web-1".to_owned()));
-    assert!(up.stderr.contains("WARNING: Service optional"), "{}", up.stderr);
-    assert!(up.stderr.contains("WARNING: Service unhealthy"), "{}", up.stderr);
+    assert!(up.stderr.contains("WARNING: service optional"), "{}", up.stderr);
+    assert!(up.stderr.contains("WARNING: service unhealthy"), "{}", up.stderr);
     // Required, the same failure is one.
     let file = fs::read_to_string(world.project().join("compose.yaml")).unwrap();
     world.rcompose(["down"]).succeeds();

@@ -45,10 +45,25 @@ impl Engine {
         options: &AttachOptions,
         warn: &mut dyn FnMut(&str),
     ) -> Result<AttachEnd> {
+        self.start_attached_then(id, options, warn, || {})
+    }
+
+    /// As [`Self::start_attached`]; `started` is called when the program is being executed, and dropped when it never is.
+    ///
+    /// # Errors
+    /// When a step of the start fails.
+    pub fn start_attached_then(
+        &self,
+        id: &ContainerId,
+        options: &AttachOptions,
+        warn: &mut dyn FnMut(&str),
+        started: impl FnOnce(),
+    ) -> Result<AttachEnd> {
         let mut connection = client::spawn_monitor(self.root(), id)?;
         connection.subscribe(options.streams())?;
         connection.started()?;
         connection.warnings().iter().for_each(|warning| warn(warning));
+        started();
         connection.attach(options)
     }
 
