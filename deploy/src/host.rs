@@ -1,6 +1,6 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
-use std::io::{self, Read};
+use std::cell::OnceCell;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -10,10 +10,11 @@ use engine::paths::DEFAULT_STATE;
 use serde::{Deserialize, Serialize};
 
 use crate::agent;
+use crate::executable::{self, Begun, Executable, Executables, begun};
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request, confused};
 use crate::protocol::{Channel, ChannelError, Heart};
 use crate::release;
-use crate::ssh::{self, Access, Address, Ending, Output, Pipes, Session, SshError};
+use crate::ssh::{self, Access, Address, Ending, Pipes, Session};
 
 /// A host with an agent that listens.
 pub struct Host {
@@ -37,7 +38,7 @@ pub struct Place {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Way {
     Local,
-    Ssh(Address, Box<Access>),
+    Ssh(Address, Box<Access>, Executables),
 }
 
 /// What carries the connection and ends with it.
@@ -46,6 +47,8 @@ enum Line {
     Ssh {
         /// The connection, for further commands.
         session: Arc<Session>,
+        /// Where the executable is there.
+        program: String,
         /// How the agent ends.
         _ending: Box<Ending>,
     },
@@ -79,63 +82,65 @@ impl Host {
         Self::greet(place, Channel::new(stdout, stdin), Line::Local(child))
     }
 
-    /// An agent at the other end of an SSH connection. What is not there yet is brought there: this very executable,
-    /// under the digest of its contents.
+    /// An agent at the other end of an SSH connection. What is not there yet is brought there: the executable
+    /// for its kind of machine, under the digest of its contents.
     ///
     /// # Errors
     /// When the host is not reached or the agent cannot be started there.
-    pub fn over_ssh(address: &Address, access: &Access, root: Option<&str>) -> Result<Self> {
+    pub fn over_ssh(
+        address: &Address,
+        access: &Access,
+        root: Option<&str>,
+        executables: &Executables,
+    ) -> Result<Self> {
         let name = address.to_string();
-        let place = root.unwrap_or(DEFAULT_STATE);
-        // The executable is large, and is read while the connection is made.
+        let state = root.unwrap_or(DEFAULT_STATE);
+        // They are large, and are read while the connection is made.
         let reading = thread::Builder::new().name("digest".into()).spawn(agent::executable_digest);
         drop(reading.map_err(|error| Error::failed("start to read this executable", error))?);
-        let start = |first: bool| -> Result<String> { Ok(start_of_agent(&program_at(place)?, place, first)) };
-        let start_later = || {
-            let failed = |error: Error| SshError::Local {
-                step: "find out which executable this is",
-                source: io::Error::other(error),
-            };
-            start(false).map_err(failed)
+        let read = OnceCell::new();
+        let start = || {
+            let all = executables.on(state).map_err(executable::unreadable)?;
+            Ok(executables.start(read.get_or_init(|| all), state, false))
         };
         let (session, mut pipes) =
-            Session::open_as_root(address, access, &start_later).map_err(|error| refused(&name, error))?;
-        let mut is_new = false;
-        if let Begun::Absent(machine) = begun(&mut pipes.reader) {
-            let program = program_at(place)?;
-            bring(&session, &name, &program, &machine)?;
-            is_new = true;
-            pipes = session.pipes(&start(true)?, true).map_err(|error| refused(&name, error))?;
-            if !matches!(begun(&mut pipes.reader), Begun::Here) {
-                let said = pipes.ending.said();
-                let said = Some(said.trim()).filter(|said| !said.is_empty());
-                return Err(Error::conflict(format!(
-                    "host {name}: the agent cannot be executed at {program}{}",
-                    said.map(|said| format!(": {said}")).unwrap_or_default()
-                ))
-                .with_hint("is that file system mounted with noexec? --remote-root chooses another place"));
+            Session::open_as_root(address, access, &start).map_err(|error| error.on(&name))?;
+        let all = read.into_inner().unwrap_or_default();
+        let (place, is_new) = match begun(&mut pipes.reader) {
+            Begun::Here(place) => (place, false),
+            Begun::Absent(machine) => {
+                let place = executables.place_for(&machine, &name)?;
+                let executable = all.get(place).ok_or_else(confused)?;
+                executable.bring(&session, &name)?;
+                let start = executables.start(&all, state, true);
+                pipes = session.pipes(&start, true).map_err(|error| error.on(&name))?;
+                if !matches!(begun(&mut pipes.reader), Begun::Here(_)) {
+                    return Err(not_executed(&name, &executable.there, &pipes.ending.said()));
+                }
+                (place, true)
             }
-        }
+        };
+        let executable = all.get(place).ok_or_else(confused)?;
         let Pipes { reader, writer, ending } = pipes;
-        let line = Line::Ssh { session: Arc::new(session), _ending: Box::new(ending) };
-        let way = Way::Ssh(address.clone(), Box::new(access.clone()));
+        let program = executable.there.clone();
+        let line = Line::Ssh { session: Arc::new(session), program, _ending: Box::new(ending) };
+        let way = Way::Ssh(address.clone(), Box::new(access.clone()), executables.clone());
         let place = Place { name, root: root.map(str::to_owned), way };
         let host = Self::greet(place, Channel::new(reader, writer), line)?;
         if is_new {
-            host.expect_whole()?;
+            host.expect_whole(executable)?;
         }
         Ok(host)
     }
 
-    /// Checks what was brought against what this is.
-    fn expect_whole(&self) -> Result<()> {
-        if self.hello.executable.as_deref() == Some(agent::executable_digest()?.as_str()) {
+    /// Checks what was brought against what was sent.
+    fn expect_whole(&self, executable: &Executable) -> Result<()> {
+        if self.hello.executable.as_ref() == Some(&executable.digest) {
             return Ok(());
         }
-        if let Line::Ssh { session, .. } = &self.line {
-            let program = program_at(self.place.root.as_deref().unwrap_or(DEFAULT_STATE))?;
+        if let Line::Ssh { session, program, .. } = &self.line {
             // Whether or not it can be taken away, it is not used.
-            let _ = session.run_as_root(&format!("rm -f {}", ssh::quoted(&program)), b"");
+            let _ = session.run_as_root(&format!("rm -f {}", ssh::quoted(program)), b"");
         }
         Err(Error::conflict(format!(
             "host {}: the agent that arrived is not the one that was sent",
@@ -195,11 +200,10 @@ impl Host {
         all.extend(words.iter().cloned());
         let failed = |error| Error::failed(format!("host {}: run rcompose", self.name()), error);
         let mut command = match &self.line {
-            Line::Ssh { session, .. } => {
-                let program = program_at(&root)?;
+            Line::Ssh { session, program, .. } => {
                 let words: Vec<String> =
-                    std::iter::once(&program).chain(&all).map(|word| ssh::quoted(word)).collect();
-                session.terminal(&words.join(" ")).map_err(|error| refused(self.name(), error))?
+                    std::iter::once(program).chain(&all).map(|word| ssh::quoted(word)).collect();
+                session.terminal(&words.join(" ")).map_err(|error| error.on(self.name()))?
             }
             Line::Local(_) => {
                 let mut command = Command::new(std::env::current_exe().map_err(failed)?);
@@ -281,86 +285,18 @@ impl Place {
     pub fn reach(&self) -> Result<Host> {
         match &self.way {
             Way::Local => Host::local(&self.name, self.root.as_deref()),
-            Way::Ssh(address, access) => Host::over_ssh(address, access, self.root.as_deref()),
+            Way::Ssh(address, access, executables) => {
+                Host::over_ssh(address, access, self.root.as_deref(), executables)
+            }
         }
     }
 }
 
-/// What a host says first: that the agent starts, or that it is not there, and what machine it is.
-enum Begun {
-    Here,
-    Absent(String),
-}
-
-/// This executable by what is in it, as a name of a file.
-fn executable_name() -> Result<String> {
-    Ok(agent::executable_digest()?.replace(':', "-"))
-}
-
-/// Where this executable is on a host whose engine has this root.
-fn program_at(root: &str) -> Result<String> {
-    Ok(format!("{root}/bin/{}/rdeploy", executable_name()?))
-}
-
-/// A line of shell that says `here` and becomes the agent, or says that there is none. A new one is to say what it is.
-fn start_of_agent(program: &str, root: &str, is_new: bool) -> String {
-    let (program, root) = (ssh::quoted(program), ssh::quoted(root));
-    let digest = if is_new { " --digest" } else { "" };
-    format!(
-        "if [ -x {program} ]; then echo here; exec {program} rdeploy agent --root {root}{digest}; fi; echo absent $(uname -m)"
-    )
-}
-
-fn begun(reader: &mut impl Read) -> Begun {
-    let said = ssh::first_line(reader);
-    if said == "here" {
-        Begun::Here
-    } else {
-        Begun::Absent(said.trim_start_matches("absent").trim().to_owned())
-    }
-}
-
-/// Brings this executable to a host.
-fn bring(session: &Session, name: &str, program: &str, machine: &str) -> Result<()> {
-    if machine != std::env::consts::ARCH {
-        return Err(Error::invalid(format!(
-            "host {name} is a machine of kind {machine:?}, and this program one for {}",
-            std::env::consts::ARCH
-        ))
-        .with_hint("deploy from a machine of its kind"));
-    }
-    let expect = |output: Output, step: &str| {
-        output.expect_success(name, step).map(drop).map_err(|error| refused(name, error))
-    };
-    let mut own = std::fs::File::open("/proc/self/exe")
-        .map_err(|error| Error::failed("read this executable", error))?;
-    // The user's own directory first: where the agent belongs only root may write.
-    let place = format!(".cache/rdeploy/{}", executable_name()?);
-    let receive =
-        format!("umask 077; cd && mkdir -p .cache/rdeploy && cat >{place} || {{ rm -f {place}; exit 1; }}");
-    let output = session.upload(&mut own, &receive).map_err(|error| refused(name, error))?;
-    expect(output, "bring the agent there")?;
-    let home = session.run("cd && pwd", b"").map_err(|error| refused(name, error))?;
-    let home = String::from_utf8_lossy(&home.stdout).trim().to_owned();
-    let (from, to) = (ssh::quoted(&format!("{home}/{place}")), ssh::quoted(program));
-    // Whole or not at all, for whoever starts it meanwhile.
-    let install = format!(
-        "set -e; from={from}; to={to}; trap 'rm -f \"$from\" \"$to.part\"' EXIT; mkdir -p \"$(dirname \"$to\")\"; \
-         cp \"$from\" \"$to.part\"; chmod 755 \"$to.part\"; mv \"$to.part\" \"$to\""
-    );
-    let output = session.run_as_root(&install, b"").map_err(|error| refused(name, error))?;
-    expect(output, "install the agent")
-}
-
-fn refused(name: &str, error: SshError) -> Error {
-    let hint = error.hint();
-    let text = engine::error::chain(&error);
-    let error = if text.contains(name) {
-        Error::new(engine::Kind::Failed, text)
-    } else {
-        Error::failed(format!("host {name}"), error)
-    };
-    error.with_hint_if(hint)
+fn not_executed(name: &str, there: &str, said: &str) -> Error {
+    let said = Some(said.trim()).filter(|said| !said.is_empty());
+    let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+    Error::conflict(format!("host {name}: the agent cannot be executed at {there}{said}"))
+        .with_hint("is that file system mounted with noexec? --remote-root chooses another place")
 }
 
 fn lost(name: &str, error: ChannelError) -> Error {

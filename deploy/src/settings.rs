@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::builder::Builder;
 use crate::canary::CanaryStep;
+use crate::executable::Executables;
 use crate::release::Strategy;
 
 /// The whole file. Everything has a default; a compose file and `--host` are enough.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub roles: BTreeMap<String, Vec<String>>,
     /// How hosts are reached.
     pub ssh: SshSettings,
+    /// Executables of this program for hosts and builders of another kind than this machine: `{aarch64: FILE}`.
+    pub executables: Executables,
     /// Which machine builds images.
     pub builder: Builder,
     /// How images get to the hosts.

@@ -97,6 +97,7 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
 pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     let project = load_files(globals)?.project;
     let mut settings = Settings::find(globals.config.as_deref(), &project.working_dir, &project.files)?;
+    settings.executables.relative_to(&project.working_dir);
     if globals.host.iter().any(|host| !host.is_empty()) {
         let named = |address: &String| {
             let known = settings.hosts.iter().find(|host| host.address == *address);
@@ -143,7 +144,7 @@ pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Res
         let running: Vec<_> = settings
             .hosts
             .iter()
-            .map(|host| (host.address.clone(), scope.spawn(move || connect(globals, &settings.ssh, host))))
+            .map(|host| (host.address.clone(), scope.spawn(move || connect(globals, settings, host))))
             .collect();
         let wait = |thread: thread::ScopedJoinHandle<'_, Result<Host>>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -186,7 +187,7 @@ pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<Exit
 }
 
 /// A host with an agent that listens.
-pub(super) fn connect(globals: &Globals, settings: &SshSettings, host: &HostSettings) -> Result<Host> {
+pub(super) fn connect(globals: &Globals, settings: &Settings, host: &HostSettings) -> Result<Host> {
     let address = host.address.as_str();
     if let Some(rest) = address.strip_prefix(LOCAL).filter(|rest| rest.is_empty() || rest.starts_with(':')) {
         let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());
@@ -194,8 +195,8 @@ pub(super) fn connect(globals: &Globals, settings: &SshSettings, host: &HostSett
     }
     let parsed =
         address.parse().map_err(|error| Error::invalid(format!("host {address}")).with_source(error))?;
-    let access = access(&globals.ssh, settings)?;
-    Host::over_ssh(&parsed, &access, globals.remote_root.as_deref())
+    let access = access(&globals.ssh, &settings.ssh)?;
+    Host::over_ssh(&parsed, &access, globals.remote_root.as_deref(), &settings.executables)
 }
 
 /// What the options, the settings and the secrets say together. An option wins.

@@ -292,9 +292,7 @@ fn deployment<'a>(
         lock_wait,
         tells_ports: globals.json,
         root: globals.root.clone(),
-        reach: Box::new(|address| {
-            connect::connect(globals, &loaded.settings.ssh, &HostSettings::at(address))
-        }),
+        reach: Box::new(|address| connect::connect(globals, &loaded.settings, &HostSettings::at(address))),
         told,
     }
 }

@@ -105,6 +105,18 @@ pub enum SshError {
 // === impl SshError ===
 
 impl SshError {
+    /// What it is to the one who named the host so.
+    pub fn on(self, host: &str) -> engine::error::Error {
+        let hint = self.hint();
+        let text = engine::error::chain(&self);
+        let error = if text.contains(host) {
+            engine::error::Error::new(engine::Kind::Failed, text)
+        } else {
+            engine::error::Error::failed(format!("host {host}"), self)
+        };
+        error.with_hint_if(hint)
+    }
+
     /// What to do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         let text = match self {

@@ -62,6 +62,21 @@ impl Session {
         access: &Access,
         command: &dyn Fn() -> Result<String, SshError>,
     ) -> Result<(Self, Pipes), SshError> {
+        match Self::begin_as_root(address, access, command) {
+            // One that stays for a short time only may end before the first command, when that takes its time.
+            Err(SshError::Lost { .. }) if !access.keep.is_zero() => {
+                let access = Access { keep: Duration::ZERO, ..access.clone() };
+                Self::begin_as_root(address, &access, command)
+            }
+            begun => begun,
+        }
+    }
+
+    fn begin_as_root(
+        address: &Address,
+        access: &Access,
+        command: &dyn Fn() -> Result<String, SshError>,
+    ) -> Result<(Self, Pipes), SshError> {
         let as_root = || Ok(format!("[ \"$(id -u)\" = 0 ] || exit 0; {}", command()?));
         let (session, pipes) = Self::begin(address, access, &as_root)?;
         if session.is_root {

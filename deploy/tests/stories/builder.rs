@@ -1,6 +1,6 @@
 //! A machine of its own that builds.
 
-use crate::deploy::{Project, get, succeeds};
+use crate::deploy::{Project, fails, get, succeeds};
 use crate::server::{Kind, Network, Server};
 
 /// Bytes that have come to a server so far.
@@ -34,4 +34,26 @@ fn a_machine_of_the_images_kind_builds_and_gets_only_what_changed() {
     assert_eq!(get(host.ip()).unwrap(), "two");
     let came = arrived(&builder) - before;
     assert!(came < 300_000, "{came} bytes for one line");
+}
+
+#[test]
+fn a_host_of_another_kind_gets_the_executable_for_that() {
+    // It only says that it is of another kind.
+    let uname = "printf '#!/bin/sh\\necho riscv64\\n' >/usr/local/bin/uname; chmod 755 /usr/local/bin/uname";
+    let server = Server::of(&Network::new(), Kind::default().script(uname));
+    let project = Project::new();
+    let said = fails(&project.rdeploy(&[&server], &["up"]));
+    assert!(
+        said.contains("is a machine of kind \"riscv64\"") && said.contains("executables: {riscv64: FILE}"),
+        "{said}"
+    );
+    let mut other = std::fs::read(env!("CARGO_BIN_EXE_rdeploy")).unwrap();
+    other.push(0);
+    std::fs::write(project.path().join("../other"), &other).unwrap();
+    project.write("rdeploy.yaml", "executables: {riscv64: ../other}\n");
+    succeeds(&project.rdeploy(&[&server], &["up"]));
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    let digest = engine::id::Digest::of(&other).to_string().replace(':', "-");
+    assert_eq!(server.run("ls /var/lib/rengine/bin"), digest);
+    assert_eq!(succeeds(&project.rdeploy(&[&server], &["exec", "web", "cat", "/www/page"])), "one\n");
 }

@@ -79,7 +79,7 @@ pub(crate) fn succeeds(output: &Output) -> String {
 }
 
 #[track_caller]
-fn fails(output: &Output) -> String {
+pub(crate) fn fails(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     text
