@@ -201,6 +201,8 @@ pub struct PullOptions {
 /// How an image is sent.
 #[derive(Debug, Clone, Default)]
 pub struct PushOptions {
+    /// The platform whose image is sent alone, of a name that means several; all when `None`.
+    pub platform: Option<Platform>,
     /// Registries (`host[:port]`) spoken to over http, or https without verification. Loopback is always in.
     pub insecure: Vec<String>,
 }

@@ -18,7 +18,7 @@ use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::image::{Image, ImageError, Platform, PullOptions, Reference, Removed};
+use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
 pub(super) use list::{ListArgs, PruneArgs, list, prune};
@@ -52,6 +52,9 @@ pub(super) enum Verb {
         /// Every tag of the repository
         #[arg(short, long)]
         all_tags: bool,
+        /// The image for this platform alone, of a name for several
+        #[arg(long)]
+        platform: Option<Platform>,
         /// Pack the layers anew: gzip, zstd or uncompressed
         #[arg(long, value_name = "FORMAT")]
         compression: Option<String>,
@@ -168,9 +171,10 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             pull_with_progress(engine, &reference, &options, quiet)?;
             output::line(&reference.to_string());
         }
-        Verb::Push { quiet, all_tags, compression, compression_level, reference } => {
+        Verb::Push { quiet, all_tags, platform, compression, compression_level, reference } => {
             let form = registry::form(compression.as_deref(), compression_level.as_deref())?;
-            registry::push(engine, &reference, all_tags, quiet, &form)?;
+            let options = PushOptions { platform, ..PushOptions::default() };
+            registry::push(engine, &reference, all_tags, quiet, &form, &options)?;
         }
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
         Verb::Save { output, names } => save(engine, output, &names)?,

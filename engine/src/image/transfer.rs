@@ -65,8 +65,13 @@ impl Images {
         options: &PushOptions,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pushed, ImageError> {
-        let image = self.get(&reference.canonical())?;
-        let members = self.members(reference)?;
+        let mut image = self.get(&reference.canonical())?;
+        let mut members = self.members(reference)?;
+        if let Some(wanted) = &options.platform {
+            let found = self.find_for(&reference.canonical(), Some(wanted))?;
+            image = found.ok_or_else(|| ImageError::NotFound(format!("{reference} for {wanted}")))?;
+            members = vec![image.clone()];
+        }
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
         let runtime = runtime(reference.registry())?;

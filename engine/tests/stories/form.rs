@@ -123,6 +123,10 @@ fn annotations_are_noted_where_they_belong() {
     let digest = index["manifests"][1]["digest"].as_str().unwrap();
     let repository = name.trim_end_matches(":1");
     assert_eq!(manifest(&format!("docker://{repository}@{digest}"))["annotations"], json!({ "each": "2" }));
+    // One platform alone goes as one image.
+    world.rengine(["push", "-q", "--platform", "linux/s390x", &name]).succeeds();
+    assert_eq!(engine::id::Digest::of(index_bytes(&name).as_bytes()).as_str(), digest);
+    world.rengine(["push", "--platform", "linux/riscv64", &name]).exits(1).complains("for linux/riscv64");
 }
 
 #[test]

@@ -127,6 +127,7 @@ pub(super) fn push(
     all: bool,
     quiet: bool,
     form: &Form,
+    options: &PushOptions,
 ) -> Result<()> {
     if !quiet {
         output::note(&format!(
@@ -136,7 +137,7 @@ pub(super) fn push(
         ));
     }
     if !all {
-        return push_one(engine, reference, quiet, form);
+        return push_one(engine, reference, quiet, form, options);
     }
     let name = reference.familiar_name();
     let images = engine.images().list()?;
@@ -146,10 +147,16 @@ pub(super) fn push(
     if tags.is_empty() {
         return Err(Error::not_found(format!("no tag of {name} is here")));
     }
-    tags.into_iter().try_for_each(|tag| push_one(engine, tag, quiet, form))
+    tags.into_iter().try_for_each(|tag| push_one(engine, tag, quiet, form, options))
 }
 
-fn push_one(engine: &Engine, reference: &Reference, quiet: bool, form: &Form) -> Result<()> {
+fn push_one(
+    engine: &Engine,
+    reference: &Reference,
+    quiet: bool,
+    form: &Form,
+    options: &PushOptions,
+) -> Result<()> {
     let told = Mutex::new(BTreeMap::new());
     let tell = |progress: Progress| {
         if !quiet {
@@ -161,7 +168,7 @@ fn push_one(engine: &Engine, reference: &Reference, quiet: bool, form: &Form) ->
             engine.images().shape(&image, form, &tell)?;
         }
     }
-    let pushed = engine.images().push(reference, &PushOptions::default(), &tell)?;
+    let pushed = engine.images().push(reference, options, &tell)?;
     if quiet {
         output::line(&reference.to_string());
     } else {
