@@ -40,7 +40,7 @@ impl Menu {
         modes.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(&stdin, OptionalActions::Now, &modes).ok()?;
         std::thread::spawn(move || {
-            for byte in std::io::stdin().bytes().map_while(Result::ok) {
+            for byte in std::io::stdin().lock().bytes().map_while(Result::ok) {
                 match byte {
                     b'w' | b'W' => pressed(Key::Watch),
                     b'd' | b'D' => pressed(Key::Detach),
