@@ -282,6 +282,13 @@ impl Update {
         }
     }
 
+    /// Whether a new container waits for the place of the old one until it is ready. Where a failure is borne and the
+    /// old one has stopped, it has that place whatever becomes of it.
+    pub fn holds_back(&self) -> bool {
+        let bears = self.on_failure == OnFailure::Continue || self.max_failure_ratio > 0.0;
+        self.start_first || !bears
+    }
+
     /// How many of so many containers may fail.
     pub fn borne(&self, of: usize) -> usize {
         if self.on_failure == OnFailure::Continue {

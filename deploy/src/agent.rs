@@ -11,7 +11,6 @@ mod journal;
 mod keep;
 mod line;
 mod opened;
-mod parking;
 mod places;
 mod prober;
 mod prune;

@@ -20,6 +20,7 @@ use crate::output::{self, Ansi, Progress};
 use crate::plan::Plan;
 use crate::published;
 use crate::repository;
+use crate::runtime::parking::Parked;
 use crate::runtime::{Failure, Flags, Runtime};
 
 /// What one command works with.
@@ -280,14 +281,20 @@ impl Opened {
         };
         let underway = Arc::new(Underway::begin(self.engine(), &self.project().name)?);
         let steps = underway.clone();
-        let performer = self.runtime.clone();
-        let plan = Arc::new(plan);
+        let (performer, parked) = (self.runtime.clone(), Parked::of(&plan));
+        let (those_who_wait, plan) = (parked.clone(), Arc::new(plan));
         let walk = execute::walk(
             &plan,
             self.limit,
-            move |operation: &Operation| steps.during(operation, || performer.perform(operation)),
+            move |operation: &Operation| steps.during(operation, || parked.perform(&performer, operation)),
             &tell,
         );
+        let walk = async {
+            let walked = walk.await;
+            // A thread that waits in vain must not keep anybody from interrupting it.
+            let _ = tokio::task::spawn_blocking(move || those_who_wait.drain(PASSED_ON)).await;
+            walked
+        };
         let limit = timeout.unwrap_or(Duration::MAX);
         tokio::select! {
             walked = walk => {
@@ -302,6 +309,10 @@ impl Opened {
         }
     }
 }
+
+/// How long connections that came while a service was replaced may go on when all is done: they lead through this
+/// process.
+const PASSED_ON: Duration = Duration::from_secs(30);
 
 /// Sleeps this long; for ever when it is the longest time there is.
 async fn sleep(time: Duration) {

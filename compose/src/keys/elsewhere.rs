@@ -12,7 +12,7 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("services.*.deploy.replicas", "how many containers there are"),
     (
         "services.*.deploy.update_config",
-        "how containers are replaced; `order: start-first` without a refused connection",
+        "how containers are replaced; nobody who connects to a TCP port is refused: with `stop-first` they wait, unless failures are borne",
     ),
     ("services.*.deploy.update_config.failure_action", "`pause`, `continue` or `rollback`"),
     (

@@ -101,7 +101,7 @@ services:
     image: box
     command: ["sh", "-c", "mkdir /www; echo {page} > /www/page; {command}exec httpd -f -p 8080 -h /www"]
     ports: ["8080"]
-    stop_grace_period: 0s
+    stop_grace_period: 1s
     volumes: ["./shared:/shared"]
     deploy:
       replicas: 2

@@ -1,5 +1,7 @@
 //! How the containers of a service are replaced: by default as fast as can be, or as `deploy.update_config` says.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::world::{World, get};
@@ -67,6 +69,61 @@ fn an_update_that_starts_first_refuses_nobody_and_a_bad_one_changes_nothing() {
     world.rcompose(["restart"]).succeeds();
     world.rcompose(["up", "-d", "--wait"]).succeeds();
     assert_eq!(get(world.port("web", 8080), "/page").1, "four\n");
+}
+
+#[test]
+fn who_connects_while_a_service_stops_first_waits_for_its_successor() {
+    // It listens a while after it has started, and longer yet after the one before has stopped.
+    let file = |page: &str| {
+        project(page, &format!("sleep 1; {SERVE}")).replace("start-first", "stop-first").replace(
+            r#"healthcheck: {test: ["CMD", "wget", "-qO-", "http://127.0.0.1:8080/page"], interval: 1s, retries: 2}"#,
+            "init: true",
+        )
+    };
+    let world = World::new(&file("one"));
+    world.rcompose(["up", "-d"]).succeeds();
+    let port = world.port("web", 8080);
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    while connect().and_then(ask).ok().is_none_or(|page| page.is_empty()) {
+        std::thread::yield_now();
+    }
+    let over = AtomicBool::new(false);
+    let pages = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut pages = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                let connection = connect().expect("nobody is refused");
+                // One that the old container had is cut when that ends.
+                pages.extend(ask(connection));
+            }
+            pages
+        });
+        world.write("compose.yaml", &file("two"));
+        let up = world.rcompose(["up", "-d"]);
+        over.store(true, Ordering::SeqCst);
+        up.succeeds();
+        client.join().expect("nobody was refused")
+    });
+    assert!(
+        pages.iter().any(|page| page == "one\n") && pages.iter().any(|page| page == "two\n"),
+        "{pages:?}"
+    );
+    assert_eq!(get(port, "/page").1, "two\n");
+    assert_eq!(world.names(), ["p-web-1"]);
+    // Killed while they wait, the next one goes on.
+    world.write("compose.yaml", &file("three").replace("\"8080\"", &format!("\"{port}:8080\"")));
+    world.kill_at("Container p-web-1  Stopped", ["up", "-d"]);
+    world.rcompose(["up", "-d"]).succeeds();
+    assert_eq!((world.port("web", 8080), world.names()), (port, vec!["p-web-1".to_owned()]));
+    assert_eq!(get(port, "/page").1, "three\n");
+}
+
+/// Asks for the page over a connection that is there.
+fn ask(mut connection: TcpStream) -> std::io::Result<String> {
+    connection.write_all(b"GET /page HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, page)| page.to_owned()))
 }
 
 #[test]

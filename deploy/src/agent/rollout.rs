@@ -2,7 +2,7 @@
 //! that was cut off and begun again goes on where it was.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compose::execute::Event as Walking;
@@ -19,13 +19,13 @@ use jiff::Timestamp;
 use super::canary::Canary;
 use super::journal::{Before, Journal, Move, Stage, Standing};
 use super::opened::Opened;
-use super::parking::Parking;
 use super::places::Places;
 use super::prober::Prober;
 use super::{Tell, guard, history, opened, prune, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::Outcome;
 use crate::walk;
+use compose::runtime::parking::Parked;
 
 /// A rollout that goes on.
 pub(crate) struct Running {
@@ -266,67 +266,5 @@ pub(super) fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
     // One that cannot be looked at has nobody to wait for.
     while began.elapsed() < limit && engine.open_connections(id).is_ok_and(|count| count > 0) {
         std::thread::sleep(GLANCE);
-    }
-}
-
-/// The containers that stop before their successors start, and where those who connect meanwhile wait.
-#[derive(Clone, Default)]
-struct Parked {
-    /// By the id of the one that stops: the name of the one that takes its place.
-    successors: Arc<BTreeMap<ContainerId, String>>,
-    /// Where those wait that are not passed on yet, with the one that stopped; by the name of the successor.
-    lots: Arc<Mutex<BTreeMap<String, (ContainerId, Parking)>>>,
-}
-
-impl Parked {
-    fn of(plan: &Plan) -> Self {
-        let mut successors = BTreeMap::new();
-        for step in plan.steps() {
-            let Operation::StartContainer { instance } = &step.operation else { continue };
-            for before in step.after.iter().filter_map(|before| plan.steps().get(*before)) {
-                if let Operation::StopContainer { container, .. } = &before.operation {
-                    successors.insert(container.id.clone(), instance.name().to_owned());
-                }
-            }
-        }
-        Self { successors: Arc::new(successors), lots: Arc::default() }
-    }
-
-    fn perform(&self, runtime: &Runtime, operation: &Operation) -> Result<(), Failure> {
-        match operation {
-            Operation::StopContainer { container, .. } => {
-                if let Some(successor) = self.successors.get(&container.id) {
-                    let lot = Parking::open(runtime.engine(), &container.id).map_err(|error| Failure {
-                        service: Some(container.service.clone()),
-                        object: format!("container {}", container.name),
-                        error,
-                    })?;
-                    self.lots().insert(successor.clone(), (container.id.clone(), lot));
-                }
-                runtime.perform(operation)
-            }
-            Operation::HandOver { to, name, .. } => {
-                runtime.perform(operation)?;
-                let lot = self.lots().remove(to.name());
-                if let (Some((_, lot)), Ok(id)) = (lot, runtime.id_of(to)) {
-                    return lot.pass_on(runtime.engine(), &id).map_err(|error| Failure {
-                        service: Some(to.service().to_owned()),
-                        object: format!("container {name}"),
-                        error,
-                    });
-                }
-                Ok(())
-            }
-            _ => runtime.perform(operation),
-        }
-    }
-
-    /// Passes those who still wait on to the containers that stopped and run again.
-    fn pass_back(&self, engine: &Engine) -> Result<()> {
-        std::mem::take(&mut *self.lots()).into_values().try_for_each(|(id, lot)| lot.pass_on(engine, &id))
-    }
-
-    fn lots(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, (ContainerId, Parking)>> {
-        self.lots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -142,8 +142,8 @@ impl Planner<'_> {
     pub(super) fn is_held(&self, slot: &Slot<'_>) -> bool {
         let staged = self.options.staged;
         let update = self.service(slot.service).and_then(|service| service.update);
-        let waits = update.is_some_and(|update| update.start_first || staged);
         let is_new = staged && matches!(slot.fate, Fate::New(_));
+        let waits = update.is_some_and(|update| staged || update.holds_back());
         waits && self.starting.contains(slot.service) && (is_new || slot.is_replaced_while_up())
     }
 

@@ -106,11 +106,11 @@ impl Planner<'_> {
         from: Option<&SeenContainer>,
         to: Instance,
         name: &str,
-        monitor: Option<Span>,
+        (monitor, kept): (Option<Span>, bool),
         after: impl IntoIterator<Item = StepId>,
     ) -> (StepId, StepId) {
         let cause = if from.is_some() { Cause::Asked } else { Cause::Missing };
-        let prove = Operation::Prove { instance: to.clone(), monitor, kept: false };
+        let prove = Operation::Prove { instance: to.clone(), monitor, kept };
         let proved = self.plan.add(prove, Cause::Asked, after);
         let from = from.map(SeenContainer::existing);
         let hand_over = Operation::HandOver { from, to, name: name.to_owned() };
@@ -128,7 +128,7 @@ impl Planner<'_> {
             return started;
         }
         let monitor = self.service(slot.service)?.update.and_then(|update| update.monitor);
-        let (proved, taken) = self.take_over(None, slot.instance(), &slot.name, monitor, started);
+        let (proved, taken) = self.take_over(None, slot.instance(), &slot.name, (monitor, false), started);
         Some(if self.options.staged { proved } else { taken })
     }
 

@@ -105,7 +105,15 @@ impl Planner<'_> {
             let taken = started.unwrap_or(ready);
             return Replaced { ready, taken, stopped: stopped.unwrap_or(taken) };
         }
-        let (proved, taken) = self.take_over(Some(old), slot.instance(), &slot.name, update.monitor, after);
+        if !update.start_first && !self.options.staged {
+            // Nobody is served meanwhile: who connects waits no longer than until it is ready. One that does not get
+            // ready stays to be looked at, as nobody else is there.
+            let (_, taken) = self.take_over(Some(old), slot.instance(), &slot.name, (None, true), after);
+            let ready = self.watched(slot, update, taken);
+            return Replaced { ready, taken, stopped: stopped.unwrap_or(taken) };
+        }
+        let patience = (update.monitor, false);
+        let (proved, taken) = self.take_over(Some(old), slot.instance(), &slot.name, patience, after);
         // What depends on it can be made ready before anything changes for those outside.
         let ready = if self.options.staged { proved } else { taken };
         let is_over = !update.start_first || !old.life.is_up();
@@ -118,13 +126,14 @@ impl Planner<'_> {
         let (service, instances) = (slot.service.to_owned(), vec![slot.instance()]);
         let wait = Operation::Await { service, instances, milestone: Milestone::Ready, required: true };
         let ready = self.plan.add(wait, Cause::Asked, started);
-        match update.monitor {
-            Some(time) => {
-                let watch = Operation::Watch { instance: slot.instance(), time };
-                self.plan.add(watch, Cause::Asked, [ready])
-            }
-            None => ready,
-        }
+        self.watched(slot, update, ready)
+    }
+
+    /// Watches a container that is ready, as long as the service says.
+    fn watched(&mut self, slot: &Slot<'_>, update: Update, ready: StepId) -> StepId {
+        let Some(time) = update.monitor else { return ready };
+        let watch = Operation::Watch { instance: slot.instance(), time };
+        self.plan.add(watch, Cause::Asked, [ready])
     }
 
     /// What the service has too many of and might have needed again.
