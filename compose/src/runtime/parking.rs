@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::Engine;
 use engine::container::spec::Protocol;
@@ -55,6 +55,13 @@ enum Queue {
     PassedOn(SocketAddr),
 }
 
+/// How long a container that is about to stop may take to answer those whom it serves, when nobody else is led to it:
+/// many a program ends without a word to them.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How often it is seen whom a container serves.
+const GLANCE: Duration = Duration::from_millis(10);
+
 // === impl Parked ===
 
 impl Parked {
@@ -98,6 +105,7 @@ impl Parked {
                             }
                         })?;
                     self.lots().insert(successor.clone(), (container.id.clone(), lot));
+                    drained(runtime.engine(), &container.id, LAST_ANSWERS);
                 }
                 runtime.perform(operation)
             }
@@ -234,6 +242,22 @@ impl Listening {
 fn is_wanted(stream: &TcpStream) -> bool {
     let gone = stream.set_nonblocking(true).is_ok() && matches!(stream.peek(&mut [0]), Ok(0));
     !gone && stream.set_nonblocking(false).is_ok()
+}
+
+/// Waits until a container serves nobody any more, or the time is up. Nobody is nobody twice: a connection may have been
+/// on its way when all others were led elsewhere.
+pub fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
+    let began = Instant::now();
+    let mut quiet = 0;
+    while quiet < 2 && began.elapsed() < limit {
+        match engine.open_connections(id) {
+            Ok(0) => quiet += 1,
+            Ok(_) => quiet = 0,
+            // One that cannot be looked at has nobody to wait for.
+            Err(_) => return,
+        }
+        std::thread::sleep(GLANCE);
+    }
 }
 
 /// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.

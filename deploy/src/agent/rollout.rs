@@ -9,10 +9,10 @@ use compose::execute::Event as Walking;
 use compose::observe::Observed;
 use compose::operation::Operation;
 use compose::plan::{Plan, StepId};
+use compose::runtime::parking::{Parked, drained};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
 use engine::error::{Error, Result};
-use engine::id::ContainerId;
 use engine::quantity::Percent;
 use jiff::Timestamp;
 
@@ -25,7 +25,6 @@ use super::{Tell, guard, history, opened, prune, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::Outcome;
 use crate::walk;
-use compose::runtime::parking::Parked;
 
 /// A rollout that goes on.
 pub(crate) struct Running {
@@ -39,9 +38,6 @@ pub(crate) struct Running {
 
 /// How many steps are done at once.
 const AT_ONCE: usize = 16;
-
-/// How often it is looked whether a container still serves somebody: the kernel tells nobody.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// What a rollout would do, without doing it.
 pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &Tell) -> Result<Planned> {
@@ -257,14 +253,5 @@ fn before(observed: &Observed) -> Before {
             })
             .collect(),
         networks: observed.networks.keys().cloned().collect(),
-    }
-}
-
-/// Waits until a container serves nobody any more, or the time is up.
-pub(super) fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
-    let began = Instant::now();
-    // One that cannot be looked at has nobody to wait for.
-    while began.elapsed() < limit && engine.open_connections(id).is_ok_and(|count| count > 0) {
-        std::thread::sleep(GLANCE);
     }
 }

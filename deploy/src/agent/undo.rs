@@ -7,7 +7,7 @@ use engine::id::ContainerId;
 use engine::{Container, Engine, RemoveOptions, StopOptions};
 
 use compose::observe::{SeenContainer, containers};
-use compose::runtime::ready;
+use compose::runtime::{parking, ready};
 
 use super::journal::{Journal, Stage, Standing};
 use super::places::Places;
@@ -84,7 +84,7 @@ impl Undo<'_> {
     fn let_go(&self, new: &[&SeenContainer]) -> Result<()> {
         new.iter().try_for_each(|seen| self.engine.unshare_ports(&seen.id))?;
         let drain = self.journal.release.policy.drain();
-        new.iter().for_each(|seen| rollout::drained(self.engine, &seen.id, drain));
+        new.iter().for_each(|seen| parking::drained(self.engine, &seen.id, drain));
         Ok(())
     }
 
