@@ -41,10 +41,13 @@ pub struct Deployment<'a> {
     /// The engine of this machine, which has or builds the images.
     pub root: Option<PathBuf>,
     /// Reaches a machine that is none of the hosts.
-    pub reach: Box<dyn Fn(&str) -> Result<Host> + Sync + 'a>,
+    pub reach: Reach<'a>,
     /// Takes what happens, with the host it happens on.
     pub told: &'a (dyn Fn(&str, Event) + Sync),
 }
+
+/// How a machine is reached, by its address.
+pub type Reach<'a> = Box<dyn Fn(&str) -> Result<Host> + Sync + 'a>;
 
 /// What a host is to do.
 #[derive(Debug, Default)]
