@@ -9,6 +9,7 @@ mod hooks;
 mod keys;
 mod life;
 mod limits;
+mod listener;
 mod mounts;
 mod plan;
 mod state;

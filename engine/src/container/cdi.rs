@@ -261,6 +261,7 @@ impl Mount {
             writable_below: false,
             attributes,
             stated: StatedAttributes::default(),
+            owners: None,
         })
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::capabilities::CapabilitySet;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::handshake::{ChildEnd, Report};
-use crate::container::launch::{self, Child, Enclosure, NoLinks, Stdio};
+use crate::container::launch::{self, Child, Enclosure, Links, NoLinks, Stdio};
 use crate::container::namespaces::Births;
 use crate::container::plan::{ProcessPlan, TerminalSize};
 use crate::container::privileges;
@@ -58,18 +58,32 @@ pub fn exec(
     enclosure: &dyn Enclosure,
     stdio: Stdio<'_>,
 ) -> Result<Child, LaunchError> {
+    exec_with(init, process, enclosure, stdio, &mut NoLinks)
+}
+
+/// As [`exec`], with somebody who takes the listener of its filter, if it has one.
+///
+/// # Errors
+/// As for [`exec`].
+pub fn exec_with(
+    init: BorrowedFd<'_>,
+    process: &ProcessPlan,
+    enclosure: &dyn Enclosure,
+    stdio: Stdio<'_>,
+    links: &mut dyn Links,
+) -> Result<Child, LaunchError> {
     let births = Births::into(init)?;
     if let (Some(users), Stdio::Streams(streams)) = (&process.users, &stdio) {
         userns::give_streams(streams, users);
     }
     let birth = launch::Birth { new: NewNamespaces::default(), births, enclosure, process };
-    launch::bear(birth, &mut NoLinks, |channel| run(init, process, stdio, &channel))
+    launch::bear(birth, links, |channel| run(init, process, stdio, &channel))
 }
 
 /// What the joining child does; the exit code it ends with when it fails.
 fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: &ChildEnd) -> i32 {
     let failure = match join(init, process, stdio, channel) {
-        Ok((program, identity)) => match privileges::filter(process, &identity) {
+        Ok((program, identity)) => match privileges::filter(process, &identity, channel) {
             Ok(()) => program.execute(),
             Err(failure) => failure,
         },

@@ -3,7 +3,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::io::Errno;
@@ -28,6 +28,8 @@ pub(crate) enum Report {
     Mounted,
     /// It stands at its gate: whoever comes through it hears the rest.
     Waiting,
+    /// It has a filter whose listener is this descriptor of its own, and waits until that was taken.
+    Listener(RawFd),
     /// Everything is done but the last call; nothing more comes unless that fails.
     Executing,
     /// It gives up.
@@ -39,6 +41,8 @@ pub(crate) enum Report {
 pub(crate) enum Order {
     /// The child's user ids mean something.
     Mapped,
+    /// Its listener was taken.
+    Taken,
     /// The host's side of its network is there; this is for [`Links::inside`](super::launch::Links::inside).
     Plugged(Vec<u8>),
 }
@@ -86,6 +90,7 @@ impl ParentEnd {
     pub(crate) fn send(&self, order: &Order) -> Result<(), Errno> {
         let (tag, bytes): (u8, &[u8]) = match order {
             Order::Mapped => (b'm', &[]),
+            Order::Taken => (b't', &[]),
             Order::Plugged(message) => (b'n', message),
         };
         match send(&self.0, &[&[tag], bytes], &[]) {
@@ -146,9 +151,27 @@ impl ChildEnd {
         let (bytes, _) = receive(&self.0)?;
         match bytes.split_first() {
             Some((b'm', _)) => Ok(Some(Order::Mapped)),
+            Some((b't', _)) => Ok(Some(Order::Taken)),
             Some((b'n', message)) => Ok(Some(Order::Plugged(message.to_vec()))),
             Some(_) => Err(Errno::BADMSG),
             None => Ok(None),
+        }
+    }
+
+    /// Tells where the listener of this process's filter is, and waits until it was taken. The filter holds already: this
+    /// is done by write(2), which no filter may ask the listener about, and read(2).
+    pub(crate) fn hand_over_listener(&self, listener: &OwnedFd) -> Result<(), Errno> {
+        let report = Report::Listener(listener.as_raw_fd());
+        let bytes = serde_json::to_vec(&report).map_err(|_| Errno::BADMSG)?;
+        retry(|| rustix::io::write(&self.0, &bytes))?;
+        let mut order = [0; 1];
+        loop {
+            match retry(|| rustix::io::read(&self.0, &mut order))? {
+                0 => return Err(Errno::PIPE),
+                _ if order == *b"t" => return Ok(()),
+                // Who joins a container waits for no other order, and finds those here.
+                _ => {}
+            }
         }
     }
 

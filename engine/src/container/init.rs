@@ -252,7 +252,7 @@ impl Newborn<'_> {
 
     fn execute(&self, program: &Program, identity: &Identity) -> Result<i32, LaunchError> {
         program::announce(&self.plan.process, &self.channel)?;
-        privileges::filter(&self.plan.process, identity)?;
+        privileges::filter(&self.plan.process, identity, &self.channel)?;
         Err(program.execute())
     }
 

@@ -2,7 +2,7 @@
 //! the program. Nothing it mounts ever exists on the host. The caller must have one thread only.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions};
@@ -87,6 +87,15 @@ pub trait Links {
         false
     }
 
+    /// Takes the listener of the filter of this process, which waits for that before it executes its program
+    /// (seccomp_unotify(2)).
+    ///
+    /// # Errors
+    /// Ends the launch.
+    fn listen(&mut self, _pid: Pid, _listener: OwnedFd) -> Result<(), Error> {
+        Err(Error::invalid("nobody listens to the system call filter"))
+    }
+
     /// Runs in the child inside the container, with the privileges of its program, right before that is executed.
     ///
     /// # Errors
@@ -144,13 +153,17 @@ impl Gate {
         handshake::gate(path).map(Self).at("make the start's socket", path.display())
     }
 
-    /// Lets the process go on that waits at this path. Returns once its program is being executed.
+    /// Lets this process go on, which waits at this path. Returns once its program is being executed.
     ///
     /// # Errors
     /// When nobody waits there, or the program cannot be executed.
-    pub fn open(path: &Path) -> Result<(), LaunchError> {
+    pub fn open(
+        path: &Path,
+        process: BorrowedFd<'_>,
+        listen: &mut dyn FnMut(OwnedFd) -> Result<(), Error>,
+    ) -> Result<(), LaunchError> {
         let channel = ParentEnd::connect(path).at("let go on", "the process")?;
-        Reported::default().read(&channel, true)
+        Reported::default().read(&channel, true, process, listen)
     }
 }
 
@@ -221,8 +234,9 @@ pub(crate) fn bear(
     let channel = parent.take().ok_or(LaunchError::Vanished)?;
     let mut report = Reported::default();
     let ready = describe(pid, &channel, new, process).and_then(|()| plug(pid, &channel, links, &mut report));
+    let held = unfinished.pidfd.as_ref().ok_or(LaunchError::Vanished)?;
     // A child that failed meanwhile has the better reason.
-    report.read(&channel, ready.is_ok())?;
+    report.read(&channel, ready.is_ok(), held.as_fd(), &mut |listener| links.listen(pid, listener))?;
     ready?;
     let pidfd = unfinished.pidfd.take().ok_or(LaunchError::Vanished)?;
     Ok(Child { pid, pidfd, terminal: report.terminal, sockets: report.sockets, warnings: report.warnings })
@@ -265,6 +279,7 @@ struct Reported {
 
 /// What a report says of how far the child is.
 enum Heard {
+    Listens(RawFd),
     Mounted,
     Waiting,
     Else,
@@ -274,13 +289,25 @@ enum Heard {
 
 impl Reported {
     /// Reads to the end. A child that waits for an order that will not come is not waited for.
-    fn read(&mut self, channel: &ParentEnd, ordered: bool) -> Result<(), LaunchError> {
+    fn read(
+        &mut self,
+        channel: &ParentEnd,
+        ordered: bool,
+        process: BorrowedFd<'_>,
+        listen: &mut dyn FnMut(OwnedFd) -> Result<(), Error>,
+    ) -> Result<(), LaunchError> {
         if !ordered {
             channel.close().at("order", "the child")?;
         }
         while let Some(heard) = self.hear(channel)? {
-            if matches!(heard, Heard::Waiting) {
-                return Ok(());
+            match heard {
+                Heard::Waiting => return Ok(()),
+                Heard::Listens(number) => {
+                    let listener = sys::pidfd::copy_descriptor(process, number).at("take", "the listener")?;
+                    listen(listener).at("hand over", "the listener")?;
+                    channel.send(&Order::Taken).at("order", "the child")?;
+                }
+                Heard::Mounted | Heard::Else => {}
             }
         }
         if ordered && !self.executing { Err(LaunchError::Vanished) } else { Ok(()) }
@@ -307,6 +334,7 @@ impl Reported {
             Report::Sockets => self.sockets = fds,
             Report::Mounted => return Ok(Some(Heard::Mounted)),
             Report::Waiting => return Ok(Some(Heard::Waiting)),
+            Report::Listener(number) => return Ok(Some(Heard::Listens(number))),
             Report::Executing => self.executing = true,
             Report::Failed(LaunchError::Vanished) => self.executing = false,
             Report::Failed(failure) => return Err(failure),
@@ -353,6 +381,10 @@ impl Links for Outside<'_, '_> {
 
     fn after_mounts(&self) -> bool {
         self.0.borrow().after_mounts()
+    }
+
+    fn listen(&mut self, pid: Pid, listener: OwnedFd) -> Result<(), Error> {
+        self.0.borrow_mut().listen(pid, listener)
     }
 }
 

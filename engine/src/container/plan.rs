@@ -218,6 +218,17 @@ pub struct ResolvedMount {
     pub attributes: u64,
     /// Attributes that are said of the mount one by one.
     pub stated: StatedAttributes,
+    /// As whose files are shown; as on the host, or as the container's users see them, when `None`.
+    pub owners: Option<MappedOwners>,
+}
+
+/// The owners of files are shown as other ones, as a user namespace with these maps would have them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MappedOwners {
+    /// Ids in the file system as ids of the host.
+    pub users: UserMap,
+    /// Whether mounts below are mapped, too.
+    pub recursive: bool,
 }
 
 /// Attributes of a mount that were said one by one: `MOUNT_ATTR_…` of mount_setattr(2).

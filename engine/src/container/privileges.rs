@@ -8,6 +8,7 @@ use rustix::thread::CapabilitySets;
 
 use crate::container::capabilities::CapabilitySet;
 use crate::container::failure::{AtStep, LaunchError};
+use crate::container::handshake::ChildEnd;
 use crate::container::plan::{Limit, ProcessPlan};
 use crate::container::users::Identity;
 use crate::sys;
@@ -65,10 +66,18 @@ pub(crate) fn give_up(process: &ProcessPlan, identity: &Identity) -> Result<(), 
     Ok(())
 }
 
-/// Installs the filter, and gives up the right to do so.
-pub(crate) fn filter(process: &ProcessPlan, identity: &Identity) -> Result<(), LaunchError> {
+/// Installs the filter, and gives up the right to do so. Whoever answers for the filter is told of it over the channel
+/// before that: what comes next may have to be answered.
+pub(crate) fn filter(
+    process: &ProcessPlan,
+    identity: &Identity,
+    channel: &ChildEnd,
+) -> Result<(), LaunchError> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
-    sys::process::install_filter(filter, process.seccomp_flags).at("install", "the system call filter")?;
+    let installed = sys::process::install_filter(filter, process.seccomp_flags);
+    if let Some(listener) = installed.at("install", "the system call filter")? {
+        channel.hand_over_listener(&listener).at("hand over", "the listener of the system call filter")?;
+    }
     if filter_needs_right(process) { set_capabilities(kept(process, identity)) } else { Ok(()) }
 }
 

@@ -86,12 +86,29 @@ pub fn compile(
     let program = match profile {
         Seccomp::Unconfined => return Ok(None),
         Seccomp::Default => standard(NATIVE, capabilities),
-        Seccomp::Profile(text) => profile::compile(text, NATIVE, capabilities, &kernel())?,
+        Seccomp::Profile(text) => profile::compile(text, NATIVE, capabilities, &kernel(), false)?,
     };
-    if program.len() > 4096 {
-        return Err(SeccompError::TooLong(program.len()));
-    }
-    Ok(Some(program))
+    fits(program).map(Some)
+}
+
+/// The filter of a profile of the user's some of whose calls may be handed to a listener; whether there are such.
+///
+/// # Errors
+/// As for [`compile`].
+pub fn compile_for_listener(
+    text: &str,
+    capabilities: CapabilitySet,
+) -> Result<(Vec<libc::sock_filter>, bool), SeccompError> {
+    let program = fits(profile::compile(text, NATIVE, capabilities, &kernel(), true)?)?;
+    let asks = |step: &libc::sock_filter| {
+        u32::from(step.code) == libc::BPF_RET | libc::BPF_K && step.k == libc::SECCOMP_RET_USER_NOTIF
+    };
+    let asks = program.iter().any(asks);
+    Ok((program, asks))
+}
+
+fn fits(program: Vec<libc::sock_filter>) -> Result<Vec<libc::sock_filter>, SeccompError> {
+    if program.len() > 4096 { Err(SeccompError::TooLong(program.len())) } else { Ok(program) }
 }
 
 fn standard(architectures: &[Architecture], capabilities: CapabilitySet) -> Vec<libc::sock_filter> {
@@ -376,7 +393,7 @@ mod tests {
     }
 
     fn compiled(profile: &str) -> Vec<libc::sock_filter> {
-        profile::compile(profile, INTEL, CapabilitySet::docker_default(), "6.1.0-18-amd64").unwrap()
+        profile::compile(profile, INTEL, CapabilitySet::docker_default(), "6.1.0-18-amd64", false).unwrap()
     }
 
     #[test]

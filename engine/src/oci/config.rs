@@ -103,6 +103,10 @@ pub(super) struct Mount {
     pub(super) source: Option<String>,
     #[serde(deserialize_with = "nullable")]
     pub(super) options: Vec<String>,
+    #[serde(rename = "uidMappings", deserialize_with = "nullable")]
+    pub(super) uid_mappings: Vec<Mapping>,
+    #[serde(rename = "gidMappings", deserialize_with = "nullable")]
+    pub(super) gid_mappings: Vec<Mapping>,
 }
 
 /// What others want done at the turns of a container's life.

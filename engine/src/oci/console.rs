@@ -19,23 +19,27 @@ use crate::sys::pidfd;
 
 /// Sends the master side of a terminal to the socket at this path, with its name as the message.
 pub(super) fn send(socket: &Path, master: BorrowedFd<'_>) -> Result<()> {
-    let failed = |error: Errno| {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", master.as_raw_fd())).unwrap_or_default();
+    send_descriptor(socket, master, name.as_os_str().as_encoded_bytes()).map_err(|error| {
         Error::failed(format!("send the terminal to {}", socket.display()), io::Error::from(error))
-    };
+    })
+}
+
+/// Sends a descriptor to the socket at this path, with a message.
+pub(super) fn send_descriptor(
+    socket: &Path,
+    descriptor: BorrowedFd<'_>,
+    message: &[u8],
+) -> Result<(), Errno> {
     let connection =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .map_err(failed)?;
-    let address = SocketAddrUnix::new(socket).map_err(failed)?;
-    rustix::net::connect(&connection, &address).map_err(failed)?;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let descriptors = [master];
+    let descriptors = [descriptor];
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    let name = std::fs::read_link(format!("/proc/self/fd/{}", master.as_raw_fd())).unwrap_or_default();
-    let name = name.as_os_str().as_encoded_bytes();
-    let slices = [io::IoSlice::new(name)];
-    rustix::net::sendmsg(&connection, &slices, &mut control, SendFlags::NOSIGNAL).map_err(failed)?;
-    Ok(())
+    let slices = [io::IoSlice::new(message)];
+    rustix::net::sendmsg(&connection, &slices, &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// Signals that are not the container's business.

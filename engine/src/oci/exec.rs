@@ -10,6 +10,7 @@ use super::console::{self, Attendance};
 use super::keys;
 use super::life::{self, Runtime};
 use super::limits;
+use super::listener::ExecListener;
 use super::plan::{self, Extras};
 use super::state::{Record, Status};
 use crate::container::cgroup::Cgroup;
@@ -73,7 +74,8 @@ impl Runtime {
     /// When the container cannot be joined, or the program cannot be executed.
     pub fn exec(&self, new: &NewProcess, warn: &dyn Fn(&str)) -> Result<u8> {
         let record = Record::read(&self.root, &new.id)?;
-        match record.status(&self.root)? {
+        let status = record.status(&self.root)?;
+        match status {
             Status::Paused if !new.ignore_paused => {
                 return Err(Error::conflict(
                     "cannot exec in a paused container (use --ignore-paused to override)",
@@ -95,7 +97,8 @@ impl Runtime {
             Some(_) => Stdio::Terminal,
             None => Stdio::Streams(Streams::new(&own.0, &own.1, &own.2)),
         };
-        let mut child = exec::exec(init.as_fd(), &process, &cgroup, stdio)?;
+        let mut listener = ExecListener { record: &record, status };
+        let mut child = exec::exec_with(init.as_fd(), &process, &cgroup, stdio, &mut listener)?;
         child.warnings.iter().for_each(|text| warn(text));
         if let Some(path) = &new.pid_file {
             life::write_pid(path, child.pid.as_raw_nonzero().get())?;

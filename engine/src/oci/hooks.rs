@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags};
 use serde_json::Value;
 
 use super::config::{Hook, Hooks};
+use super::listener;
 use super::state::{Record, Status, birth};
 use crate::container::end::ended_within;
 use crate::container::launch::Links;
@@ -64,6 +65,10 @@ impl Links for LaunchHooks<'_> {
 
     fn after_mounts(&self) -> bool {
         !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty()
+    }
+
+    fn listen(&mut self, pid: Pid, listener: OwnedFd) -> Result<()> {
+        listener::hand_over(self.record, Status::Creating, pid.as_raw_nonzero().get(), &listener)
     }
 
     fn before_program(&self) -> Result<()> {

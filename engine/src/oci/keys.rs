@@ -51,8 +51,8 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("mounts[].type", Honoured),
     ("mounts[].source", Honoured),
     ("mounts[].options", Honoured),
-    ("mounts[].uidMappings", Refused("mounts are not mapped")),
-    ("mounts[].gidMappings", Refused("mounts are not mapped")),
+    ("mounts[].uidMappings", Honoured),
+    ("mounts[].gidMappings", Honoured),
     ("hooks.prestart", Honoured),
     ("hooks.createRuntime", Honoured),
     ("hooks.createContainer", Honoured),
@@ -72,8 +72,8 @@ pub(super) const KEYS: &[(&str, Treatment)] = &[
     ("linux.seccomp.defaultErrnoRet", Honoured),
     ("linux.seccomp.architectures", Honoured),
     ("linux.seccomp.flags", Honoured),
-    ("linux.seccomp.listenerPath", Refused("calls are not handed to a listener")),
-    ("linux.seccomp.listenerMetadata", Refused("calls are not handed to a listener")),
+    ("linux.seccomp.listenerPath", Honoured),
+    ("linux.seccomp.listenerMetadata", Honoured),
     ("linux.seccomp.syscalls", Honoured),
     ("linux.rootfsPropagation", Honoured),
     ("linux.maskedPaths", Honoured),
@@ -195,8 +195,9 @@ What `rengine oci` makes of each key of a bundle's description (runtime-spec, `c
 has no effect, or *refused* by name. What a key is not (`null`, `0`, `\"\"`, empty) is neither. A key that is not here is warned about, as the specification wants
 it. Nothing is accepted and ignored.
 
-Within honoured keys, refused by name are: mount options `unbindable`, `idmap` and what the file system does not know; namespaces `time`, `user` and `mount` by
-path, and a container without a mount namespace of its own; `rootfsPropagation: unbindable`; seccomp's `SCMP_ACT_NOTIFY` and flags other than `TSYNC`, `LOG` and
+Within honoured keys, refused by name are: mount options `unbindable`, `idmap` of anything but a bind mount and what the file system does not know; namespaces `time`, `user` and `mount` by
+path, and a container without a mount namespace of its own; `rootfsPropagation: unbindable`; seccomp's `SCMP_ACT_NOTIFY` as default, for `write`
+or without a listener, and flags other than `TSYNC`, `LOG` and
 `SPEC_ALLOW`; flags of `personality`. Warned about are: capabilities that do not exist or are not the runtime's own; limits per process above the runtime's hard
 limit, which become that limit; limits for which this kernel has no controller. `cgroupsPath` is a path below the top of every hierarchy, or with `--systemd-cgroup`
 `slice:prefix:name`, which becomes the path that systemd would choose; systemd itself is not asked.

@@ -18,7 +18,7 @@ use super::console::{self, Attendance};
 use super::hooks::{self, LaunchHooks};
 use super::plan::{self, Extras};
 use super::state::{self, Record, Status};
-use super::{keys, limits};
+use super::{keys, limits, listener};
 use crate::container::cgroup::Cgroup;
 use crate::container::end;
 use crate::container::launch::{self, Child, Gate, Stdio, Streams};
@@ -90,7 +90,10 @@ impl Runtime {
         }
         let (_held, directory) = state::short(&self.root.container(id))?;
         let gate = RuntimeRoot::gate_in(&directory);
-        let opened = Gate::open(&gate);
+        let process =
+            record.process().ok_or_else(|| Error::conflict("cannot start a container that has stopped"))?;
+        let mut listen = |taken| listener::hand_over(&record, Status::Created, record.pid, &taken);
+        let opened = Gate::open(&gate, process.as_fd(), &mut listen);
         // From now on it counts as running.
         let _ = store::remove_file(&self.root.gate(id));
         if let Err(error) = opened {

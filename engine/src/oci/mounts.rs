@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::config::Mount;
-use crate::container::plan::{ResolvedMount, ResolvedSource, StatedAttributes};
+use super::plan;
+use crate::container::idmap::UserMap;
+use crate::container::plan::{MappedOwners, ResolvedMount, ResolvedSource, StatedAttributes};
 use crate::container::spec::Propagation;
 use crate::error::{Error, Kind, Result};
 
@@ -14,6 +16,8 @@ struct Options {
     propagation: Option<Propagation>,
     attributes: StatedAttributes,
     copy_up: bool,
+    /// Whether owners are mapped, and if so, those of mounts below, too.
+    mapped: Option<bool>,
     own: Vec<(String, String)>,
 }
 
@@ -51,14 +55,21 @@ const SYSTEM_FLAGS: [&str; 4] = ["sync", "dirsync", "mand", "lazytime"];
 pub(super) fn known_options() -> Vec<String> {
     let attributes = ATTRIBUTES.iter().flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
     let propagations = Propagation::NAMES.iter().map(|(name, _)| (*name).to_owned());
-    let further = ["bind", "rbind", "tmpcopyup"].into_iter().chain(NOTHING).chain(SYSTEM_FLAGS);
+    let further =
+        ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"].into_iter().chain(NOTHING).chain(SYSTEM_FLAGS);
     let mut all: Vec<String> = attributes.chain(propagations).chain(further.map(str::to_owned)).collect();
     all.sort_unstable();
     all
 }
 
-/// A mount of the bundle. One without a propagation of its own has that of the root.
-pub(super) fn resolve(bundle: &Path, mount: &Mount, of_root: Propagation) -> Result<ResolvedMount> {
+/// A mount of the bundle. One without a propagation of its own has that of the root. Owners that are
+/// mapped without being told how are mapped as the container's own users.
+pub(super) fn resolve(
+    bundle: &Path,
+    mount: &Mount,
+    of_root: Propagation,
+    users: Option<&UserMap>,
+) -> Result<ResolvedMount> {
     let target = Path::new("/").join(&mount.destination);
     let options = Options::parse(mount)?;
     let kind = mount.kind.as_deref().unwrap_or("none");
@@ -91,8 +102,41 @@ pub(super) fn resolve(bundle: &Path, mount: &Mount, of_root: Propagation) -> Res
         let unknown = options.own.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(",");
         return Err(refused(mount, &unknown));
     }
+    let owners = owners(mount, &options, recursive.is_some(), users)?;
     let stated = options.attributes;
-    Ok(ResolvedMount { target, source, read_only: false, writable_below: false, attributes: 0, stated })
+    Ok(ResolvedMount {
+        target,
+        source,
+        read_only: false,
+        writable_below: false,
+        attributes: 0,
+        stated,
+        owners,
+    })
+}
+
+/// As whose files a mount shows what is there. Mappings without the option are meant all the same, as runc has it.
+fn owners(
+    mount: &Mount,
+    options: &Options,
+    bound: bool,
+    users: Option<&UserMap>,
+) -> Result<Option<MappedOwners>> {
+    let at = mount.destination.display();
+    let own =
+        plan::user_map(&format!("the mount at {at}: mounts[]"), &mount.uid_mappings, &mount.gid_mappings)?;
+    if own.is_none() && options.mapped.is_none() {
+        return Ok(None);
+    }
+    if !bound {
+        return Err(refused(mount, if options.mapped == Some(true) { "ridmap" } else { "idmap" }));
+    }
+    let users = own.or_else(|| users.cloned()).ok_or_else(|| {
+        Error::invalid(format!(
+            "the mount at {at} has mapped owners, but neither it nor the container says as whom they are shown"
+        ))
+    })?;
+    Ok(Some(MappedOwners { users, recursive: options.mapped == Some(true) }))
 }
 
 fn source_of(bundle: &Path, mount: &Mount) -> Result<PathBuf> {
@@ -138,7 +182,9 @@ impl Options {
                 "bind" => self.bind = Some(self.bind.unwrap_or(false)),
                 "rbind" => self.bind = Some(true),
                 "tmpcopyup" => self.copy_up = true,
-                "unbindable" | "runbindable" | "idmap" | "ridmap" => return None,
+                "idmap" => self.mapped = Some(false),
+                "ridmap" => self.mapped = Some(true),
+                "unbindable" | "runbindable" => return None,
                 "" => {}
                 other if NOTHING.contains(&other) => {}
                 other => {
@@ -161,13 +207,14 @@ mod tests {
             kind: Some(kind.to_owned()),
             source: Some("src".to_owned()),
             options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..Mount::default()
         }
     }
 
     #[test]
     fn the_last_word_about_an_attribute_counts() {
         let resolve = |options: &[&str]| {
-            resolve(Path::new("/b"), &mount("tmpfs", options), Propagation::Rslave).unwrap()
+            resolve(Path::new("/b"), &mount("tmpfs", options), Propagation::Rslave, None).unwrap()
         };
         let stated = resolve(&["ro", "rw", "noatime", "strictatime", "size=1m"]).stated;
         assert_eq!(stated.set, libc::MOUNT_ATTR_STRICTATIME);
@@ -180,7 +227,7 @@ mod tests {
     #[test]
     fn a_bind_mount_takes_no_option_that_it_would_ignore() {
         let resolve =
-            |options: &[&str]| resolve(Path::new("/b"), &mount("none", options), Propagation::Rslave);
+            |options: &[&str]| resolve(Path::new("/b"), &mount("none", options), Propagation::Rslave, None);
         let ResolvedSource::Bind { path, propagation, recursive, .. } =
             resolve(&["rbind", "private"]).unwrap().source
         else {

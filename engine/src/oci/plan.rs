@@ -6,15 +6,14 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::config::{Capabilities, Config, Device, Linux, Mapping, Personality, Process};
-use super::{limits, mounts};
+use super::{limits, listener, mounts};
 use crate::container::capabilities::CapabilitySet;
 use crate::container::idmap::{IdMap, IdRange, UserMap};
 use crate::container::plan::{
     DeviceNode, ExactIdentity, LaunchPlan, Limit, Namespaces, NodeKind, ProcessPlan, RootfsPlan,
     TerminalSize, Whose, is_namespaced,
 };
-use crate::container::seccomp;
-use crate::container::spec::{Propagation, Seccomp};
+use crate::container::spec::Propagation;
 use crate::error::{Error, Kind, Result};
 
 /// What a command line adds to a bundle.
@@ -83,8 +82,9 @@ fn rootfs(bundle: &Path, config: &Config, extras: Extras, namespaces: &Namespace
         })?),
     };
     let of_root = propagation.unwrap_or(Propagation::Rslave);
-    let mounts: Vec<_> =
-        config.mounts.iter().map(|mount| mounts::resolve(bundle, mount, of_root)).collect::<Result<_>>()?;
+    let users = users(linux)?;
+    let resolve = |mount| mounts::resolve(bundle, mount, of_root, users.as_ref());
+    let mounts: Vec<_> = config.mounts.iter().map(resolve).collect::<Result<_>>()?;
     Ok(RootfsPlan {
         upper: root.clone(),
         // Nothing is written there: it is only to be a directory.
@@ -201,7 +201,8 @@ pub(super) fn process_plan(
             columns: size.width,
         })
     });
-    let profile = seccomp.map_or(Seccomp::Unconfined, |profile| Seccomp::Profile(profile.to_string()));
+    let filter = seccomp.map(|profile| listener::compile(profile, bounding)).transpose()?;
+    let (filter, asks) = filter.map_or((None, 0), |(program, flags)| (Some(program), flags));
     let env = with_listen_pid(&process.env);
     Ok(ProcessPlan {
         argv: process.args.clone(),
@@ -212,12 +213,12 @@ pub(super) fn process_plan(
         terminal,
         capabilities: bounding,
         no_new_privileges: process.no_new_privileges,
-        seccomp: seccomp::compile(&profile, bounding)?,
+        seccomp: filter,
         limits: process.rlimits.iter().map(limit).collect::<Result<_>>()?,
         oom_score_adj: process.oom_score_adj,
         apparmor: process.apparmor_profile.clone().filter(|profile| !profile.is_empty()),
         exact: Some(exact),
-        seccomp_flags: seccomp.map_or(Ok(0), seccomp_flags)?,
+        seccomp_flags: seccomp.map_or(Ok(0), seccomp_flags)? | asks,
         personality: personality.map(domain).transpose()?,
         dies_with_parent: false,
         own_keyring: !extras.no_new_keyring,
@@ -228,7 +229,12 @@ pub(super) fn process_plan(
 
 /// What the ids of a user namespace of its own mean.
 fn users(linux: &Linux) -> Result<Option<UserMap>> {
-    if linux.uid_mappings.is_empty() && linux.gid_mappings.is_empty() {
+    user_map("linux", &linux.uid_mappings, &linux.gid_mappings)
+}
+
+/// Both kinds of mappings below this key; `None` when there are none.
+pub(super) fn user_map(key: &str, uids: &[Mapping], gids: &[Mapping]) -> Result<Option<UserMap>> {
+    if uids.is_empty() && gids.is_empty() {
         return Ok(None);
     }
     let map = |what: &str, mappings: &[Mapping]| {
@@ -238,11 +244,9 @@ fn users(linux: &Linux) -> Result<Option<UserMap>> {
             length: mapping.size,
         };
         IdMap::new(mappings.iter().map(range).collect())
-            .map_err(|error| Error::failed(format!("understand {what}"), error))
+            .map_err(|error| Error::failed(format!("understand {key}.{what}"), error))
     };
-    let uids = map("linux.uidMappings", &linux.uid_mappings)?;
-    let gids = map("linux.gidMappings", &linux.gid_mappings)?;
-    Ok(Some(UserMap { uids, gids }))
+    Ok(Some(UserMap { uids: map("uidMappings", uids)?, gids: map("gidMappings", gids)? }))
 }
 
 /// Descriptors that this process was given by systemd's protocol are the container's (sd_listen_fds(3)).

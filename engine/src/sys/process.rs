@@ -272,14 +272,23 @@ pub(crate) fn set_personality(domain: u32) -> io::Result<()> {
     check(result.into()).map(|_| ())
 }
 
-/// Installs a system call filter for this thread and everything it becomes.
-pub(crate) fn install_filter(filter: &[libc::sock_filter], flags: u32) -> io::Result<()> {
+/// Asks seccomp(2) for a descriptor on which calls are reported that the filter hands on.
+pub(crate) const NEW_LISTENER: u32 = 8;
+
+/// Installs a system call filter for this thread and everything it becomes: the listener, if it was asked for.
+pub(crate) fn install_filter(filter: &[libc::sock_filter], flags: u32) -> io::Result<Option<OwnedFd>> {
     const SET_MODE_FILTER: libc::c_uint = 1;
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let program = libc::sock_fprog { len, filter: filter.as_ptr().cast_mut() };
     // SAFETY: the program's length is its slice's; the kernel copies it and keeps no pointer.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, ptr::from_ref(&program)) };
-    check(result).map(|_| ())
+    let result = check(result)?;
+    if flags & NEW_LISTENER == 0 {
+        return Ok(None);
+    }
+    let number = libc::c_int::try_from(result).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: the kernel has just opened it for this process, and nobody else knows its number.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

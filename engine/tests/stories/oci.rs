@@ -2,6 +2,7 @@
 
 mod containerd;
 mod life;
+mod listener;
 mod peer;
 mod process;
 mod shelf;

@@ -318,6 +318,7 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
         writable_below: false,
         attributes: 0,
         stated: StatedAttributes::default(),
+        owners: None,
     };
     there.map(bind).collect()
 }
@@ -381,6 +382,7 @@ fn resolve_mount(
         writable_below,
         attributes: 0,
         stated: StatedAttributes::default(),
+        owners: None,
     })
 }
 

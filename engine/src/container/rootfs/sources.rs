@@ -13,7 +13,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::{RDONLY, Rootfs, dev, mount, tmpfs_attributes};
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::namespaces::{self, Hosts};
-use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan, Whose};
+use crate::container::plan::{LaunchPlan, MappedOwners, ResolvedMount, ResolvedSource, RootfsPlan, Whose};
 use crate::container::{idmap::UserMap, userns};
 use crate::sys;
 use crate::sys::mount::Change;
@@ -79,9 +79,21 @@ impl Sources {
 fn take_plain(plan: &RootfsPlan) -> Result<Vec<Option<OwnedFd>>, LaunchError> {
     let plain = |wanted: &ResolvedMount| match &wanted.source {
         ResolvedSource::Layers { lower, .. } => image(lower, &wanted.target).map(Some),
-        _ => take(wanted).map(|taken| taken.map(|(mount, _)| mount)),
+        _ => {
+            let taken = take(wanted)?.map(|(mount, _)| mount);
+            if let (Some(mount), Some(owners)) = (&taken, &wanted.owners) {
+                map_as_asked(mount, owners, &wanted.target)?;
+            }
+            Ok(taken)
+        }
     };
     plan.mounts.iter().map(plain).collect()
+}
+
+fn map_as_asked(mount: &OwnedFd, owners: &MappedOwners, target: &Path) -> Result<(), LaunchError> {
+    let namespace = userns::without_processes(&owners.users)?;
+    sys::mount::map_owners(mount, namespace.as_fd(), owners.recursive)
+        .at("map the owners of the mount at", target.display())
 }
 
 /// What a mount shows, and whether its owners are mapped already. What is made inside the container gives nothing here.

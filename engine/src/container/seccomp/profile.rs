@@ -68,6 +68,9 @@ struct Filter {
     min_kernel: Option<String>,
 }
 
+/// The call waits until the listener has answered it.
+const NOTIFY: &str = "SCMP_ACT_NOTIFY";
+
 /// What a container is, as far as rules ask about it.
 struct Subject<'a> {
     architecture: Architecture,
@@ -81,10 +84,14 @@ pub(super) fn compile(
     architectures: &[Architecture],
     capabilities: CapabilitySet,
     kernel: &str,
+    listened: bool,
 ) -> Result<Vec<sock_filter>, SeccompError> {
     let profile: Profile = serde_json::from_str(text)?;
-    if let Some(path) = profile.listener_path.filter(|path| !path.is_empty()) {
+    if let Some(path) = profile.listener_path.filter(|path| !path.is_empty() && !listened) {
         return Err(SeccompError::Unsupported { what: "a listener", value: path });
+    }
+    if profile.default_action == NOTIFY {
+        return Err(SeccompError::Unsupported { what: "as default the action", value: NOTIFY.to_owned() });
     }
     let default = action(&profile.default_action, profile.default_errno_ret)?;
     let Some(&native) = architectures.first() else { return Ok(Vec::new()) };
@@ -96,10 +103,20 @@ pub(super) fn compile(
         if !included || excluded {
             continue;
         }
+        if group.action == NOTIFY && !listened {
+            return Err(SeccompError::Unsupported {
+                what: "without a listener the action",
+                value: group.action,
+            });
+        }
         let action = action(&group.action, group.errno_ret)?;
         let conditions: Vec<_> =
             group.args.unwrap_or_default().iter().map(condition).collect::<Result<_, _>>()?;
         for name in group.names.unwrap_or_default().into_iter().chain(group.name) {
+            // The process itself tells by this call, once it is under the filter, where the listener is.
+            if action == libc::SECCOMP_RET_USER_NOTIF && name == "write" {
+                return Err(SeccompError::Unsupported { what: "to be asked about the call", value: name });
+            }
             rules.push((name, conditions.clone(), action));
         }
     }
@@ -153,6 +170,7 @@ fn action(name: &str, errno: Option<u16>) -> Result<u32, SeccompError> {
         "SCMP_ACT_TRAP" => libc::SECCOMP_RET_TRAP,
         "SCMP_ACT_LOG" => libc::SECCOMP_RET_LOG,
         "SCMP_ACT_TRACE" => libc::SECCOMP_RET_TRACE | errno,
+        NOTIFY => libc::SECCOMP_RET_USER_NOTIF,
         other => return Err(SeccompError::Unsupported { what: "the action", value: other.to_owned() }),
     })
 }
