@@ -148,6 +148,7 @@ for round in $(seq "$rounds"); do
 	measure rengine-port "$rengine" run --rm -p 127.0.0.1:18999:80 box true
 	measure docker-port docker run --rm -p 127.0.0.1:18999:80 box true
 	measure runc "$(command -v runc)" --root "$work/runc" run --bundle "$work/bundle" "peers-$round"
+	measure rengine-oci "$rengine" oci --root "$work/oci" run --bundle "$work/bundle" "ours-$round"
 done
 "$rengine" run -d --name lasting box sleep 1000 >/dev/null
 docker run -d --name lasting box sleep 1000 >/dev/null
@@ -176,6 +177,7 @@ row "run --rm, bridge, against docker" rengine-bridge docker-bridge 10
 row "run --rm, bridge, a published port" rengine-port docker-port 10
 row "run --rm, no network, against docker" rengine-none docker-none 10
 row "run --rm, no network, against runc" rengine-none runc 1
+row "oci run of the same bundle" rengine-oci runc 1
 row "exec" rengine-exec docker-exec 10
 row "20 run -d at once" rengine-many docker-many 10
 row "stop of 20 that obey" rengine-stop docker-stop 1
