@@ -127,6 +127,13 @@ lint: ## Formatting, clippy, documentation, the action, and with cargo-deny the 
 bench: build ## Compare with docker, docker-compose and runc on this machine
 	$(call install,$(BENCH_PACKAGES))
 	$(SUDO) engine/benches/peers.sh target/bin
+
+MINUTES ?= 120
+
+.PHONY: soak
+soak: build ## Let containers come and go for MINUTES (120), and fail when anything of them stays
+	$(call install,$(TEST_PACKAGES))
+	$(SUDO) engine/benches/soak.sh target/bin $(MINUTES)
 	$(SUDO) deploy/benches/deploy.sh target/bin
 
 .PHONY: clean
