@@ -65,6 +65,11 @@ impl RootlessRun {
         self.0.join("run")
     }
 
+    /// Which control group the user has been given.
+    pub fn cgroup(&self) -> PathBuf {
+        self.0.join("cgroup")
+    }
+
     /// The socket of the way out.
     pub fn uplink(&self) -> PathBuf {
         self.0.join("slirp4netns")

@@ -2,6 +2,7 @@
 //! process, the *keeper*. Every command of the user goes there before it opens the engine, and everything after that is
 //! as for root: bridges, nft tables, monitors. What leads out is one `slirp4netns`.
 
+pub(crate) mod delegation;
 mod ids;
 mod keeper;
 mod tree;
@@ -96,8 +97,19 @@ pub fn enter() -> Result<()> {
         None => recorded(&run)?,
         Some(alive) => start(&run, &alive)?,
     };
+    join(keeper)?;
+    // What cannot be taken is missed by name, limit by limit.
+    let taken = delegation::take(&run_inside());
+    if let Err(error) = &taken {
+        tracing::debug!("{}", crate::error::chain(error));
+    }
     drop(one_at_a_time);
-    join(keeper)
+    Ok(())
+}
+
+/// The same directory as it is seen from inside.
+fn run_inside() -> RootlessRun {
+    RootlessRun::at(paths::ROOTLESS_INSIDE.into())
 }
 
 /// A directory that only this user can look into.

@@ -186,7 +186,13 @@ impl Cgroup {
         resources: &Resources,
         devices: &Devices,
     ) -> Result<(Self, Vec<Warning>), CgroupError> {
-        Self::create_in(host()?, &place_of(root, id), resources, devices)
+        let layout = host()?;
+        let beyond = |mount: &detect::UnifiedMount| !rootless::delegation::is_in_reach(&mount.path);
+        if rootless::is_inside() && layout.unified().is_some_and(beyond) {
+            // A process that is started from here cannot get there.
+            return Self::create_in(&Layout::default(), &place_of(root, id), resources, devices);
+        }
+        Self::create_in(layout, &place_of(root, id), resources, devices)
     }
 
     /// The same in hierarchies that are not the host's own, at this path below each of them.
@@ -394,9 +400,9 @@ impl Cgroup {
             return self.v1.restrict_devices(devices);
         }
         match &self.unified {
-            Some(unified) => unified.restrict_devices(devices),
             // What is not shown to it a container of an ordinary user cannot make either.
-            None if rootless::is_inside() => Ok(()),
+            _ if rootless::is_inside() => Ok(()),
+            Some(unified) => unified.restrict_devices(devices),
             None => {
                 warnings.push(Warning {
                     limit: "devices",

@@ -14,6 +14,10 @@ struct Person {
     uid: u32,
     /// Its line in /etc/subuid and /etc/subgid.
     range: &'static str,
+    /// The control group that it has been given, in which its commands run.
+    group: Option<PathBuf>,
+    /// Whether its commands run elsewhere all the same.
+    elsewhere: bool,
 }
 
 /// What a person cannot do to the machine is done in a mount namespace of one command: the files that know users, and a
@@ -24,7 +28,10 @@ for file in passwd group subuid subgid; do mount --bind "$1/$file" /etc/$file; d
 mkdir -p /dev/net; mount -t tmpfs -o mode=755 tun /dev/net; mknod -m 666 /dev/net/tun c 10 200
 mount --bind "$2" "$1/rengine"
 export PATH="/usr/sbin:/usr/bin:/sbin:/bin"
-uid=$3; home=$1/home; program=$1/rengine; run=$1/run; shift 3
+if [ -n "$4" ]; then
+	echo $$ 2>/dev/null >"$4/rengine-commands/cgroup.procs" || echo $$ >"$4/cgroup.procs"
+fi
+uid=$3; home=$1/home; program=$1/rengine; run=$1/run; shift 4
 exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i PATH="$PATH" HOME="$home" XDG_RUNTIME_DIR="$run" "$program" "$@"
 "#;
 
@@ -39,7 +46,8 @@ impl Person {
 
     fn with_range(range: &'static str) -> Self {
         let uid = 54_000 + NEXT.fetch_add(1, Ordering::Relaxed);
-        let person = Self { directory: tempfile::tempdir().unwrap(), uid, range };
+        let person =
+            Self { directory: tempfile::tempdir().unwrap(), uid, range, group: None, elsewhere: false };
         let top = person.directory.path();
         fs::set_permissions(top, fs::Permissions::from_mode(0o755)).unwrap();
         for (file, text) in [
@@ -62,6 +70,7 @@ impl Person {
         let mut command = Command::new("unshare");
         command.args(["-m", "--propagation", "slave", "sh", "-c", AS_PERSON, "sh"]);
         command.arg(self.directory.path()).arg(env!("CARGO_BIN_EXE_rengine")).arg(self.uid.to_string());
+        command.arg(self.group.as_deref().filter(|_| !self.elsewhere).unwrap_or("".as_ref()));
         command.args(args).current_dir(self.path("home"));
         command
     }
@@ -94,6 +103,23 @@ impl Person {
         self.rengine(&["import", archive.to_str().unwrap(), BOX]).succeeds();
     }
 
+    /// Gives it a control group of its own, with what this machine can hand down; where that is.
+    fn delegate(&mut self) -> PathBuf {
+        let layout = engine::container::cgroup::Layout::detect().unwrap();
+        let top = &layout.unified().unwrap().path;
+        for controller in ["cpu", "memory", "pids"] {
+            // One that v1 has cannot be handed down here.
+            let _ = fs::write(top.join("cgroup.subtree_control"), format!("+{controller}"));
+        }
+        let group = top.join(format!("person-{}-{}", std::process::id(), self.uid));
+        fs::create_dir(&group).unwrap();
+        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(group.join(file), Some(self.uid), Some(self.uid)).unwrap();
+        }
+        self.group = Some(group.clone());
+        group
+    }
+
     fn keeper(&self) -> Option<String> {
         let record = fs::read_to_string(self.path("run/rengine/keeper.json")).ok()?;
         let record: serde_json::Value = serde_json::from_str(&record).ok()?;
@@ -115,7 +141,21 @@ impl Drop for Person {
         if is_keeper && let Some(pid) = keeper.parse().ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
+        if let Some(group) = &self.group {
+            let _ = fs::write(group.join("cgroup.kill"), "1");
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while remove_groups(group).is_err() && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+        }
     }
+}
+
+fn remove_groups(group: &std::path::Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(group)?.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_groups(&entry.path())?;
+    }
+    fs::remove_dir(group)
 }
 
 #[test]
@@ -236,6 +276,40 @@ fn what_an_ordinary_user_cannot_have_is_named() {
     }
     let devices = "ls /dev | grep -c -E '^(null|zero|full|random|urandom|tty)$'";
     person.run("--network none --device /dev/full", devices).prints("6\n");
+}
+
+#[test]
+fn a_control_group_that_an_ordinary_user_was_given_is_used() {
+    let mut person = Person::new();
+    let group = person.delegate();
+    person.import_box();
+    let run = ["run", "-d", "--network", "none", "-m", "64m", "--pids-limit", "20", "--name", "it", BOX];
+    let started = person.rengine(&[&run[..], &["sleep", "1000"]].concat()).succeeds();
+    let pid = person.rengine(&["inspect", "-f", "{{.State.Pid}}", "it"]).succeeds().line();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+    let node = group.parent().unwrap().join(own);
+    assert!(node.starts_with(&group) && node != group, "{groups}");
+    person.rengine(&["pause", "it"]).succeeds();
+    assert_eq!(fs::read_to_string(node.join("cgroup.freeze")).unwrap(), "1\n");
+    person.rengine(&["unpause", "it"]).succeeds();
+    let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap();
+    if controllers.contains("memory") && controllers.contains("pids") {
+        assert_eq!(started.stderr, "");
+        assert_eq!(fs::read_to_string(node.join("memory.max")).unwrap(), "67108864\n");
+        assert_eq!(fs::read_to_string(node.join("pids.max")).unwrap(), "20\n");
+        person.rengine(&["update", "--pids-limit", "30", "it"]).succeeds();
+        assert_eq!(fs::read_to_string(node.join("pids.max")).unwrap(), "30\n");
+        let format = ["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "it"];
+        person.rengine(&format).succeeds().shows("1 ").shows("/ 64MiB");
+    }
+    // A command from elsewhere cannot start a process there, and says what does not hold.
+    person.elsewhere = true;
+    person.rengine(&["pause", "it"]).succeeds();
+    person.rengine(&["unpause", "it"]).succeeds();
+    person.run("--network none -m 64m", "true").succeeds().complains("the memory limit does not hold");
+    person.rengine(&["rm", "-f", "it"]).succeeds();
+    assert!(!node.exists());
 }
 
 #[test]

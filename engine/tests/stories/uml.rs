@@ -7,9 +7,10 @@ use std::process::Command;
 
 use crate::world::Running;
 
-/// The stories that need a kernel with control groups and overlayfs, and no network. User-mode Linux has no
+/// The stories that need a kernel with control groups and overlayfs, and no network but a tap. User-mode Linux has no
 /// nf_tables.
-const STORIES: &str = "cgroup:: limits:: oci::life::a_bundle_goes oci::life::it_answers";
+const STORIES: &str = "cgroup:: limits:: oci::life::a_bundle_goes oci::life::it_answers \
+                       rootless::a_control_group";
 
 #[test]
 fn the_stories_of_limits_hold_on_pure_cgroup2() {
@@ -30,6 +31,7 @@ fn the_stories_of_limits_hold_on_pure_cgroup2() {
         mount -t devpts -o ptmxmode=0666 devpts /dev/pts
         mount -t cgroup2 cgroup2 /sys/fs/cgroup
         busybox insmod /usr/lib/uml/modules/$(uname -r)/kernel/fs/overlayfs/overlay.ko
+        busybox insmod /usr/lib/uml/modules/$(uname -r)/kernel/drivers/net/tun.ko
         busybox ip link set lo up
         ulimit -n 4096
         TMPDIR={memory} INSIDE_UML=1 {tests} {STORIES} --test-threads 2 >{output} 2>&1
@@ -54,5 +56,9 @@ fn the_stories_of_limits_hold_on_pure_cgroup2() {
     let code = fs::read_to_string(&result).unwrap_or_default();
     assert_eq!(code.trim(), "0", "{output}\n{}", booted.stdout);
     // A filter that matches nothing also succeeds.
-    assert!(output.contains("cgroup::only_listed_devices_open ... ok"), "{output}");
+    for story in
+        ["cgroup::only_listed_devices_open", "a_control_group_that_an_ordinary_user_was_given_is_used"]
+    {
+        assert!(output.contains(&format!("{story} ... ok")), "{output}");
+    }
 }

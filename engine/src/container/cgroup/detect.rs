@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::rootless;
+use crate::rootless::{self, delegation};
 
 /// A kind of resource that the kernel can limit or count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct V1Mount {
 /// The cgroup2 hierarchy with the controllers it has been left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnifiedMount {
-    /// Where it is mounted.
+    /// Where it is mounted; for an ordinary user's engine, the group that the user has been given.
     pub path: PathBuf,
     /// What it owns and this engine uses; often nothing beside v1 hierarchies.
     pub controllers: Vec<Controller>,
@@ -77,6 +77,7 @@ impl Layout {
             let is_given = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
             layout.v1.retain(|mount| is_given(&mount.path));
             layout.unified = layout.unified.filter(|mount| is_given(&mount.path));
+            layout.unified = layout.unified.or_else(|| delegation::group().map(UnifiedMount::at));
         }
         Ok(layout)
     }
@@ -90,9 +91,7 @@ impl Layout {
             let mut fields = super_block.split(' ');
             match (fields.next(), fields.nth(1)) {
                 (Some("cgroup2"), _) if layout.unified.is_none() => {
-                    let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
-                    let controllers = controllers.split_whitespace().filter_map(Controller::named).collect();
-                    layout.unified = Some(UnifiedMount { path, controllers });
+                    layout.unified = Some(UnifiedMount::at(path));
                 }
                 (Some("cgroup"), Some(options)) => layout.add_v1(path, options),
                 _ => {}
@@ -128,6 +127,17 @@ impl Layout {
         if !controllers.is_empty() {
             self.v1.push(V1Mount { path, controllers });
         }
+    }
+}
+
+// === impl UnifiedMount ===
+
+impl UnifiedMount {
+    /// The hierarchy from this group on.
+    fn at(path: PathBuf) -> Self {
+        let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+        let controllers = controllers.split_whitespace().filter_map(Controller::named).collect();
+        Self { path, controllers }
     }
 }
 
