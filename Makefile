@@ -32,7 +32,7 @@ BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
 TEST_PACKAGES := $(DEMO_PACKAGES) buildah busybox-static conntrack containerd docker-registry bind9-dnsutils git iproute2 mmdebstrap nftables openssh-server openssl python3-venv runc skopeo slirp4netns strace sudo umoci wrk \
 	uidmap user-mode-linux
-BENCH_PACKAGES := $(TEST_PACKAGES) docker.io runc jq python3
+BENCH_PACKAGES := $(TEST_PACKAGES) dnsperf docker.io jq python3 time
 
 # Installs the packages that are missing, and asks nobody when none is.
 define install
@@ -126,7 +126,11 @@ lint: ## Formatting, clippy, documentation, the action, and with cargo-deny the 
 .PHONY: bench
 bench: build ## Compare with docker, docker-compose and runc on this machine
 	$(call install,$(BENCH_PACKAGES))
-	$(SUDO) engine/benches/peers.sh target/bin
+	$(SUDO) engine/benches/containers.sh target/bin
+	$(SUDO) engine/benches/traffic.sh target/bin
+	$(SUDO) engine/benches/images.sh target/bin
+	$(SUDO) compose/benches/compose.sh target/bin
+	$(SUDO) deploy/benches/deploy.sh target/bin
 
 MINUTES ?= 120
 
@@ -134,7 +138,6 @@ MINUTES ?= 120
 soak: build ## Let containers come and go for MINUTES (120), and fail when anything of them stays
 	$(call install,$(TEST_PACKAGES))
 	$(SUDO) engine/benches/soak.sh target/bin $(MINUTES)
-	$(SUDO) deploy/benches/deploy.sh target/bin
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -160,18 +160,19 @@ updates() {
 	EOF
 	RELEASE=0 "$rcompose" -f "$work/update.yaml" up -d >/dev/null 2>&1
 	until curl -fs "http://127.0.0.1:$port/page" >/dev/null; do sleep 0.05; done
-	python3 "$here/load.py" "$port" >"$work/load" &
+	python3 "$here/load.py" "$port" >"$work/load" 2>"$work/failures" &
 	load=$!
 	for release in $(seq "$2"); do RELEASE=$release "$rcompose" -f "$work/update.yaml" up -d >/dev/null 2>&1; done
 	kill -INT "$load"
 	wait "$load" || true
 	load=
 	"$rcompose" -f "$work/update.yaml" down >/dev/null 2>&1
-	read -r asked failed <"$work/load"
+	read -r asked failed refused <"$work/load"
 	echo "$2 changes, $1: $asked requests"
 	keep "failed-$1" "$failed"
+	keep "refused-$1" "$refused"
 }
 updates start-first 100
 limit "100 changes, start-first" "failed requests" failed-start-first 1 0
 updates stop-first 20
-limit "20 changes, stop-first" "failed requests" failed-stop-first 1 0
+limit "20 changes, stop-first" "refused" refused-stop-first 1 0

