@@ -10,15 +10,19 @@ use notify::event::ModifyKind;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::{Rule, files_below};
+use crate::model::WatchAction;
 
 /// After this long without an event a batch is complete: an editor's save is several events.
 const QUIET: Duration = Duration::from_millis(50);
+/// The same where files are only copied: what comes too late is copied once more, and nothing is restarted twice.
+const QUIET_TO_COPY: Duration = Duration::from_millis(20);
 /// After this long it is complete in any case: a log file that is written all the time holds nobody up.
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The watched directories below the paths of some rules.
 pub struct Tree {
     rules: Vec<Rule>,
+    quiet: Duration,
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
     events: Receiver<Message>,
@@ -66,7 +70,10 @@ impl Tree {
             let _ = told.send(Message::Event(event));
         })
         .map_err(WatchError::Start)?;
-        let mut tree = Self { rules: rules.to_vec(), watcher, watched: BTreeSet::new(), events, sender };
+        let only_copies = rules.iter().all(|rule| rule.action == WatchAction::Sync);
+        let quiet = if only_copies { QUIET_TO_COPY } else { QUIET };
+        let mut tree =
+            Self { rules: rules.to_vec(), quiet, watcher, watched: BTreeSet::new(), events, sender };
         for rule in rules {
             // A file that is replaced is another file; its directory tells of both.
             let directory = if rule.path.is_dir() { Some(rule.path.as_path()) } else { rule.path.parent() };
@@ -96,7 +103,7 @@ impl Tree {
                 None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(begun) => {
                     let left = PATIENCE.saturating_sub(begun.elapsed());
-                    self.events.recv_timeout(left.min(QUIET))
+                    self.events.recv_timeout(left.min(self.quiet))
                 }
             };
             match message {
