@@ -9,6 +9,8 @@ results=$work/results
 measure() {
 	local name=$1 from to
 	shift
+	# What the peer has written and the disk has not is the peer's: whoever waits for the disk would wait for that, too.
+	sync
 	# Read by the shell itself: another program would be part of what is measured.
 	from=${EPOCHREALTIME/./}
 	"$@" >/dev/null 2>"$work/last-error" || {

@@ -123,11 +123,11 @@ done
 row "200 MB of log" rengine-log docker-log 1
 
 # --- many containers ---
-for _ in $(seq 20); do measure empty-start "$rengine" run --rm --network none box true; done
+for _ in $(seq 200); do measure empty-start "$rengine" run --rm --network none box true; done
 began=${EPOCHREALTIME/./}
 seq "$containers" | xargs -P 4 -I {} "$rengine" run -d --network none --name many-{} box sleep 100000 >/dev/null
 keep many $((${EPOCHREALTIME/./} - began))
-for _ in $(seq 20); do measure full-start "$rengine" run --rm --network none box true; done
+for _ in $(seq 200); do measure full-start "$rengine" run --rm --network none box true; done
 limit "$containers containers up" s many 1000000 15
 keep slower $(($(figure full-start 0.99) * 100 / $(figure empty-start 0.99)))
 limit "start with $containers running, p99, empty host" times slower 100 2
