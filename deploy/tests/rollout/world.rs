@@ -193,8 +193,10 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for host in 0..self.hosts {
-            let engine = self.engine(host);
+        let entries = std::fs::read_dir(self.directory.path()).unwrap().flatten();
+        // Machines that only build are hosts by their directories, too.
+        for host in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("host")) {
+            let Ok(engine) = Engine::open(Some(&host.path())) else { continue };
             for container in engine.containers().unwrap_or_default() {
                 let _ = engine.remove(container.id(), &RemoveOptions { force: true, volumes: true });
             }
