@@ -104,8 +104,12 @@ impl Parked {
                                 error,
                             }
                         })?;
+                    let leads_away = !lot.listeners.is_empty();
                     self.lots().insert(successor.clone(), (container.id.clone(), lot));
-                    drained(runtime.engine(), &container.id, LAST_ANSWERS);
+                    // Without a port of its own it is led to as before, and those whom it serves may stay for ever.
+                    if leads_away {
+                        drained(runtime.engine(), &container.id, LAST_ANSWERS);
+                    }
                 }
                 runtime.perform(operation)
             }
