@@ -19,9 +19,7 @@ finish() {
 	trap - EXIT
 	[ -z "${watcher:-}" ] || kill "$watcher" 2>/dev/null || true
 	[ -z "${load:-}" ] || kill "$load" 2>/dev/null || true
-	"$rengine" ps -aq | xargs -r "$rengine" rm -f >/dev/null 2>&1 || true
-	"$rengine" network prune -f >/dev/null 2>&1 || true
-	"$rengine" system down >/dev/null 2>&1 || true
+	stop_rengine
 	stop_docker
 	rm -rf "$work"
 }

@@ -17,9 +17,7 @@ rengine=$bin/rengine
 
 finish() {
 	trap - EXIT
-	"$rengine" ps -aq | xargs -r "$rengine" rm -f >/dev/null 2>&1 || true
-	"$rengine" network prune -f >/dev/null 2>&1 || true
-	"$rengine" system down >/dev/null 2>&1 || true
+	stop_rengine
 	stop_docker
 	rm -rf "$work"
 }

@@ -16,7 +16,7 @@ hub=127.0.0.1:$((20000 + RANDOM % 10000))
 
 finish() {
 	trap - EXIT
-	"$rengine" system down >/dev/null 2>&1 || true
+	stop_rengine
 	stop_docker
 	stop_registry
 	rm -rf "$work"

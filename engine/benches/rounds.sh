@@ -1,9 +1,16 @@
 # Measuring, for the benches that source this. Peers take turns, round after round, so that a noisy neighbour disturbs all of them,
 # and medians are compared.
 #
-# The bench has set `work`, a directory of its own.
+# The bench has set `work`, a directory of its own, and `rengine`, and calls `stop_rengine` when it ends.
 
 results=$work/results
+
+# What this engine has on the machine is gone then, except for its files.
+stop_rengine() {
+	"$rengine" ps -aq | xargs -r "$rengine" rm -f >/dev/null 2>&1 || true
+	"$rengine" network prune -f >/dev/null 2>&1 || true
+	"$rengine" system down >/dev/null 2>&1 || true
+}
 
 # measure NAME COMMAND...: how long one run takes, kept under the name
 measure() {

@@ -19,9 +19,7 @@ hand=hand$((RANDOM % 10000))
 
 finish() {
 	trap - EXIT
-	"$rengine" ps -aq | xargs -r "$rengine" rm -f >/dev/null 2>&1 || true
-	"$rengine" network prune -f >/dev/null 2>&1 || true
-	"$rengine" system down >/dev/null 2>&1 || true
+	stop_rengine
 	stop_docker
 	[ -z "${server:-}" ] || kill "$server" 2>/dev/null || true
 	ip netns delete "$hand" 2>/dev/null || true
