@@ -20,6 +20,9 @@ enum Busy {
 /// How often it is looked whether a project is free.
 const GLANCE: Duration = Duration::from_millis(50);
 
+/// How long the guard of an agent that has ended may hold the project to find that there is nothing to do.
+const GUARDED: Duration = Duration::from_secs(1);
+
 /// Takes a project for oneself as soon as it is free; for so long that is waited for. `author` is shown to others.
 pub(crate) fn take(places: &Places, project: &str, author: &str, wait: Duration) -> Result<Lock> {
     let failed = |error| Error::failed(format!("lock the project {project}"), error);
@@ -34,8 +37,13 @@ pub(crate) fn take(places: &Places, project: &str, author: &str, wait: Duration)
                 std::fs::write(places.holder(), format!("{author} since {now}")).map_err(failed)?;
                 return Ok(lock);
             }
-            Err(busy) if began.elapsed() >= wait => return Err(busy.told(project)),
-            Err(_) => std::thread::sleep(GLANCE),
+            Err(busy) => {
+                let patience = if matches!(busy, Busy::Changing(_)) { wait.max(GUARDED) } else { wait };
+                if began.elapsed() >= patience {
+                    return Err(busy.told(project));
+                }
+                std::thread::sleep(GLANCE);
+            }
         }
     }
 }
