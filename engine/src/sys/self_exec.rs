@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::sys::pipe::Pipe;
     use std::fs::{File, OpenOptions};
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     #[test]
     fn a_program_runs_detached_and_cannot_be_opened_for_writing() {
@@ -160,14 +160,24 @@ mod tests {
         let program = directory.path().join("busybox");
         std::fs::copy("/bin/busybox", &program).unwrap();
         let mount = read_only_program(&program).unwrap();
-        let pipe = Pipe::new().unwrap();
-        let script = format!("echo $PPID $PWD $HOME >&{}", pipe.write.as_raw_fd());
+        let answer = Pipe::new().unwrap();
+        let go = Pipe::new().unwrap();
+        let script = format!(
+            "read go <&{}; read -r stat </proc/$$/stat; echo $$ $PWD $stat >&{}",
+            go.read.as_raw_fd(),
+            answer.write.as_raw_fd()
+        );
         let args = ["-c", script.as_str()].map(OsStr::new);
-        spawn_detached(mount.as_fd(), "sh", &args, &[pipe.write.as_fd()]).unwrap();
-        drop(pipe.write);
+        spawn_detached(mount.as_fd(), "sh", &args, &[go.read.as_fd(), answer.write.as_fd()]).unwrap();
+        drop(answer.write);
+        // Only now has the process between the two surely ended: before, the program could still be its child.
+        File::from(go.write).write_all(b"go\n").unwrap();
         let mut text = String::new();
-        File::from(pipe.read).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "1 /\n");
+        File::from(answer.read).read_to_string(&mut text).unwrap();
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        let [pid, "/", own, _, _, parent, _, session, ..] = fields[..] else { panic!("{text}") };
+        assert_eq!((own, session), (pid, pid));
+        assert_ne!(parent, std::process::id().to_string());
         let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
         let error = OpenOptions::new().write(true).open(path).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EROFS));
