@@ -52,6 +52,7 @@ mod lint;
 mod mount;
 mod owner;
 mod parser;
+mod predecessor;
 pub mod progress;
 mod provenance;
 mod remote;

@@ -31,6 +31,7 @@ mod verify;
 
 pub use compress::Packing;
 pub use error::LayerError;
+pub(crate) use rebuild::may_share;
 pub use rebuild::{Files, Supply};
 pub use stream::Compression;
 pub use table::{Entry, Sum, Table, TableError};
@@ -169,6 +170,18 @@ impl Layers {
         }
         // Which of them has a file that two share, only the files say.
         Ok(crate::store::trees_size(diffs.iter().map(|diff| self.dir(diff))))
+    }
+
+    /// The bytes that each of these layers takes besides those before it.
+    ///
+    /// # Errors
+    /// When a layer is not here.
+    pub(crate) fn rooms(&self, diffs: &[DiffId]) -> Result<Vec<u64>, LayerError> {
+        let records: Vec<_> = diffs.iter().map(|diff| self.record(diff)).collect::<Result<_, _>>()?;
+        if records.iter().all(|record| record.shared == 0) {
+            return Ok(records.iter().map(|record| record.size).collect());
+        }
+        Ok(crate::store::trees_sizes(diffs.iter().map(|diff| self.dir(diff))))
     }
 
     /// Unpacks a tar, plain or compressed with gzip or zstd, in one pass, and keeps it as it came for pushing and

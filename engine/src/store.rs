@@ -1,6 +1,6 @@
 //! Records and locks: JSON files that are always whole, and locks that end with their holder.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -150,6 +150,18 @@ pub fn tree_size_alone(directory: &Path) -> u64 {
 pub fn trees_size(directories: impl IntoIterator<Item = PathBuf>) -> u64 {
     let (alone, linked) = weigh(directories);
     alone + linked.values().map(|file| file.size).sum::<u64>()
+}
+
+/// The bytes of the files below each of these directories that none before it has.
+pub fn trees_sizes(directories: impl IntoIterator<Item = PathBuf>) -> Vec<u64> {
+    let mut seen = HashSet::new();
+    let mut sizes = Vec::new();
+    for directory in directories {
+        let (alone, linked) = weigh([directory]);
+        let new = linked.iter().filter(|(file, _)| seen.insert(**file));
+        sizes.push(alone + new.map(|(_, file)| file.size).sum::<u64>());
+    }
+    sizes
 }
 
 /// A file with several names.

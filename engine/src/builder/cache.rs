@@ -163,6 +163,19 @@ impl Cache {
             .and_then(|()| write_json(&self.last_path(place), parts, Durability::Rename));
     }
 
+    /// The layer that the step at this place made when it was last made.
+    pub(crate) fn last_layer(&self, place: &str) -> Option<DiffId> {
+        read_json(&self.last_path(place).with_extension("layer")).ok().flatten()
+    }
+
+    /// Remembers the layer that the step at this place made.
+    pub(crate) fn remember_layer(&self, place: &str, diff: &DiffId) {
+        // It only saves copying.
+        let path = self.last_path(place).with_extension("layer");
+        let _ = private_directory(&self.directory.with_file_name("last"))
+            .and_then(|()| write_json(&path, diff, Durability::Rename));
+    }
+
     fn last_path(&self, place: &str) -> PathBuf {
         self.directory.with_file_name("last").join(Digest::of(place.as_bytes()).hex())
     }

@@ -11,6 +11,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, X
 
 use super::context::{Selected, attributes};
 use super::digests::{Stamp, open_regular};
+use super::predecessor::Predecessor;
 use super::stack::{Entry, Stack};
 use crate::layer::unpack::opaque_xattr;
 
@@ -54,7 +55,7 @@ pub(crate) struct Changes {
 }
 
 /// A layer being written on top of others.
-pub(crate) struct Writer {
+pub(crate) struct Writer<'a> {
     upper: PathBuf,
     stack: Stack,
     changes: Changes,
@@ -65,6 +66,8 @@ pub(crate) struct Writer {
     fresh: HashSet<PathBuf>,
     /// Whether every file was, when it was copied, as it was when it was looked at.
     steady: bool,
+    /// The layer that files which are still the same are linked from.
+    predecessor: Option<Predecessor<'a>>,
 }
 
 /// What a file in an archive or a text in a Dockerfile becomes.
@@ -79,7 +82,7 @@ pub(crate) struct Meta {
 
 // === impl Writer ===
 
-impl Writer {
+impl<'a> Writer<'a> {
     /// Starts a layer in an empty directory on top of these.
     pub(crate) fn new(upper: &Path, lower: &Stack, changes: Changes, now: Timespec) -> io::Result<Self> {
         let mut writer = Self {
@@ -90,11 +93,17 @@ impl Writer {
             times: BTreeMap::new(),
             fresh: HashSet::new(),
             steady: true,
+            predecessor: None,
         };
         let metadata = lower.root()?.map(|root| root.metadata);
         let meta = metadata.as_ref().map_or_else(|| writer.plain(0o755), Meta::of);
         writer.settle_directory(Path::new(""), &meta)?;
         Ok(writer)
+    }
+
+    /// Lets files that are still the same be those of the layer that was made the last time.
+    pub(crate) fn follow(&mut self, predecessor: Option<Predecessor<'a>>) {
+        self.predecessor = predecessor;
     }
 
     /// Copies one source to the destination. `into` says that the destination was written as a directory.
@@ -360,6 +369,9 @@ impl Writer {
     }
 
     fn copy_file(&mut self, path: &Path, entry: &Entry, meta: &Meta) -> io::Result<()> {
+        if self.inherit(path, entry, meta)? {
+            return Ok(());
+        }
         let mut from = open_regular(&entry.host)?;
         self.clear_for_file(path)?;
         let mut to = File::options().write(true).create_new(true).mode(0o600).open(self.host(path))?;
@@ -369,6 +381,28 @@ impl Writer {
         self.steady &= Stamp::of(&from.metadata()?) == Stamp::of(&entry.metadata);
         self.settle(path, meta, true)?;
         copy_attributes(&entry.host, &self.host(path))
+    }
+
+    /// Takes the file over that the last layer had here, if it is the same.
+    fn inherit(&mut self, path: &Path, entry: &Entry, meta: &Meta) -> io::Result<bool> {
+        if self.predecessor.is_none() {
+            return Ok(false);
+        }
+        // In a directory that was made here there is hardly ever anything in the way.
+        if !self.is_in_fresh(path) {
+            self.clear_for_file(path)?;
+        }
+        for is_last in [false, true] {
+            let to = self.host(path);
+            let Some(predecessor) = &mut self.predecessor else { break };
+            match predecessor.link(path, entry, meta, &to) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !is_last => {
+                    self.clear_for_file(path)?;
+                }
+                other => return other,
+            }
+        }
+        Ok(false)
     }
 
     fn entry(&self, path: &Path) -> io::Result<Option<Entry>> {

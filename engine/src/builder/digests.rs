@@ -100,6 +100,11 @@ impl Digests {
         Ok(sums.into_iter().map(Option::unwrap_or_default).collect())
     }
 
+    /// The digest of a file in this state, if it is known for good.
+    pub(crate) fn known(&self, metadata: &Metadata) -> Option<Sum> {
+        lock(&self.known).used.get(&Stamp::of(metadata)).copied()
+    }
+
     /// Writes the table back if it grew. Failing to only costs time in the next build.
     pub(crate) fn save(&self) {
         let mut known = lock(&self.known);
@@ -137,7 +142,7 @@ impl Stamp {
         }
     }
 
-    fn is_racy(&self) -> bool {
+    pub(crate) fn is_racy(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i128;
         now - (i128::from(self.ctime.0) * 1_000_000_000 + i128::from(self.ctime.1)) < RACY
     }

@@ -26,7 +26,7 @@ impl StageRun<'_> {
         parts.extend(key.parts().iter().cloned());
         parts.extend(details());
         parts.truncate(MOST_PARTS);
-        let place = format!("{} {} {}", self.build.place, self.planned.title, self.step);
+        let place = self.place();
         if self.build.request.explain {
             let reason = if self.build.uses_cache(self.planned.name.as_deref()) {
                 reason(self.build.cache.last(&place).as_ref(), &parts)
@@ -36,6 +36,11 @@ impl StageRun<'_> {
             work.note(format!("not cached: {reason}"));
         }
         self.build.cache.remember(&place, &parts);
+    }
+
+    /// Which step of which Dockerfile and context this is.
+    pub(super) fn place(&self) -> String {
+        format!("{} {} {}", self.build.place, self.planned.title, self.step)
     }
 }
 

@@ -14,6 +14,7 @@ use super::git::{Access, GitAddress, check_out};
 use super::ignore::Ignore;
 use super::instruction::{Copy, Step};
 use super::owner;
+use super::predecessor::Predecessor;
 use super::stack::Stack;
 use super::stage::{StageRun, fault};
 use super::{UnknownOwners, lint, remote, ssh};
@@ -52,11 +53,19 @@ impl StageRun<'_> {
         let details = || prepared.tree.parts(&prepared.sources, &self.build.digests);
         let origin = self.layer(step, &key, work, &details, |stage, upper, _| {
             prepared
-                .write(upper, stage.build.now)
+                .write(upper, stage.build.now, stage.predecessor())
                 .map_err(Trouble::io(format!("copy to {}", prepared.destination.display())))
         })?;
         self.add(origin, entry);
         Ok(())
+    }
+
+    /// The layer that this step made the last time, if it is here.
+    fn predecessor(&self) -> Option<Predecessor<'_>> {
+        let build = self.build;
+        let diff = build.cache.last_layer(&self.place())?;
+        let latest = build.epoch.filter(|_| build.request.clamp_times);
+        Predecessor::of(&build.layers, &diff, &build.digests, latest)
     }
 
     fn prepare(&self, step: &Step, copy: &Copy) -> Result<Prepared, Trouble> {
@@ -284,8 +293,14 @@ impl StageRun<'_> {
 
 impl Prepared {
     /// Writes the layer. Returns whether the files stayed as they were while they were copied.
-    fn write(&self, upper: &Path, now: rustix::fs::Timespec) -> io::Result<bool> {
+    fn write(
+        &self,
+        upper: &Path,
+        now: rustix::fs::Timespec,
+        predecessor: Option<Predecessor<'_>>,
+    ) -> io::Result<bool> {
         let mut writer = Writer::new(upper, &self.lower, self.changes.clone(), now)?;
+        writer.follow(predecessor);
         for (source, unpacks) in self.sources.iter().zip(&self.unpacks) {
             let is_file = source.entry.metadata.is_file();
             if *unpacks

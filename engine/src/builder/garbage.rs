@@ -65,15 +65,12 @@ pub(crate) fn kept(root: &Root) -> Result<Vec<Kept>> {
     let base = root.build_cache();
     let layers = Layers::at(root);
     let mut kept = Vec::new();
-    let mut counted = BTreeSet::new();
     for (id, path, used) in entries(&base.join("records"))? {
         let Some(record) = read_json::<Record>(&path).ok().flatten() else { continue };
-        // Several steps may have made the same layer; it is there once.
-        let size =
-            if counted.insert(record.diff.clone()) { layers.size(&record.diff).unwrap_or(0) } else { 0 };
         let (kind, description) = (KeptKind::Regular, record.instruction);
-        kept.push(Kept { id, kind, size, used, description, path, diff: Some(record.diff) });
+        kept.push(Kept { id, kind, size: 0, used, description, path, diff: Some(record.diff) });
     }
+    weigh(&layers, &mut kept)?;
     for (name, kind, description) in [
         ("mounts", KeptKind::CacheMount, "RUN --mount=type=cache"),
         ("http", KeptKind::Download, "ADD"),
@@ -86,6 +83,26 @@ pub(crate) fn kept(root: &Root) -> Result<Vec<Kept>> {
     }
     kept.sort_by_key(|kept| kept.used);
     Ok(kept)
+}
+
+/// Counts each layer, and each file that layers share, with whoever wanted it last: as much is won when the others go.
+fn weigh(layers: &Layers, kept: &mut [Kept]) -> Result<()> {
+    kept.sort_by_key(|kept| std::cmp::Reverse(kept.used));
+    let mut counted = BTreeSet::new();
+    let mut weighed: Vec<(&mut u64, DiffId)> = Vec::new();
+    for Kept { diff, size, .. } in kept {
+        // Several steps may have made the same layer; it is there once.
+        weighed.extend(
+            (diff.clone())
+                .filter(|it| layers.contains(it) && counted.insert(it.clone()))
+                .map(|it| (size, it)),
+        );
+    }
+    let diffs: Vec<DiffId> = weighed.iter().map(|(_, diff)| diff.clone()).collect();
+    for ((size, _), room) in weighed.into_iter().zip(layers.rooms(&diffs)?) {
+        *size = room;
+    }
+    Ok(())
 }
 
 /// Removes what is asked for, and says what went. Layers that images are made of stay in those.

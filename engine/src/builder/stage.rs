@@ -358,6 +358,7 @@ impl<'a> StageRun<'a> {
             clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;
         }
         let diff = self.build.layers.adopt(&upper)?;
+        self.build.cache.remember_layer(&self.place(), &diff);
         let created = self.build.date();
         // A layer of files that changed while they were copied is right for this build, but not for another.
         if is_steady {
@@ -493,8 +494,11 @@ fn clamp(directory: &Path, epoch: i64) -> std::io::Result<()> {
 
 fn clamp_one(path: &Path, epoch: i64) -> std::io::Result<()> {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+    use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::symlink_metadata(path)?;
-    if std::os::unix::fs::MetadataExt::mtime(&metadata) < epoch {
+    let mtime = (metadata.mtime(), metadata.mtime_nsec());
+    // A file with this very time may be another layer's, too.
+    if mtime <= (epoch, 0) {
         return Ok(());
     }
     let time = Timespec { tv_sec: epoch, tv_nsec: 0 };

@@ -10,6 +10,8 @@ use super::stack::Stack;
 use super::*;
 use crate::store::remove_tree;
 
+mod again;
+
 /// A root, a context and what the last build told.
 struct World {
     _temp: tempfile::TempDir,

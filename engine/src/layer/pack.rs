@@ -108,12 +108,20 @@ struct TarSink<'a>(&'a mut dyn Write);
 /// Names and values.
 pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
+/// A file with several names.
+struct Named {
+    first: Vec<u8>,
+    /// Names that there are, and that were not found yet.
+    missing: u64,
+    size: u64,
+}
+
 struct Packer<'a> {
     sink: &'a mut dyn Sink,
     treatment: Treatment,
     without: &'a BTreeSet<Vec<u8>>,
     /// Where a file with several names was written first, by inode.
-    links: HashMap<u64, Vec<u8>>,
+    links: HashMap<u64, Named>,
     contents: Contents,
     written: u64,
     buffer: Vec<u8>,
@@ -154,6 +162,9 @@ impl<'a> Packer<'a> {
     fn finish(mut self) -> Result<Contents, PackError> {
         self.write(&[0; 2 * BLOCK])?;
         self.contents.tar_size = self.written;
+        // What has a name outside of this directory as well is in another layer, too.
+        let is_shared = |file: &&Named| file.missing > 0;
+        self.contents.shared = self.links.values().filter(is_shared).map(|file| file.size).sum();
         Ok(self.contents)
     }
 
@@ -200,15 +211,18 @@ impl<'a> Packer<'a> {
             return self.directory(parent, path, name, stat);
         }
         if stat.st_nlink > 1
-            && let Some(first) = self.links.get(&stat.st_ino)
+            && let Some(named) = self.links.get_mut(&stat.st_ino)
         {
-            let first = first.clone();
+            named.missing = named.missing.saturating_sub(1);
+            let first = named.first.clone();
             let mut header = header(stat, EntryType::Link, 0);
             header.set_mode(stat.st_mode & 0o7777);
             return self.header(header, path, &first, stat, &[]);
         }
         if stat.st_nlink > 1 {
-            self.links.insert(stat.st_ino, path.to_vec());
+            let (missing, is_file) = (stat.st_nlink - 1, kind == FileType::RegularFile);
+            let size = if is_file { stat.st_size.cast_unsigned() } else { 0 };
+            self.links.insert(stat.st_ino, Named { first: path.to_vec(), missing, size });
         }
         match kind {
             FileType::RegularFile => self.file(parent, path, name, stat),

@@ -171,8 +171,7 @@ impl Layers {
                     roots.entry(diff).or_insert(Rc::new(root.into())).clone()
                 }
             };
-            let may_share = !UNSHARED.iter().any(|directory| entry.path.starts_with(directory));
-            files.insert(entry.path.clone(), (root, may_share));
+            files.insert(entry.path.clone(), (root, may_share(&entry.path)));
         }
         Ok(Donors::new(files))
     }
@@ -193,6 +192,11 @@ impl Layers {
 
 /// The file beside a layer in which its table is.
 pub(crate) const TABLE: &str = "table";
+
+/// Whether a file at this path may be in two layers.
+pub(crate) fn may_share(path: &[u8]) -> bool {
+    !UNSHARED.iter().any(|directory| path.starts_with(directory))
+}
 
 /// Opens a file below a directory, through no symbolic link.
 pub(crate) fn open_plain(root: &OwnedFd, path: &[u8]) -> io::Result<File> {
