@@ -14,6 +14,7 @@ mod challenge;
 pub mod change;
 pub mod config;
 pub mod credentials;
+mod damage;
 mod endpoint;
 mod form;
 mod hosts;
@@ -294,13 +295,10 @@ impl Images {
         Ok(self.names()?.given.get(&reference.local()).copied())
     }
 
-    /// All images, newest first.
+    /// All images, newest first. Those that cannot be read are left out: [`Images::damaged`] has them.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
         let names = self.names()?;
-        let mut images = Vec::new();
-        for record in self.records()? {
-            images.extend(self.image(&names, &record.id)?);
-        }
+        let mut images = self.readable(&names)?;
         images.sort_by_cached_key(|image| {
             (std::cmp::Reverse(image.created()), image.references.clone(), image.id.clone())
         });
@@ -576,8 +574,7 @@ impl Images {
             // Only a text that cannot be a name is worth an error; one that could is merely not here.
             return reference.map(|_| None).map_err(ImageError::from);
         }
-        let mut found =
-            self.records()?.into_iter().map(|record| record.id).filter(|id| id.hex().starts_with(hex));
+        let mut found = self.ids()?.into_iter().filter(|id| id.hex().starts_with(hex));
         match (found.next(), found.next()) {
             (Some(_), Some(_)) => Err(ImageError::Ambiguous(text.to_owned())),
             (id, _) => Ok(id.map(|id| Resolved { id, by: None })),
@@ -603,13 +600,20 @@ impl Images {
         let content = self.content();
         let mut live_layers = BTreeSet::new();
         let mut live_blobs = BTreeSet::new();
+        if self.ids()?.iter().any(|id| self.record(id).is_err()) {
+            // Which layers an image has whose record cannot be read, nobody knows.
+            return Ok((Vec::new(), 0));
+        }
         for record in self.records()? {
+            // Layers know their blobs themselves, should the manifest be damaged.
             if let Some(manifest) = &record.manifest {
-                live_blobs.extend(manifest::blobs(&content.read(manifest, MOST_JSON)?));
+                live_blobs
+                    .extend(content.read(manifest, MOST_JSON).iter().flat_map(|it| manifest::blobs(it)));
                 live_blobs.insert(manifest.clone());
             }
             if let Some(attestation) = record.attestation {
-                live_blobs.extend(attestation::blobs(&content.read(&attestation, MOST_JSON)?));
+                let read = content.read(&attestation, MOST_JSON);
+                live_blobs.extend(read.iter().flat_map(|it| attestation::blobs(it)));
                 live_blobs.insert(attestation);
             }
             live_blobs.insert(record.id);

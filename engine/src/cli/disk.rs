@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::cli::image::warn_of_damage;
 use crate::cli::list::{ago, status_text};
 use crate::cli::output;
 use crate::engine::{ContainerUsage, DiskUsage, Engine, ImageUsage, VolumeUsage};
@@ -39,6 +40,7 @@ const COLUMNS: [(&str, &str); 5] = [
 
 /// Shows what takes space.
 pub(super) fn usage(engine: &Engine, args: &DiskArgs) -> Result<u8> {
+    warn_of_damage(engine)?;
     let usage = engine.disk_usage()?;
     if args.verbose {
         return verbose(&usage, args.format.as_deref());

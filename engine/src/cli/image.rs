@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
-pub(super) use list::{ListArgs, PruneArgs, list, prune};
+pub(super) use list::{ListArgs, PruneArgs, list, prune, warn_of_damage};
 use registry::SearchArgs;
 pub(super) use registry::{ManifestVerb, manifest, pull_with_progress};
 

@@ -38,6 +38,7 @@ impl Engine {
         self.check_mounts(&mut findings)?;
         self.check_runs(&mut findings)?;
         self.check_layers(&mut findings)?;
+        findings.damaged.extend(self.images().damaged()?);
         self.check_temporary(&mut findings)?;
         Ok(findings)
     }

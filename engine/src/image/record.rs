@@ -74,21 +74,25 @@ impl ImageRecord {
         remove_file(&path(root, id))
     }
 
-    /// All records.
+    /// All records that can be read.
     pub(crate) fn list(root: &Root) -> io::Result<Vec<Self>> {
+        // One that went between the listing and the reading is not there.
+        Ok(Self::ids(root)?.iter().filter_map(|id| Self::read(root, id).ok().flatten()).collect())
+    }
+
+    /// The ids that there are records of, readable or not.
+    pub(crate) fn ids(root: &Root) -> io::Result<Vec<ImageId>> {
         let entries = match std::fs::read_dir(root.images()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             other => other?,
         };
-        let mut records = Vec::new();
+        let mut ids = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
             let id = name.to_str().and_then(|name| name.strip_suffix(".json"));
-            let Some(Ok(id)) = id.map(|hex| format!("sha256:{hex}").parse()) else { continue };
-            // One that went between the listing and the reading is not there.
-            records.extend(Self::read(root, &id)?);
+            ids.extend(id.and_then(|hex| format!("sha256:{hex}").parse::<ImageId>().ok()));
         }
-        Ok(records)
+        Ok(ids)
     }
 }
 

@@ -246,3 +246,44 @@ fn a_byte_that_the_disk_lost_is_found_when_asked_for() {
     fs::write(&blob, bytes).unwrap();
     other.rengine(["system", "check", "--verify"]).exits(1).complains("has another content").complains(short);
 }
+
+#[test]
+fn an_image_that_cannot_be_read_is_alone_with_it() {
+    let world = World::new();
+    let id = |name: &str| world.inspect(name, "{{.Id}}").trim_start_matches("sha256:").to_owned();
+    let blob = |id: &str| world.root().content().join("blobs/sha256").join(id);
+    let record = |id: &str| world.root().images().join(format!("{id}.json"));
+    let kept = world.path("kept");
+    for (kind, path) in [("empty", &blob as &dyn Fn(&str) -> _), ("cut", &blob), ("cut", &record)] {
+        world.write("context/Dockerfile", "FROM box\nRUN echo broken > /broken\n");
+        let context = world.path("context");
+        world.rengine(["build", "-q", "-t", "broken", context.to_str().unwrap()]).succeeds();
+        world.rengine(["create", "--name", "it", "broken", "true"]).succeeds();
+        let broken = id("broken");
+        fs::copy(path(&broken), &kept).unwrap();
+        let left = if kind == "empty" { "" } else { "{\"architecture\":\"am" };
+        fs::write(path(&broken), left).unwrap();
+        let complaint = format!("image {} (broken:latest) is damaged", &broken[..12]);
+        let listed = world.rengine(["images", "--format", "{{.Repository}}"]).succeeds();
+        listed.prints("box\n").complains(&complaint).complains("rengine system check");
+        world.rengine(["system", "df"]).succeeds().complains(&complaint);
+        world.rengine(["image", "prune", "-f"]).succeeds().complains(&complaint);
+        world.rengine(["ps", "-a", "--format", "{{.Names}}"]).succeeds().prints("it\n");
+        world.rengine(["ps", "-aq", "--filter", "ancestor=broken"]).succeeds();
+        world.rengine(["system", "check"]).exits(1).complains(&complaint);
+        world.run("--network none", "true").succeeds();
+        // Nothing of it is taken for garbage meanwhile.
+        fs::copy(&kept, path(&broken)).unwrap();
+        world.rengine(["rm", "it"]).succeeds();
+        world
+            .rengine(["run", "--rm", "--network", "none", "broken", "cat", "/broken"])
+            .succeeds()
+            .prints("broken\n");
+        fs::write(path(&broken), left).unwrap();
+        world.rengine(["rmi", "-f", &broken[..12]]).succeeds();
+        world.rengine(["images", "--format", "{{.Repository}}"]).succeeds().prints("box\n");
+        world.rengine(["builder", "prune", "-af"]).succeeds();
+        world.rengine(["image", "prune", "-f"]).succeeds();
+        world.rengine(["system", "check", "--verify"]).succeeds();
+    }
+}

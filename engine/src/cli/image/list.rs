@@ -64,6 +64,7 @@ const COLUMNS: [(&str, &str); 5] = [
 
 /// Lists images.
 pub(crate) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
+    warn_of_damage(engine)?;
     let filters = Filters::parse(engine, &args.filter)?;
     let images = engine.images().list()?;
     let rows: Vec<Value> = images
@@ -148,8 +149,15 @@ fn written(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
 }
 
+/// Says which images cannot be read; the others are as they are.
+pub(crate) fn warn_of_damage(engine: &Engine) -> Result<()> {
+    engine.images().damaged()?.iter().for_each(|finding| output::warning(finding));
+    Ok(())
+}
+
 /// Removes images that nothing uses.
 pub(crate) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
+    warn_of_damage(engine)?;
     let filters = Filters::parse(engine, &args.filter)?;
     let which = if args.all { "all images without a container" } else { "all dangling images" };
     if !args.force && !output::confirm(&format!("This will remove {which}. Continue?")) {

@@ -227,7 +227,12 @@ impl Pattern {
 impl Ancestor {
     fn find(engine: &Engine, text: &str) -> Result<Self> {
         let images = engine.images();
-        let image = images.find(text)?.map(|image| {
+        let found = match images.find(text) {
+            // Its containers say themselves what they were made of.
+            Err(error) if error.is_damage() => None,
+            found => found?,
+        };
+        let image = found.map(|image| {
             let layers = images.lower_dirs(&image);
             (image.id, layers)
         });
