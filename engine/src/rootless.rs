@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::paths::{self, RootlessRun};
 use crate::store::{self, Durability, Lock};
-use crate::sys::self_exec;
+use crate::sys::{detached, self_exec};
 
 pub(crate) use ids::subordinate_ranges;
 pub use keeper::enter_if_asked;
@@ -160,7 +160,7 @@ fn start(run: &RootlessRun, alive: &Lock) -> Result<Pid> {
     let numbers: Vec<String> = kept.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut args: Vec<&std::ffi::OsStr> = numbers.iter().map(std::ffi::OsStr::new).collect();
     args.push(run.directory().as_os_str());
-    self_exec::spawn_detached(program.as_fd(), keeper::ARGV0, &args, &kept).map_err(failed)?;
+    detached::spawn(program.as_fd(), keeper::ARGV0, &args, &kept).map_err(failed)?;
     drop((tells, orders, end));
     let mut told = File::from(told);
     let pid = match hear(&mut told)? {

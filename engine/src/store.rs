@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,6 +17,8 @@ pub(crate) mod scratch;
 /// Whether losing the newest version of a record in a power cut would lose data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
+    /// The record means nothing after a power cut, which may leave it empty.
+    Fleeting,
     /// The record can be made again, or describes what a power cut ends anyway.
     Rename,
     /// The record and its name are on the disk when the call returns.
@@ -50,7 +52,11 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
         if durability == Durability::Sync {
             file.sync_all()?;
         }
-        fs::rename(&temporary, path)
+        if durability == Durability::Fleeting {
+            replace(&temporary, path)
+        } else {
+            fs::rename(&temporary, path)
+        }
     };
     write().inspect_err(|_| {
         // The failure to write is the one to tell.
@@ -60,6 +66,16 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, durability: Durability
         File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Renames a file, over another one if there is one. Where a rename alone would make the file system write the new
+/// content first, so that no power cut leaves it empty (ext4(5), `auto_da_alloc`), an exchange does not.
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::EXCHANGE) {
+        Ok(()) => fs::remove_file(from),
+        // There is none, or the file system has no exchange.
+        Err(_) => fs::rename(from, to),
+    }
 }
 
 /// Removes the temporary files in a directory whose writers were killed. Returns how many there were.

@@ -1,6 +1,7 @@
 //! The only room with unsafe code: kernel calls that no crate offers, as safe functions.
 
 pub(crate) mod bpf;
+pub(crate) mod detached;
 pub(crate) mod filter;
 pub(crate) mod mount;
 pub(crate) mod netlink;

@@ -817,7 +817,8 @@ impl Container {
     fn publish_state(&self, world: &World) {
         let pid = self.child.as_ref().unwrap().pid.as_raw_nonzero().get();
         let running = Running { pid, started: Timestamp::now(), health: None, paused: false, restarts: 0 };
-        State::Running(running).write(&world.root, &self.id).unwrap();
+        let record = ContainerRecord { id: self.id.clone(), ..world.record(&[], |_| {}) };
+        State::Running(running).write(&world.root, &record).unwrap();
     }
 
     fn replan(&mut self, world: &World, change: impl FnOnce(&mut ContainerSpec)) {

@@ -77,7 +77,7 @@ impl World {
         for part in ["upper", "work"] {
             fs::create_dir_all(self.root.container(&id).join(part)).unwrap();
         }
-        State::Created.write(&self.root, &id).unwrap();
+        State::Created.write(&self.root, &record).unwrap();
         record.write(&self.root).unwrap();
         self.containers.borrow_mut().push(id.clone());
         id

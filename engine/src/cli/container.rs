@@ -17,6 +17,7 @@ use crate::cli::update::{self, UpdateArgs};
 use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
+use crate::container::spec::ContainerSpec;
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
@@ -276,7 +277,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Run(args) => run_container(engine, *args.0),
         Verb::Create(args) => {
-            let created = create(engine, *args.0)?;
+            let created = create(engine, *args.0, |spec| engine.create(spec))?;
             output::line(created.id.as_str());
             Ok(0)
         }
@@ -350,7 +351,12 @@ fn each_at_once(names: &Names, verb: impl Fn(&str) -> Result<()> + Sync) -> Resu
     })
 }
 
-fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {
+/// Makes a container by `make`, and says what there is to say of it.
+fn create<T: AsRef<Created>>(
+    engine: &Engine,
+    args: CreateArgs,
+    make: impl FnOnce(ContainerSpec) -> Result<T>,
+) -> Result<T> {
     let directory =
         std::env::current_dir().map_err(|error| Error::failed("find the working directory", error))?;
     if let Some(file) = args.cidfile.as_ref().filter(|file| file.exists()) {
@@ -360,13 +366,14 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<Created> {
     // A mistake is told before anything is pulled for it.
     let asked = args.into_spec(&directory, &|name| engine.find_id(name))?;
     fetch(engine, &asked.spec.image, asked.spec.platform.as_deref(), pull, quiet)?;
-    let created = engine.create(asked.spec)?;
+    let made = make(asked.spec)?;
+    let created = made.as_ref();
     asked.warnings.iter().chain(&created.warnings).for_each(|warning| output::warning(warning));
     if let Some(file) = cidfile {
         std::fs::write(&file, created.id.as_str())
             .map_err(|error| Error::failed(format!("write the id to {}", file.display()), error))?;
     }
-    Ok(created)
+    Ok(made)
 }
 
 /// Pulls an image as the policy asks.
@@ -411,19 +418,20 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
             return Ok(1);
         }
     }
-    let created = create(engine, create_args)?;
+    let poised = create(engine, create_args, |spec| engine.create_poised(spec))?;
+    let id = poised.created.id.clone();
     let undo = |error: Error| {
         // The container never ran, so nothing of it stays; what made it fail is what the user must hear.
-        let _ = engine.remove(&created.id, &RemoveOptions { force: true, volumes: true });
+        let _ = engine.remove(&id, &RemoveOptions { force: true, volumes: true });
         error
     };
     if detach {
-        engine.start(&created.id).map_err(undo)?.iter().for_each(|warning| output::warning(warning));
-        output::line(created.id.as_str());
+        poised.start().map_err(undo)?.iter().for_each(|warning| output::warning(warning));
+        output::line(id.as_str());
         return Ok(0);
     }
     if !streams.stdout && !streams.stderr {
-        output::line(created.id.as_str());
+        output::line(id.as_str());
     }
     let options = AttachOptions {
         stdin: streams.stdin,
@@ -433,7 +441,7 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
         sig_proxy,
         detach_keys,
     };
-    let end = engine.start_attached(&created.id, &options, &mut output::warning).map_err(undo)?;
+    let end = poised.start_attached(&options, &mut output::warning).map_err(undo)?;
     Ok(end_code(end))
 }
 

@@ -99,7 +99,7 @@ enum Source {
     Networks,
 }
 
-/// Removes everything a container has on the disk: the engine's part, which knows volumes and names.
+/// Gives back what others could want of a container, its record last: the engine's part, which knows volumes and names.
 pub type Discard = fn(&Root, &ContainerRecord) -> crate::Result<()>;
 
 /// Becomes a container's monitor when this process was executed as one. Every program on this crate calls it first
@@ -107,7 +107,11 @@ pub type Discard = fn(&Root, &ContainerRecord) -> crate::Result<()>;
 pub fn enter_if_asked(discard: Discard) -> Option<ExitCode> {
     let mut args = std::env::args_os();
     (args.next()? == ARGV0).then(|| match Monitor::born(&args.collect::<Vec<_>>(), discard) {
-        Ok(monitor) => monitor.live(),
+        Ok(monitor) => {
+            // Executed through a descriptor, it would be listed by that one's number; one that is, works as well.
+            let _ = rustix::thread::set_name(c"rengine-monitor");
+            monitor.live()
+        }
         Err((connection, error)) => {
             // Without a connection nobody can be told.
             if let Some(connection) = connection {
@@ -126,6 +130,13 @@ fn refuse(connection: OwnedFd, error: io::Error) {
     let _ = wire.send(&Reply::Refused(Refusal::from(&error))).and_then(|()| wire.flush());
 }
 
+/// The container may still be in the making; whoever makes it says when it is there, or is gone.
+fn wait_for_word(connection: &OwnedFd) -> io::Result<()> {
+    let mut ready = Ready::new();
+    ready.add((), connection.as_fd(), PollFlags::IN);
+    ready.wait(None).map(|_| ())
+}
+
 fn descriptor(arg: &OsString) -> io::Result<OwnedFd> {
     let number = arg.to_str().and_then(|text| text.parse::<RawFd>().ok());
     inherited(number.ok_or(io::ErrorKind::InvalidInput)?)
@@ -141,7 +152,8 @@ impl Monitor {
             return Err((None, io::ErrorKind::InvalidInput.into()));
         };
         let connection = descriptor(connection).map_err(|error| (None, error))?;
-        let prepared = descriptor(lock)
+        let prepared = wait_for_word(&connection)
+            .and_then(|()| descriptor(lock))
             .and_then(|lock| Ok((lock, descriptor(listener)?)))
             .and_then(|(lock, listener)| Self::prepare(state, id, lock, listener, discard));
         match prepared {
@@ -167,7 +179,11 @@ impl Monitor {
             .to_str()
             .and_then(|text| text.parse().ok())
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let record = ContainerRecord::read(&root, &id)?.ok_or(io::ErrorKind::NotFound)?;
+        let Some(record) = ContainerRecord::read(&root, &id)? else {
+            // Whoever made the container was killed before it was one, or it was removed since.
+            ContainerRecord::remove_remains(&root, &id)?;
+            return Err(io::ErrorKind::NotFound.into());
+        };
         let state = State::read(&root, &id)?.unwrap_or(State::Created);
         let log = LogWriter::open(&root.container(&id).join("container.log"), &record.spec.log)?
             .with_attributes(&logs::attributes(&record));
@@ -296,6 +312,6 @@ impl Monitor {
     /// Writes the state down. A disk that refuses must not end the container: the next write may succeed, and
     /// whoever asks this monitor hears the truth.
     fn record_state(&self) {
-        let _ = self.state.write(&self.root, &self.id);
+        let _ = self.state.write(&self.root, &self.record);
     }
 }

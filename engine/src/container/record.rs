@@ -73,9 +73,13 @@ impl ContainerRecord {
     /// Writes the record; its directory must exist. It is on the disk then, unless the container is one that would be
     /// removed after a power cut anyway.
     pub fn write(&self, root: &Root) -> io::Result<()> {
-        let is_fleeting = self.spec.auto_remove || self.purpose == Purpose::Build;
-        let durability = if is_fleeting { Durability::Rename } else { Durability::Sync };
+        let durability = if self.is_fleeting() { Durability::Fleeting } else { Durability::Sync };
         store::write_json(&root.container(&self.id).join("config.json"), self, durability)
+    }
+
+    /// Whether a power cut ends more than its process.
+    fn is_fleeting(&self) -> bool {
+        self.spec.auto_remove || self.purpose == Purpose::Build
     }
 
     /// Tells everybody who listens that something happened to the container, with what else there is to say of it.
@@ -93,6 +97,12 @@ impl ContainerRecord {
     /// Removes the record; without it there is no container.
     pub(crate) fn remove(root: &Root, id: &ContainerId) -> io::Result<()> {
         store::remove_file(&root.container(id).join("config.json"))
+    }
+
+    /// Removes the files of a container without a record.
+    pub(crate) fn remove_remains(root: &Root, id: &ContainerId) -> io::Result<()> {
+        store::remove_tree(&root.container(id))?;
+        store::remove_tree(&root.container_run(id))
     }
 
     /// The volumes it mounts.
@@ -119,9 +129,10 @@ impl State {
     }
 
     /// Writes a container's state. Only the holder of the monitor's lock may.
-    pub fn write(&self, root: &Root, id: &ContainerId) -> io::Result<()> {
+    pub fn write(&self, root: &Root, of: &ContainerRecord) -> io::Result<()> {
+        let durability = if of.is_fleeting() { Durability::Fleeting } else { Durability::Rename };
         let record = StateRecord { version: 1, state: self.clone() };
-        store::write_json(&root.container(id).join("state.json"), &record, Durability::Rename)
+        store::write_json(&root.container(&of.id).join("state.json"), &record, durability)
     }
 }
 
@@ -150,7 +161,7 @@ mod tests {
         record.write(&root).unwrap();
         assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), Some(record.clone()));
         assert_eq!(State::read(&root, &record.id).unwrap(), None);
-        State::Created.write(&root, &record.id).unwrap();
+        State::Created.write(&root, &record).unwrap();
         assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
         assert_eq!(record.hostname(), record.id.short());
     }

@@ -36,6 +36,12 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+impl AsRef<Self> for Created {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 const ADJECTIVES: [&str; 32] = [
     "able", "bold", "brave", "bright", "calm", "clear", "clever", "cool", "deft", "eager", "early", "fair",
     "fast", "fine", "firm", "free", "fresh", "glad", "grand", "keen", "kind", "light", "lucid", "merry",
@@ -84,6 +90,11 @@ impl Engine {
     /// When the image, a network or another container does not exist, the name is taken, or the specification
     /// contradicts itself. Nothing is left behind then.
     pub fn create(&self, spec: ContainerSpec) -> Result<Created> {
+        self.make(ContainerId::random(), spec)
+    }
+
+    /// Makes the container of this id.
+    pub(super) fn make(&self, id: ContainerId, spec: ContainerSpec) -> Result<Created> {
         let image = self.image_for(&spec)?;
         let mut warnings: Vec<String> = check_platform(&spec, &image)?.into_iter().collect();
         let retimed = spec.health_timing != HealthTiming::default();
@@ -108,7 +119,7 @@ impl Engine {
             self.map_users(&spec.userns).inspect_err(|_| self.remove_anonymous(&volumes))?;
         let record = ContainerRecord {
             version: ContainerRecord::VERSION,
-            id: ContainerId::random(),
+            id,
             name: spec.name.clone().map_or_else(|| self.free_name(), Ok)?,
             created: Timestamp::now(),
             image: image.id.clone(),
@@ -169,7 +180,7 @@ impl Engine {
                 directory.join("upper"),
                 std::os::unix::fs::PermissionsExt::from_mode(0o755),
             )?;
-            State::Created.write(self.root(), &record.id)?;
+            State::Created.write(self.root(), record)?;
             record.write(self.root())?;
             let link = names.join(record.name.as_str());
             // A name whose container is gone was left by a crash; the lock makes this look certain.

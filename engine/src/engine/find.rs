@@ -170,7 +170,7 @@ impl Engine {
             .on(Event::Ended { exit, again: false })
             .map_err(|error| Error::failed(format!("record the end of container {}", record.name), error))?;
         // On a full disk the next look finds the same again.
-        let recorded = ended.write(self.root(), id).is_ok();
+        let recorded = ended.write(self.root(), record).is_ok();
         drop(lock);
         if !recorded {
             return Ok(ended);

@@ -9,6 +9,7 @@ use crate::container::logs::{self, LogLine, LogOptions};
 use crate::container::record::ContainerRecord;
 use crate::container::spec::MountSource;
 use crate::container::state::{Event, State};
+use crate::engine::poised::start_attached;
 use crate::engine::{Container, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
@@ -59,12 +60,7 @@ impl Engine {
         warn: &mut dyn FnMut(&str),
         started: impl FnOnce(),
     ) -> Result<AttachEnd> {
-        let mut connection = client::spawn_monitor(self.root(), id)?;
-        connection.subscribe(options.streams())?;
-        connection.started()?;
-        connection.warnings().iter().for_each(|warning| warn(warning));
-        started();
-        connection.attach(options)
+        start_attached(client::spawn_monitor(self.root(), id)?, options, warn, started)
     }
 
     /// Connects our streams to a running container's.
@@ -257,21 +253,30 @@ impl Engine {
     }
 }
 
-/// What a monitor does with a container that removes itself.
+/// What a monitor does with a container that removes itself, before it says that it is gone.
 pub(super) fn discard(root: &Root, record: &ContainerRecord) -> Result<()> {
-    remove_files(&Engine::open(Some(root.state()))?, record, true)
+    forget(&Engine::open(Some(root.state()))?, record, true)
 }
 
 /// Removes everything a container has on the disk. Called with its monitor's lock held; what a crash interrupts
 /// here goes on with the next removal while there is a record, and with the next check after that.
 pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
+    forget(engine, record, volumes)?;
+    ContainerRecord::remove_remains(engine.root(), &record.id)
+        .map_err(|error| Error::failed(format!("remove container {}", record.name), error))
+}
+
+/// Gives back all that others could want or see of a container: there is none then, but for files that nobody looks at.
+fn forget(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()> {
     let root = engine.root();
     let failed = |error: io::Error| Error::failed(format!("remove container {}", record.name), error);
     let state = engine.read_state(&record.id)?;
-    if let Ok(removing) = state.on(Event::Remove) {
+    if state != State::Removing
+        && let Ok(removing) = state.on(Event::Remove)
+    {
         // A full disk must not keep anybody from making room. Without this, a removal that is interrupted has to be
         // asked for again.
-        let _ = removing.write(root, &record.id);
+        let _ = removing.write(root, record);
     }
     engine.release(&record.id)?;
     engine.networks().unpark(&record.id)?;
@@ -281,7 +286,7 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
     if volumes {
         remove_anonymous_volumes(engine, record)?;
     }
-    remove_directories(root, &record.id).map_err(failed)?;
+    ContainerRecord::remove(root, &record.id).map_err(failed)?;
     record.announce(root, "destroy", &[]);
     Ok(())
 }
@@ -289,8 +294,7 @@ pub(crate) fn remove_files(engine: &Engine, record: &ContainerRecord, volumes: b
 /// Removes the directories of a container. Its record goes first: with it, what is left would be a container.
 pub(super) fn remove_directories(root: &Root, id: &ContainerId) -> io::Result<()> {
     ContainerRecord::remove(root, id)?;
-    store::remove_tree(&root.container(id))?;
-    store::remove_tree(&root.container_run(id))
+    ContainerRecord::remove_remains(root, id)
 }
 
 /// Removes the anonymous volumes of a container that no other container took over.

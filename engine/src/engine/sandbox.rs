@@ -111,7 +111,7 @@ impl Sandbox<'_> {
             fs::create_dir_all(target)?;
             symlink(target, directory.join(name))?;
         }
-        State::Created.write(root, &record.id)?;
+        State::Created.write(root, record)?;
         record.write(root)
     }
 }

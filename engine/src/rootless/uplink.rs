@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Kind, Result};
 use crate::paths;
-use crate::sys::self_exec;
+use crate::sys::detached;
 
 /// The executable.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Program {
         ];
         crate::store::remove_file(socket).map_err(failed)?;
         let args: Vec<&std::ffi::OsStr> = texts.iter().map(std::ffi::OsStr::new).collect();
-        self_exec::spawn_detached(self.0.as_fd(), "slirp4netns", &args, &[is_ready.as_fd(), ends.as_fd()])
+        detached::spawn(self.0.as_fd(), "slirp4netns", &args, &[is_ready.as_fd(), ends.as_fd()])
             .map_err(failed)?;
         drop((is_ready, ends));
         let mut fds = [PollFd::new(&ready, PollFlags::IN)];

@@ -148,6 +148,36 @@ pub(crate) fn reset_signals() -> io::Result<()> {
     mask_signals(libc::SIG_SETMASK, 0)
 }
 
+/// No signal reaches this thread until it is dropped.
+#[derive(Debug)]
+pub(crate) struct BlockedSignals {
+    before: u64,
+}
+
+impl BlockedSignals {
+    pub(crate) fn all() -> io::Result<Self> {
+        let mut before = 0u64;
+        // SAFETY: both masks are eight bytes as said and live through the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                ptr::from_ref(&u64::MAX),
+                ptr::from_mut(&mut before),
+                size_of::<u64>(),
+            )
+        };
+        check(result).map(|_| Self { before })
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // A mask that was valid before is valid now.
+        let _ = mask_signals(libc::SIG_SETMASK, self.before);
+    }
+}
+
 /// Blocks every signal, for [`take_signal`].
 pub(crate) fn block_signals() -> io::Result<()> {
     mask_signals(libc::SIG_SETMASK, u64::MAX)

@@ -1,15 +1,12 @@
-//! Executing this very program again, detached and through a mount that nobody can write to.
-#![expect(
-    unsafe_code,
-    reason = "mount_setattr, fork without exec and inherited descriptors exist in no safe form"
-)]
+//! Executing this very program again, through a mount that nobody can write to.
+#![expect(unsafe_code, reason = "mount_setattr and inherited descriptors exist in no safe form")]
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags};
@@ -87,25 +84,6 @@ pub(crate) fn again_read_only(arguments: &[OsString]) -> io::Result<()> {
     Err(command.exec())
 }
 
-/// Executes a program as nobody's child in a session of its own, with these descriptors alone. They keep their
-/// numbers.
-pub(crate) fn spawn_detached(
-    program: BorrowedFd<'_>,
-    name: &str,
-    args: &[&OsStr],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
-    command.arg0(name).args(args).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // SAFETY: between fork and exec the closure makes plain system calls only and allocates nothing.
-    unsafe { command.pre_exec(move || leave_parent(&kept)) };
-    let mut child = command.spawn()?;
-    // The child ends as soon as it has left its own child behind.
-    child.wait().map(|_| ())
-}
-
 /// A descriptor that this program was started with.
 ///
 /// It must be named once only, which is for the caller to see to: it is called at the very start of the program,
@@ -121,65 +99,4 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, and nothing else in this program has taken it yet.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// Runs in the forked child: forks again and leaves, so that the program's parent is init; the grandchild goes on.
-fn leave_parent(kept: &[RawFd]) -> io::Result<()> {
-    // SAFETY: fork in a child that has one thread; the parent side ends at once without running any handler.
-    let pid = unsafe { libc::fork() };
-    match pid {
-        -1 => return Err(io::Error::last_os_error()),
-        0 => {}
-        // SAFETY: _exit takes any code and does not return.
-        _ => unsafe { libc::_exit(0) },
-    }
-    rustix::process::setsid()?;
-    // SAFETY: three numbers; no memory is touched.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    for descriptor in kept {
-        // SAFETY: the descriptor is open: its owner lives in the frame that waits for this child.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(*descriptor) };
-        rustix::io::fcntl_setfd(descriptor.as_fd(), rustix::io::FdFlags::empty())?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::pipe::Pipe;
-    use std::fs::{File, OpenOptions};
-    use std::io::{Read, Write};
-
-    #[test]
-    fn a_program_runs_detached_and_cannot_be_opened_for_writing() {
-        let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("busybox");
-        std::fs::copy("/bin/busybox", &program).unwrap();
-        let mount = read_only_program(&program).unwrap();
-        let answer = Pipe::new().unwrap();
-        let go = Pipe::new().unwrap();
-        let script = format!(
-            "read go <&{}; read -r stat </proc/$$/stat; echo $$ $PWD $stat >&{}",
-            go.read.as_raw_fd(),
-            answer.write.as_raw_fd()
-        );
-        let args = ["-c", script.as_str()].map(OsStr::new);
-        spawn_detached(mount.as_fd(), "sh", &args, &[go.read.as_fd(), answer.write.as_fd()]).unwrap();
-        drop(answer.write);
-        // Only now has the process between the two surely ended: before, the program could still be its child.
-        File::from(go.write).write_all(b"go\n").unwrap();
-        let mut text = String::new();
-        File::from(answer.read).read_to_string(&mut text).unwrap();
-        let fields: Vec<&str> = text.split_whitespace().collect();
-        let [pid, "/", own, _, _, parent, _, session, ..] = fields[..] else { panic!("{text}") };
-        assert_eq!((own, session), (pid, pid));
-        assert_ne!(parent, std::process::id().to_string());
-        let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
-        let error = OpenOptions::new().write(true).open(path).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
-    }
 }

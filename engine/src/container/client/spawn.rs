@@ -19,7 +19,7 @@ use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::store::{self, Lock};
-use crate::sys::self_exec;
+use crate::sys::{detached, self_exec};
 
 /// Long enough for a monitor that has nothing else to do, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -237,5 +237,5 @@ fn launch(
     let numbers = descriptors.map(|descriptor| descriptor.as_raw_fd().to_string());
     let mut args: Vec<&OsStr> = vec![root.state().as_os_str(), OsStr::new(id.as_str())];
     args.extend(numbers.iter().map(OsStr::new));
-    self_exec::spawn_detached(program.as_fd(), ARGV0, &args, &descriptors)
+    detached::spawn(program.as_fd(), ARGV0, &args, &descriptors)
 }

@@ -19,6 +19,7 @@ use crate::container::monitor::{Monitor, Phase, Source};
 use crate::container::plan::{ProcessPlan, TerminalSize};
 use crate::container::protocol::{ExitNews, Reply};
 use crate::container::ready::Ready;
+use crate::container::record::ContainerRecord;
 use crate::container::restart::{self, Verdict};
 use crate::container::spec::{MountSource, Resources};
 use crate::container::state::{Event, Exited, State};
@@ -251,26 +252,34 @@ impl Monitor {
         self.phase = Phase::Over(Some(news));
     }
 
-    /// The last acts: no more visitors, the record, the removal if it was asked for, the lock, and the farewell to
-    /// those who are still connected.
+    /// The last acts: no more visitors, the record, the removal if it was asked for, the lock, the farewell to those who
+    /// are still connected, and the files of a container that is gone.
     pub(super) fn close(mut self, exit: Option<ExitNews>) {
         self.accept();
         // Failing leaves a socket on which nobody listens, which every command understands.
         let _ = store::remove_file(&self.root.control_socket(&self.id));
         self.accept();
         self.listener = None;
+        let removes_itself = exit.is_some() && self.record.spec.auto_remove;
+        if removes_itself && let Ok(removing) = self.state.clone().on(Event::Remove) {
+            self.state = removing;
+        }
         if exit.is_some() {
             self.record_state();
         }
-        if exit.is_some() && self.record.spec.auto_remove {
-            // What cannot be removed now is left to the next command, which sees the state.
-            let _ = (self.discard)(&self.root, &self.record);
+        // What cannot be removed now is left to the next command, which sees the state.
+        let is_gone = removes_itself && (self.discard)(&self.root, &self.record).is_ok();
+        if !is_gone {
+            self.lock = None;
         }
-        self.lock = None;
         if let Some(exit) = exit {
             self.announce_exit(exit);
         }
         self.say_farewell();
+        if is_gone {
+            // Nobody waits for this, and the next check goes on with what is left of it.
+            let _ = ContainerRecord::remove_remains(&self.root, &self.id);
+        }
     }
 
     /// Ends everything in the container now.
