@@ -40,7 +40,7 @@ use crate::id::{DiffId, Digest};
 use crate::layer::digest::DigestSink;
 use crate::layer::donor::Donors;
 use crate::layer::error::{failure, packing};
-use crate::layer::pack::{PackError, Treatment};
+use crate::layer::pack::{Known, PackError, Treatment};
 use crate::layer::unpack::Contents;
 use crate::paths::Root;
 use crate::store::content::Content;
@@ -246,12 +246,18 @@ impl Layers {
     /// Takes an overlay upper directory over as it stands: it is renamed into the store and `upper` is gone,
     /// whether or not this fails. It must be on the root's file system and no longer mounted.
     pub fn adopt(&self, upper: &Path) -> Result<DiffId, LayerError> {
+        self.adopt_known(upper, &Known::new())
+    }
+
+    /// The same of a directory in which the digests of some files' contents are known.
+    pub(crate) fn adopt_known(&self, upper: &Path, known: &Known) -> Result<DiffId, LayerError> {
         let scratch = Scratch::directory(&self.root).map_err(failure("make room for", "new"))?;
         let fs = scratch.path().join("fs");
         fs::rename(upper, &fs).map_err(failure("take over", &upper.display().to_string()))?;
         let fs = File::open(&fs).map_err(failure("open", "new"))?.into();
         let mut sink = DigestSink::default();
-        let contents = pack::pack_into(&fs, &mut sink, Treatment::Adopt).map_err(packing("new"))?;
+        let contents =
+            pack::pack_known_into(&fs, &mut sink, Treatment::Adopt, known).map_err(packing("new"))?;
         let (diff, table) = sink.finish().map_err(failure("digest", "new"))?;
         // Whoever sends the layer needs it, and would have to read everything again.
         if let Some(table) = table {

@@ -161,7 +161,7 @@ impl Tree {
         }
         // A file that cannot be read any more is the copy's business.
         let sums = digests.of(&files).unwrap_or_default();
-        let short = |sum: &Sum| sum.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let short = |sum: &Sum| crate::id::hex(&sum[..6]);
         names.into_iter().zip(&sums).map(|(name, sum)| (name, short(sum))).collect()
     }
 
@@ -180,9 +180,9 @@ impl Tree {
         } else if kind.is_char_device() || kind.is_block_device() {
             hash.update(metadata.rdev().to_le_bytes());
         }
-        for (name, value) in attributes(&entry.host)? {
+        for (name, value) in entry.attributes()? {
             text(hash, name.as_bytes());
-            text(hash, &value);
+            text(hash, value);
         }
         Ok(())
     }

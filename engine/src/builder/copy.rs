@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 
-use super::context::{Selected, attributes};
+use super::context::Selected;
 use super::digests::{Stamp, open_regular};
 use super::predecessor::Predecessor;
 use super::stack::{Entry, Stack};
+use crate::layer::pack::Known;
 use crate::layer::unpack::opaque_xattr;
 
 /// Who files belong to.
@@ -68,6 +69,15 @@ pub(crate) struct Writer<'a> {
     steady: bool,
     /// The layer that files which are still the same are linked from.
     predecessor: Option<Predecessor<'a>>,
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// Whether all files were, when they were copied, as they were when they were looked at.
+    pub(crate) is_steady: bool,
+    /// The digests of contents that are known.
+    pub(crate) known: Known,
 }
 
 /// What a file in an archive or a text in a Dockerfile becomes.
@@ -287,13 +297,14 @@ impl<'a> Writer<'a> {
         self.stack.resolve(path, follow)
     }
 
-    /// Gives directories their times. Returns whether all files were as they were when they were looked at.
-    pub(crate) fn finish(self) -> io::Result<bool> {
+    /// Gives directories their times.
+    pub(crate) fn finish(self) -> io::Result<Written> {
         // Children first: setting a time needs no other time, but reads better in a trace.
         for (path, mtime) in self.times.iter().rev() {
             set_mtime(&self.host(path), *mtime)?;
         }
-        Ok(self.steady)
+        let known = self.predecessor.map(Predecessor::taken).unwrap_or_default();
+        Ok(Written { is_steady: self.steady, known })
     }
 
     fn copy_directory(&mut self, source: &Selected, destination: &Path) -> io::Result<()> {
@@ -322,7 +333,7 @@ impl<'a> Writer<'a> {
                 }
                 None => self.new_directory(&target, &meta)?,
             }
-            copy_attributes(&node.entry.host, &self.host(&target))?;
+            copy_attributes(&node.entry, &self.host(&target))?;
         }
         Ok(())
     }
@@ -380,7 +391,7 @@ impl<'a> Writer<'a> {
         }
         self.steady &= Stamp::of(&from.metadata()?) == Stamp::of(&entry.metadata);
         self.settle(path, meta, true)?;
-        copy_attributes(&entry.host, &self.host(path))
+        copy_attributes(entry, &self.host(path))
     }
 
     /// Takes the file over that the last layer had here, if it is the same.
@@ -393,9 +404,8 @@ impl<'a> Writer<'a> {
             self.clear_for_file(path)?;
         }
         for is_last in [false, true] {
-            let to = self.host(path);
             let Some(predecessor) = &mut self.predecessor else { break };
-            match predecessor.link(path, entry, meta, &to) {
+            match predecessor.link(path, entry, meta, &self.upper) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !is_last => {
                     self.clear_for_file(path)?;
                 }
@@ -446,7 +456,7 @@ impl<'a> Writer<'a> {
             }
             DirBuilder::new().mode(0o700).create(self.host(&at))?;
             self.settle_directory(&at, &Meta::of(&entry.metadata))?;
-            copy_attributes(&entry.host, &self.host(&at))?;
+            copy_attributes(&entry, &self.host(&at))?;
         }
         Ok(())
     }
@@ -602,9 +612,9 @@ fn set_mtime(path: &Path, mtime: Timespec) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-fn copy_attributes(from: &Path, to: &Path) -> io::Result<()> {
-    for (name, value) in attributes(from)? {
-        match rustix::fs::lsetxattr(to, name.as_str(), &value, XattrFlags::empty()) {
+fn copy_attributes(from: &Entry, to: &Path) -> io::Result<()> {
+    for (name, value) in from.attributes()? {
+        match rustix::fs::lsetxattr(to, name.as_str(), value, XattrFlags::empty()) {
             Ok(()) | Err(rustix::io::Errno::NOTSUP) => {}
             Err(error) => return Err(error.into()),
         }

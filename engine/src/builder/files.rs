@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::archive;
 use super::cache::Key;
 use super::context::{SelectError, Selected, Tree};
-use super::copy::{Changes, Chmod, Owner, Writer};
+use super::copy::{Changes, Chmod, Owner, Writer, Written};
 use super::error::Trouble;
 use super::execute::Broken;
 use super::expand::Expander;
@@ -270,7 +270,7 @@ impl StageRun<'_> {
     }
 
     /// Makes the working directory and what is missing above it, for the current user.
-    pub(super) fn make_workdir(&self, upper: &Path, path: &str, user: &str) -> Result<bool, Trouble> {
+    pub(super) fn make_workdir(&self, upper: &Path, path: &str, user: &str) -> Result<Written, Trouble> {
         let lower = Stack::of(self.build.lower(&self.config.rootfs.diff_ids));
         let owner = if user.is_empty() {
             Owner::default()
@@ -278,7 +278,7 @@ impl StageRun<'_> {
             owner::find(user, &lower).map_err(|error| Trouble::invalid(format!("USER {user}: {error}")))?
         };
         let changes = Changes { owner: Some(owner), ..Changes::default() };
-        let make = || -> io::Result<bool> {
+        let make = || -> io::Result<Written> {
             let mut writer = Writer::new(upper, &lower, changes, self.build.now)?;
             if writer.resolve(Path::new(path), true)?.entry.is_none() {
                 writer.make_directories(Path::new(path))?;
@@ -292,13 +292,13 @@ impl StageRun<'_> {
 // === impl Prepared ===
 
 impl Prepared {
-    /// Writes the layer. Returns whether the files stayed as they were while they were copied.
+    /// Writes the layer.
     fn write(
         &self,
         upper: &Path,
         now: rustix::fs::Timespec,
         predecessor: Option<Predecessor<'_>>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Written> {
         let mut writer = Writer::new(upper, &self.lower, self.changes.clone(), now)?;
         writer.follow(predecessor);
         for (source, unpacks) in self.sources.iter().zip(&self.unpacks) {

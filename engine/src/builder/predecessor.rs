@@ -1,31 +1,40 @@
 //! The layer that the same step made the last time. Of what a COPY copies again most is what it was then, and such a
 //! file is linked, not written: layers never change, so two of them may share a file (see `layer/rebuild`).
 
-use std::collections::{HashMap, HashSet};
-use std::fs::Metadata;
+use std::collections::HashMap;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Timespec;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 
-use super::context::attributes;
 use super::copy::Meta;
-use super::digests::{Digests, Sum};
+use super::digests::Digests;
 use super::stack::Entry;
 use crate::id::DiffId;
-use crate::layer::{Layers, may_share};
+use crate::layer::pack::Known;
+use crate::layer::{Layers, Sum, may_share};
 
 /// A layer with the digests of the files in it that may be linked into another one.
 pub(crate) struct Predecessor<'a> {
     directory: PathBuf,
-    sums: HashMap<PathBuf, Sum>,
+    sums: HashMap<Vec<u8>, Sum>,
     digests: &'a Digests,
-    /// Those that are in the new layer already: two files of it stay two, whatever they were.
-    taken: HashSet<u64>,
+    /// Those that are in the new layer already, by inode: two files of it stay two, whatever they were.
+    taken: Known,
     /// No file is left younger than this, in seconds since 1970.
     latest: Option<i64>,
+    /// The directory of the last file, here and in the new layer: the next one is most often there too.
+    at: Option<Place>,
+}
+
+struct Place {
+    parent: PathBuf,
+    from: OwnedFd,
+    to: OwnedFd,
 }
 
 // === impl Predecessor ===
@@ -41,12 +50,11 @@ impl<'a> Predecessor<'a> {
     ) -> Option<Self> {
         layers.record(diff).ok()?;
         let entries = layers.kept_table(diff).ok()??.entries().ok()?;
-        let is_wanted = |path: &[u8]| may_share(path);
         let sums = (entries.into_iter())
-            .filter(|entry| entry.is_plain && is_wanted(&entry.path))
-            .map(|entry| (std::ffi::OsString::from_vec(entry.path).into(), *entry.sum.as_bytes()))
+            .filter(|entry| entry.is_plain && !entry.has_attributes && may_share(&entry.path))
+            .map(|entry| (entry.path, entry.sum))
             .collect();
-        Some(Self { directory: layers.dir(diff), sums, digests, taken: HashSet::new(), latest })
+        Some(Self { directory: layers.dir(diff), sums, digests, taken: Known::new(), latest, at: None })
     }
 
     /// Links the file that was at this path, if it is just what copying this one with these attributes would make. What
@@ -54,34 +62,70 @@ impl<'a> Predecessor<'a> {
     ///
     /// # Errors
     /// When there is something at that place of the new layer, or the source's attributes cannot be read.
-    pub(crate) fn link(&mut self, path: &Path, source: &Entry, meta: &Meta, to: &Path) -> io::Result<bool> {
-        let Some(sum) = self.sums.get(path) else { return Ok(false) };
-        if self.digests.known(&source.metadata) != Some(*sum) {
+    pub(crate) fn link(
+        &mut self,
+        path: &Path,
+        source: &Entry,
+        meta: &Meta,
+        upper: &Path,
+    ) -> io::Result<bool> {
+        let Some(sum) = self.sums.get(path.as_os_str().as_bytes()).copied() else { return Ok(false) };
+        if self.digests.known(&source.metadata) != Some(*sum.as_bytes()) || !source.attributes()?.is_empty() {
             return Ok(false);
         }
-        let from = self.directory.join(path);
-        let Ok(there) = std::fs::symlink_metadata(&from) else { return Ok(false) };
-        if !self.is_like(&there, source.metadata.size(), meta) || self.taken.contains(&there.ino()) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+        let latest = self.latest;
+        let Ok(place) = self.place(parent, upper) else { return Ok(false) };
+        let Ok(there) = rustix::fs::statat(&place.from, name, AtFlags::SYMLINK_NOFOLLOW) else {
+            return Ok(false);
+        };
+        if !is_like(&there, source.metadata.size(), meta, latest) {
             return Ok(false);
         }
-        if attributes(&from).ok() != Some(attributes(&source.host)?) {
+        let inode = there.st_ino;
+        if self.taken.contains_key(&inode) {
             return Ok(false);
         }
-        match std::fs::hard_link(&from, to) {
-            Ok(()) => Ok(self.taken.insert(there.ino())),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        let place = self.place(parent, upper)?;
+        match rustix::fs::linkat(&place.from, name, &place.to, name, AtFlags::empty()) {
+            Ok(()) => {
+                self.taken.insert(inode, sum);
+                Ok(true)
+            }
+            Err(Errno::EXIST) => Err(Errno::EXIST.into()),
             // A file can have too many names (EMLINK), and some file systems know only one.
             Err(_) => Ok(false),
         }
     }
 
-    fn is_like(&self, there: &Metadata, size: u64, meta: &Meta) -> bool {
-        let Timespec { tv_sec, tv_nsec } = meta.mtime;
-        let mtime = self.latest.filter(|latest| tv_sec >= *latest).map_or((tv_sec, tv_nsec), |it| (it, 0));
-        there.is_file()
-            && there.size() == size
-            && there.mode() & 0o7777 == meta.mode & 0o7777
-            && (there.uid(), there.gid()) == (meta.owner.uid, meta.owner.gid)
-            && (there.mtime(), there.mtime_nsec()) == mtime
+    /// The digests of the files that are in the new layer now, by inode.
+    pub(crate) fn taken(self) -> Known {
+        self.taken
     }
+
+    fn place(&mut self, parent: &Path, upper: &Path) -> io::Result<&Place> {
+        let place = match self.at.take().filter(|place| place.parent == parent) {
+            Some(place) => place,
+            None => {
+                let open = |top: &Path| {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    rustix::fs::openat(CWD, top.join(parent), flags, Mode::empty())
+                };
+                Place { parent: parent.to_owned(), from: open(&self.directory)?, to: open(upper)? }
+            }
+        };
+        Ok(self.at.insert(place))
+    }
+}
+
+/// Whether a file is what a copy with these attributes would be.
+fn is_like(there: &Stat, size: u64, meta: &Meta, latest: Option<i64>) -> bool {
+    let (seconds, nanoseconds) = (meta.mtime.tv_sec, meta.mtime.tv_nsec);
+    let mtime = latest.filter(|latest| seconds >= *latest).map_or((seconds, nanoseconds), |it| (it, 0));
+    FileType::from_raw_mode(there.st_mode) == FileType::RegularFile
+        && there.st_size.cast_unsigned() == size
+        && there.st_mode & 0o7777 == meta.mode & 0o7777
+        && (there.st_uid, there.st_gid) == (meta.owner.uid, meta.owner.gid)
+        && there.st_mtime == mtime.0
+        && i64::try_from(there.st_mtime_nsec) == Ok(mtime.1)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::cache::Key;
 use super::context::{Selected, Tree};
-use super::copy::{Changes, Writer};
+use super::copy::{Changes, Writer, Written};
 use super::error::Trouble;
 use super::execute::{Broken, Message};
 use super::files::literal;
@@ -205,7 +205,12 @@ impl StageRun<'_> {
         format!("RUN {} # buildkit", words.join(" "))
     }
 
-    fn run_step(&self, prepared: &Prepared, upper: &Path, work: &mut Work<Message>) -> Result<bool, Trouble> {
+    fn run_step(
+        &self,
+        prepared: &Prepared,
+        upper: &Path,
+        work: &mut Work<Message>,
+    ) -> Result<Written, Trouble> {
         let ImageConfig { os, architecture, variant, .. } = &self.config;
         foreign::make_ready(&Platform::new(os, architecture, variant.as_deref()))?;
         let lower = self.build.lower(&self.config.rootfs.diff_ids);
@@ -249,7 +254,7 @@ impl StageRun<'_> {
             return Err(Trouble::Command { command: prepared.argv.join(" "), code });
         }
         clean_stubs(upper, &stack, &targets).map_err(Trouble::io("clean up after the command"))?;
-        Ok(true)
+        Ok(Written { is_steady: true, ..Written::default() })
     }
 
     fn hold_mount(
@@ -348,7 +353,7 @@ impl StageRun<'_> {
         }
         fs::DirBuilder::new().mode(0o755).create(&directory).map_err(failed("make"))?;
         if let Some((tree, selected)) = files {
-            let seed = || -> io::Result<bool> {
+            let seed = || -> io::Result<Written> {
                 let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
                 let mut writer = Writer::new(&directory, &Stack::of(Vec::new()), changes, self.build.now)?;
                 for source in selected {

@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
+use super::context::attributes;
 use crate::layer::unpack::opaque_xattr;
 
 /// Directories, topmost first. Whiteouts and opaque directories of an upper one hide what is in lower ones.
@@ -26,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) metadata: Metadata,
     /// A directory's parts, topmost first.
     parts: Vec<PathBuf>,
+    /// Its attributes that a layer keeps, once they were read.
+    attributes: OnceLock<Vec<(String, Vec<u8>)>>,
 }
 
 /// Where a path leads.
@@ -56,7 +60,7 @@ impl Stack {
     /// The root directory; `None` in an empty stack.
     pub(crate) fn root(&self) -> io::Result<Option<Entry>> {
         let Some(top) = self.dirs.first() else { return Ok(None) };
-        Ok(Some(Entry { host: top.clone(), metadata: fs::symlink_metadata(top)?, parts: self.dirs.clone() }))
+        Ok(Some(Entry::new(top.clone(), fs::symlink_metadata(top)?, self.dirs.clone())))
     }
 
     /// Where a path leads. `..` stops at the root. A link in the last place is followed if `follow` says so.
@@ -129,6 +133,19 @@ impl Stack {
 // === impl Entry ===
 
 impl Entry {
+    fn new(host: PathBuf, metadata: Metadata, parts: Vec<PathBuf>) -> Self {
+        Self { host, metadata, parts, attributes: OnceLock::new() }
+    }
+
+    /// The attributes that a layer keeps: capabilities of programs, and what users set.
+    pub(crate) fn attributes(&self) -> io::Result<&[(String, Vec<u8>)]> {
+        if let Some(known) = self.attributes.get() {
+            return Ok(known);
+        }
+        let read = attributes(&self.host)?;
+        Ok(self.attributes.get_or_init(|| read))
+    }
+
     /// The entry of this name in a directory.
     pub(crate) fn child(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let mut found: Option<Entry> = None;
@@ -150,10 +167,10 @@ impl Entry {
             }
             let is_dir = metadata.is_dir();
             match &mut found {
-                None if !is_dir => return Ok(Some(Entry { host, metadata, parts: Vec::new() })),
+                None if !is_dir => return Ok(Some(Entry::new(host, metadata, Vec::new()))),
                 None => {
                     let opaque = !is_last && is_opaque(&host);
-                    found = Some(Entry { parts: vec![host.clone()], host, metadata });
+                    found = Some(Entry::new(host.clone(), metadata, vec![host]));
                     if opaque {
                         break;
                     }
@@ -176,7 +193,7 @@ impl Entry {
         match fs::symlink_metadata(&host) {
             Ok(metadata) => {
                 let parts = if metadata.is_dir() { vec![host.clone()] } else { Vec::new() };
-                Ok(Some(Self { host, metadata, parts }))
+                Ok(Some(Self::new(host, metadata, parts)))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

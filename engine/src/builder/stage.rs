@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cache::{Key, Parts, Record};
+use super::copy::Written;
 use super::error::Trouble;
 use super::execute::{Broken, Build, Message};
 use super::expand::{Expanded, Expander};
@@ -312,7 +313,7 @@ impl<'a> StageRun<'a> {
         key: &Key,
         mut work: Work<Message>,
         details: &dyn Fn() -> Parts,
-        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
+        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<Written, Trouble>,
     ) -> Result<Origin, Box<Broken>> {
         let began = std::time::SystemTime::now();
         if self.build.uses_cache(self.planned.name.as_deref())
@@ -348,16 +349,16 @@ impl<'a> StageRun<'a> {
         key: &Key,
         began: std::time::SystemTime,
         work: &mut Work<Message>,
-        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<bool, Trouble>,
+        make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<Written, Trouble>,
     ) -> Result<Origin, Trouble> {
         let scratch = self.build.scratch()?;
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
-        let is_steady = make(self, &upper, work)?;
+        let Written { is_steady, known } = make(self, &upper, work)?;
         if let Some(epoch) = self.build.epoch.filter(|_| self.build.request.clamp_times) {
             clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;
         }
-        let diff = self.build.layers.adopt(&upper)?;
+        let diff = self.build.layers.adopt_known(&upper, &known)?;
         self.build.cache.remember_layer(&self.place(), &diff);
         let created = self.build.date();
         // A layer of files that changed while they were copied is right for this build, but not for another.

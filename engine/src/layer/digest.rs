@@ -8,13 +8,19 @@ use sha2::{Digest as _, Sha256};
 
 use crate::id::{DiffId, Digest};
 use crate::layer::pack::Sink;
-use crate::layer::table::{Columns, Table, TableError};
+use crate::layer::table::{Columns, Sum, Table, TableError};
 
 /// Makes a tar's table.
 #[derive(Default)]
 pub(crate) struct TableSink {
     columns: Columns,
-    content: Sha256,
+    content: Content,
+}
+
+/// The digest of a content.
+enum Content {
+    Read(Sha256),
+    Known(Sum),
 }
 
 /// Makes a tar's table and digests the tar: the contents on this thread, the whole on another one, since both take as
@@ -57,12 +63,22 @@ impl Sink for TableSink {
     }
 
     fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.content.update(bytes);
+        if let Content::Read(hash) = &mut self.content {
+            hash.update(bytes);
+        }
         Ok(())
     }
 
     fn end_content(&mut self, size: u64) {
-        self.columns.content(size, std::mem::take(&mut self.content).into());
+        let sum = match std::mem::take(&mut self.content) {
+            Content::Read(hash) => hash.into(),
+            Content::Known(sum) => sum,
+        };
+        self.columns.content(size, sum);
+    }
+
+    fn known_content(&mut self, sum: Sum) {
+        self.content = Content::Known(sum);
     }
 }
 
@@ -114,6 +130,10 @@ impl Sink for DigestSink {
     fn end_content(&mut self, size: u64) {
         self.table.end_content(size);
     }
+
+    fn known_content(&mut self, sum: Sum) {
+        self.table.known_content(sum);
+    }
 }
 
 // === impl Whole ===
@@ -144,6 +164,12 @@ impl Whole {
                 Ok(emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK)))
             }
         }
+    }
+}
+
+impl Default for Content {
+    fn default() -> Self {
+        Self::Read(Sha256::new())
     }
 }
 

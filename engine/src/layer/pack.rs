@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use tar::{EntryType, Header};
 
+use crate::layer::table::Sum;
 use crate::layer::unpack::{
     Contents, OPAQUE_NAME, WHITEOUT_PREFIX, is_layer_xattr, is_whiteout, join, names, opaque_xattr,
     overlay_xattrs,
@@ -85,8 +86,19 @@ pub(crate) fn pack_into(
     sink: &mut dyn Sink,
     treatment: Treatment,
 ) -> Result<Contents, PackError> {
+    pack_known_into(root, sink, treatment, &Known::new())
+}
+
+/// The same with the digests of contents that are known.
+pub(crate) fn pack_known_into(
+    root: &OwnedFd,
+    sink: &mut dyn Sink,
+    treatment: Treatment,
+    known: &Known,
+) -> Result<Contents, PackError> {
     let nothing = BTreeSet::new();
     let mut packer = Packer::new(sink, treatment, &nothing);
+    packer.known = Some(known);
     packer.own_attributes(root, b"")?;
     packer.children(root, b"")?;
     packer.finish()
@@ -100,7 +112,12 @@ pub(crate) trait Sink {
     fn content(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// The content is over. It had so many bytes, and at least one.
     fn end_content(&mut self, size: u64);
+    /// A content begins whose digest is known.
+    fn known_content(&mut self, _: Sum) {}
 }
+
+/// The digests of contents that are known, by inode.
+pub(crate) type Known = HashMap<u64, Sum>;
 
 /// A tar as it is.
 struct TarSink<'a>(&'a mut dyn Write);
@@ -125,6 +142,7 @@ struct Packer<'a> {
     contents: Contents,
     written: u64,
     buffer: Vec<u8>,
+    known: Option<&'a Known>,
 }
 
 const BLOCK: usize = 512;
@@ -156,6 +174,7 @@ impl<'a> Packer<'a> {
             contents: Contents::default(),
             written: 0,
             buffer: vec![0; BUFFER],
+            known: None,
         }
     }
 
@@ -273,6 +292,9 @@ impl<'a> Packer<'a> {
         let size = stat.st_size.cast_unsigned();
         self.header(header(stat, EntryType::Regular, size), path, b"", stat, &xattrs)?;
         self.contents.size += size;
+        if let Some(sum) = self.known.and_then(|known| known.get(&stat.st_ino)) {
+            self.sink.known_content(*sum);
+        }
         let mut left = size;
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);

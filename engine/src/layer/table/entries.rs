@@ -21,6 +21,8 @@ pub struct Entry {
     /// Whether the unpacked layer has just this content under just this path: not so for sparse files, and not for
     /// what a later member of the same tar replaces.
     pub is_plain: bool,
+    /// Whether it has extended attributes.
+    pub has_attributes: bool,
 }
 
 /// The tar with zeros for contents.
@@ -57,7 +59,8 @@ impl Table {
             if member.size > 0 {
                 let content = members.get_mut().begin()?.filter(|(size, _)| *size == member.size);
                 let (size, sum) = content.ok_or(TableError::Damaged("a content is not a member's"))?;
-                entries.push(Entry { is_plain: is_plain(&member, &path), path, size, sum });
+                let (is_plain, has_attributes) = (is_plain(&member, &path), !member.xattrs.is_empty());
+                entries.push(Entry { path, size, sum, is_plain, has_attributes });
             }
         }
         members.drain().map_err(|error| TableError::Tar(error.into()))?;
