@@ -59,6 +59,7 @@ mod remote;
 mod report;
 mod run;
 mod several;
+mod squash;
 mod ssh;
 mod stack;
 mod stage;
@@ -111,6 +112,8 @@ pub struct BuildRequest {
     pub clamp_times: bool,
     /// Whether it is told what has changed for each step that is not cached.
     pub explain: bool,
+    /// Whether all layers above the base become one.
+    pub squash: bool,
 }
 
 /// Where a build's instructions come from.
@@ -630,7 +633,15 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
         .result(target)
         .ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the target stage ended without a result"))?;
     let work = build.reporter.start("exporting to image");
-    let mut config = made.config.clone();
+    let mut config = if build.request.squash {
+        let squashed = squash::squashed(build, made);
+        squashed.map_err(|trouble| match trouble {
+            Trouble::Step(error) => error,
+            other => crate::Error::new(crate::Kind::Failed, other.summary()),
+        })?
+    } else {
+        made.config.clone()
+    };
     config.config.labels.extend(build.request.labels.clone());
     if build.request.cache_to.contains(&CacheTarget::Inline) {
         config.build_cache = build.exchange.records(Some(&config.rootfs.diff_ids));
@@ -701,6 +712,7 @@ impl BuildRequest {
             unknown_owners: UnknownOwners::Fail,
             clamp_times: false,
             explain: false,
+            squash: false,
         }
     }
 

@@ -141,7 +141,7 @@ enum ImageCommand {
     #[command(visible_alias = "remove")]
     Rm(image::RemoveArgs),
     /// Show everything known of images
-    Inspect(inspect::InspectArgs),
+    Inspect(inspect::ImagesArgs),
     /// Remove images that nothing uses
     Prune(image::PruneArgs),
 }

@@ -279,6 +279,37 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// Hides what lower layers have at a path, after whatever this one has there is gone.
+    pub(crate) fn hide(&mut self, path: &Path) -> io::Result<()> {
+        self.remove(path)?;
+        if self.entry(path)?.is_none() {
+            return Ok(());
+        }
+        self.copy_up(path.parent().unwrap_or(Path::new("")))?;
+        Ok(rustix::fs::mknodat(
+            CWD,
+            self.host(path),
+            FileType::CharacterDevice,
+            Mode::empty(),
+            rustix::fs::makedev(0, 0),
+        )?)
+    }
+
+    /// Puts a directory of another layer on top of what is there: an opaque one hides it.
+    pub(crate) fn lay_directory(&mut self, path: &Path, entry: &Entry, is_opaque: bool) -> io::Result<()> {
+        let meta = Meta::of(&entry.metadata);
+        let is_hidden = fs::symlink_metadata(self.host(path)).is_ok_and(|there| !there.is_dir());
+        if path.as_os_str().is_empty() {
+            self.settle_directory(path, &meta)?;
+        } else if is_opaque || is_hidden {
+            self.remove(path)?;
+            self.new_directory(path, &meta)?;
+        } else {
+            self.write_directory(path, &meta)?;
+        }
+        copy_attributes(entry, &self.host(path))
+    }
+
     /// Says whether a file may take the place of a directory from now on.
     pub(crate) fn replaces_directories(&mut self, yes: bool) {
         self.changes.replace_directories = yes;
@@ -339,7 +370,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Copies a file, link, pipe or device to exactly this path. Hardlinks within one source stay hardlinks.
-    fn place(
+    pub(crate) fn place(
         &mut self,
         path: &Path,
         entry: &Entry,

@@ -246,11 +246,13 @@ fn step(path: &mut PathBuf, name: &OsStr) {
     }
 }
 
-fn is_whiteout(metadata: &Metadata) -> bool {
+/// Whether this hides what lower layers have.
+pub(crate) fn is_whiteout(metadata: &Metadata) -> bool {
     metadata.file_type().is_char_device() && metadata.rdev() == 0
 }
 
-fn is_opaque(directory: &Path) -> bool {
+/// Whether a directory hides what lower layers have in it.
+pub(crate) fn is_opaque(directory: &Path) -> bool {
     let mut value = [0u8; 1];
     matches!(rustix::fs::lgetxattr(directory, opaque_xattr(), &mut value), Ok(1) if value == *b"y")
 }

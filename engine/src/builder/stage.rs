@@ -16,7 +16,7 @@ use super::ignore::clean;
 use super::instruction::{CommandLine, Instruction, Step};
 use super::report::Work;
 use super::{Failure, lint};
-use crate::id::DiffId;
+use crate::id::{DiffId, ImageId};
 use crate::image::Platform;
 use crate::image::config::{Empty, History, ImageConfig};
 
@@ -27,6 +27,19 @@ pub(crate) struct Made {
     pub(crate) config: ImageConfig,
     /// The arguments it declared; stages built on it have them too.
     pub(crate) args: Vec<(String, Option<String>)>,
+    /// What it began with.
+    pub(crate) base: Base,
+}
+
+/// The image that a stage, or the stage below it, was begun with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Base {
+    /// Which; `None` is `scratch`.
+    pub(crate) id: Option<ImageId>,
+    /// How many of the layers are its.
+    pub(crate) layers: usize,
+    /// How many of the lines of history are its.
+    pub(crate) history: usize,
 }
 
 /// A stage being built.
@@ -38,6 +51,7 @@ pub(crate) struct StageRun<'a> {
     /// Arguments with names of proxies that were declared, which makes them count.
     pub(super) step: usize,
     steps: usize,
+    base: Base,
     has_own_command: bool,
     has_absolute_workdir: bool,
 }
@@ -76,7 +90,7 @@ impl<'a> StageRun<'a> {
         for step in &planned.steps {
             stage.dispatch(step)?;
         }
-        let made = Made { config: stage.config, args: stage.args };
+        let made = Made { config: stage.config, args: stage.args, base: stage.base };
         if let Some(slot) = build.made.get(&planned.number) {
             // Each stage runs once, so its slot is empty.
             let _ = slot.set(Arc::new(made));
@@ -87,16 +101,20 @@ impl<'a> StageRun<'a> {
     fn start(build: &'a Build<'a>, planned: &'a Planned) -> Result<Self, Trouble> {
         let mut args = Vec::new();
         let mut is_pulled = false;
+        let mut base = Base::default();
         let mut config = match &planned.base {
             Source::Scratch => scratch_config(build.request.platform()),
             Source::Image(image) => {
                 is_pulled = true;
                 lint::base_platform(build, planned, &image.platform());
+                let (layers, history) = (image.config.rootfs.diff_ids.len(), image.config.history.len());
+                base = Base { id: Some(image.id.clone()), layers, history };
                 image.config.clone()
             }
             Source::Stage(number) => match build.result(*number) {
                 Some(made) => {
                     args.clone_from(&made.args);
+                    base.clone_from(&made.base);
                     made.config.clone()
                 }
                 None => return Err(Trouble::invalid(format!("stage {number} has not been built"))),
@@ -127,6 +145,7 @@ impl<'a> StageRun<'a> {
             args,
             step: 0,
             steps,
+            base,
             has_own_command: false,
             has_absolute_workdir,
         };

@@ -11,6 +11,7 @@ use super::*;
 use crate::store::remove_tree;
 
 mod again;
+mod squash;
 
 /// A root, a context and what the last build told.
 struct World {
@@ -21,7 +22,7 @@ struct World {
     events: Vec<BuildEvent>,
 }
 
-/// Runs the "shell" of these tests: `put PATH TEXT`, `say TEXT` and `fail CODE`, separated by `;`.
+/// Runs the "shell" of these tests: `put PATH TEXT`, `drop PATH`, `say TEXT` and `fail CODE`, separated by `;`.
 #[derive(Default)]
 struct Script {
     steps: Mutex<Vec<RunStep>>,
@@ -38,6 +39,13 @@ impl Runner for Script {
                     let path = step.upper.join(path.trim_start_matches('/'));
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     fs::write(path, text).unwrap();
+                }
+                // As overlayfs notes it.
+                "drop" => {
+                    let path = step.upper.join(rest);
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::empty());
+                    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
                 }
                 "say" => output(Stream::Stdout, format!("{rest}\n").as_bytes()),
                 "fail" => return Ok(rest.parse().unwrap()),

@@ -135,8 +135,8 @@ pub(super) struct BuildArgs {
     /// The same as type=provenance,…
     #[arg(long, value_name = "type=TYPE")]
     attest: Vec<String>,
-    /// Not supported
-    #[arg(long, hide = true)]
+    /// One layer of all that are made
+    #[arg(long)]
     squash: bool,
     /// Take layers from this cache: type=registry,ref=NAME or type=local,src=DIR
     #[arg(long, value_name = "CACHE")]

@@ -3,6 +3,7 @@
 mod filter;
 mod list;
 mod registry;
+mod tree;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -76,6 +77,9 @@ pub(super) enum Verb {
         /// Write to this file instead of standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Only for these platforms, of names that mean several: os/arch[,os/arch…]
+        #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+        platform: Vec<Platform>,
         /// The images
         #[arg(required = true, value_name = "IMAGE")]
         names: Vec<String>,
@@ -88,6 +92,9 @@ pub(super) enum Verb {
         /// Say less
         #[arg(short, long)]
         quiet: bool,
+        /// Only for these platforms: os/arch[,os/arch…]
+        #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+        platform: Vec<Platform>,
     },
     /// Make an image of a root file system's tar
     Import {
@@ -97,6 +104,9 @@ pub(super) enum Verb {
         /// What the image's history says of it
         #[arg(short, long)]
         message: Option<String>,
+        /// What the image is for, os/arch, when it is not this machine
+        #[arg(long)]
+        platform: Option<Platform>,
         /// The tar, its address, or - for standard input
         file: String,
         /// The image's name
@@ -116,6 +126,9 @@ pub(super) enum Verb {
         /// table, json, or a template
         #[arg(long)]
         format: Option<String>,
+        /// Of a name that means images for several platforms, the one for this, os/arch
+        #[arg(long)]
+        platform: Option<Platform>,
         /// The image
         image: String,
     },
@@ -153,6 +166,9 @@ pub(super) struct RemoveArgs {
     /// Accepted for docker's sake: there are no untagged parents
     #[arg(long, hide = true)]
     no_prune: bool,
+    /// Only the images for these platforms, of names that mean several: os/arch[,os/arch…]
+    #[arg(long, value_delimiter = ',', value_name = "PLATFORM")]
+    platform: Vec<Platform>,
     /// The images
     #[arg(required = true, value_name = "IMAGE")]
     names: Vec<String>,
@@ -177,13 +193,15 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             registry::push(engine, &reference, all_tags, quiet, &form, &options)?;
         }
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
-        Verb::Save { output, names } => save(engine, output, &names)?,
-        Verb::Load { input, quiet } => load(engine, input.as_deref(), quiet)?,
-        Verb::Import { change, file, reference, message } => {
-            let image = import(engine, &file, &change, message.as_deref(), reference.as_ref())?;
+        Verb::Save { output, platform, names } => save(engine, output, &names, &platform)?,
+        Verb::Load { input, quiet, platform } => load(engine, input.as_deref(), quiet, &platform)?,
+        Verb::Import { change, file, reference, message, platform } => {
+            let about = (message.as_deref(), reference.as_ref(), platform.as_ref());
+            let image = import(engine, &file, &change, about)?;
             output::line(image.id.as_str());
         }
-        Verb::History { no_trunc, human, quiet, format, image } => {
+        Verb::History { no_trunc, human, quiet, format, platform, image } => {
+            let image = engine.images().get_for(&image, platform.as_ref())?;
             let shown = Shown { is_whole: no_trunc, is_human: human, quiet };
             history(engine, &image, shown, format.as_deref())?;
         }
@@ -199,21 +217,21 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     Ok(0)
 }
 
-fn save(engine: &Engine, path: Option<PathBuf>, names: &[String]) -> Result<()> {
+fn save(engine: &Engine, path: Option<PathBuf>, names: &[String], platforms: &[Platform]) -> Result<()> {
     let Some(path) = path else {
         let mut stdout = io::stdout().lock();
         if rustix::termios::isatty(&stdout) {
             return Err(Error::invalid("an archive is not written to a terminal")
                 .with_hint("use -o FILE or redirect standard output"));
         }
-        engine.images().save(names, &mut stdout)?;
+        engine.images().save_for(names, platforms, &mut stdout)?;
         return stdout.flush().map_err(|error| Error::failed("write the archive", error));
     };
     // Half an archive under the asked name would be taken for a whole one.
     let partial = path.with_extension("partial");
     let written = File::create(&partial)
         .map_err(|error| Error::failed(format!("make {}", partial.display()), error))
-        .and_then(|mut file| engine.images().save(names, &mut file).map_err(Error::from))
+        .and_then(|mut file| engine.images().save_for(names, platforms, &mut file).map_err(Error::from))
         .and_then(|()| {
             std::fs::rename(&partial, &path)
                 .map_err(|error| Error::failed(format!("make {}", path.display()), error))
@@ -221,10 +239,11 @@ fn save(engine: &Engine, path: Option<PathBuf>, names: &[String]) -> Result<()> 
     written.inspect_err(|_| drop(std::fs::remove_file(&partial)))
 }
 
-fn load(engine: &Engine, path: Option<&Path>, quiet: bool) -> Result<()> {
+fn load(engine: &Engine, path: Option<&Path>, quiet: bool, platforms: &[Platform]) -> Result<()> {
     let name = path.map(|path| path.display().to_string());
     let mut reader = open_input(name.as_deref())?;
-    let loaded = engine.images().load(&mut reader).map_err(|error| of_file(name.as_deref(), error))?;
+    let loaded =
+        engine.images().load_for(&mut reader, platforms).map_err(|error| of_file(name.as_deref(), error))?;
     for loaded in loaded {
         let text = match loaded.reference {
             Some(reference) => format!("Loaded image: {reference}"),
@@ -239,14 +258,14 @@ fn import(
     engine: &Engine,
     file: &str,
     changes: &[String],
-    message: Option<&str>,
-    reference: Option<&Reference>,
+    (message, reference, platform): (Option<&str>, Option<&Reference>, Option<&Platform>),
 ) -> Result<Image> {
     let is_address = file.starts_with("http://") || file.starts_with("https://");
     let fetched = if is_address { Some(crate::builder::download(engine.root(), file)?) } else { None };
     let name = Some(file).filter(|file| *file != "-");
     let mut reader = open_input(fetched.as_deref().and_then(Path::to_str).or(name))?;
-    engine.images().import(&mut reader, changes, message, reference).map_err(|error| of_file(name, error))
+    let imported = engine.images().import_for(&mut reader, changes, message, reference, platform);
+    imported.map_err(|error| of_file(name, error))
 }
 
 /// A failure with the name of the file that was read.
@@ -283,11 +302,10 @@ struct Shown {
     quiet: bool,
 }
 
-fn history(engine: &Engine, name: &str, shown: Shown, format: Option<&str>) -> Result<()> {
+fn history(engine: &Engine, image: &Image, shown: Shown, format: Option<&str>) -> Result<()> {
     let Shown { is_whole: no_trunc, is_human, quiet } = shown;
-    let image = engine.images().get(name)?;
     let mut rows = Vec::new();
-    for row in engine.images().history(&image)? {
+    for row in engine.images().history(image)? {
         let created: Option<Timestamp> = row.created.as_deref().and_then(|text| text.parse().ok());
         let id = row.id.as_ref().map_or("<missing>", |id| if no_trunc { id.as_str() } else { id.short() });
         let by = if no_trunc || row.created_by.chars().count() <= 45 {
@@ -326,7 +344,11 @@ fn history(engine: &Engine, name: &str, shown: Shown, format: Option<&str>) -> R
 pub(super) fn remove(engine: &Engine, args: &RemoveArgs) -> Result<u8> {
     let mut code = 0;
     for name in &args.names {
-        match engine.remove_image(name, args.force) {
+        let removed = match args.platform.as_slice() {
+            [] => engine.remove_image(name, args.force),
+            platforms => engine.remove_image_for(name, platforms, args.force),
+        };
+        match removed {
             Ok(removed) => removed.iter().for_each(tell_removed),
             Err(error) => {
                 output::failure(&error);

@@ -14,7 +14,7 @@ use crate::container::state::{Health, State};
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, Digest, NetworkId};
-use crate::image::Image;
+use crate::image::{Image, Platform};
 use crate::network::{Endpoint, Network};
 use crate::volume::Volume;
 
@@ -39,6 +39,16 @@ pub(super) struct ContainersArgs {
     common: InspectArgs,
 }
 
+/// The flags of the `inspect` of images.
+#[derive(Debug, Args)]
+pub(super) struct ImagesArgs {
+    /// Of names that mean images for several platforms, the one for this, os/arch
+    #[arg(long)]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    common: InspectArgs,
+}
+
 /// The flags of the `inspect` that looks everywhere.
 #[derive(Debug, Args)]
 pub(super) struct AnyArgs {
@@ -57,7 +67,7 @@ pub(super) fn any(engine: &Engine, args: &AnyArgs) -> Result<u8> {
     let AnyArgs { kind, containers: ContainersArgs { size, common: args } } = args;
     match kind.as_deref() {
         Some("container") => return shown_containers(engine, args, *size),
-        Some("image") => return images(engine, args),
+        Some("image") => return shown_images(engine, args, None),
         Some("network") => return networks(engine, args),
         Some("volume") => return volumes(engine, args),
         Some(other) => {
@@ -100,8 +110,12 @@ fn shown_containers(engine: &Engine, args: &InspectArgs, size: bool) -> Result<u
 }
 
 /// Shows images.
-pub(super) fn images(engine: &Engine, args: &InspectArgs) -> Result<u8> {
-    each(args, |name| Ok(image_json(engine, &engine.images().get(name)?)))
+pub(super) fn images(engine: &Engine, args: &ImagesArgs) -> Result<u8> {
+    shown_images(engine, &args.common, args.platform.as_ref())
+}
+
+fn shown_images(engine: &Engine, args: &InspectArgs, platform: Option<&Platform>) -> Result<u8> {
+    each(args, |name| Ok(image_json(engine, &engine.images().get_for(name, platform)?)))
 }
 
 /// Shows networks.

@@ -7,7 +7,7 @@ use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::NetworkName;
-use crate::image::{Image, Removed, User, Users};
+use crate::image::{Image, Platform, Removed, User, Users};
 use crate::network::Network;
 
 impl Engine {
@@ -54,6 +54,14 @@ impl Engine {
     /// When a container was made from it.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>> {
         Ok(self.images().remove(name, force, &self.images_in_use()?)?)
+    }
+
+    /// Removes the images for these platforms from a name that means several.
+    ///
+    /// # Errors
+    /// When there is none for a platform, or a container was made from it.
+    pub fn remove_image_for(&self, name: &str, platforms: &[Platform], force: bool) -> Result<Vec<Removed>> {
+        Ok(self.images().remove_platforms(name, platforms, force, &self.images_in_use()?)?)
     }
 
     /// Removes images without a name (`all`: every one) that no container was made from, of those that `which`

@@ -15,7 +15,22 @@ impl Images {
         comment: Option<&str>,
         tag: Option<&Reference>,
     ) -> Result<Image, ImageError> {
-        let platform = Platform::host();
+        self.import_for(reader, changes, comment, tag, None)
+    }
+
+    /// The same for another platform than this machine's.
+    ///
+    /// # Errors
+    /// When a change makes no sense, or the tar cannot be read.
+    pub fn import_for(
+        &self,
+        reader: &mut (dyn Read + Send),
+        changes: &[String],
+        comment: Option<&str>,
+        tag: Option<&Reference>,
+        platform: Option<&Platform>,
+    ) -> Result<Image, ImageError> {
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
         let mut config = ImageConfig {
             created: Some(jiff::Timestamp::now().to_string()),
             os: platform.os,

@@ -3,6 +3,8 @@
 //! An index is no object of its own here. The name knows its images, and the index is written of their manifests
 //! whenever it leaves.
 
+use std::collections::BTreeSet;
+
 use futures_util::StreamExt;
 
 use crate::id::{Digest, ImageId};
@@ -10,7 +12,9 @@ use crate::image::credentials::Credentials;
 use crate::image::manifest::{Descriptor, Index, ManifestError, OCI_INDEX};
 use crate::image::registry::Repository;
 use crate::image::transfer::Tell;
-use crate::image::{Image, ImageError, Images, Platform, PushOptions, Pushed, Reference, failure};
+use crate::image::{
+    Image, ImageError, Images, Platform, PushOptions, Pushed, Reference, Removed, Users, failure,
+};
 
 // === impl Images ===
 
@@ -34,6 +38,83 @@ impl Images {
             }
         }
         Ok(best.map(|(_, image)| image))
+    }
+
+    /// The image by reference, id or a prefix of its id, for the platform asked for if one is.
+    ///
+    /// # Errors
+    /// When there is none, or none for this platform.
+    pub fn get_for(&self, name: &str, platform: Option<&Platform>) -> Result<Image, ImageError> {
+        let Some(wanted) = platform else { return self.get(name) };
+        let meant = self.meant(name)?;
+        fitting(&meant, std::slice::from_ref(wanted))?
+            .into_iter()
+            .next()
+            .ok_or_else(|| ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Every image that a reference or an id means.
+    fn meant(&self, name: &str) -> Result<Vec<Image>, ImageError> {
+        let names = self.names()?;
+        let found = self.resolve(&names, name)?.ok_or_else(|| ImageError::NotFound(name.to_owned()))?;
+        let ids = found.by.as_ref().map_or_else(|| vec![found.id.clone()], |by| names.members(by));
+        ids.iter().filter_map(|id| self.image(&names, id).transpose()).collect()
+    }
+
+    /// Removes the images for these platforms from a name that means several, and what nobody else names of them. With
+    /// the last one goes the name.
+    ///
+    /// # Errors
+    /// When there is none for a platform, or a container needs it.
+    pub fn remove_platforms(
+        &self,
+        name: &str,
+        platforms: &[Platform],
+        force: bool,
+        in_use: &Users,
+    ) -> Result<Vec<Removed>, ImageError> {
+        let all = self.meant(name)?;
+        let going = fitting(&all, platforms)?;
+        if going.len() == all.len() {
+            return self.remove(name, force, in_use);
+        }
+        if let Some(user) = going.iter().find_map(|image| in_use.get(&image.id)).filter(|_| !force) {
+            return Err(ImageError::InUse { name: name.to_owned(), user: user.clone() });
+        }
+        let _lock = self.lock()?;
+        let mut names = self.names()?;
+        let Some(by) = self.resolve(&names, name)?.and_then(|found| found.by) else {
+            return Err(ImageError::NotFound(name.to_owned()));
+        };
+        let staying: Vec<ImageId> =
+            (names.members(&by).into_iter()).filter(|id| going.iter().all(|image| image.id != *id)).collect();
+        names.set_several(&by, &staying);
+        names.write(&self.root).map_err(failure("untag", name))?;
+        let mut removed = Vec::new();
+        for image in going {
+            if names.is_nameless(&image.id) && !in_use.contains_key(&image.id) {
+                self.delete(&image.id)?;
+                removed.push(Removed::Deleted(image.id));
+            }
+        }
+        removed.extend(self.collect(false)?.0.into_iter().map(Removed::Deleted));
+        Ok(removed)
+    }
+
+    /// The bytes of an image's configuration, manifest and packed layers that are kept here.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn content_size(&self, image: &Image) -> Result<u64, ImageError> {
+        let content = self.content();
+        let mut blobs = BTreeSet::from([image.id.clone()]);
+        blobs.extend(self.record(&image.id)?.and_then(|record| record.manifest));
+        for diff in &image.config.rootfs.diff_ids {
+            // A layer that is not here takes no space.
+            let blob = self.layers().record(diff).ok().and_then(|record| record.blob);
+            blobs.extend(blob.map(|blob| blob.digest));
+        }
+        Ok(blobs.iter().filter_map(|blob| content.size(blob)).sum())
     }
 
     /// Every image a name means: one, or one for each of several platforms, the one for this machine first.
@@ -117,4 +198,24 @@ impl Images {
         self.name_several(&[reference.with_digest(&digest)], &ids)?;
         Ok(Pushed { digest, size: raw.len() as u64 })
     }
+}
+
+/// Of these images the best for each of these platforms; all when no platform is asked for.
+pub(super) fn fitting(images: &[Image], wanted: &[Platform]) -> Result<Vec<Image>, ManifestError> {
+    if wanted.is_empty() {
+        return Ok(images.to_vec());
+    }
+    let mut chosen: Vec<Image> = Vec::new();
+    for wanted in wanted {
+        let ranked = images.iter().filter_map(|image| Some((wanted.rank(&image.platform())?, image)));
+        // The first of equals.
+        let Some((_, best)) = ranked.rev().max_by_key(|(rank, _)| *rank) else {
+            let offered: Vec<String> = images.iter().map(|image| image.platform().to_string()).collect();
+            return Err(ManifestError::NoPlatform { wanted: wanted.clone(), offered: offered.join(", ") });
+        };
+        if chosen.iter().all(|known| known.id != best.id) {
+            chosen.push(best.clone());
+        }
+    }
+    Ok(chosen)
 }

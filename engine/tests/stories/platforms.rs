@@ -98,3 +98,77 @@ fn a_failed_platform_names_nothing() {
     world.rengine(["build", "-t", "built", "--platform", &platforms, context.to_str().unwrap()]).fails();
     world.rengine(["images", "-a", "--format", "{{.Repository}}"]).succeeds().prints("box\n");
 }
+
+#[test]
+fn one_of_several_platforms_is_looked_at_saved_loaded_and_removed() {
+    let world = World::new();
+    let archive = world.path("saved.tar");
+    let archive = archive.to_str().unwrap();
+    let other = format!("linux/{OTHER}");
+    let architecture = |flags: &[&str]| {
+        let mut args = vec!["image", "inspect", "-f", "{{.Architecture}}"];
+        args.extend(flags);
+        world.rengine(args)
+    };
+    build(&world, &["-t", "built"]).succeeds();
+    architecture(&["--platform", &other, "built"]).succeeds().prints(&format!("{OTHER}\n"));
+    architecture(&["--platform", "linux/mips64le", "built"])
+        .exits(1)
+        .complains(&format!("there is no image for linux/mips64le; there are linux/{}, {other}", host()));
+    let history = ["history", "--no-trunc", "-q", "--platform", &other, "built"];
+    let id = world.rengine(history).succeeds().stdout;
+    let id = id.lines().next().unwrap().to_owned();
+    assert_eq!(world.inspect(&id, "{{.Architecture}}"), OTHER);
+    world.rengine(["history", "--platform", "linux/mips64le", "built"]).fails();
+
+    world.rengine(["save", "-o", archive, "--platform", &other, "built"]).succeeds();
+    world.rengine(["save", "-o", archive, "--platform", "linux/mips64le", "built"]).fails();
+    world.rengine(["rmi", "built"]).succeeds();
+    let mine = format!("linux/{}", host());
+    world.rengine(["load", "-i", archive, "--platform", &mine]).fails().complains("there is no image for");
+    world.rengine(["load", "-i", archive]).succeeds().prints("Loaded image: built:latest\n");
+    architecture(&["built"]).succeeds().prints(&format!("{OTHER}\n"));
+
+    build(&world, &["-t", "built"]).succeeds();
+    world.rengine(["save", "-o", archive, "built"]).succeeds();
+    world.rengine(["rmi", "built"]).succeeds();
+    world.rengine(["load", "-i", archive, "--platform", &mine]).succeeds();
+    architecture(&["built"]).succeeds().prints(&format!("{}\n", host()));
+    assert_eq!(world.inspect("built", "{{len .Manifests}}"), "0");
+    world
+        .rengine(["images", "-a", "--format", "{{.Platform}}", "built"])
+        .succeeds()
+        .prints(&format!("{mine}\n"));
+
+    build(&world, &["-t", "built"]).succeeds();
+    world.rengine(["rmi", "--platform", &other, "built"]).succeeds().shows(&format!("Deleted: {id}"));
+    architecture(&["built"]).succeeds().prints(&format!("{}\n", host()));
+    world.rengine(["rmi", "--platform", &mine, "built"]).succeeds().shows("Untagged: built:latest");
+    world.rengine(["image", "inspect", "built"]).fails();
+}
+
+#[test]
+fn a_tree_shows_the_platforms_below_the_names() {
+    let world = World::new();
+    build(&world, &["-t", "built", "-t", "again:1"]).succeeds();
+    world.rengine(["create", "--name", "it", "built"]).succeeds();
+    let tree = world.rengine(["images", "--tree"]).succeeds().stdout;
+    let lines: Vec<Vec<&str>> = tree.lines().map(|line| line.split_whitespace().collect()).collect();
+    let id = |name: &str, flags: &[&str]| {
+        let mut args = vec!["image", "inspect", "-f", "{{.Id}}"];
+        args.extend(flags);
+        args.push(name);
+        world.rengine(args).succeeds().stdout["sha256:".len()..][..12].to_owned()
+    };
+    let (mine, other) = (id("built", &[]), id("built", &["--platform", "linux/s390x"]));
+    assert_eq!(lines[0], ["IMAGE", "ID", "DISK", "USAGE", "CONTENT", "SIZE", "EXTRA"]);
+    assert_eq!(lines[1], ["again:1"]);
+    assert_eq!((lines[2][0], lines[2][1], lines[2].last()), ("built:latest", mine.as_str(), Some(&"U")));
+    let platform = format!("linux/{}", host());
+    assert_eq!(lines[3][..3], ["├─", &platform, &mine]);
+    assert_eq!(lines[4][..3], ["└─", "linux/s390x", &other]);
+    assert_eq!(lines[4].last().map(|cell| cell.ends_with('B')), Some(true));
+    assert_eq!((lines[5].len(), lines[6][0], lines[7][1]), (0, "box:latest", platform.as_str()));
+    world.rengine(["images", "--tree", "-q"]).exits(1).complains("--quiet and --tree do not go together");
+    assert_eq!(world.rengine(["images", "--tree", "bo*"]).succeeds().stdout.lines().count(), 3);
+}

@@ -72,13 +72,19 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
     request.run = run_options(args)?;
     request.clamp_times = args.reproducible;
     request.explain = args.explain;
+    request.squash = args.squash;
     reproducible(args, &mut request.args);
     Ok(Prepared { request, _contexts: held })
 }
 
 /// What cannot be done is said, not skipped.
 fn refuse(args: &BuildArgs) -> Result<()> {
-    if args.squash { Err(Error::invalid("--squash is not supported")) } else { Ok(()) }
+    if args.squash && !args.cache_to.is_empty() {
+        return Err(Error::invalid(
+            "--squash and --cache-to do not go together: the image has none of the layers",
+        ));
+    }
+    Ok(())
 }
 
 /// The time of everything comes from SOURCE_DATE_EPOCH, which is taken from the environment as buildx does.

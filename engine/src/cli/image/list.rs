@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::filter::{Filters, matches};
-use super::tell_removed;
+use super::{tell_removed, tree};
 use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -23,19 +23,22 @@ pub(crate) struct ListArgs {
     all: bool,
     /// Print ids alone
     #[arg(short, long)]
-    quiet: bool,
+    pub(super) quiet: bool,
     /// Print ids whole
     #[arg(long)]
-    no_trunc: bool,
+    pub(super) no_trunc: bool,
     /// Digests too
     #[arg(long)]
-    digests: bool,
+    pub(super) digests: bool,
+    /// The images for each platform below their names, with what they take; U: a container was made of it
+    #[arg(long)]
+    tree: bool,
     /// Only those that match: dangling, label, reference, before, since, until
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table, json, or a template
     #[arg(long)]
-    format: Option<String>,
+    pub(super) format: Option<String>,
     /// Only names like this one
     pattern: Option<String>,
 }
@@ -54,6 +57,13 @@ pub(crate) struct PruneArgs {
     filter: Vec<String>,
 }
 
+impl ListArgs {
+    /// Whether a name is one of those asked for.
+    fn takes(&self, reference: &crate::image::Reference) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| matches(reference, pattern))
+    }
+}
+
 const COLUMNS: [(&str, &str); 5] = [
     ("REPOSITORY", "Repository"),
     ("TAG", "Tag"),
@@ -67,6 +77,10 @@ pub(crate) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
     warn_of_damage(engine)?;
     let filters = Filters::parse(engine, &args.filter)?;
     let images = engine.images().list()?;
+    if args.tree {
+        let images: Vec<Image> = images.into_iter().filter(|image| filters.takes(image)).collect();
+        return tree::list(engine, args, &images, &|name| args.takes(name) && filters.takes_name(name));
+    }
     let rows: Vec<Value> = images
         .iter()
         .filter(|image| filters.takes(image))
@@ -113,10 +127,8 @@ fn image_rows(image: &Image, args: &ListArgs, filters: &Filters) -> Vec<Value> {
             .and_then(|known| known.digest())
             .map_or("<none>".to_owned(), ToString::to_string)
     };
-    let is_meant = |reference: &&crate::image::Reference| {
-        args.pattern.as_ref().is_none_or(|pattern| matches(reference, pattern))
-            && filters.takes_name(reference)
-    };
+    let is_meant =
+        |reference: &&crate::image::Reference| args.takes(reference) && filters.takes_name(reference);
     let is_meant_elsewhere = |name: &&crate::image::Reference| !image.references.contains(name);
     let others: Vec<_> =
         (image.part_of.iter()).filter(is_meant_elsewhere).filter(|name| name.tag().is_some()).collect();

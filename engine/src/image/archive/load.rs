@@ -3,7 +3,7 @@
 //! Nothing of an archive is believed: blobs are verified against the digests they go by, layers against the
 //! configuration, and paths are only keys of a table, never opened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -17,7 +17,7 @@ use tar::EntryType;
 use super::{ArchiveError, BLOBS, DockerEntry, NAME_ANNOTATION, TAG_ANNOTATION};
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::manifest::{Descriptor, Document, MOST_JSON};
-use crate::image::{ImageConfig, ImageError, Images, Loaded, Platform, Reference};
+use crate::image::{ImageConfig, ImageError, Images, Loaded, ManifestError, Platform, Reference};
 use crate::layer::members::Members;
 use crate::layer::{Announced, LayerError, stream};
 use crate::store::content::Content;
@@ -60,12 +60,24 @@ const MOST_LINKS: usize = 8;
 impl Images {
     /// Reads an archive of docker or an OCI layout, plain or compressed with gzip or zstd.
     pub fn load(&self, reader: &mut (dyn Read + Send)) -> Result<Vec<Loaded>, ImageError> {
+        self.load_for(reader, &[])
+    }
+
+    /// The same of the images for these platforms alone; all when there are none.
+    ///
+    /// # Errors
+    /// When the archive makes no sense, or has no image for one of the platforms.
+    pub fn load_for(
+        &self,
+        reader: &mut (dyn Read + Send),
+        platforms: &[Platform],
+    ) -> Result<Vec<Loaded>, ImageError> {
         let _hold = self.layers().hold()?;
         let mut files = Files::new(self.content());
         let buffered = BufReader::with_capacity(1 << 18, reader);
         let (_, tar) = stream::decompress(buffered).map_err(unreadable)?;
         files.read_tar(BufReader::with_capacity(1 << 18, tar))?;
-        let loaded = self.load_files(&files)?;
+        let loaded = self.load_files(&files, platforms)?;
         for Loaded { image, reference } in &loaded {
             self.announce(
                 "load",
@@ -81,13 +93,13 @@ impl Images {
         let _hold = self.layers().hold()?;
         let mut files = Files::new(self.content());
         files.read_directory(directory, "")?;
-        self.load_files(&files)
+        self.load_files(&files, &[])
     }
 
-    fn load_files(&self, files: &Files) -> Result<Vec<Loaded>, ImageError> {
+    fn load_files(&self, files: &Files, platforms: &[Platform]) -> Result<Vec<Loaded>, ImageError> {
         let mut loaded = Vec::new();
         let mut several: BTreeMap<Reference, Vec<ImageId>> = BTreeMap::new();
-        for found in files.images()? {
+        for found in wanted(files.images()?, platforms)? {
             self.take_layers(&found)?;
             let image = self.install(&found.config, found.manifest.as_deref(), &found.references)?;
             for name in &found.part_of {
@@ -368,6 +380,48 @@ impl Files {
                 }])
             }
         }
+    }
+}
+
+/// Those of the images that are for one of these platforms: of several with one name the best for each.
+fn wanted(images: Vec<Found>, platforms: &[Platform]) -> Result<Vec<Found>, ImageError> {
+    if platforms.is_empty() {
+        return Ok(images);
+    }
+    let offered: Vec<Platform> = images.iter().map(Found::platform).collect::<Result<_, _>>()?;
+    let mut taken = BTreeSet::new();
+    for platform in platforms {
+        let mut best: BTreeMap<&[Reference], (u32, usize)> = BTreeMap::new();
+        for (at, found) in images.iter().enumerate() {
+            let Some(rank) = platform.rank(&offered[at]) else { continue };
+            let names = if found.part_of.is_empty() { &found.references } else { &found.part_of };
+            let known = best.entry(names).or_insert((rank, at));
+            // Images without a name are each for themselves.
+            if names.is_empty() {
+                taken.insert(at);
+            } else if rank > known.0 {
+                *known = (rank, at);
+            }
+        }
+        if best.is_empty() {
+            let mut offered: Vec<String> = offered.iter().map(ToString::to_string).collect();
+            offered.dedup();
+            let offered = offered.join(", ");
+            return Err(ManifestError::NoPlatform { wanted: platform.clone(), offered }.into());
+        }
+        taken.extend(best.into_values().map(|(_, at)| at));
+    }
+    let numbered = images.into_iter().enumerate();
+    Ok(numbered.filter(|(at, _)| taken.contains(at)).map(|(_, found)| found).collect())
+}
+
+// === impl Found ===
+
+impl Found {
+    fn platform(&self) -> Result<Platform, ImageError> {
+        let config: ImageConfig = serde_json::from_slice(&self.config)
+            .map_err(|source| ImageError::Config { id: Digest::of(&self.config), source })?;
+        Ok(Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
     }
 }
 

@@ -9,8 +9,9 @@ use tar::{EntryType, Header};
 use super::{ArchiveError, BLOBS, DockerEntry, NAME_ANNOTATION, TAG_ANNOTATION};
 use crate::id::Digest;
 use crate::image::attestation::Attestation;
+use crate::image::index::fitting;
 use crate::image::manifest::{Descriptor, Document, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
-use crate::image::{Image, ImageError, Images, Reference};
+use crate::image::{Image, ImageError, Images, Platform, Reference};
 
 /// What is saved: an image, or those of several platforms, by their ids, and the tags it is saved under.
 type Chosen = BTreeMap<Vec<Digest>, (Vec<Image>, BTreeSet<Reference>)>;
@@ -34,16 +35,29 @@ impl Images {
     ///
     /// A name without a tag stands for all tags of its repository, an id for the image without any.
     pub fn save(&self, names: &[String], writer: &mut dyn Write) -> Result<(), ImageError> {
+        self.save_for(names, &[], writer)
+    }
+
+    /// The same of the images for these platforms alone.
+    ///
+    /// # Errors
+    /// When an image is not here, or not for one of the platforms, or the archive cannot be written.
+    pub fn save_for(
+        &self,
+        names: &[String],
+        platforms: &[Platform],
+        writer: &mut dyn Write,
+    ) -> Result<(), ImageError> {
         let _hold = self.layers().hold()?;
         let mut chosen = Chosen::new();
         for name in names {
             for (image, tags) in self.chosen(name)? {
                 if tags.is_empty() {
-                    add(&mut chosen, vec![image], None);
+                    add(&mut chosen, fitting(&[image], platforms)?, None);
                     continue;
                 }
                 for tag in tags {
-                    add(&mut chosen, self.members(&tag)?, Some(tag));
+                    add(&mut chosen, fitting(&self.members(&tag)?, platforms)?, Some(tag));
                 }
             }
         }
