@@ -164,7 +164,7 @@ impl Stock {
     fn add(&mut self, diff: DiffId, files: Files, entries: Vec<Entry>) {
         let layer = self.layers.len();
         self.layers.push((diff, files));
-        for Entry { path, size, sum, is_plain } in entries {
+        for Entry { path, size, sum, is_plain, .. } in entries {
             if is_plain {
                 self.place(Place { layer, path, size, sum });
             }
