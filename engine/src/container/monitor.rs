@@ -61,6 +61,8 @@ struct Monitor {
     execs: Vec<Exec>,
     size: Option<TerminalSize>,
     stopping: Option<Stopping>,
+    /// The mounts of a container that removes itself, as long as they are held here.
+    mounts: Option<OwnedFd>,
 }
 
 /// Where the monitor is with its container.
@@ -205,6 +207,7 @@ impl Monitor {
             execs: Vec::new(),
             size: None,
             stopping: None,
+            mounts: None,
         })
     }
 

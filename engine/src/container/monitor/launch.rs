@@ -223,6 +223,7 @@ impl Monitor {
         self.announce_mounts("mount");
         self.announce("start", &[]);
         self.stopping = None;
+        self.hold_mounts(pid);
         self.phase = Phase::Running(Box::new(Run::new(
             child,
             plan.process,
@@ -234,6 +235,15 @@ impl Monitor {
         )));
         self.watch_anew(&endpoints);
         Ok((pid, warnings))
+    }
+
+    /// A process whose mounts go with it ends a millisecond later. They can go when everybody knows of its end, unless
+    /// that keeps something of the host's from being unmounted.
+    fn hold_mounts(&mut self, pid: i32) {
+        let spec = &self.record.spec;
+        if spec.auto_remove && spec.mounts.is_empty() {
+            self.mounts = fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from);
+        }
     }
 
     fn resolver(

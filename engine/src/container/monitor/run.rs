@@ -276,6 +276,7 @@ impl Monitor {
             self.announce_exit(exit);
         }
         self.say_farewell();
+        self.mounts = None;
         if is_gone {
             // Nobody waits for this, and the next check goes on with what is left of it.
             let _ = ContainerRecord::remove_remains(&self.root, &self.id);
