@@ -11,7 +11,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use engine::builder::{BuildEvent, Facts, PREDICATE, ProvenanceRequest, provenance};
+use engine::builder::{AttestRequest, BuildEvent, Facts, ProvenanceRequest, wants_bill};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
@@ -290,16 +290,21 @@ impl Runtime {
         for image in &images {
             self.engine.images().shape(image, &Form::default(), &|_| {})?;
         }
-        let asked = definition.build.as_ref().and_then(|build| build.provenance.as_deref());
+        let said = definition.build.as_ref();
+        let (provenance, sbom) =
+            said.map_or((None, None), |it| (it.provenance.as_deref(), it.sbom.as_deref()));
         // What more is asked for was warned about.
-        let Some(asked) = asked.and_then(|text| ProvenanceRequest::parse(text).ok().flatten()) else {
-            return Ok(());
+        let asked = AttestRequest {
+            provenance: provenance.and_then(|text| ProvenanceRequest::parse(text).ok().flatten()),
+            sbom: sbom.is_some_and(|text| wants_bill(text).unwrap_or(false)),
         };
-        let materials = materials.into_iter().collect();
-        let facts = Facts { builder: asked.builder, began, ended: Timestamp::now(), materials };
-        let predicate = provenance(&request, &facts);
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let facts = Facts { began, ended: Timestamp::now(), materials: materials.into_iter().collect() };
         for image in &images {
-            self.engine.images().attest(image, &request.tags, PREDICATE, &predicate)?;
+            let attested = asked.predicates(self.engine.root(), &request, &facts, image, &request.tags)?;
+            self.engine.images().attest(image, &request.tags, &attested.predicates)?;
         }
         Ok(())
     }

@@ -93,10 +93,15 @@ impl Unheeded {
 
     fn build(&mut self, build: &Build) {
         let is_more = |text: &str| ProvenanceRequest::parse(text).is_err();
+        let is_scanned = |text: &str| engine::builder::wants_bill(text).is_err();
         self.those([
             (&["isolation"][..], build.isolation.is_some(), WINDOWS),
-            (&["provenance"], build.provenance.as_deref().is_some_and(is_more), "has mode=min alone"),
-            (&["sbom"], build.sbom.as_deref().is_some_and(|text| !engine::builder::is_no(text)), ABSENT),
+            (
+                &["provenance"],
+                build.provenance.as_deref().is_some_and(is_more),
+                "has mode and builder-id alone",
+            ),
+            (&["sbom"], build.sbom.as_deref().is_some_and(is_scanned), "runs no scanner: true or false"),
         ]);
     }
 

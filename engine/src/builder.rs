@@ -27,6 +27,7 @@ use report::Reporter;
 pub use crate::container::stdio::Stream;
 
 mod archive;
+mod attest;
 mod cache;
 mod context;
 mod copy;
@@ -51,6 +52,7 @@ mod lexer;
 mod lint;
 mod mount;
 mod owner;
+mod packages;
 mod parser;
 mod predecessor;
 pub mod progress;
@@ -58,20 +60,22 @@ mod provenance;
 mod remote;
 mod report;
 mod run;
+mod sbom;
 mod several;
 mod squash;
 mod ssh;
 mod stack;
 mod stage;
 
+pub use attest::{AttestRequest, Attested, statements, wants_bill};
 pub use error::BuildError;
 pub use exchange::{CacheExtent, CacheSource, CacheTarget};
-pub use export::{write_directory, write_tar};
+pub use export::{Part, write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
 pub use git::{Fetched, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
-pub use provenance::{Facts, Material, PREDICATE, ProvenanceRequest, is_no, provenance};
+pub use provenance::{Facts, Material, ProvenanceRequest, is_no};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]

@@ -33,6 +33,7 @@ mod verify;
 
 pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};
+pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
 pub use credentials::{CredentialsError, Login, kept_login};

@@ -78,7 +78,8 @@ pub(super) const NOTES: &[(&str, &str)] = &[
         "services.*.build.context",
         "a directory, a git repository, or an archive at an address or on standard input",
     ),
-    ("services.*.build.provenance", "`mode=min`, `builder-id` and `false`; more is warned about"),
+    ("services.*.build.provenance", "`mode=min` and `max`, `builder-id` and `false`; more is warned about"),
+    ("services.*.build.sbom", "`true` and `false`; a scanner (`generator=`) is warned about"),
     (
         "services.*.networks.*.driver_opts",
         "`com.docker.network.endpoint.ifname` and `….sysctls`; others are warned about",
@@ -92,6 +93,7 @@ pub(super) const NOTES: &[(&str, &str)] = &[
 /// `without` what it must not have; `refused` says that it is meant to be.
 pub(super) const SAMPLES: &[(&str, &str)] = &[
     ("services.*.build.provenance", r#"{"value": "mode=min"}"#),
+    ("services.*.build.sbom", r#"{"value": "true"}"#),
     ("include[].env_file", r#"{"value": ["x"], "beside": {"include": [{"path": "base.yaml"}]}}"#),
     ("include[].path", r#"{"value": "base.yaml"}"#),
     ("include[].project_directory", r#"{"value": ".", "beside": {"include": [{"path": "base.yaml"}]}}"#),

@@ -7,13 +7,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 
 use super::context::{Selected, Tree, attributes};
 use super::copy::{Changes, Owner, Writer};
 use super::ignore::Ignore;
-use super::stack::Stack;
+use super::stack::{Entry, Stack};
 use crate::error::{Error, Result};
+use crate::id::Digest;
 use crate::image::{Image, Images};
 use crate::paths::Root;
 
@@ -43,20 +45,51 @@ pub fn write_directory(root: &Root, image: &Image, directory: &Path, epoch: Opti
     write().map_err(failed)
 }
 
+/// The digests of all files of a stack, by their paths.
+pub(super) fn digests(stack: &Stack) -> Result<Vec<(String, Digest)>> {
+    let failed = |error: io::Error| Error::failed("read the image's files", error);
+    let mut digests = Vec::new();
+    let mut open: Vec<(PathBuf, Entry)> =
+        stack.root().map_err(failed)?.into_iter().map(|root| (PathBuf::new(), root)).collect();
+    while let Some((path, entry)) = open.pop() {
+        if entry.metadata.is_file() {
+            let mut hash = Sha256::new();
+            File::open(&entry.host).and_then(|mut file| io::copy(&mut file, &mut hash)).map_err(failed)?;
+            digests.push((path.display().to_string(), Digest::from_sha256(&hash.finalize())));
+        } else if entry.metadata.is_dir() {
+            let children = entry.children().map_err(failed)?;
+            open.extend(children.into_iter().rev().map(|(name, child)| (path.join(name), child)));
+        }
+    }
+    Ok(digests)
+}
+
+/// An image's files and where they go, and further files beside them.
+pub struct Part<'a> {
+    /// Whose files.
+    pub image: &'a Image,
+    /// Below which directory.
+    pub below: PathBuf,
+    /// What is attested of them, by the names of the files.
+    pub statements: Vec<(&'static str, Vec<u8>)>,
+}
+
 /// Writes images' files as one tar, each below its directory there, whiteouts applied.
 ///
 /// # Errors
 /// When a file cannot be read or the tar not written.
-pub fn write_tar(
-    root: &Root,
-    images: &[(Image, PathBuf)],
-    writer: &mut dyn Write,
-    epoch: Option<i64>,
-) -> Result<()> {
+pub fn write_tar(root: &Root, parts: &[Part<'_>], writer: &mut dyn Write, epoch: Option<i64>) -> Result<()> {
     let failed = |error: io::Error| Error::failed("write the image's files", error);
     let mut builder = tar::Builder::new(writer);
-    for (image, below) in images {
+    for Part { image, below, statements } in parts {
         write_below(&mut builder, &files(root, image)?, below, epoch).map_err(failed)?;
+        for (name, bytes) in statements {
+            let mut header = Header::new_ustar();
+            header.set_mode(0o644);
+            header.set_mtime(epoch.unwrap_or(0).max(0).cast_unsigned());
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, below.join(name), bytes.as_slice()).map_err(failed)?;
+        }
     }
     builder.finish().map_err(failed)
 }

@@ -1,16 +1,19 @@
 //! How an image was made, as SLSA's provenance says it (slsa.dev/spec/v1.0/provenance), with as little as BuildKit's
-//! `mode=min`: no argument, no secret and no label of the build is in it.
+//! `mode=min`: no argument, no secret and no label of the build is in it. With `mode=max` its arguments, its labels, the
+//! Dockerfile, and the names of secrets are.
 
+use base64::Engine as _;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{BuildRequest, DockerfileSource};
+use super::stage::PROXIES;
+use super::{BuildRequest, CacheUse, DockerfileSource};
 use crate::error::{Error, Result};
 use crate::id::Digest;
 use crate::image::{Platform, Reference};
 
 /// What kind of statement it is.
-pub const PREDICATE: &str = "https://slsa.dev/provenance/v1";
+pub(super) const PREDICATE: &str = "https://slsa.dev/provenance/v1";
 
 /// An image that a build took files from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +29,8 @@ pub struct Material {
 /// The provenance that is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvenanceRequest {
+    /// Whether everything that the image depends on is told: `mode=max`.
+    pub is_whole: bool,
     /// Who builds, in the builder's own words.
     pub builder: String,
 }
@@ -33,8 +38,6 @@ pub struct ProvenanceRequest {
 /// What is known of a build when it is over.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Who built; empty when nobody says so.
-    pub builder: String,
     /// When it began.
     pub began: Timestamp,
     /// When it ended.
@@ -57,11 +60,13 @@ impl ProvenanceRequest {
         let mut asked = Self::default();
         for field in text.split(',').filter(|field| !field.is_empty()) {
             match field.split_once('=').unwrap_or((field, "")) {
-                ("true" | "1" | "min", "") | ("mode", "min") | ("version", "v1") | ("disabled", "false") => {}
+                ("true" | "1", "") | ("version", "v1") | ("disabled", "false") => {}
+                ("min" | "max", "") => asked.is_whole = field == "max",
+                ("mode", mode @ ("min" | "max")) => asked.is_whole = mode == "max",
                 ("builder-id", id) => asked.builder = id.to_owned(),
                 _ => {
                     return Err(Error::invalid(format!("provenance with {field} is not supported"))
-                        .with_hint("mode=min, version=v1 and builder-id=URI are there"));
+                        .with_hint("mode=min|max, version=v1 and builder-id=URI are there"));
                 }
             }
         }
@@ -75,7 +80,7 @@ pub fn is_no(text: &str) -> bool {
 }
 
 /// The predicate of a build's provenance.
-pub fn provenance(request: &BuildRequest, facts: &Facts) -> Value {
+pub(super) fn provenance(asked: &ProvenanceRequest, request: &BuildRequest, facts: &Facts) -> Result<Value> {
     let file = match &request.dockerfile {
         DockerfileSource::Default => json!({ "path": "Dockerfile" }),
         DockerfileSource::File(path) => {
@@ -92,7 +97,7 @@ pub fn provenance(request: &BuildRequest, facts: &Facts) -> Value {
         }
         dependency
     };
-    json!({
+    let mut provenance = json!({
         "buildDefinition": {
             "buildType": "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md",
             "externalParameters": {
@@ -103,15 +108,52 @@ pub fn provenance(request: &BuildRequest, facts: &Facts) -> Value {
             "resolvedDependencies": facts.materials.iter().map(dependency).collect::<Vec<_>>(),
         },
         "runDetails": {
-            "builder": { "id": facts.builder },
+            "builder": { "id": asked.builder },
             "metadata": {
                 "startedOn": facts.began.to_string(),
                 "finishedOn": facts.ended.to_string(),
-                "buildkit_completeness": { "request": false, "resolvedDependencies": false },
+                "buildkit_completeness": { "request": asked.is_whole, "resolvedDependencies": false },
                 "buildkit_reproducible": false,
             },
         },
-    })
+    });
+    if asked.is_whole {
+        tell_all(&mut provenance, request)?;
+    }
+    Ok(provenance)
+}
+
+/// Adds what `mode=max` tells: all that was asked, by BuildKit's names, but no secret's value, and the Dockerfile.
+fn tell_all(provenance: &mut Value, request: &BuildRequest) -> Result<()> {
+    let (source, _) = super::read_dockerfile(request)?;
+    let mut args = Map::new();
+    let is_told = |name: &str| !PROXIES.contains(&name);
+    for (name, value) in request.args.iter().filter(|(name, _)| is_told(name)) {
+        args.insert(format!("build-arg:{name}"), value.as_str().into());
+    }
+    for (name, value) in &request.labels {
+        args.insert(format!("label:{name}"), value.as_str().into());
+    }
+    for name in request.contexts.keys() {
+        args.insert(format!("context:{name}"), "local".into());
+    }
+    args.extend(request.target.iter().map(|target| ("target".to_owned(), target.as_str().into())));
+    if !matches!(request.cache, CacheUse::All) {
+        args.insert("no-cache".to_owned(), String::new().into());
+    }
+    let told = &mut provenance["buildDefinition"]["externalParameters"]["request"];
+    told["args"] = args.into();
+    if !request.secrets.is_empty() {
+        let secrets = request.secrets.iter().map(|secret| json!({ "id": secret.id, "optional": true }));
+        told["secrets"] = secrets.collect();
+    }
+    if !request.ssh.is_empty() {
+        told["ssh"] = request.ssh.keys().map(|id| json!({ "id": id, "optional": true })).collect();
+    }
+    let data = base64::engine::general_purpose::STANDARD.encode(&source.text);
+    let info = json!({ "filename": source.name, "language": "Dockerfile", "data": data });
+    provenance["runDetails"]["metadata"]["buildkit_metadata"] = json!({ "source": { "infos": [info] } });
+    Ok(())
 }
 
 #[cfg(test)]
@@ -124,7 +166,8 @@ mod tests {
         assert_eq!(parse("true").unwrap(), Some(ProvenanceRequest::default()));
         assert_eq!(parse("mode=min,builder-id=https://ci/1").unwrap().unwrap().builder, "https://ci/1");
         assert_eq!(parse("false").unwrap(), None);
-        for text in ["mode=max", "version=v0.2", "max", "inline-only=true"] {
+        assert!(parse("mode=max").unwrap().unwrap().is_whole && !parse("min").unwrap().unwrap().is_whole);
+        for text in ["mode=most", "version=v0.2", "inline-only=true"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

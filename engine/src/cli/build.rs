@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::builder::{BuildEvent, BuildRequest, Facts, Warning};
+use crate::builder::{Attested, BuildEvent, BuildRequest, Facts, Warning};
 use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -126,13 +126,13 @@ pub(super) struct BuildArgs {
     /// Say of each step that is not cached what has changed
     #[arg(long)]
     explain: bool,
-    /// Attest how the image was made: mode=min, builder-id=URI, or false
+    /// Attest how the image was made: mode=min|max, builder-id=URI, or false
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     provenance: Option<String>,
-    /// Not supported unless false
-    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    /// Attest what is in the image, from the lists of dpkg, apk, Python and Node, as SPDX; or false
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     sbom: Option<String>,
-    /// The same as type=provenance,…
+    /// The same as type=provenance,… or type=sbom
     #[arg(long, value_name = "type=TYPE")]
     attest: Vec<String>,
     /// One layer of all that are made
@@ -209,18 +209,20 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     let images = built?;
     let Some(image) = images.first() else { return Ok(0) };
     let epoch = request.args.get("SOURCE_DATE_EPOCH").and_then(|text| text.parse().ok());
-    let predicate = attested.map(|asked| {
-        let (ended, materials) = (jiff::Timestamp::now(), materials.into_iter().collect());
-        let facts = Facts { builder: asked.builder, began, ended, materials };
-        crate::builder::provenance(&request, &facts)
-    });
+    let facts = Facts { began, ended: jiff::Timestamp::now(), materials: materials.into_iter().collect() };
+    let attested: Vec<Attested> = (images.iter())
+        .map(|image| attested.predicates(engine.root(), &request, &facts, image, &args.tag))
+        .collect::<Result<_>>()?;
+    let remarks: BTreeSet<&String> = attested.iter().flat_map(|attested| &attested.remarks).collect();
+    remarks.into_iter().for_each(|remark| output::warning(remark));
     if targets.is_empty() {
         targets.push(Target::Image { names: Vec::new(), push: false, form: words.form()? });
     }
     for target in &targets {
-        target.write(engine, &images, &args.tag, epoch, predicate.as_ref())?;
+        target.write(engine, &images, &args.tag, epoch, &attested)?;
     }
-    report(engine, args, &images, &warnings, predicate)?;
+    let told = attested.first().and_then(Attested::provenance);
+    report(engine, args, &images, &warnings, told)?;
     let is_new = |image: &&Image| image.references.is_empty() && !before.contains(&image.id);
     for image in images.iter().filter(is_new).filter(|_| !is_kept) {
         engine.remove_image(image.id.as_str(), false)?;
@@ -241,7 +243,7 @@ fn report(
     args: &BuildArgs,
     images: &[Image],
     warnings: &[Warning],
-    provenance: Option<Value>,
+    provenance: Option<&Value>,
 ) -> Result<()> {
     let Some(image) = images.first() else { return Ok(()) };
     if let Some(file) = &args.iidfile {
@@ -261,7 +263,7 @@ fn report(
         "image.name": names.join(","),
     });
     if let Some(provenance) = provenance {
-        data["buildx.build.provenance"] = provenance;
+        data["buildx.build.provenance"] = provenance.clone();
     }
     if !warnings.is_empty() {
         data["buildx.build.warnings"] = warnings.into();

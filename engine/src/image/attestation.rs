@@ -9,6 +9,15 @@ use crate::id::Digest;
 use crate::image::manifest::{Descriptor, DescriptorPlatform, MOST_JSON, ManifestError, OCI_MANIFEST};
 use crate::image::{Image, ImageError, Images, Reference, failure};
 
+/// What is stated of an image.
+#[derive(Debug, Clone)]
+pub struct Predicate {
+    /// What kind of statement it is: a URI.
+    pub kind: String,
+    /// What it says.
+    pub value: Value,
+}
+
 /// An attestation as it leaves.
 pub(super) struct Attestation {
     /// Its entry in an index.
@@ -37,8 +46,7 @@ impl Images {
         &self,
         image: &Image,
         names: &[Reference],
-        predicate_type: &str,
-        predicate: &Value,
+        predicates: &[Predicate],
     ) -> Result<(), ImageError> {
         let _hold = self.layers().hold()?;
         let (manifest, raw) = self.compressed_manifest(image, &|_| {})?;
@@ -49,30 +57,29 @@ impl Images {
         let subjects: Vec<Value> =
             names.iter().map(|reference| json!({ "name": name(reference), "digest": digest })).collect();
         let nameless = || vec![json!({ "name": "_", "digest": digest })];
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1",
-            "subject": if subjects.is_empty() { nameless() } else { subjects },
-            "predicateType": predicate_type,
-            "predicate": predicate,
-        });
-        let statement = serde_json::to_vec(&statement).map_err(ManifestError::Json)?;
+        let subjects = if subjects.is_empty() { nameless() } else { subjects };
+        let content = self.content();
+        let mut layers = Vec::new();
+        for predicate in predicates {
+            let statement =
+                serde_json::to_vec(&predicate.statement(&subjects)).map_err(ManifestError::Json)?;
+            layers.push(json!({
+                "mediaType": STATEMENT,
+                "digest": content.put(&statement)?,
+                "size": statement.len(),
+                "annotations": { "in-toto.io/predicate-type": predicate.kind },
+            }));
+        }
         let attestation = json!({
             "schemaVersion": 2,
             "mediaType": OCI_MANIFEST,
             "artifactType": ARTIFACT,
             "config": { "mediaType": EMPTY, "digest": Digest::of(NOTHING), "size": NOTHING.len() },
-            "layers": [{
-                "mediaType": STATEMENT,
-                "digest": Digest::of(&statement),
-                "size": statement.len(),
-                "annotations": { "in-toto.io/predicate-type": predicate_type },
-            }],
+            "layers": layers,
             "subject": subject,
         });
         let attestation = serde_json::to_vec(&attestation).map_err(ManifestError::Json)?;
-        let content = self.content();
         content.put(NOTHING)?;
-        content.put(&statement)?;
         let kept = (content.put(&raw)?, content.put(&attestation)?);
         let _lock = self.lock()?;
         self.sync()?;
@@ -103,6 +110,20 @@ impl Images {
             attestations.push(Attestation { entry, raw, blobs });
         }
         Ok(attestations)
+    }
+}
+
+// === impl Predicate ===
+
+impl Predicate {
+    /// The whole statement of these subjects (in-toto, spec/v1/statement.md).
+    pub(crate) fn statement(&self, subjects: &[Value]) -> Value {
+        json!({
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": subjects,
+            "predicateType": self.kind,
+            "predicate": self.value,
+        })
     }
 }
 

@@ -190,10 +190,91 @@ fn how_an_image_was_made_is_attested_when_asked_for() {
     assert_eq!(other.inspect(&name, "{{.Id}}"), world.inspect(&name, "{{.Id}}"));
     build(&world, &["-t", &name, "--push", "--provenance=false", "--sbom=false"]).succeeds();
     assert_eq!(manifest(&format!("docker://{name}"))["manifests"], Value::Null);
-    build(&world, &["--sbom"]).exits(1).complains("sbom");
-    build(&world, &["--provenance=mode=max"]).exits(1).complains("mode=max is not supported");
+    build(&world, &["--provenance=mode=most"]).exits(1).complains("mode=most is not supported");
 }
 
 fn index_bytes(name: &str) -> String {
     run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")])
+}
+
+/// A file that a package manager keeps, and one that was never installed.
+const STATUS: &str = "Package: libc6\nStatus: install ok installed\nArchitecture: amd64\nSource: glibc\n\
+Version: 2.36-9+deb12u9\nMaintainer: GNU Libc <debian-glibc@lists.debian.org>\n\n\
+Package: gone\nStatus: deinstall ok config-files\nArchitecture: amd64\nVersion: 1\n";
+
+#[test]
+fn what_is_in_an_image_is_attested_when_asked_for() {
+    let world = World::new();
+    world.write("packages/var/lib/dpkg/status", STATUS);
+    world.write("packages/etc/os-release", "ID=debian\nVERSION_ID=\"12\"\n");
+    world.write("packages/app/node_modules/@a/b/package.json", "{\"name\":\"@a/b\",\"version\":\"1.0.0\"}");
+    world.write("packages/var/lib/rpm/rpmdb.sqlite", "");
+    let file = "FROM box\nARG WHAT\nLABEL what=$WHAT\nCOPY . /\n";
+    let dockerfile = world.write("packages/Dockerfile", file);
+    let context = dockerfile.parent().unwrap().to_str().unwrap();
+    let (archive, files) = (world.path("app.tar"), world.path("files"));
+    let build = |flags: &[&str]| {
+        let mut args =
+            vec!["build", "-q", "-t", "app", "--build-arg", "WHAT=it", "--secret", "id=key,env=PATH"];
+        args.extend(flags);
+        args.push(context);
+        world.rengine(args)
+    };
+    let oci = format!("type=oci,dest={}", archive.display());
+    build(&["--attest", "type=sbom", "--provenance=mode=max", "-o", &oci])
+        .succeeds()
+        .complains("the packages in /var/lib/rpm are not in the bill of materials");
+    let layout = world.path("layout");
+    tar::Archive::new(fs::File::open(&archive).unwrap()).unpack(&layout).unwrap();
+    let blob = |digest: &Value| -> Value {
+        let path = layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let top: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let index = blob(&top["manifests"][0]["digest"]);
+    let attested = blob(&index["manifests"][1]["digest"]);
+    let of = |kind: &str| {
+        let layers = attested["layers"].as_array().unwrap();
+        let layer = layers.iter().find(|it| it["annotations"]["in-toto.io/predicate-type"] == kind).unwrap();
+        let statement = blob(&layer["digest"]);
+        assert_eq!(
+            (&statement["predicateType"], &statement["_type"]),
+            (&json!(kind), &json!("https://in-toto.io/Statement/v1"))
+        );
+        statement["predicate"].clone()
+    };
+    let bill = of("https://spdx.dev/Document");
+    assert_eq!(
+        (&bill["spdxVersion"], &bill["packages"][0]["primaryPackagePurpose"]),
+        (&json!("SPDX-2.3"), &json!("CONTAINER"))
+    );
+    let urls: Vec<&str> = bill["packages"].as_array().unwrap()[1..]
+        .iter()
+        .map(|package| package["externalRefs"][0]["referenceLocator"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        urls,
+        [
+            "pkg:deb/debian/libc6@2.36-9%2Bdeb12u9?arch=amd64&distro=debian-12&upstream=glibc",
+            "pkg:npm/%40a/b@1.0.0"
+        ]
+    );
+    let provenance = of("https://slsa.dev/provenance/v1");
+    let asked = &provenance["buildDefinition"]["externalParameters"]["request"];
+    assert_eq!((&asked["args"]["build-arg:WHAT"], &asked["secrets"][0]["id"]), (&json!("it"), &json!("key")));
+    assert!(!provenance.to_string().contains(&std::env::var("PATH").unwrap()));
+    let text = &provenance["runDetails"]["metadata"]["buildkit_metadata"]["source"]["infos"][0]["data"];
+    assert_eq!(text, &json!(base64(file.as_bytes())));
+    // Files that go elsewhere have it beside them.
+    build(&["--sbom=true", "-o", files.to_str().unwrap()]).succeeds();
+    let statement: Value = serde_json::from_slice(&fs::read(files.join("sbom.spdx.json")).unwrap()).unwrap();
+    let subjects = statement["subject"].as_array().unwrap();
+    assert!(subjects.iter().any(|subject| subject["name"] == "etc/os-release"), "{subjects:?}");
+    build(&["--sbom=false", "-o", &format!("type=tar,dest={}", archive.display())]).succeeds();
+    build(&["--sbom=generator=some/scanner"]).exits(1).complains("no scanner is run");
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }

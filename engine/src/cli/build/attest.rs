@@ -1,12 +1,12 @@
 //! `--provenance`, `--sbom` and `--attest`: what is to be attested of an image.
 
-use crate::builder::{ProvenanceRequest, is_no};
+use crate::builder::{AttestRequest, ProvenanceRequest, wants_bill};
 use crate::cli::build::BuildArgs;
 use crate::error::{Error, Result};
 
-/// What these flags ask for; nothing unless one does.
-pub(super) fn asked(args: &BuildArgs) -> Result<Option<ProvenanceRequest>> {
-    let mut asked = None;
+/// What these flags ask for.
+pub(super) fn asked(args: &BuildArgs) -> Result<AttestRequest> {
+    let mut asked = AttestRequest::default();
     let flags = [("provenance", &args.provenance), ("sbom", &args.sbom)];
     let flags = flags.into_iter().filter_map(|(kind, text)| Some((kind, text.as_deref()?)));
     let split = |text: &'_ String| -> Result<(String, String)> {
@@ -20,15 +20,11 @@ pub(super) fn asked(args: &BuildArgs) -> Result<Option<ProvenanceRequest>> {
     let attests = args.attest.iter().map(split).collect::<Result<Vec<_>>>()?;
     let attests = attests.iter().map(|(kind, rest)| (kind.as_str(), rest.as_str()));
     for (kind, text) in attests.chain(flags) {
-        asked = match kind {
-            "provenance" => ProvenanceRequest::parse(text)?,
-            "sbom" if is_no(text) => asked,
-            "sbom" => {
-                return Err(Error::invalid("bills of materials (sbom) are not supported")
-                    .with_hint("a scanner reads what is saved: rengine save NAME"));
-            }
+        match kind {
+            "provenance" => asked.provenance = ProvenanceRequest::parse(text)?,
+            "sbom" => asked.sbom = wants_bill(text)?,
             other => return Err(Error::invalid(format!("there is no attestation of type {other:?}"))),
-        };
+        }
     }
     Ok(asked)
 }

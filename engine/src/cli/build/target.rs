@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
-use crate::builder::{PREDICATE, write_directory, write_tar};
+use crate::builder::{Attested, Part, statements, write_directory, write_tar};
 use crate::cli::form::FormWords;
 use crate::cli::output;
 use crate::engine::Engine;
@@ -103,24 +101,26 @@ impl Target {
         images: &[Image],
         tags: &[Reference],
         epoch: Option<i64>,
-        provenance: Option<&Value>,
+        attested: &[Attested],
     ) -> Result<()> {
-        let parts = parts(images);
         match self {
             Self::Cache => Ok(()),
-            Self::Directory(directory) => parts.iter().try_for_each(|(image, part)| {
-                write_directory(engine.root(), image, &directory.join(part), epoch)
-            }),
-            Self::Tar(sink) => sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch)),
+            Self::Directory(directory) => parts(engine, images, attested)?
+                .iter()
+                .try_for_each(|part| place(engine, part, directory, epoch)),
+            Self::Tar(sink) => {
+                let parts = parts(engine, images, attested)?;
+                sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch))
+            }
             Self::Archive(sink, form) => {
                 shape(engine, images, form)?;
-                attest(engine, images, tags, form, provenance)?;
+                attest(engine, images, tags, form, attested)?;
                 sink.write(|writer| Ok(engine.images().save_as(images, tags, writer)?))
             }
             Self::Image { names, push, form } => {
                 shape(engine, images, form)?;
                 let all: Vec<Reference> = tags.iter().chain(names).cloned().collect();
-                attest(engine, images, &all, form, provenance)?;
+                attest(engine, images, &all, form, attested)?;
                 let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
                 engine.images().name_several(names, &ids)?;
                 if *push {
@@ -144,31 +144,51 @@ fn shape(engine: &Engine, images: &[Image], form: &Form) -> Result<()> {
     images.iter().try_for_each(|image| Ok(engine.images().shape(image, form, &|_| {})?))
 }
 
-/// Attests how images were made, if that is asked for.
+/// Attests of images what is asked for.
 fn attest(
     engine: &Engine,
     images: &[Image],
     names: &[Reference],
     form: &Form,
-    provenance: Option<&Value>,
+    attested: &[Attested],
 ) -> Result<()> {
-    let Some(predicate) = provenance else { return Ok(()) };
+    if attested.iter().all(|attested| attested.predicates.is_empty()) {
+        return Ok(());
+    }
     if form.docker_types {
         return Err(Error::invalid(
             "an attested image has OCI's media types: oci-mediatypes=false is no use",
         ));
     }
-    let attest = |image| Ok(engine.images().attest(image, names, PREDICATE, predicate)?);
-    images.iter().try_for_each(attest)
+    for (image, attested) in images.iter().zip(attested) {
+        engine.images().attest(image, names, &attested.predicates)?;
+    }
+    Ok(())
 }
 
 /// Where each image's files go: one platform's to the top, several platforms' each to a directory, as buildx does.
-fn parts(images: &[Image]) -> Vec<(Image, PathBuf)> {
-    let part = |image: &Image| match images.len() {
+fn parts<'a>(engine: &Engine, images: &'a [Image], attested: &[Attested]) -> Result<Vec<Part<'a>>> {
+    let below = |image: &Image| match images.len() {
         1 => PathBuf::new(),
         _ => PathBuf::from(image.platform().to_string().replace('/', "_")),
     };
-    images.iter().map(|image| (image.clone(), part(image))).collect()
+    let part = |(image, attested): (&'a Image, &Attested)| {
+        let statements = statements(engine.root(), image, attested)?;
+        Ok(Part { image, below: below(image), statements })
+    };
+    images.iter().zip(attested).map(part).collect()
+}
+
+/// Writes a part into a directory.
+fn place(engine: &Engine, part: &Part<'_>, directory: &Path, epoch: Option<i64>) -> Result<()> {
+    let directory = directory.join(&part.below);
+    write_directory(engine.root(), part.image, &directory, epoch)?;
+    for (name, bytes) in &part.statements {
+        whole(&directory.join(name), |file| {
+            file.write_all(bytes).map_err(|error| Error::failed(format!("write {name}"), error))
+        })?;
+    }
+    Ok(())
 }
 
 // === impl Sink ===
