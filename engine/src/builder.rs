@@ -413,6 +413,12 @@ fn carry_out(
     purpose: Purpose,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Option<Image>> {
+    if let Some(text) = request.args.get(EPOCH)
+        && epoch(request).is_none()
+    {
+        return Err(crate::Error::invalid(format!("{EPOCH}={text:?} is no time"))
+            .with_hint("seconds since 1970, as of: git log -1 --format=%ct"));
+    }
     let (text, file) = read_dockerfile(request)?;
     let (sender, receiver) = channel();
     let reporter: Reporter<Message> = Reporter::to(sender.clone(), text.clone());
@@ -678,9 +684,12 @@ fn digests_file(root: &Root, context: &std::path::Path) -> PathBuf {
     root.build_cache().join("digests").join(crate::id::Digest::of(path.as_os_str().as_encoded_bytes()).hex())
 }
 
+/// The argument that says of when everything is (reproducible-builds.org/specs/source-date-epoch).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
 /// SOURCE_DATE_EPOCH, in seconds.
 fn epoch(request: &BuildRequest) -> Option<i64> {
-    request.args.get("SOURCE_DATE_EPOCH")?.parse().ok()
+    request.args.get(EPOCH)?.parse().ok()
 }
 
 /// The time of new files and layers: SOURCE_DATE_EPOCH, or now.

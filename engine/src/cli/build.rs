@@ -182,6 +182,10 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     }
     request.clamp_times |=
         args.output.iter().any(|text| text.split(',').any(|key| key == "rewrite-timestamp=true"));
+    if request.clamp_times && !request.args.contains_key("SOURCE_DATE_EPOCH") {
+        return Err(Error::invalid("rewrite-timestamp needs the time that files are to have")
+            .with_hint("SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) rengine build …"));
+    }
     let pushes =
         |target: &Target| matches!(target, Target::Image { names, push: true, .. } if names.is_empty());
     if args.tag.is_empty() && targets.iter().any(pushes) {

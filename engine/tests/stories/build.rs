@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::world::{Outcome, World};
+use crate::world::{Outcome, Running, World};
 
 /// Builds a Dockerfile with these files beside it.
 fn build(world: &World, dockerfile: &str, files: &[(&str, &str)], flags: &[&str]) -> Outcome {
@@ -203,4 +203,59 @@ fn programs_for_another_processor_need_an_emulator() {
         .complains("Dockerfile:3")
         .complains("linux/mips64le");
     build(&world, "FROM --platform=linux/mips64le box\n", &[], &[]).fails().complains("hint");
+}
+
+#[test]
+fn with_a_fixed_time_two_machines_make_the_same_archive() {
+    let (here, there) = (World::new(), World::empty());
+    let base = here.path("box.tar");
+    here.rengine(["save", "-o", base.to_str().unwrap(), "box"]).succeeds();
+    there.rengine(["load", "-i", base.to_str().unwrap()]).succeeds();
+    let dockerfile = "\
+FROM box
+RUN echo new > /new && mkdir /made && touch -d '1999-01-01 00:00:00' /ancient && rm /bin/cat
+COPY file dir/
+COPY --link file /linked/
+WORKDIR /work
+";
+    let build = |world: &World, age: u64, output: &str| {
+        let context = context(world, dockerfile, &[("file", "x")]);
+        let time = std::time::SystemTime::now() - std::time::Duration::from_secs(age);
+        fs::File::options().write(true).open(context.join("file")).unwrap().set_modified(time).unwrap();
+        let path = world.path("app.tar");
+        let output = format!("{output},dest={},rewrite-timestamp=true", path.display());
+        let mut command = world.command(["build", "-q", "-o", &output, context.to_str().unwrap()]);
+        Running::start(command.env("SOURCE_DATE_EPOCH", "1500000000")).ends().succeeds();
+        fs::read(path).unwrap()
+    };
+    for kind in ["type=oci", "type=tar"] {
+        assert_eq!(build(&here, 0, kind), build(&there, 1000, kind), "{kind}");
+    }
+    let archive = build(&here, 0, "type=tar");
+    let mut archive = tar::Archive::new(archive.as_slice());
+    let times = archive.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap());
+    assert!(times.into_iter().all(|time| time <= 1_500_000_000));
+    // Layers of the base stay what they are, and what is older than the time is.
+    build(&here, 0, "type=oci");
+    let archive = here.path("app.tar");
+    there.rengine(["load", "-q", "-i", archive.to_str().unwrap()]).succeeds();
+    let loaded = there.rengine(["images", "-q", "-f", "dangling=true"]).succeeds().line();
+    let layers = |world: &World, name: &str| {
+        let layers = world.inspect(name, "{{json .RootFS.Layers}}");
+        serde_json::from_str::<Vec<String>>(&layers).unwrap()
+    };
+    assert_eq!(layers(&there, &loaded)[0], layers(&here, "box")[0]);
+    let script = "stat -c %Y /new /made /ancient /dir/file /linked/file /linked /work /bin/sh";
+    let times = there.rengine(["run", "--rm", "--network", "none", &loaded, "sh", "-c", script]).succeeds();
+    let times: Vec<u64> = times.stdout.lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(times[..2], [1_500_000_000; 2]);
+    assert_eq!(times[2], 915_148_800);
+    assert_eq!(times[3..7], [1_500_000_000; 4]);
+    let context = context(&here, dockerfile, &[("file", "x")]);
+    let output = format!("type=oci,dest={},rewrite-timestamp=true", archive.display());
+    let context = context.to_str().unwrap();
+    here.rengine(["build", "-o", &output, context]).exits(1).complains("SOURCE_DATE_EPOCH");
+    here.rengine(["build", "--build-arg", "SOURCE_DATE_EPOCH=soon", context])
+        .exits(1)
+        .complains("is no time");
 }
