@@ -10,6 +10,7 @@ use crate::cli::copy::{self, CopyArgs};
 use crate::cli::lazy::Lazy;
 use crate::cli::list;
 use crate::cli::output;
+use crate::cli::refusal::refuse;
 use crate::cli::run::{CreateArgs, PullPolicy, grace_of_seconds};
 use crate::cli::stats::{self, StatsArgs};
 use crate::cli::top;
@@ -19,7 +20,7 @@ use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
 use crate::container::spec::ContainerSpec;
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName};
 use crate::image::{Platform, PullOptions, Reference};
 use crate::signal::Signal;
@@ -167,6 +168,12 @@ pub(super) struct StartArgs {
     /// Keys that leave the container running
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<DetachKeys>,
+    /// Where a checkpoint is that it goes on from
+    #[arg(long, hide = true)]
+    checkpoint: Option<String>,
+    /// Where checkpoints are
+    #[arg(long, hide = true)]
+    checkpoint_dir: Option<String>,
     #[command(flatten)]
     containers: Names,
 }
@@ -203,6 +210,9 @@ pub(super) struct RmArgs {
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     volumes: bool,
+    /// Remove a link of docker's old kind
+    #[arg(short, long, hide = true)]
+    link: bool,
     #[command(flatten)]
     containers: Names,
 }
@@ -298,8 +308,12 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Unpause(names) => each_at_once(&names, |name| engine.unpause(&engine.find_id(name)?)),
         Verb::Wait(names) => wait(engine, &names),
         Verb::Rm(args) => {
+            refuse(&[(args.link, "link", "what a container is linked to is part of it")])?;
             let options = RemoveOptions { force: args.force, volumes: args.volumes };
-            each_at_once(&args.containers, |name| engine.remove(&engine.find_id(name)?, &options))
+            let is_forgiven = |error: &Error| args.force && error.kind() == Kind::NotFound;
+            each_at_once_unless(&args.containers, is_forgiven, |name| {
+                engine.remove(&engine.find_id(name)?, &options)
+            })
         }
         Verb::Rename { container, name } => engine.rename(&engine.find_id(&container)?, &name).map(|()| 0),
         Verb::Attach(args) => attach(engine, &args),
@@ -332,6 +346,15 @@ fn each(names: &Names, verb: impl Fn(&str) -> Result<()>) -> Result<u8> {
 
 /// Does something to all at once, so that the slowest one alone is waited for; names them in their order.
 fn each_at_once(names: &Names, verb: impl Fn(&str) -> Result<()> + Sync) -> Result<u8> {
+    each_at_once_unless(names, |_| false, verb)
+}
+
+/// The same, where some failures are told and count as none.
+fn each_at_once_unless(
+    names: &Names,
+    is_forgiven: impl Fn(&Error) -> bool,
+    verb: impl Fn(&str) -> Result<()> + Sync,
+) -> Result<u8> {
     let verb = &verb;
     std::thread::scope(|scope| {
         let begun: Vec<_> = names.names.iter().map(|name| (name, scope.spawn(move || verb(name)))).collect();
@@ -343,7 +366,7 @@ fn each_at_once(names: &Names, verb: impl Fn(&str) -> Result<()> + Sync) -> Resu
                 Ok(()) => output::line(name),
                 Err(error) => {
                     output::failure(&error);
-                    code = 1;
+                    code = if is_forgiven(&error) { code } else { 1 };
                 }
             }
         }
@@ -500,6 +523,11 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
 }
 
 fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
+    const NO_CHECKPOINTS: &str = "this engine makes no checkpoints";
+    refuse(&[
+        (args.checkpoint.is_some(), "checkpoint", NO_CHECKPOINTS),
+        (args.checkpoint_dir.is_some(), "checkpoint-dir", NO_CHECKPOINTS),
+    ])?;
     if !args.attach && !args.interactive {
         return each(&args.containers, |name| {
             engine.start(&engine.find_id(name)?)?.iter().for_each(|warning| output::warning(warning));

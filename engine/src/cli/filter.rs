@@ -69,24 +69,23 @@ pub(super) fn truth(key: &str, value: &str) -> Result<bool> {
     }
 }
 
-/// Whether something was made before the moment that `until` names: a time, or how long ago.
+/// Whether something was made before the moment that `until` names.
 pub(super) fn is_before(created: Timestamp, until: &str) -> Result<bool> {
-    let moment = match until.parse::<Span>() {
-        Ok(span) => Timestamp::now()
-            .checked_sub(span.0)
-            .map_err(|error| Error::invalid(format!("invalid filter 'until={until}'")).with_source(error))?,
-        Err(_) => until
-            .parse::<Timestamp>()
-            .or_else(|error| {
-                until
-                    .parse::<i64>()
-                    .ok()
-                    .and_then(|seconds| Timestamp::from_second(seconds).ok())
-                    .ok_or(error)
-            })
-            .map_err(|error| Error::invalid(format!("invalid filter 'until={until}'")).with_source(error))?,
+    Ok(created < moment(until)?)
+}
+
+/// The moment that `until` names: a time, seconds since 1970, or how long ago.
+pub(super) fn moment(until: &str) -> Result<Timestamp> {
+    let wrong = |error: jiff::Error| {
+        Error::invalid(format!("invalid filter 'until={until}'"))
+            .with_source(error)
+            .with_hint("write how long ago, as in 24h, or a time, as in 2026-01-31T12:00:00Z")
     };
-    Ok(created < moment)
+    if let Ok(span) = until.parse::<Span>() {
+        return Timestamp::now().checked_sub(span.0).map_err(wrong);
+    }
+    let seconds = || Timestamp::from_second(until.parse().ok()?).ok();
+    until.parse::<Timestamp>().or_else(|error| seconds().ok_or(error)).map_err(wrong)
 }
 
 #[cfg(test)]

@@ -29,6 +29,16 @@ pub(super) struct InspectArgs {
     names: Vec<String>,
 }
 
+/// The flags of the `inspect` of networks.
+#[derive(Debug, Args)]
+pub(super) struct NetworksArgs {
+    /// Accepted for docker's sake: only a swarm has more to say
+    #[arg(short, long, hide = true)]
+    verbose: bool,
+    #[command(flatten)]
+    pub(super) common: InspectArgs,
+}
+
 /// The flags of the `inspect` of containers.
 #[derive(Debug, Args)]
 pub(super) struct ContainersArgs {

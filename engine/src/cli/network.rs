@@ -7,9 +7,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::cli::filter::{self, Filters};
-use crate::cli::inspect::{self, InspectArgs};
+use crate::cli::inspect::{self, NetworksArgs};
 use crate::cli::output;
 use crate::cli::run::pairs;
+use crate::cli::swarm;
 use crate::container::spec::NetworkAttachment;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
@@ -37,7 +38,7 @@ pub(super) enum Verb {
     #[command(visible_alias = "list")]
     Ls(LsArgs),
     /// Show everything known of networks
-    Inspect(InspectArgs),
+    Inspect(NetworksArgs),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm {
@@ -95,6 +96,8 @@ pub(super) struct CreateArgs {
     /// Accepted for docker's sake: default is the only one
     #[arg(long, hide = true, default_value = "default")]
     ipam_driver: String,
+    #[command(flatten)]
+    of_swarm: swarm::NetworkArgs,
     /// The network's name
     name: NetworkName,
 }
@@ -114,6 +117,12 @@ pub(super) struct ConnectArgs {
     /// The network with the highest one gives the default route
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     gw_priority: i32,
+    /// Address in 169.254.0.0/16 or fe80::/10 beside the network's own
+    #[arg(long, value_name = "ADDRESS")]
+    link_local_ip: Vec<IpAddr>,
+    /// A link of docker's old kind
+    #[arg(long, hide = true)]
+    link: Vec<String>,
     /// Option of the link: com.docker.network.endpoint.ifname or .sysctls
     #[arg(long, value_name = "KEY=VALUE")]
     driver_opt: Vec<String>,
@@ -153,7 +162,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             Ok(0)
         }
         Verb::Ls(args) => list(engine, &args),
-        Verb::Inspect(args) => inspect::networks(engine, &args),
+        Verb::Inspect(args) => inspect::networks(engine, &args.common),
         Verb::Rm { names, force } => {
             let mut code = 0;
             for name in &names {
@@ -173,6 +182,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
 }
 
 fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
+    args.of_swarm.check()?;
     if args.ipam_driver != "default" {
         return Err(Error::new(Kind::Unsupported, format!("no IPAM driver {:?}", args.ipam_driver)));
     }
@@ -227,6 +237,13 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
 }
 
 fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
+    if !args.link.is_empty() {
+        return Err(Error::new(
+            Kind::Unsupported,
+            "--link is not supported: names on a network are every member's",
+        )
+        .with_hint("give the other container a further name there with --alias"));
+    }
     let container = engine.container(&args.container)?;
     let mut link = LinkOptions::default();
     for (key, value) in pairs(args.driver_opt) {
@@ -238,7 +255,7 @@ fn connect(engine: &Engine, args: ConnectArgs) -> Result<u8> {
         addresses: args.ip.into_iter().chain(args.ip6).collect(),
         mac_address: None,
         gateway_priority: args.gw_priority,
-        link_local: Vec::new(),
+        link_local: args.link_local_ip,
         link,
     };
     engine.connect(container.id(), &attachment)?;

@@ -1,5 +1,7 @@
 //! The engine itself: version, facts, disk usage, repair and removal of what is unused.
 
+mod prune;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -8,10 +10,9 @@ use serde_json::json;
 use crate::cli::disk::{self, DiskArgs};
 use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
-use crate::engine::{BootUnit, Engine, Findings, RemoveOptions, UNITS};
+use crate::engine::{BootUnit, Engine, Findings, UNITS};
 use crate::error::{Error, Result};
-use crate::quantity::ByteSize;
-use crate::store;
+use prune::PruneArgs;
 
 /// A verb on the engine.
 #[derive(Debug, Subcommand)]
@@ -36,18 +37,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "DIR", default_value = UNITS)]
         directory: PathBuf,
     },
-    /// Remove stopped containers, unused networks and dangling images
-    Prune {
-        /// Every image that no container uses
-        #[arg(short, long)]
-        all: bool,
-        /// Anonymous volumes too
-        #[arg(long)]
-        volumes: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        force: bool,
-    },
+    /// Remove stopped containers, unused networks, dangling images and the build cache
+    Prune(PruneArgs),
     /// Stop every container and remove every trace of this root from the kernel; files stay
     Down,
 }
@@ -77,7 +68,7 @@ pub(super) fn run(engine: &Engine, verb: &Verb) -> Result<u8> {
         Verb::Check { verify } => check(engine, *verify),
         Verb::Boot => boot(engine),
         Verb::InstallBoot { directory } => install_boot(engine, directory),
-        Verb::Prune { all, volumes, force } => prune(engine, *all, *volumes, *force),
+        Verb::Prune(args) => prune::prune(engine, args),
         Verb::Down => down(engine),
     }
 }
@@ -194,39 +185,6 @@ fn install_boot(engine: &Engine, directory: &Path) -> Result<u8> {
     if directory == Path::new(UNITS) {
         output::note("systemd reads it at the next boot, or now after: systemctl daemon-reload");
     }
-    Ok(0)
-}
-
-fn prune(engine: &Engine, all: bool, volumes: bool, force: bool) -> Result<u8> {
-    if !force
-        && !output::confirm(
-            "This will remove stopped containers, unused networks and unused images. Continue?",
-        )
-    {
-        return Ok(0);
-    }
-    let mut bytes = 0;
-    for container in engine.containers()? {
-        if matches!(container.state.word(), "created" | "exited") {
-            bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
-            engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
-            output::line(&format!("Deleted: container {}", container.name()));
-        }
-    }
-    for network in engine.prune_networks(&|_| true)? {
-        output::line(&format!("Deleted: network {network}"));
-    }
-    if volumes {
-        for volume in engine.volumes().list()? {
-            if volume.anonymous && engine.volume_users(&volume.name)?.is_empty() {
-                bytes += store::tree_size(&volume.mountpoint);
-                engine.volumes().remove(&volume.name)?;
-                output::line(&format!("Deleted: volume {}", volume.name));
-            }
-        }
-    }
-    bytes += engine.prune_images(all, &|_| true)?.1;
-    output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));
     Ok(0)
 }
 

@@ -7,6 +7,7 @@ use crate::cli::filter::{self, Filters};
 use crate::cli::inspect::{self, InspectArgs};
 use crate::cli::output;
 use crate::cli::run::pairs;
+use crate::cli::swarm;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::id::VolumeName;
@@ -60,6 +61,8 @@ pub(super) struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    #[command(flatten)]
+    of_swarm: swarm::VolumeArgs,
     /// The volume's name; a random one without it
     name: Option<VolumeName>,
 }
@@ -82,6 +85,7 @@ pub(super) struct LsArgs {
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Create(args) => {
+            args.of_swarm.check()?;
             let volume = engine.volumes().create(VolumeSpec {
                 name: args.name,
                 driver: args.driver,

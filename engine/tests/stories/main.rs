@@ -26,6 +26,7 @@ mod oci;
 mod options;
 mod output;
 mod platforms;
+mod prune;
 mod race;
 mod reboot;
 mod registry;
