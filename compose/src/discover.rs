@@ -5,6 +5,7 @@ use std::path::{Path as FsPath, PathBuf};
 use crate::diagnostic::Diagnostic;
 use crate::environment::{Variables, add_missing, explicit_files, is_disabled, read_files};
 use crate::load::LoadOptions;
+use crate::remote::split_names;
 use crate::session::{Failed, Session};
 
 /// What was found.
@@ -33,6 +34,7 @@ pub(crate) fn find(session: &mut Session, options: &LoadOptions) -> Result<Found
     let here = current_dir(session, options)?;
     session.shown_from.clone_from(&here);
     session.stdin.clone_from(&options.stdin);
+    session.remote.clone_from(&options.remote);
     let mut environment = options.environment.clone();
     let asked = options.project_directory.as_ref().map(|directory| here.join(directory));
     let explicit = explicit_files(&options.env_files, &environment, &here);
@@ -86,19 +88,14 @@ fn compose_files(
     asked: Option<&FsPath>,
     environment: &Variables,
 ) -> Result<Vec<PathBuf>, Failed> {
-    let absolute = |file: &FsPath| {
-        if file == FsPath::new("-") {
-            return file.to_path_buf();
-        }
-        PathBuf::from(crate::shorthand::clean(&here.join(file).to_string_lossy()))
-    };
     if !options.files.is_empty() {
-        return Ok(options.files.iter().map(|file| absolute(file)).collect());
+        return options.files.iter().map(|file| local(session, file, here)).collect();
     }
     if let Some(named) = environment.get("COMPOSE_FILE").filter(|named| !named.is_empty()) {
         let separator = environment.get("COMPOSE_PATH_SEPARATOR").filter(|text| !text.is_empty());
         let separator = separator.map_or(":", String::as_str);
-        return Ok(named.split(separator).map(|file| absolute(FsPath::new(file))).collect());
+        let names = split_names(named, separator);
+        return names.iter().map(|file| local(session, FsPath::new(file), here)).collect();
     }
     for directory in asked.unwrap_or(here).ancestors() {
         if let Some(main) = pick(session, directory, &NAMES) {
@@ -109,6 +106,18 @@ fn compose_files(
     let message = "no configuration file provided: not found";
     let help = format!("looked for {} in {} and above it", NAMES.join(", "), asked.unwrap_or(here).display());
     session.fail(Diagnostic::error(message).with_help(help))
+}
+
+/// The file that is meant: standard input, one that is fetched, or one here.
+fn local(session: &mut Session, file: &FsPath, here: &FsPath) -> Result<PathBuf, Failed> {
+    if file == FsPath::new("-") {
+        return Ok(file.to_path_buf());
+    }
+    match session.fetch(&file.to_string_lossy()) {
+        Ok(Some(fetched)) => Ok(fetched),
+        Ok(None) => Ok(PathBuf::from(crate::shorthand::clean(&here.join(file).to_string_lossy()))),
+        Err(diagnostic) => session.fail(*diagnostic),
+    }
 }
 
 /// The first of these files that is there, with a warning when there are more.

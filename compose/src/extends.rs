@@ -120,8 +120,15 @@ fn from_file(
     chain: &mut Vec<Link>,
 ) -> Result<Value, Failed> {
     let home = origin.environment.get("HOME").map(String::as_str);
-    let file = PathBuf::from(paths::absolute(file, &origin.directory, home));
     let path = Path::keys(&["services", name, "extends", "file"]);
+    let file = match session.fetch(file) {
+        Ok(Some(fetched)) => fetched,
+        Ok(None) => PathBuf::from(paths::absolute(file, &origin.directory, home)),
+        Err(diagnostic) => {
+            let place = session.locate(&path, Part::Value);
+            return session.fail(diagnostic.at(place).on(path.to_string()));
+        }
+    };
     if !file.is_file() {
         let place = session.locate(&path, Part::Value);
         let message = format!("service {name:?} extends a service of {}, which is not there", file.display());

@@ -28,8 +28,14 @@ pub(crate) fn apply(session: &mut Session, document: &mut Value, scope: &Scope<'
 fn included(session: &mut Session, entry: &Value, path: &Path, scope: &Scope<'_>) -> Result<Value, Failed> {
     let home = scope.environment.get("HOME").map(String::as_str);
     let resolve = |text: &str| PathBuf::from(paths::absolute(text, &scope.directory, home));
-    let files: Vec<PathBuf> = texts(entry, "path").into_iter().map(resolve).collect();
     let place = session.locate(path, Part::Value);
+    let mut files = Vec::new();
+    for name in texts(entry, "path") {
+        match session.fetch(name) {
+            Ok(fetched) => files.push(fetched.unwrap_or_else(|| resolve(name))),
+            Err(diagnostic) => return session.fail(diagnostic.at(place).on(path.to_string())),
+        }
+    }
     let Some(main) = files.first() else {
         let message = "an include needs a path";
         return session.fail(Diagnostic::error(message).at(place).on(path.to_string()));

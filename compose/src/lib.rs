@@ -20,6 +20,7 @@ pub mod output;
 pub mod plan;
 mod provision;
 pub mod published;
+pub mod remote;
 pub mod repository;
 pub mod runtime;
 pub mod translate;

@@ -12,6 +12,7 @@ use crate::extends::{self, Origin};
 use crate::merge::merge;
 use crate::model::{Project, Service};
 use crate::position::{Part, Sources};
+use crate::remote::Remote;
 use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
 use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema, unheeded};
@@ -37,6 +38,8 @@ pub struct LoadOptions {
     pub environment: BTreeMap<String, String>,
     /// What standard input holds when `-` is among the files.
     pub stdin: Option<String>,
+    /// How files are had that are named by an address; they are not, when `None`.
+    pub remote: Option<Remote>,
     /// Leave `${…}` as it is.
     pub no_interpolate: bool,
     /// Leave out implicit networks, names and dependencies.
@@ -217,8 +220,7 @@ fn project_name(
     }
     let mut name = String::new();
     for file in files {
-        // What is wrong with the file is said when it is loaded.
-        for document in peek(session, file) {
+        for document in session.peek(file) {
             if let Some(text) = document.get("name").and_then(Value::as_text) {
                 let lookup = |name: &str| environment.get(name).cloned();
                 name = interpolate::substitute(text, &lookup, &mut |_| {}).unwrap_or_default();
@@ -235,14 +237,6 @@ fn project_name(
             .fail(Diagnostic::error(message).with_help("name it with -p or the top-level key `name`"));
     }
     Ok(name)
-}
-
-fn peek(session: &Session, file: &FsPath) -> Vec<Value> {
-    let text = match &session.stdin {
-        Some(text) if file == FsPath::new("-") => Some(text.clone()),
-        _ => std::fs::read_to_string(file).ok(),
-    };
-    text.and_then(|text| crate::value::read(&text).ok()).unwrap_or_default()
 }
 
 /// Lower case, without what is not allowed, beginning with a letter or digit.

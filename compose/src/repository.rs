@@ -1,4 +1,5 @@
-//! A project's files in a git repository, as docker compose reads them: `-f REPOSITORY[#REF[:PATH]]`.
+//! A project's files in a git repository, as docker compose reads them: `REPOSITORY[#REF[:PATH]]` in `-f`,
+//! `COMPOSE_FILE`, `include` and `extends.file`.
 
 use std::io;
 use std::path::{Path, PathBuf};

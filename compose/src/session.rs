@@ -1,6 +1,6 @@
 //! One run of the loader: the files read so far, and what is wrong with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FsPath, PathBuf};
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
@@ -8,6 +8,7 @@ use crate::environment::{Variables, cannot_read};
 use crate::indentation;
 use crate::interpolate::{InterpolateError, Unset, interpolate};
 use crate::position::{Part, Source, Sources};
+use crate::remote::Remote;
 use crate::schema::{Problem, check};
 use crate::shorthand::expand;
 use crate::value::{Path, Step, Value, read};
@@ -27,7 +28,13 @@ pub(crate) struct Session {
     pub(crate) stdin: Option<String>,
     /// File names are shown relative to this directory.
     pub(crate) shown_from: PathBuf,
+    /// How files are had that are named by an address.
+    pub(crate) remote: Option<Remote>,
     warned: BTreeSet<String>,
+    /// What was fetched, by its address: it stays the same during one run.
+    fetched: BTreeMap<String, PathBuf>,
+    /// Files that were looked into before their turn: parsing is most of the work, and done once.
+    peeked: BTreeMap<PathBuf, Peeked>,
 }
 
 /// Something was wrong; what, is in the session.
@@ -43,22 +50,25 @@ pub(crate) struct Read {
     pub(crate) documents: Vec<Value>,
 }
 
+/// A file that was looked into before its turn.
+#[derive(Debug)]
+struct Peeked {
+    text: String,
+    documents: Result<Vec<Value>, serde_yaml::Error>,
+}
+
 // === impl Session ===
 
 impl Session {
     /// Reads a file; `-` is standard input. Empty documents stay in, so that positions can be found by number.
     pub(crate) fn read(&mut self, file: &FsPath) -> Result<Read, Failed> {
-        let text = if file == FsPath::new("-") {
-            self.stdin.clone().unwrap_or_default()
-        } else {
-            match std::fs::read_to_string(file) {
-                Ok(text) => text,
-                Err(error) => return self.fail(cannot_read("compose file", file, &error)),
-            }
+        let Peeked { text, documents } = match self.peeked.remove(file).map_or_else(|| self.parse(file), Ok) {
+            Ok(peeked) => peeked,
+            Err(error) => return self.fail(cannot_read("compose file", file, &error)),
         };
         let shown = file.strip_prefix(&self.shown_from).unwrap_or(file);
         let source = Source::new(shown, text);
-        let documents = match read(&source.text) {
+        let documents = match documents {
             Ok(documents) => documents,
             Err(error) => {
                 let found = syntax(&source, &error);
@@ -73,6 +83,42 @@ impl Session {
             self.read_old_numbers(source, number, document);
         }
         Ok(Read { source, documents })
+    }
+
+    /// The file that an address means, fetched once; `None` for what is no address. An error has no place yet.
+    pub(crate) fn fetch(&mut self, name: &str) -> Result<Option<PathBuf>, Box<Diagnostic>> {
+        let Some(remote) = &self.remote else { return Ok(None) };
+        if let Some(known) = self.fetched.get(name) {
+            return Ok(Some(known.clone()));
+        }
+        let fetched = remote.fetch(name).map_err(|error| {
+            let help = error.hint().map(str::to_owned);
+            Box::new(Diagnostic { help, ..Diagnostic::error(engine::error::chain(&error)) })
+        })?;
+        if let Some(file) = &fetched {
+            self.fetched.insert(name.to_owned(), file.clone());
+        }
+        Ok(fetched)
+    }
+
+    /// The documents of a file that is loaded later. What is wrong with it is said then.
+    pub(crate) fn peek(&mut self, file: &FsPath) -> &[Value] {
+        if !self.peeked.contains_key(file)
+            && let Ok(parsed) = self.parse(file)
+        {
+            self.peeked.insert(file.to_owned(), parsed);
+        }
+        let peeked = self.peeked.get(file).and_then(|peeked| peeked.documents.as_ref().ok());
+        peeked.map_or(&[], Vec::as_slice)
+    }
+
+    fn parse(&self, file: &FsPath) -> std::io::Result<Peeked> {
+        let text = if file == FsPath::new("-") {
+            self.stdin.clone().unwrap_or_default()
+        } else {
+            std::fs::read_to_string(file)?
+        };
+        Ok(Peeked { documents: read(&text), text })
     }
 
     /// Interpolates, checks and expands one document.
@@ -177,6 +223,9 @@ impl Session {
 
     /// YAML 1.1 numbers (`0777`, `1_000`) that the parser leaves as texts and the reference reads as numbers.
     fn read_old_numbers(&self, source: usize, number: usize, document: &mut Value) {
+        if !holds_old_number(document) {
+            return;
+        }
         let mut candidates = Vec::new();
         collect_old_numbers(document, &mut Path::default(), &mut candidates);
         for path in candidates {
@@ -190,9 +239,18 @@ impl Session {
     }
 }
 
+fn holds_old_number(value: &Value) -> bool {
+    match value {
+        Value::Text(text) => may_be_old_number(text),
+        Value::List(items) => items.iter().any(holds_old_number),
+        Value::Map(map) => map.values().any(holds_old_number),
+        _ => false,
+    }
+}
+
 fn collect_old_numbers(value: &Value, path: &mut Path, found: &mut Vec<Path>) {
     match value {
-        Value::Text(text) if old_number(text).is_some() => found.push(path.clone()),
+        Value::Text(text) if may_be_old_number(text) => found.push(path.clone()),
         Value::List(items) => {
             for (index, item) in items.iter().enumerate() {
                 path.0.push(Step::Index(index));
@@ -217,6 +275,13 @@ fn at_mut<'a>(value: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
         (Value::List(items), Step::Index(index)) => items.get_mut(*index),
         _ => None,
     })
+}
+
+/// Whether a text would be an old number without quotes. What the parser itself reads as a number had quotes.
+fn may_be_old_number(text: &str) -> bool {
+    let is_new = || !matches!(read(text).as_deref(), Ok([Value::Text(_)]));
+    let is_decimal = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    !is_decimal && old_number(text).is_some() && !is_new()
 }
 
 /// What Go's YAML makes of a plain text that begins like a number: octal with a leading 0, `_` between digits.

@@ -18,8 +18,7 @@ use crate::observe::{self, Observed};
 use crate::operation::Operation;
 use crate::output::{self, Ansi, Progress};
 use crate::plan::Plan;
-use crate::published;
-use crate::repository;
+use crate::remote::Remote;
 use crate::runtime::parking::Parked;
 use crate::runtime::{Failure, Flags, Runtime};
 
@@ -77,7 +76,8 @@ impl Session {
             None
         };
         Ok(LoadOptions {
-            files: globals.file.iter().map(|file| self.local(file)).collect::<Result<_, _>>()?,
+            files: globals.file.iter().map(PathBuf::from).collect(),
+            remote: Some(Remote::with_root(globals.root.as_deref())),
             project_directory: globals.project_directory.as_ref().map(PathBuf::from),
             project_name: globals.project_name.clone(),
             env_files: globals.env_file.iter().map(PathBuf::from).collect(),
@@ -88,17 +88,6 @@ impl Session {
             all_resources: globals.all_resources,
             ..LoadOptions::default()
         })
-    }
-
-    /// The file that `-f` means: as it is, or fetched from a registry or a git repository into the cache.
-    fn local(&self, file: &str) -> Result<PathBuf, CliError> {
-        if file.starts_with(published::SCHEME) {
-            return Ok(published::fetch(&self.engine()?, file, &cache().join("oci"))?);
-        }
-        if repository::is_remote(file)? {
-            return Ok(repository::fetch(file, &cache())?);
-        }
-        Ok(PathBuf::from(file))
     }
 
     /// Whether nothing is to be changed.
@@ -181,13 +170,6 @@ impl Session {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         usize::try_from(self.globals.parallel).ok().filter(|limit| *limit > 0).unwrap_or((cores * 4).max(8))
     }
-}
-
-/// Where what was fetched is kept (XDG base directory specification).
-fn cache() -> PathBuf {
-    let asked = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
-    asked.unwrap_or_else(home).join("rcompose")
 }
 
 /// As COMPOSE_* variables say yes.

@@ -107,6 +107,41 @@ fn a_project_is_started_from_a_repository() {
 }
 
 #[test]
+fn files_of_a_repository_are_included_and_extended_and_named_by_the_environment() {
+    let world = World::new("services: {}\n");
+    let address = repository(&world);
+    let config = |variables: &[(&str, &str)], args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
+        command.args(args).current_dir(world.project()).envs(variables.iter().copied());
+        command.env("RENGINE_ROOT", world.engine().root().state());
+        command.env("XDG_CACHE_HOME", world.project().join("cache"));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        Outcome::of(&mut command)
+    };
+    let file = "include: ['@#v1']\nservices:\n  own:\n    extends: {file: '@#main:deploy/other.yaml', service: other}\n";
+    world.write("compose.yaml", &file.replace('@', &address));
+    let whole = config(&[], &["config"]).succeeds().stdout;
+    // The included project has its own directory and its own .env.
+    for part in ["  own:", "  web:", "W: from the top", "/shop/page"] {
+        assert!(whole.contains(part), "{part} is missing in {whole}");
+    }
+    let named = format!("compose.yaml:{address}#main:deploy");
+    let services = config(&[("COMPOSE_FILE", &named)], &["config", "--services"]).succeeds();
+    assert_eq!(services.stdout, "job\nown\nweb\n");
+    for (from, to, why) in [
+        ("#v1", "#nosuch", "key: include[0]"),
+        ("main:deploy/other.yaml", "nosuch", "key: services.own.extends.file"),
+    ] {
+        world.write("compose.yaml", &file.replace('@', &address).replace(from, to));
+        let refused = config(&[], &["config"]);
+        let says = |wanted: &str| refused.stderr.contains(wanted);
+        assert!(refused.code == 1 && says("has no refs/heads/nosuch") && says(why), "{}", refused.stderr);
+    }
+    let forbidden = config(&[("COMPOSE_EXPERIMENTAL_GIT_REMOTE", "0")], &["config"]);
+    assert!(forbidden.code == 1 && forbidden.stderr.contains("disabled"), "{}", forbidden.stderr);
+}
+
+#[test]
 fn an_image_is_built_from_a_repository() {
     let world = World::new("services: {}\n");
     let address = repository(&world);

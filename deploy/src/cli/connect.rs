@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use compose::Project;
 use compose::load::{LoadOptions, load};
+use compose::remote::Remote;
 use engine::error::{Error, Result};
 use engine::quantity::Span;
 
@@ -85,6 +86,7 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
         env_files: globals.env_file.clone(),
         profiles: globals.profile.clone(),
         environment: std::env::vars().collect(),
+        remote: Some(Remote::with_root(globals.root.as_deref())),
         ..LoadOptions::default()
     };
     let loaded = load(&options)
