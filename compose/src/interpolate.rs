@@ -163,7 +163,11 @@ fn walk(
             }
         }
         Value::Map(map) => {
-            for (key, item) in map {
+            let is_plain = |item: &Value| match item {
+                Value::Text(text) => !text.contains('$'),
+                other => !matches!(other, Value::Map(_) | Value::List(_) | Value::Override(_)),
+            };
+            for (key, item) in map.iter_mut().filter(|(_, item)| !is_plain(item)) {
                 path.0.push(Step::Key(key.clone()));
                 walk(item, path, environment, unset, failures);
                 path.0.pop();

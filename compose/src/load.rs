@@ -278,7 +278,7 @@ fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed>
             of_services.insert(name.clone(), take_extensions(service));
         }
     }
-    match serde_json::from_value::<Project>(document.to_json()) {
+    match serde_json::from_value::<Project>(document.into_json()) {
         Ok(mut project) => {
             project.extensions = std::mem::take(&mut extensions);
             for (name, service) in &mut project.services {
@@ -294,7 +294,7 @@ fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed>
 fn take_extensions(value: &mut Value) -> BTreeMap<String, serde_json::Value> {
     let Some(map) = value.as_map_mut() else { return BTreeMap::new() };
     let keys: Vec<String> = map.keys().filter(|key| key.starts_with("x-")).cloned().collect();
-    keys.into_iter().filter_map(|key| map.remove(&key).map(|value| (key, value.to_json()))).collect()
+    keys.into_iter().filter_map(|key| map.remove(&key).map(|value| (key, value.into_json()))).collect()
 }
 
 /// Moves the services that no profile asks for aside.

@@ -141,10 +141,17 @@ fn settled(value: Value, at: &mut Vec<String>) -> Value {
     match value {
         Value::Reset => Value::Null,
         Value::Override(inner) => settled(*inner, at),
-        Value::Map(map) => {
-            let mut out = Map::new();
-            merge_maps(&mut out, map, at, matches!(rule(at), Some(Rule::Pairs)));
-            Value::Map(out)
+        Value::Map(mut map) => {
+            map.retain(|key, value| {
+                // Most values have nothing in them, and need no place.
+                if matches!(value, Value::Map(_) | Value::List(_) | Value::Override(_)) {
+                    at.push(key.clone());
+                    *value = settled(std::mem::replace(value, Value::Null), at);
+                    at.pop();
+                }
+                *value != Value::Reset
+            });
+            Value::Map(map)
         }
         Value::List(items) => {
             let mut list = Value::List(Vec::new());
@@ -160,11 +167,16 @@ fn settled(value: Value, at: &mut Vec<String>) -> Value {
 
 fn rule(at: &[String]) -> Option<Rule> {
     // Only three levels down and more is there anything out of the ordinary.
-    if at.len() < 3 {
+    let [section, _, inner @ ..] = at else { return None };
+    if inner.is_empty() {
         return None;
     }
     let matches = |pattern: &str| {
-        let mut keys = at.iter();
+        let Some(pattern) = pattern.strip_prefix(section.as_str()).and_then(|rest| rest.strip_prefix(".*."))
+        else {
+            return false;
+        };
+        let mut keys = inner.iter();
         pattern.split('.').all(|part| keys.next().is_some_and(|key| part == "*" || part == key))
             && keys.next().is_none()
     };
@@ -221,7 +233,7 @@ mod tests {
             crate::shorthand::expand(&mut document, false);
             merge(&mut base, document);
         }
-        base.get("services").and_then(|services| services.get("a")).unwrap().to_json().to_string()
+        base.get("services").and_then(|services| services.get("a")).unwrap().clone().into_json().to_string()
     }
 
     fn two(first: &str, second: &str) -> String {

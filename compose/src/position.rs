@@ -17,6 +17,8 @@ pub(crate) struct Source {
     /// Its text.
     pub(crate) text: String,
     index: OnceCell<Option<Index>>,
+    /// The offset at which each line begins.
+    lines: OnceCell<Vec<usize>>,
 }
 
 /// The files of a project, in the order they were read.
@@ -71,8 +73,15 @@ struct Node {
 enum Content {
     Scalar { text: String, plain: bool },
     List(Vec<Node>),
-    Map(Vec<(Node, Node)>),
+    Map(Entries),
     Alias(usize),
+}
+
+/// The entries of a mapping in their order. In a large one they are found by key without looking at each.
+#[derive(Debug)]
+struct Entries {
+    pairs: Vec<(Node, Node)>,
+    by_key: HashMap<String, usize>,
 }
 
 /// The nodes of a file by document, and which node an anchor is.
@@ -109,7 +118,7 @@ impl Source {
     pub(crate) fn new(name: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         let text: String = text.into();
         let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
-        Self { name: name.into(), text, index: OnceCell::new() }
+        Self { name: name.into(), text, index: OnceCell::new(), lines: OnceCell::new() }
     }
 
     /// Where a part of the entry at a path is: the entry itself, or the nearest one above it that stands there.
@@ -155,7 +164,12 @@ impl Source {
 
     /// A place by line and column.
     pub(crate) fn place_at(&self, line: usize, column: usize, width: usize) -> Place {
-        let excerpt = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default().to_owned();
+        let starts = self.lines.get_or_init(|| {
+            let breaks = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+            std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect()
+        });
+        let rest = starts.get(line.saturating_sub(1)).map_or("", |start| &self.text[*start..]);
+        let excerpt = rest.lines().next().unwrap_or_default().to_owned();
         Place { file: self.name.clone(), line, column, width: width.max(1), excerpt }
     }
 
@@ -197,7 +211,7 @@ impl Source {
         match &node.content {
             Content::Map(entries) => {
                 let mut seen: HashMap<&str, Extent> = HashMap::new();
-                for (key, value) in entries {
+                for (key, value) in &entries.pairs {
                     let Content::Scalar { text, .. } = &key.content else { continue };
                     let path = path.key(text);
                     if text != "<<" {
@@ -253,7 +267,7 @@ fn weigh(node: &Node, weights: &mut HashMap<usize, u64>, each_alias: &mut dyn Fn
         Content::List(items) => {
             items.iter().fold(1, |sum: u64, item| sum.saturating_add(weigh(item, weights, each_alias)))
         }
-        Content::Map(entries) => entries.iter().fold(1, |sum: u64, (key, value)| {
+        Content::Map(entries) => entries.pairs.iter().fold(1, |sum: u64, (key, value)| {
             sum.saturating_add(weigh(key, weights, each_alias))
                 .saturating_add(weigh(value, weights, each_alias))
         }),
@@ -317,15 +331,11 @@ impl Index {
                 })
                 .map(|item| (None, item)),
             (Content::Map(entries), step) => {
-                let wanted = match step {
-                    Step::Key(key) => key.clone(),
-                    Step::Index(_) => return None,
-                };
+                let Step::Key(wanted) = step else { return None };
                 entries
-                    .iter()
-                    .find(|(key, _)| key.text() == Some(&wanted))
+                    .find(wanted)
                     .map(|(key, value)| (Some(key), value))
-                    .or_else(|| self.step_through_merge(entries, &Step::Key(wanted)))
+                    .or_else(|| self.step_through_merge(entries, step))
             }
             _ => None,
         }
@@ -333,10 +343,10 @@ impl Index {
 
     fn step_through_merge<'a>(
         &'a self,
-        entries: &'a [(Node, Node)],
+        entries: &'a Entries,
         step: &Step,
     ) -> Option<(Option<&'a Node>, &'a Node)> {
-        let (_, merged) = entries.iter().find(|(key, _)| key.text() == Some("<<"))?;
+        let (_, merged) = entries.find("<<")?;
         match &self.resolve(merged)?.content {
             Content::List(bases) => bases.iter().find_map(|base| self.step(base, step)),
             _ => self.step(merged, step),
@@ -352,7 +362,7 @@ impl Index {
                     rest.iter().try_fold(self.documents.get(*first)?, |node, child| match &node.content {
                         Content::List(items) => items.get(*child),
                         Content::Map(entries) => {
-                            let (key, value) = entries.get(child / 2)?;
+                            let (key, value) = entries.pairs.get(child / 2)?;
                             Some(if child % 2 == 0 { key } else { value })
                         }
                         _ => None,
@@ -361,6 +371,31 @@ impl Index {
             }
             _ => Some(node),
         }
+    }
+}
+
+impl Entries {
+    /// From how many entries on there is a table of their keys.
+    const MANY: usize = 16;
+
+    fn of(pairs: Vec<(Node, Node)>) -> Self {
+        let mut by_key = HashMap::new();
+        if pairs.len() > Self::MANY {
+            for (position, (key, _)) in pairs.iter().enumerate() {
+                if let Some(text) = key.text() {
+                    by_key.entry(text.to_owned()).or_insert(position);
+                }
+            }
+        }
+        Self { pairs, by_key }
+    }
+
+    /// The first entry with this key.
+    fn find(&self, wanted: &str) -> Option<&(Node, Node)> {
+        if self.pairs.len() > Self::MANY {
+            return self.pairs.get(*self.by_key.get(wanted)?);
+        }
+        self.pairs.iter().find(|(key, _)| key.text() == Some(wanted))
     }
 }
 
@@ -408,11 +443,11 @@ impl<'input> SpannedEventReceiver<'input> for Builder {
                 let Some(open) = self.open.pop() else { return };
                 let content = if open.is_map {
                     let mut children = open.children.into_iter();
-                    let mut entries = Vec::new();
+                    let mut pairs = Vec::new();
                     while let (Some(key), Some(value)) = (children.next(), children.next()) {
-                        entries.push((key, value));
+                        pairs.push((key, value));
                     }
-                    Content::Map(entries)
+                    Content::Map(Entries::of(pairs))
                 } else {
                     Content::List(open.children)
                 };
@@ -455,7 +490,7 @@ fn collect_anchors(node: &Node, route: &mut Vec<usize>, anchors: &mut HashMap<us
     };
     match &node.content {
         Content::List(items) => items.iter().enumerate().for_each(|(child, item)| visit(child, item)),
-        Content::Map(entries) => entries.iter().enumerate().for_each(|(child, (key, value))| {
+        Content::Map(entries) => entries.pairs.iter().enumerate().for_each(|(child, (key, value))| {
             visit(child * 2, key);
             visit(child * 2 + 1, value);
         }),

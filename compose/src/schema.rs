@@ -224,7 +224,7 @@ mod tests {
         .remove(0);
         assert_eq!(check(&mut value, false), []);
         assert_eq!(
-            value.get("services").unwrap().get("a").unwrap().to_json().to_string(),
+            value.get("services").unwrap().get("a").unwrap().clone().into_json().to_string(),
             r#"{"cpus":0.5,"deploy":{"replicas":2,"resources":{"limits":{"memory":1073741824}}},"environment":{"A":"1","B":null},"expose":["80"],"mem_limit":67108864,"stop_grace_period":"1m30s","tty":true}"#
         );
     }

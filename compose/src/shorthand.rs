@@ -532,7 +532,7 @@ mod tests {
                 r#"{"bind":{"create_host_path":true,"selinux":"Z"},"source":"~/d","target":"/x","type":"bind"}"#,
             ),
         ] {
-            assert_eq!(mount(text).unwrap().to_json().to_string(), expected, "{text}");
+            assert_eq!(mount(text).unwrap().into_json().to_string(), expected, "{text}");
         }
         for wrong in ["", "a::b", "a:b:c:d", ":/x"] {
             assert!(mount(wrong).is_err(), "{wrong:?}");

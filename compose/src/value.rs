@@ -1,6 +1,7 @@
 //! YAML as the loader works on it: plain values by key, with compose's two tags and nothing of the syntax.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
 use serde::de::{
@@ -127,22 +128,22 @@ impl Value {
     }
 
     /// The same as JSON.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
+    pub(crate) fn into_json(self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {
             Self::Null | Self::Reset => Json::Null,
-            Self::Bool(value) => Json::Bool(*value),
-            Self::Int(value) => i64::try_from(*value)
+            Self::Bool(value) => Json::Bool(value),
+            Self::Int(value) => i64::try_from(value)
                 .map(Json::from)
-                .or_else(|_| u64::try_from(*value).map(Json::from))
-                .unwrap_or_else(|_| Json::from(*value as f64)),
-            Self::Float(value) => Json::from(*value),
-            Self::Text(text) => Json::String(text.clone()),
-            Self::List(list) => Json::Array(list.iter().map(Self::to_json).collect()),
+                .or_else(|_| u64::try_from(value).map(Json::from))
+                .unwrap_or_else(|_| Json::from(value as f64)),
+            Self::Float(value) => Json::from(value),
+            Self::Text(text) => Json::String(text),
+            Self::List(list) => Json::Array(list.into_iter().map(Self::into_json).collect()),
             Self::Map(map) => {
-                Json::Object(map.iter().map(|(key, value)| (key.clone(), value.to_json())).collect())
+                Json::Object(map.into_iter().map(|(key, value)| (key, value.into_json())).collect())
             }
-            Self::Override(value) => value.to_json(),
+            Self::Override(value) => value.into_json(),
         }
     }
 }
@@ -277,12 +278,18 @@ impl<'de> Visitor<'de> for ValueVisitor {
             let value: Value = access.next_value()?;
             let key = match key {
                 Value::Null => "null".to_owned(),
+                Value::Text(text) => text,
                 key => key.scalar_text().ok_or_else(|| de::Error::custom("a key must be a string"))?,
             };
             if key == "<<" {
                 merged.push(value);
-            } else if map.insert(key.clone(), value).is_some() {
-                return Err(de::Error::custom(format_args!("the key {key:?} is there twice")));
+                continue;
+            }
+            match map.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(value)),
+                Entry::Occupied(entry) => {
+                    return Err(de::Error::custom(format_args!("the key {:?} is there twice", entry.key())));
+                }
             }
         }
         for value in merged {
@@ -330,8 +337,8 @@ mod tests {
     #[test]
     fn anchors_and_merge_keys_are_resolved_and_the_own_key_wins() {
         let value = one("base: &b {a: 1, b: 2}\nx: {<<: *b, b: 3}\ny: {<<: [{a: 9}, *b]}");
-        assert_eq!(value.get("x").unwrap().to_json().to_string(), r#"{"a":1,"b":3}"#);
-        assert_eq!(value.get("y").unwrap().to_json().to_string(), r#"{"a":9,"b":2}"#);
+        assert_eq!(value.get("x").unwrap().clone().into_json().to_string(), r#"{"a":1,"b":3}"#);
+        assert_eq!(value.get("y").unwrap().clone().into_json().to_string(), r#"{"a":9,"b":2}"#);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Writes YAML the way the reference does: two spaces, sequences indented, quotes only where they are needed.
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 /// The document as text, with a line break at the end.
@@ -14,7 +16,7 @@ fn block(value: &Json, indent: usize, out: &mut String) {
     match value {
         Json::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                out.push_str(&" ".repeat(indent));
+                push_indent(indent, out);
                 out.push_str(&scalar(key, indent));
                 out.push(':');
                 after(value, indent, out);
@@ -22,7 +24,7 @@ fn block(value: &Json, indent: usize, out: &mut String) {
         }
         Json::Array(items) if !items.is_empty() => {
             for item in items {
-                out.push_str(&" ".repeat(indent));
+                push_indent(indent, out);
                 out.push('-');
                 // The first key stands next to the dash.
                 match item {
@@ -60,28 +62,32 @@ fn after(value: &Json, indent: usize, out: &mut String) {
     }
 }
 
-fn inline(value: &Json, indent: usize) -> String {
+fn push_indent(indent: usize, out: &mut String) {
+    out.extend(std::iter::repeat_n(' ', indent));
+}
+
+fn inline(value: &Json, indent: usize) -> Cow<'_, str> {
     match value {
-        Json::Null => "null".to_owned(),
-        Json::Bool(value) => value.to_string(),
-        Json::Number(number) => number.to_string(),
+        Json::Null => "null".into(),
+        Json::Bool(value) => value.to_string().into(),
+        Json::Number(number) => number.to_string().into(),
         Json::String(text) => scalar(text, indent),
-        Json::Array(_) => "[]".to_owned(),
-        Json::Object(_) => "{}".to_owned(),
+        Json::Array(_) => "[]".into(),
+        Json::Object(_) => "{}".into(),
     }
 }
 
-fn scalar(text: &str, indent: usize) -> String {
+fn scalar(text: &str, indent: usize) -> Cow<'_, str> {
     if text.is_empty() || reads_as_something_else(text) {
-        return double_quoted(text);
+        return double_quoted(text).into();
     }
     if text.contains('\n') {
-        return literal(text, indent + 2).unwrap_or_else(|| double_quoted(text));
+        return literal(text, indent + 2).unwrap_or_else(|| double_quoted(text)).into();
     }
     if text.chars().any(|c| c.is_control() || c == '\u{feff}') {
-        return double_quoted(text);
+        return double_quoted(text).into();
     }
-    if is_plain(text) { text.to_owned() } else { format!("'{}'", text.replace('\'', "''")) }
+    if is_plain(text) { text.into() } else { format!("'{}'", text.replace('\'', "''")).into() }
 }
 
 /// A block of lines as they are, unless spaces would be lost.
@@ -135,18 +141,21 @@ fn reads_as_something_else(text: &str) -> bool {
     const WORDS: [&str; 8] = ["~", "null", "true", "false", ".nan", ".inf", "+.inf", "-.inf"];
     // YAML 1.1's words are quoted too, for readers that still know them.
     const OLD: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
-    let cased = |word: &str| {
-        let mut capital = word.to_owned();
-        if let Some(first) = capital.get_mut(0..1) {
-            first.make_ascii_uppercase();
-        }
-        text == word || text == capital || text == word.to_ascii_uppercase()
+    // They may be small, large, or begin large.
+    let has_case = || {
+        text.bytes().skip(1).all(|byte| !byte.is_ascii_uppercase())
+            || text.bytes().all(|byte| !byte.is_ascii_lowercase())
     };
+    let cased = |word: &str| text.eq_ignore_ascii_case(word) && has_case();
     WORDS.iter().chain(&OLD).any(|word| cased(word)) || is_number(text) || is_date(text) || is_base_60(text)
 }
 
 fn is_number(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text).replace('_', "");
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '_')) {
+        return false;
+    }
+    let unsigned = unsigned.replace('_', "");
     let radix = |prefix: &str, digits: fn(char) -> bool| {
         unsigned.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(digits))
     };
@@ -181,14 +190,11 @@ fn is_date(text: &str) -> bool {
 fn is_base_60(text: &str) -> bool {
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-    let mut parts = whole.split(':');
-    let first = parts.next().unwrap_or_default();
-    let rest: Vec<&str> = parts.collect();
+    let Some((first, rest)) = whole.split_once(':') else { return false };
     let digits = |text: &str| text.chars().all(|c| c.is_ascii_digit() || c == '_');
     first.starts_with(|c: char| c.is_ascii_digit())
         && digits(first)
-        && !rest.is_empty()
-        && rest.iter().all(|part| {
+        && rest.split(':').all(|part| {
             matches!(part.len(), 1 | 2) && digits(part) && part.parse::<u8>().is_ok_and(|number| number < 60)
         })
         && digits(fraction)

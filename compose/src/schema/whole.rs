@@ -21,7 +21,11 @@ pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: 
             for name in object.required.iter().filter(|name| !map.contains_key(**name)) {
                 problems.push(Problem::key(path, format!("{name} is missing in {path}")));
             }
-            for (key, entry) in map {
+            // Nothing is missing in a value that has nothing in it.
+            let is_bare = |entry: &Value| {
+                matches!(entry, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_))
+            };
+            for (key, entry) in map.iter().filter(|(_, entry)| !is_bare(entry)) {
                 let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) else { continue };
                 path.0.push(Step::Key(key.clone()));
                 complete(entry, shape, path, problems);
@@ -58,11 +62,13 @@ pub(super) fn prune_at(value: &mut Value, shape: &Shape) {
             let shape =
                 |key: &str| object.fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
             map.retain(|key, entry| {
-                let is_text = matches!(shape(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)));
-                *entry != Value::Null && !(is_text && entry.as_text() == Some(""))
+                let is_text = || matches!(shape(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)));
+                *entry != Value::Null && !(entry.as_text() == Some("") && is_text())
             });
             for (key, entry) in map {
-                if let Some(shape) = shape(key) {
+                if matches!(entry, Value::Map(_) | Value::List(_))
+                    && let Some(shape) = shape(key)
+                {
                     prune_at(entry, shape);
                 }
             }
