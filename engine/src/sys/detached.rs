@@ -25,7 +25,7 @@ struct Execution<'a> {
 }
 
 /// The stack of a process that shares our memory.
-struct Stack(Vec<MaybeUninit<u128>>);
+struct Stack(Box<[MaybeUninit<u128>]>);
 
 /// In units of sixteen bytes, to which a stack is aligned: 64 KiB, of which a few pages are ever touched.
 const STACK: usize = (64 << 10) / size_of::<u128>();
@@ -134,9 +134,7 @@ impl Execution<'_> {
 
 impl Stack {
     fn new() -> Self {
-        let mut memory = Vec::with_capacity(STACK);
-        memory.resize(STACK, MaybeUninit::uninit());
-        Self(memory)
+        Self(Box::new_uninit_slice(STACK))
     }
 
     /// Where it begins: stacks grow down.
