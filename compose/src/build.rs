@@ -142,7 +142,7 @@ fn dockerfile(build: &Build, context: &Path, fetched: &Fetched) -> DockerfileSou
 }
 
 /// Arguments without a value have the one of the project's environment, or none at all.
-fn arguments(project: &Project, build: &Build) -> BTreeMap<String, String> {
+pub(crate) fn arguments(project: &Project, build: &Build) -> BTreeMap<String, String> {
     build
         .args
         .iter()

@@ -1,5 +1,6 @@
 //! The command line of `rcompose`: docker compose's verbs, flags and exit codes.
 
+mod alpha;
 mod attached;
 mod config;
 mod convert;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use engine::cli::lazy::Lazy;
+use engine::error::{Error, Kind};
 
 use self::failure::CliError;
 use self::session::Session;
@@ -82,7 +84,7 @@ struct Globals {
     #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_ANSI")]
     ansi: Ansi,
     /// Show what would be done, and do nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     dry_run: bool,
     /// Name containers as Compose v1 did
     #[arg(long)]
@@ -170,6 +172,15 @@ enum Command {
     Config(Lazy<config::ConfigArgs>),
     /// Write the project as Kubernetes manifests or as a stack of a swarm; without --to the same as config
     Convert(Lazy<convert::ConvertArgs>),
+    /// What docker compose tries out: a graph of the services
+    Alpha(Lazy<alpha::AlphaArgs>),
+    /// Not supported: docker compose runs images for it
+    #[command(hide = true)]
+    Bridge {
+        /// What was to be done.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        _rest: Vec<String>,
+    },
     /// Show the version
     Version(Lazy<list::VersionArgs>),
     /// Write a completion script for a shell
@@ -251,6 +262,11 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Publish(args) => publish::publish(&session, &args),
         Command::Config(args) => config::config(&session, &args),
         Command::Convert(args) => convert::convert_project(&session, &args),
+        Command::Alpha(args) => alpha::alpha(&session, &args),
+        Command::Bridge { .. } => Err(CliError::Engine(
+            Error::new(Kind::Unsupported, "bridge is not supported: it runs images that transform projects")
+                .with_hint("`rcompose convert --to kubernetes` writes the manifests itself"),
+        )),
         Command::Version(args) => list::version(&args),
         Command::Completion { shell } => {
             let mut script = Vec::new();

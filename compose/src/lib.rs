@@ -1,5 +1,6 @@
 //! The Compose Specification on the engine: load, plan, execute, watch.
 
+pub mod bake;
 pub mod build;
 pub mod canonical;
 pub mod cause;

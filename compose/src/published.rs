@@ -11,7 +11,7 @@ use engine::store::{Durability, write_atomic};
 /// What the whole is.
 pub const PROJECT: &str = "application/vnd.docker.compose.project";
 /// What the whole is where a registry knows no types of artifacts (OCI 1.0).
-const PROJECT_CONFIG: &str = "application/vnd.docker.compose.config.empty.v1+json";
+pub const PROJECT_CONFIG: &str = "application/vnd.docker.compose.config.empty.v1+json";
 /// A compose file.
 const COMPOSE_FILE: &str = "application/vnd.docker.compose.file+yaml";
 /// A file of variables.
@@ -122,7 +122,8 @@ mod tests {
                 .collect(),
             bytes: b"{}".to_vec(),
         };
-        let artifact = Artifact { kind: PROJECT.to_owned(), files: files.iter().map(file).collect() };
+        let artifact =
+            Artifact { kind: PROJECT.to_owned(), config: None, files: files.iter().map(file).collect() };
         super::files(&artifact).map(|files| files.into_keys().collect())
     }
 

@@ -1,13 +1,17 @@
 //! `build`, `pull` and `push`.
 
 use clap::Args;
+use engine::builder::{ProvenanceRequest, wants_bill};
 use engine::image::{PushOptions, Reference};
 
 use super::failure::CliError;
 use super::flags;
 use super::session::{Session, Wanted};
+use crate::bake::bake;
 use crate::build::BuildFlags;
+use crate::desired::{Changes, Desired};
 use crate::graph;
+use crate::model::Project;
 use crate::operation::Operation;
 use crate::output;
 use crate::plan::images;
@@ -31,6 +35,15 @@ pub(super) struct BuildArgs {
     /// Check the Dockerfiles, and build nothing
     #[arg(long)]
     check: bool,
+    /// Print the builds as a file of docker buildx bake, and build nothing
+    #[arg(long)]
+    print: bool,
+    /// Attest how each image was made, whatever its service says: true, false or mode=max
+    #[arg(long, value_name = "ATTRIBUTES")]
+    provenance: Option<String>,
+    /// Attest what is in each image, whatever its service says: true or false
+    #[arg(long, value_name = "ATTRIBUTES")]
+    sbom: Option<String>,
     /// SSH agent for all builds: default, or an id with the path of its socket
     #[arg(long, value_name = "ID[=SOCKET]")]
     ssh: Vec<String>,
@@ -90,9 +103,12 @@ pub(super) struct PushArgs {
 
 /// `build`.
 pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> {
-    let idle = [("--builder", args.builder.is_some()), ("--memory", args.memory.is_some())];
-    for (flag, _) in idle.into_iter().filter(|(_, is_given)| *is_given) {
-        output::warning(&format!("{flag} has no effect"));
+    let idle = [
+        ("--builder", args.builder.is_some(), "the engine has one builder"),
+        ("--memory", args.memory.is_some(), "a step of a build has what the machine has, as with BuildKit"),
+    ];
+    for (flag, _, why) in idle.into_iter().filter(|(_, is_given, _)| *is_given) {
+        output::warning(&format!("{flag} has no effect: {why}"));
     }
     let flags = BuildFlags {
         no_cache: args.no_cache,
@@ -103,7 +119,14 @@ pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> 
         ssh: args.ssh.clone(),
     };
     let flags = Flags { build: flags, ..Flags::default() };
-    let opened = session.open(Wanted { services: args.services.clone(), flags, ..Wanted::default() })?;
+    let wanted = Wanted { services: args.services.clone(), flags, ..Wanted::default() };
+    let mut project = session.load(&wanted)?;
+    attest(&mut project, &args)?;
+    if args.print {
+        output::line(&bake_file(session, &project, &args, &wanted.flags.build)?);
+        return Ok(0);
+    }
+    let opened = session.open_project(project, wanted)?;
     let services = if args.with_dependencies && !args.services.is_empty() {
         graph::with_dependencies(opened.desired(), &args.services).into_iter().collect()
     } else {
@@ -125,6 +148,44 @@ pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> 
         return self::push(session, &push);
     }
     Ok(0)
+}
+
+/// What the command line wants attested counts for every service.
+fn attest(project: &mut Project, args: &BuildArgs) -> Result<(), CliError> {
+    if let Some(asked) = &args.provenance {
+        ProvenanceRequest::parse(asked)?;
+    }
+    if let Some(asked) = &args.sbom {
+        wants_bill(asked)?;
+    }
+    for build in project.services.values_mut().filter_map(|service| service.build.as_mut()) {
+        build.provenance = args.provenance.clone().or(build.provenance.take());
+        build.sbom = args.sbom.clone().or(build.sbom.take());
+    }
+    Ok(())
+}
+
+/// What would be built, for another builder. A build comes with those it starts from.
+fn bake_file(
+    session: &Session,
+    project: &Project,
+    args: &BuildArgs,
+    flags: &BuildFlags,
+) -> Result<String, CliError> {
+    let changes = Changes { separator: session.separator(), ..Changes::default() };
+    let desired = Desired::of(project, &changes);
+    let mut services = if args.with_dependencies || args.services.is_empty() {
+        graph::with_dependencies(&desired, &args.services)
+    } else {
+        args.services.iter().cloned().collect()
+    };
+    let mut open: Vec<String> = services.iter().cloned().collect();
+    while let Some(name) = open.pop() {
+        let bases = desired.services.get(&name).map(|service| &service.builds_from);
+        open.extend(bases.into_iter().flatten().filter(|base| services.insert((*base).clone())).cloned());
+    }
+    let file = bake(project, &desired, &services, flags, args.push);
+    serde_json::to_string_pretty(&file).map_err(|error| CliError::Invalid(format!("write the file: {error}")))
 }
 
 /// `pull`.

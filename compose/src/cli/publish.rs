@@ -11,12 +11,18 @@ use super::session::Session;
 use crate::load::load;
 use crate::model::{Project, ServiceVolume};
 use crate::output;
-use crate::published::{PROJECT, compose_file};
+use crate::published::{PROJECT, PROJECT_CONFIG, compose_file};
 use crate::value::{Value, read};
 
 /// The flags of `publish`.
 #[derive(Debug, Args)]
 pub(super) struct PublishArgs {
+    /// Not supported: the images stay in the registries that the files name
+    #[arg(long)]
+    app: bool,
+    /// Version of the OCI specification: 1.0 for a registry that knows no kinds of artifacts
+    #[arg(long, value_name = "VERSION", value_parser = ["1.0", "1.1"], default_value = "1.1")]
+    oci_version: String,
     /// Name images by their digests, as their registries have them now
     #[arg(long)]
     resolve_image_digests: bool,
@@ -33,6 +39,15 @@ pub(super) struct PublishArgs {
 
 /// `publish`. The images are pushed first where the project builds them.
 pub(super) fn publish(session: &Session, args: &PublishArgs) -> Result<u8, CliError> {
+    if args.app {
+        return Err(CliError::Engine(
+            engine::Error::new(engine::error::Kind::Unsupported, "publish --app is not supported").with_hint(
+                "the images stay in the registries that the files name, to which `publish` sends those that are built; \
+                 --resolve-image-digests makes sure that they stay the same",
+            ),
+        ));
+    }
+    let config = (args.oci_version == "1.0").then_some(PROJECT_CONFIG);
     let reference: Reference =
         args.name.parse().map_err(|error| CliError::Invalid(format!("{:?}: {error}", args.name)))?;
     let mut options = session.load_options(&[])?;
@@ -56,7 +71,7 @@ pub(super) fn publish(session: &Session, args: &PublishArgs) -> Result<u8, CliEr
         digests::resolve(&engine, &mut project)?;
         files.push(compose_file("image-digests.yaml", digests::lock_file(&project, "yaml").into_bytes()));
     }
-    let artifact = Artifact { kind: PROJECT.to_owned(), files };
+    let artifact = Artifact { kind: PROJECT.to_owned(), config: config.map(str::to_owned), files };
     output::note(&format!(" {}  publishing", args.name));
     let digest = engine.images().push_artifact(&reference, &artifact).map_err(engine::Error::from)?;
     output::note(&format!(" {}  published", args.name));

@@ -77,9 +77,13 @@ pub(super) struct RunArgs {
     /// Give it no terminal
     #[arg(short = 'T', long = "no-tty", visible_alias = "no-TTY")]
     no_tty: bool,
-    /// Accepted for docker's sake: standard input is always connected
-    #[arg(short, long, hide = true, default_value_t = true)]
+    /// Connect standard input; --interactive=false leaves it out
+    #[arg(short, long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true,
+        default_missing_value = "true", action = clap::ArgAction::Set)]
     interactive: bool,
+    /// Accepted for docker's sake: there is a terminal where there can be one, unless -T says no
+    #[arg(short, long, hide = true)]
+    tty: bool,
     /// Build the image first
     #[arg(long)]
     build: bool,
@@ -165,7 +169,7 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
         output::line(id.as_str());
         return Ok(0);
     }
-    let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
+    let options = AttachOptions { stdin: args.interactive, tty, ..AttachOptions::default() };
     let (start, started) = std::sync::mpsc::channel();
     let attached = std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -217,8 +221,8 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
         spec.process.working_dir.clone_from(&args.workdir);
     }
     spec.process.tty = tty;
-    spec.process.open_stdin = !args.detach;
-    spec.process.stdin_once = !args.detach;
+    spec.process.open_stdin = args.interactive && !args.detach;
+    spec.process.stdin_once = spec.process.open_stdin;
     spec.labels.extend(flags::pairs(&args.label));
     spec.security.cap_add.extend(args.cap_add.iter().map(|name| engine::cli::run::bare_capability(name)));
     spec.security.cap_drop.extend(args.cap_drop.iter().map(|name| engine::cli::run::bare_capability(name)));

@@ -11,6 +11,7 @@ mod keys;
 mod kill;
 mod lists;
 mod menu;
+mod print;
 mod provision;
 mod publish;
 mod refused;

@@ -19,6 +19,12 @@ fn a_project_is_published_and_started_from_where_it_was_published() {
     world.rcompose(["-f", &address, "up", "-d"]).succeeds();
     assert_eq!(world.running(), ["p-web-1"]);
     world.rcompose(["-f", &address, "down"]).succeeds();
+    // A registry that knows no kinds of artifacts is told by the configuration's.
+    let old = format!("{name}.0");
+    world.rcompose(["publish", "--oci-version", "1.0", &old]).succeeds();
+    world.rcompose(["-f", &format!("oci://{old}"), "config", "-q"]).succeeds();
+    let app = world.rcompose(["publish", "--app", &name]);
+    assert!(app.code == 1 && app.stderr.contains("--app is not supported"), "{}", app.stderr);
     let missing = world.rcompose(["-f", &format!("{address}0"), "config"]);
     assert!(missing.code == 1 && missing.stderr.contains(&format!("{address}0")), "{}", missing.stderr);
 }

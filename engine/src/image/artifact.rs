@@ -15,6 +15,9 @@ use crate::image::{ImageError, Images, Reference};
 pub struct Artifact {
     /// What they are together, as a media type.
     pub kind: String,
+    /// The media type of its configuration, for registries that know no kinds of artifacts (OCI 1.0): that says what it
+    /// is. `None` for a manifest of OCI 1.1, which names the kind.
+    pub config: Option<String>,
     /// The files, in order.
     pub files: Vec<ArtifactFile>,
 }
@@ -63,8 +66,8 @@ impl Images {
         let manifest = ArtifactManifest {
             schema_version: 2,
             media_type: OCI_MANIFEST.to_owned(),
-            artifact_type: Some(artifact.kind.clone()),
-            config: descriptor(EMPTY, b"{}", None),
+            artifact_type: artifact.config.is_none().then(|| artifact.kind.clone()),
+            config: descriptor(artifact.config.as_deref().unwrap_or(EMPTY), b"{}", None),
             layers: layers.collect(),
             annotations: BTreeMap::from([(
                 "org.opencontainers.image.created".to_owned(),
@@ -112,7 +115,7 @@ impl Images {
                     annotations: layer.annotations.unwrap_or_default(),
                 });
             }
-            Ok::<_, RegistryError>(Some((fetched.digest, Artifact { kind, files })))
+            Ok::<_, RegistryError>(Some((fetched.digest, Artifact { kind, config: None, files })))
         })?)
     }
 }
