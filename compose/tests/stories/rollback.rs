@@ -1,8 +1,6 @@
 //! What follows when containers fail in an update: `failure_action`, `max_failure_ratio` and `rollback_config`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use crate::world::{World, get};
+use crate::world::{World, get, while_asked};
 
 /// Three containers that run `command` and are updated one by one, with more said of `update_config` and `deploy`. They
 /// are ready when they say so.
@@ -92,6 +90,25 @@ fn an_update_that_fails_is_rolled_back_to_the_containers_of_before() {
 }
 
 #[test]
+fn a_network_that_an_update_changes_stays_changed_and_that_is_said() {
+    let file = |command: &str, label: &str| {
+        three(command, "failure_action: rollback", "")
+            .replace("configs: [said]", "networks: [back]\n    configs: [said]")
+            + &format!("networks: {{back: {{labels: {{is: {label}}}}}}}\n")
+    };
+    let world = World::new(&file(RUN, "old"));
+    world.rcompose(["up", "-d"]).succeeds();
+    let before = world.ids();
+    world.write("compose.yaml", &file("exit 3", "new"));
+    let up = world.rcompose(["up", "-d"]);
+    let said = "network p_back is made anew, and stays as it is now if the update of web is rolled back";
+    assert!(up.code == 1 && up.stderr.contains(said), "{}", up.stderr);
+    assert!(up.stderr.contains("Service web: rolled back"), "{}", up.stderr);
+    assert_eq!((world.ids(), world.running().len()), (before, 3));
+    assert_eq!(world.inside("web", "ls /sys/class/net | grep -c eth"), "1\n", "it is on the network of now");
+}
+
+#[test]
 fn a_rollback_that_starts_first_refuses_nobody() {
     let file = |page: &str, command: &str| {
         format!(
@@ -115,20 +132,8 @@ services:
     let (before, port) = (world.ids(), world.port("web", 8080));
     assert_eq!(get(port, "/page").1, "one\n");
     world.write("compose.yaml", &file("two", "mkdir /shared/first || exit 3; "));
-    let over = AtomicBool::new(false);
-    let pages = std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            let mut pages = Vec::new();
-            while !over.load(Ordering::SeqCst) {
-                pages.push(get(port, "/page").1);
-            }
-            pages
-        });
-        let up = world.rcompose(["up", "-d"]);
-        over.store(true, Ordering::SeqCst);
-        assert_eq!(up.code, 1, "{}", up.stderr);
-        client.join().expect("nobody was refused")
-    });
+    let (up, pages) = while_asked(|| Some(get(port, "/page").1), || world.rcompose(["up", "-d"]));
+    assert_eq!(up.code, 1, "{}", up.stderr);
     assert!(pages.contains(&"two\n".to_owned()), "the new one served in between");
     assert_eq!(pages.last().map(String::as_str), Some("one\n"));
     assert_eq!((world.ids(), world.port("web", 8080)), (before, port));

@@ -2,9 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::world::{World, get};
+use crate::world::{World, get, while_asked};
 
 /// A service that serves a page; `program` runs after the page is written.
 fn project(page: &str, program: &str) -> String {
@@ -29,21 +28,9 @@ fn an_update_that_starts_first_refuses_nobody_and_a_bad_one_changes_nothing() {
     let world = World::new(&project("one", SERVE));
     world.rcompose(["up", "-d", "--wait"]).succeeds();
     let port = world.port("web", 8080);
-    let over = AtomicBool::new(false);
-    let pages = std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            let mut pages = Vec::new();
-            while !over.load(Ordering::SeqCst) {
-                pages.push(get(port, "/page").1);
-            }
-            pages
-        });
-        world.write("compose.yaml", &project("two", SERVE));
-        let up = world.rcompose(["up", "-d"]);
-        over.store(true, Ordering::SeqCst);
-        up.succeeds();
-        client.join().expect("nobody was refused")
-    });
+    world.write("compose.yaml", &project("two", SERVE));
+    let (up, pages) = while_asked(|| Some(get(port, "/page").1), || world.rcompose(["up", "-d"]));
+    up.succeeds();
     let moved = pages.iter().position(|page| page == "two\n").unwrap_or(pages.len());
     assert!(pages[..moved].iter().all(|page| page == "one\n"), "{pages:?}");
     assert!(pages[moved..].iter().all(|page| page == "two\n"), "{pages:?}");
@@ -87,23 +74,11 @@ fn who_connects_while_a_service_stops_first_waits_for_its_successor() {
     while connect().and_then(ask).ok().is_none_or(|page| page.is_empty()) {
         std::thread::yield_now();
     }
-    let over = AtomicBool::new(false);
-    let pages = std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
-            let mut pages = Vec::new();
-            while !over.load(Ordering::SeqCst) {
-                let connection = connect().expect("nobody is refused");
-                // One that the old container had is cut when that ends.
-                pages.extend(ask(connection));
-            }
-            pages
-        });
-        world.write("compose.yaml", &file("two"));
-        let up = world.rcompose(["up", "-d"]);
-        over.store(true, Ordering::SeqCst);
-        up.succeeds();
-        client.join().expect("nobody was refused")
-    });
+    world.write("compose.yaml", &file("two"));
+    // A connection that the old container had is cut when that ends.
+    let client = || ask(connect().expect("nobody is refused")).ok();
+    let (up, pages) = while_asked(client, || world.rcompose(["up", "-d"]));
+    up.succeeds();
     assert!(
         pages.iter().any(|page| page == "one\n") && pages.iter().any(|page| page == "two\n"),
         "{pages:?}"

@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::engine::{Container, Engine, RemoveOptions};
@@ -262,6 +263,28 @@ pub(crate) fn http(port: u16, request: &str) -> (u16, String) {
 /// Gets a page of this machine.
 pub(crate) fn get(port: u16, path: &str) -> (u16, String) {
     http(port, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
+}
+
+/// What somebody is answered who asks over and over while something is done, and what comes of that.
+pub(crate) fn while_asked<T>(
+    mut ask: impl FnMut() -> Option<String> + Send,
+    work: impl FnOnce() -> T,
+) -> (T, Vec<String>) {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answers = Vec::new();
+            while !over.load(Ordering::SeqCst) {
+                answers.extend(ask());
+            }
+            answers
+        });
+        // Whoever asks ends, also when the work panics: the scope waits for it.
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+        over.store(true, Ordering::SeqCst);
+        let answers = client.join().expect("nobody is refused");
+        (done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)), answers)
+    })
 }
 
 // === impl Outcome ===

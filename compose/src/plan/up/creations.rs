@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Fate, Planner, Slot};
 use crate::cause::Cause;
+use crate::desired::OnFailure;
 use crate::names;
 use crate::observe::SeenContainer;
 use crate::operation::Operation;
@@ -23,6 +24,7 @@ impl Planner<'_> {
                     self.networks.insert(key.to_owned(), step);
                 }
                 Some(seen) if self.changed_networks.contains(key) => {
+                    self.warn_of_lasting_change(key, &network.name);
                     let emptied = self.empty_network(&network.name);
                     let remove = Operation::RemoveNetwork { id: seen.id.clone(), name: network.name.clone() };
                     let removed = self.plan.add(remove, Cause::ConfigChanged, emptied);
@@ -53,6 +55,23 @@ impl Planner<'_> {
         attached.sort_by_key(|container| std::cmp::Reverse(rank(&container.service)));
         let cause = Cause::NetworkChanged { network: network.to_owned() };
         attached.into_iter().map(|container| self.stop(container, cause.clone(), [])).collect()
+    }
+
+    /// The way back of an update brings containers back, and what they were attached to is another one by then.
+    fn warn_of_lasting_change(&mut self, key: &str, name: &str) {
+        let may_go_back = |service: &&String| {
+            self.desired.services.get(*service).is_some_and(|service| {
+                service.networks.contains(key)
+                    && service.update.is_some_and(|update| update.on_failure == OnFailure::Rollback)
+            })
+        };
+        let services: Vec<&str> = self.order.iter().filter(may_go_back).map(String::as_str).collect();
+        if !services.is_empty() {
+            let services = services.join(", ");
+            self.plan.warn(format!(
+                "network {name} is made anew, and stays as it is now if the update of {services} is rolled back"
+            ));
+        }
     }
 
     pub(super) fn add_volumes(&mut self) {
