@@ -51,6 +51,7 @@ mod intake;
 mod lexer;
 mod lint;
 mod mount;
+mod outline;
 mod owner;
 mod packages;
 mod parser;
@@ -75,6 +76,7 @@ pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
 pub use git::{Fetched, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
+pub use outline::{Outline, outline};
 pub use provenance::{Facts, Material, ProvenanceRequest, is_no};
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
@@ -180,6 +182,8 @@ pub struct RunOptions {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Limits of the cgroup.
     pub resources: Resources,
+    /// The control group that those of the commands are in, from the top of each hierarchy.
+    pub cgroup_parent: Option<PathBuf>,
 }
 
 /// A secret of a build. Its value reaches the commands that mount it and nothing else.
@@ -236,6 +240,8 @@ pub struct RunStep {
     pub ulimits: BTreeMap<String, Ulimit>,
     /// Limits of the cgroup.
     pub resources: Resources,
+    /// The control group that its own is in, from the top of each hierarchy.
+    pub cgroup_parent: Option<PathBuf>,
 }
 
 /// Runs the commands of a build and fetches its base images: the engine, or a fake in tests.
@@ -419,6 +425,12 @@ fn carry_out(
         return Err(crate::Error::invalid(format!("{EPOCH}={text:?} is no time"))
             .with_hint("seconds since 1970, as of: git log -1 --format=%ct"));
     }
+    if let Some(syntax) = request.args.get("BUILDKIT_SYNTAX")
+        && !parser::is_spoken(syntax)
+    {
+        let message = format!("BUILDKIT_SYNTAX={syntax}: {}", parser::NOT_SPOKEN);
+        return Err(crate::Error::invalid(message));
+    }
     let (text, file) = read_dockerfile(request)?;
     let (sender, receiver) = channel();
     let reporter: Reporter<Message> = Reporter::to(sender.clone(), text.clone());
@@ -485,6 +497,12 @@ fn carry_out(
         build.digests.save();
     }
     result.map_err(|broken| fail(&text, *broken, events))?;
+    if let Err(fault) = build.reporter.verdict()
+        && !build.is_check
+    {
+        let (lines, trouble) = (fault.lines, Trouble::Fault(fault));
+        return Err(fail(&text, Broken { lines, trouble, failure: Failure::default() }, events));
+    }
     if build.is_check {
         return Ok(None);
     }
@@ -761,6 +779,7 @@ impl Default for RunOptions {
             shm_size: None,
             ulimits: BTreeMap::new(),
             resources: Resources::default(),
+            cgroup_parent: None,
         }
     }
 }

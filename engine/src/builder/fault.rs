@@ -58,6 +58,8 @@ impl Source {
     /// The lines around a mistake in BuildKit's form, the mistaken ones marked by `>>>`.
     pub(crate) fn excerpt(&self, first: usize, last: usize) -> String {
         const RULE: &str = "--------------------";
+        /// How much of a line is shown.
+        const WIDEST: usize = 500;
         let lines: Vec<&str> = self.text.lines().collect();
         let mut text = format!("{}:{first}\n{RULE}\n", self.name);
         let around = if first == last { 2 } else { 1 };
@@ -66,7 +68,9 @@ impl Source {
         for number in from..=to {
             let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
             let line = lines.get(number - 1).copied().unwrap_or_default();
-            let _ = writeln!(text, " {number:>3} | {mark} {line}");
+            let shown: String = line.chars().take(WIDEST).collect();
+            let more = if shown.len() < line.len() { "…" } else { "" };
+            let _ = writeln!(text, " {number:>3} | {mark} {shown}{more}");
         }
         text.push_str(RULE);
         text

@@ -1,5 +1,7 @@
 //! The instructions of a Dockerfile as values. Variables in them are not expanded yet.
 
+use std::collections::BTreeMap;
+
 use super::lexer::Heredoc;
 use crate::image::config::ImageHealthCheck;
 
@@ -10,6 +12,8 @@ pub(crate) struct Dockerfile {
     pub(crate) escape: char,
     /// `# check=`.
     pub(crate) check: Option<String>,
+    /// The comments right above instructions, by the line of the instruction.
+    pub(crate) remarks: BTreeMap<usize, Vec<String>>,
     /// The ARGs before the first FROM.
     pub(crate) globals: Vec<Step>,
     /// The stages in order.

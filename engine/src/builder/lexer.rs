@@ -28,6 +28,8 @@ pub(crate) struct Line {
     pub(crate) heredocs: Vec<Heredoc>,
     /// Whether empty lines were skipped inside it.
     pub(crate) has_gap: bool,
+    /// The comments right above it, without their marks.
+    pub(crate) remarks: Vec<String>,
     /// Where each piece of the text comes from: offset in the text, line, column.
     pieces: Vec<(usize, usize, usize)>,
 }
@@ -62,9 +64,16 @@ pub(crate) fn lex(text: &str) -> Result<Lexed, Fault> {
     let mut lexed = Lexed { escape: '\\', syntax: None, check: None, lines: Vec::new() };
     read_directives(&physical, &mut lexed)?;
     let mut at = 0;
+    let mut remarks = Vec::new();
     while at < physical.len() {
         let start = content(physical[at]).trim_start();
-        if start.is_empty() || start.starts_with('#') {
+        if start.is_empty() {
+            remarks.clear();
+            at += 1;
+            continue;
+        }
+        if let Some(remark) = start.strip_prefix('#') {
+            remarks.push(remark.trim().to_owned());
             at += 1;
             continue;
         }
@@ -79,6 +88,7 @@ pub(crate) fn lex(text: &str) -> Result<Lexed, Fault> {
             line.heredocs.push(heredoc);
         }
         line.lines.1 = at;
+        line.remarks = std::mem::take(&mut remarks);
         lexed.lines.push(line);
     }
     if lexed.lines.is_empty() {
@@ -223,6 +233,7 @@ impl Line {
             text: text.to_owned(),
             lines: (line, line),
             heredocs,
+            remarks: Vec::new(),
             has_gap: false,
             pieces: vec![(0, line, 1)],
         }

@@ -1,6 +1,7 @@
 //! Rules for Dockerfiles that are good to keep: BuildKit's names, BuildKit's words.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use super::BuildEvent;
 use super::execute::Build;
@@ -26,23 +27,66 @@ pub(crate) fn check<M: From<BuildEvent>>(
     dockerfile: &Dockerfile,
     reporter: &Reporter<M>,
 ) -> Result<(), Fault> {
-    let skipped = skipped(dockerfile.check.as_deref());
-    let mut found = findings(dockerfile);
-    found.retain(|(rule, _, _)| !skipped.contains("all") && !skipped.contains(&rule.to_ascii_lowercase()));
-    for (rule, line, message) in &found {
-        reporter.warn(rule, *line, message);
+    reporter.judge_by(Rules::of(dockerfile));
+    for (rule, line, message) in findings(dockerfile) {
+        reporter.warn(rule, line, message);
     }
-    let is_error = dockerfile
-        .check
-        .as_deref()
-        .is_some_and(|text| text.split(';').any(|part| part.trim().eq_ignore_ascii_case("error=true")));
-    match found.first() {
-        Some((_, line, _)) if is_error => {
-            let rules: BTreeSet<&str> = found.iter().map(|(rule, _, _)| *rule).collect();
-            let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
-            Err(Fault::at(*line, format!("lint violation found for rules: {rules}")))
+    reporter.verdict()
+}
+
+/// Which rules count, and what follows from one that is not kept.
+#[derive(Debug, Default)]
+pub(crate) struct Rules {
+    /// In lower case; `all` is all.
+    skipped: BTreeSet<String>,
+    /// The same of single instructions, by their first lines: `# check=` right above one.
+    skipped_at: BTreeMap<usize, BTreeSet<String>>,
+    is_error: bool,
+    broken: Mutex<BTreeMap<usize, BTreeSet<&'static str>>>,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    fn of(dockerfile: &Dockerfile) -> Self {
+        let check = dockerfile.check.as_deref();
+        let is_error =
+            |text: &str| text.split(';').any(|part| part.trim().eq_ignore_ascii_case("error=true"));
+        let of_line = |(line, remarks): (&usize, &Vec<String>)| {
+            let mut checks = remarks.iter().filter_map(|remark| remark.strip_prefix("check="));
+            checks.next_back().map(|check| (*line, skipped(Some(check))))
+        };
+        Self {
+            skipped: skipped(check),
+            skipped_at: dockerfile.remarks.iter().filter_map(of_line).collect(),
+            is_error: check.is_some_and(is_error),
+            broken: Mutex::default(),
         }
-        _ => Ok(()),
+    }
+
+    /// Notes that a rule was not kept; whether that counts.
+    pub(crate) fn count(&self, rule: &'static str, line: usize) -> bool {
+        let name = rule.to_ascii_lowercase();
+        let skips = |skipped: &BTreeSet<String>| skipped.contains("all") || skipped.contains(&name);
+        if skips(&self.skipped) || self.skipped_at.get(&line).is_some_and(skips) {
+            return false;
+        }
+        let mut broken = self.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        broken.entry(line).or_default().insert(rule);
+        true
+    }
+
+    /// The end of a build whose Dockerfile says that a rule not kept is an error.
+    pub(crate) fn verdict(&self) -> Result<(), Fault> {
+        let broken = self.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match broken.keys().next() {
+            Some(line) if self.is_error => {
+                let rules: BTreeSet<&str> = broken.values().flatten().copied().collect();
+                let rules = rules.into_iter().collect::<Vec<_>>().join(", ");
+                Err(Fault::at(*line, format!("lint violation found for rules: {rules}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

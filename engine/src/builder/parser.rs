@@ -1,5 +1,7 @@
 //! Lines to instructions: flags, JSON forms, key-value forms, and a clear word about what is wrong.
 
+use std::collections::BTreeMap;
+
 use super::fault::{Fault, nearest};
 use super::instruction::{CommandLine, Copy, Dockerfile, Instruction, Run, Stage, Step};
 use super::lexer::{Lexed, Line, lex, parse_heredoc};
@@ -68,10 +70,14 @@ pub(crate) fn parse(text: &str) -> Result<Dockerfile, Fault> {
     let mut dockerfile = Dockerfile {
         escape: lexed.escape,
         check: lexed.check.clone(),
+        remarks: BTreeMap::new(),
         globals: Vec::new(),
         stages: Vec::new(),
     };
     for line in &lexed.lines {
+        if !line.remarks.is_empty() {
+            dockerfile.remarks.insert(line.lines.0, line.remarks.clone());
+        }
         let parts = Parts::of(line, lexed.escape)?;
         if parts.keyword == "FROM" {
             dockerfile.stages.push(parts.stage()?);
@@ -124,16 +130,23 @@ pub(crate) fn json_array(text: &str) -> Result<Option<Vec<String>>, String> {
 
 /// Only the syntax built in here is spoken; asking for docker's own is asking for that.
 fn check_syntax(lexed: &Lexed) -> Result<(), Fault> {
-    let Some((syntax, line)) = &lexed.syntax else { return Ok(()) };
+    match &lexed.syntax {
+        Some((syntax, line)) if !is_spoken(syntax) => {
+            Err(Fault::at(*line, format!("syntax {syntax:?} {NOT_SPOKEN}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is said of other syntaxes.
+pub(crate) const NOT_SPOKEN: &str = "is not supported: only docker/dockerfile is, and it is built in";
+
+/// Whether a syntax is the one that is built in.
+pub(crate) fn is_spoken(syntax: &str) -> bool {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
-    if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0") {
-        return Ok(());
-    }
-    let message =
-        format!("syntax {syntax:?} is not supported: only docker/dockerfile is, and it is built in");
-    Err(Fault::at(*line, message))
+    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0")
 }
 
 // === impl Parts ===

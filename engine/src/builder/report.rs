@@ -1,12 +1,13 @@
 //! How work tells what it does: events from several threads to the one that listens.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::fault::Source;
+use super::fault::{Fault, Source};
+use super::lint::Rules;
 use super::{BuildEvent, Failure, Stream, Vertex, Warning};
 
 /// Where events go.
@@ -16,6 +17,8 @@ pub(crate) struct Reporter<M> {
     next: Arc<AtomicU32>,
     /// The Dockerfile, to show what warnings mean.
     source: Arc<Source>,
+    /// Which rules for Dockerfiles count, once that is known.
+    rules: Arc<OnceLock<Rules>>,
 }
 
 /// One vertex while it is worked on.
@@ -37,7 +40,7 @@ const TAIL: usize = 25;
 impl<M: From<BuildEvent>> Reporter<M> {
     /// A reporter whose vertices count from 1.
     pub(crate) fn to(sender: Sender<M>, source: Source) -> Self {
-        Self { sender, next: Arc::new(AtomicU32::new(1)), source: Arc::new(source) }
+        Self { sender, next: Arc::new(AtomicU32::new(1)), source: Arc::new(source), rules: Arc::default() }
     }
 
     /// Starts work on something.
@@ -50,6 +53,7 @@ impl<M: From<BuildEvent>> Reporter<M> {
                 sender: self.sender.clone(),
                 next: self.next.clone(),
                 source: self.source.clone(),
+                rules: self.rules.clone(),
             },
             vertex,
             name,
@@ -61,8 +65,25 @@ impl<M: From<BuildEvent>> Reporter<M> {
 
     /// Tells of a rule that was not kept.
     pub(crate) fn warn(&self, rule: &'static str, line: usize, message: impl Into<String>) {
+        if !self.rules.get().is_none_or(|rules| rules.count(rule, line)) {
+            return;
+        }
         let excerpt = self.source.excerpt(line, line);
         self.send(BuildEvent::Warning(Warning { rule, message: message.into(), line, excerpt }));
+    }
+
+    /// Says which rules count from now on.
+    pub(crate) fn judge_by(&self, rules: Rules) {
+        // A Dockerfile is read once.
+        let _ = self.rules.set(rules);
+    }
+
+    /// Whether what was told of is an error.
+    ///
+    /// # Errors
+    /// When the Dockerfile says so.
+    pub(crate) fn verdict(&self) -> Result<(), Fault> {
+        self.rules.get().map_or(Ok(()), Rules::verdict)
     }
 
     /// Tells anything.

@@ -247,6 +247,7 @@ impl StageRun<'_> {
             shm_size: options.shm_size,
             ulimits: options.ulimits.clone(),
             resources: options.resources.clone(),
+            cgroup_parent: options.cgroup_parent.clone(),
         };
         let code = self.build.runner.run(&step, &mut |stream, bytes| work.output(stream, bytes))?;
         drop(held);

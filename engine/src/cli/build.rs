@@ -27,7 +27,7 @@ pub(super) struct BuildArgs {
     /// Name the image; may be given several times
     #[arg(short, long, value_name = "NAME")]
     tag: Vec<Reference>,
-    /// The Dockerfile, or - for standard input
+    /// The Dockerfile, its address, or - for standard input
     #[arg(short, long)]
     file: Option<String>,
     /// Build argument; without a value it is taken from the environment
@@ -81,6 +81,18 @@ pub(super) struct BuildArgs {
     /// Memory limit for RUN
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<ByteSize>,
+    /// Limit of memory and swap together for RUN; -1 for no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+    /// Control group that those of RUN are in
+    #[arg(long, value_name = "GROUP")]
+    cgroup_parent: Option<String>,
+    /// Accepted for docker's sake: there is one isolation here
+    #[arg(long, hide = true)]
+    isolation: Option<String>,
+    /// Not supported
+    #[arg(long, hide = true)]
+    security_opt: Vec<String>,
     /// Share of the processors for RUN
     #[arg(long)]
     cpu_shares: Option<u64>,
@@ -120,7 +132,7 @@ pub(super) struct BuildArgs {
     /// Only check the Dockerfile: --call check
     #[arg(long)]
     check: bool,
-    /// build, check, or targets
+    /// build, check, outline, or targets
     #[arg(long, default_value = "build")]
     call: String,
     /// Say of each step that is not cached what has changed
@@ -166,8 +178,12 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
     match if args.check { "check" } else { &args.call } {
         "build" => build(engine, args, prepared.request.clone()),
         "check" | "lint" => check(engine, &prepared.request),
+        "outline" => outline(&prepared.request),
         "targets" => targets(&prepared.request),
-        other => Err(Error::invalid(format!("invalid call {other:?}")).with_hint("build, check and targets")),
+        other => {
+            Err(Error::invalid(format!("invalid call {other:?}"))
+                .with_hint("build, check, outline and targets"))
+        }
     }
 }
 
@@ -321,6 +337,37 @@ fn dashed(rule: &str) -> String {
         text.extend(c.to_lowercase());
     }
     text
+}
+
+/// Prints what the target can be given, as BuildKit does.
+fn outline(request: &BuildRequest) -> Result<u8> {
+    let outline = crate::builder::outline(request)?;
+    if !outline.target.is_empty() {
+        output::line(&format!("TARGET:      {}", outline.target));
+        if !outline.description.is_empty() {
+            output::line(&format!("DESCRIPTION: {}", outline.description));
+        }
+        output::line("");
+    }
+    let row = |(name, value, said): &(String, String, String)| json!({ "Name": name, "Value": value, "Said": said });
+    let needed = |(name, is_required): (&String, &bool)| json!({ "Name": name, "Required": if *is_required { "true" } else { "" } });
+    let tables: [(Vec<(&str, &str)>, Vec<Value>); 4] = [
+        (
+            vec![("BUILD ARG", "Name"), ("VALUE", "Value"), ("DESCRIPTION", "Said")],
+            outline.args.iter().map(row).collect(),
+        ),
+        (vec![("SECRET", "Name"), ("REQUIRED", "Required")], outline.secrets.iter().map(needed).collect()),
+        (vec![("SSH", "Name"), ("REQUIRED", "Required")], outline.agents.iter().map(needed).collect()),
+        (
+            vec![("CACHE TARGET", "Name")],
+            outline.caches.iter().map(|target| json!({ "Name": target })).collect(),
+        ),
+    ];
+    for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
+        output::rows(None, columns, rows)?;
+        output::line("");
+    }
+    Ok(0)
 }
 
 fn targets(request: &BuildRequest) -> Result<u8> {

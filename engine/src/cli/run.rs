@@ -19,10 +19,12 @@ use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
 
 pub use life::{grace_of_seconds, parse_restart};
+pub(crate) use limits::parse_cgroup_parent;
 pub use limits::parse_ulimit;
 pub use privilege::{apply_security_option, bare_capability};
 pub use process::{env_file, import_variable, pairs, read_pairs_file};
 pub use storage::parse_device;
+pub(crate) use tunable::memory_swap;
 
 /// What `run` and `create` share: docker's flags under docker's names.
 #[derive(Debug, Args)]

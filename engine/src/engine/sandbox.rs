@@ -82,6 +82,7 @@ impl Sandbox<'_> {
             shm_size: step.shm_size,
             ulimits: step.ulimits.clone(),
             resources: step.resources.clone(),
+            cgroup_parent: step.cgroup_parent.clone(),
             log: LogSpec { driver: "none".to_owned(), ..LogSpec::default() },
             ..ContainerSpec::default()
         };

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
+use engine::container::cgroup::Layout;
+
 use crate::world::{Outcome, World};
 
 /// Builds a Dockerfile with these flags.
@@ -179,4 +181,87 @@ fn progress_comes_in_every_form() {
     let shown = fs::read_to_string(typescript).unwrap();
     assert!(shown.contains("[+] Building") && shown.contains("FINISHED"), "{shown}");
     assert!(shown.contains(" => [2/2] RUN echo said"), "{shown}");
+}
+
+#[test]
+fn rules_are_switched_off_for_a_file_or_for_one_instruction() {
+    let world = World::new();
+    let check = |dockerfile: &str| build(&world, dockerfile, &["--check"]);
+    check("FROM box\n# check=skip=MaintainerDeprecated\nMAINTAINER me\n").succeeds().shows("no warnings");
+    check("FROM box\n# check=skip=MaintainerDeprecated\n\nMAINTAINER me\n").fails();
+    check("FROM box\n# check=skip=MaintainerDeprecated\nMAINTAINER me\nMAINTAINER you\n")
+        .fails()
+        .shows("1 warning has been found!");
+    // Rules that only a build can tell of are no exception.
+    check("# check=skip=UndefinedVar,WorkdirRelativePath\nFROM box\nENV A=$B\nWORKDIR x\n").succeeds();
+    let strict = "# check=error=true\nFROM box\nENV A=$B\n";
+    build(&world, strict, &["-t", "strict"])
+        .exits(1)
+        .complains("lint violation found for rules: UndefinedVar");
+    world.rengine(["image", "inspect", "strict"]).fails();
+}
+
+#[test]
+fn an_outline_tells_what_a_target_can_be_given() {
+    let world = World::new();
+    let dockerfile = "\
+# VERSION of the tools
+ARG VERSION=1
+ARG OTHER=2
+FROM box AS tools
+RUN --mount=type=secret,id=token,required=true --mount=type=ssh true
+FROM box AS unneeded
+ARG UNNEEDED
+# app what is run in the end
+FROM box:$VERSION AS app
+ARG VERSION
+# MODE fast or small
+ARG MODE=fast
+COPY --from=tools /bin /tools
+RUN --mount=type=cache,target=/root/.cache true
+";
+    let outline =
+        build(&world, dockerfile, &["--call", "outline", "--build-arg", "MODE=small"]).succeeds().stdout;
+    let lines: Vec<&str> = outline.lines().map(str::trim_end).collect();
+    assert_eq!(
+        lines,
+        [
+            "TARGET:      app",
+            "DESCRIPTION: what is run in the end",
+            "",
+            "BUILD ARG   VALUE   DESCRIPTION",
+            "VERSION     1       of the tools",
+            "MODE        small   fast or small",
+            "",
+            "SECRET   REQUIRED",
+            "token    true",
+            "",
+            "SSH       REQUIRED",
+            "default",
+            "",
+            "CACHE TARGET",
+            "/root/.cache",
+            ""
+        ]
+    );
+    build(&world, dockerfile, &["--call", "outline", "--target", "none"]).fails();
+}
+
+#[test]
+fn flags_of_the_older_builder_are_honoured_or_refused() {
+    let world = World::new();
+    let parent = format!("rengine-build-{}", std::process::id());
+    let limits = ["--memory", "64m", "--memory-swap", "64m", "--isolation", "default"];
+    let groups = "FROM box\nRUN true\n";
+    build(&world, groups, &[["--cgroup-parent", &parent].as_slice(), &limits].concat()).succeeds();
+    // It is its owner's and stays: here it is the test's.
+    let made: Vec<_> =
+        Layout::detect().unwrap().mounts().map(|mount| fs::remove_dir(mount.join(&parent))).collect();
+    assert!(made.iter().any(Result::is_ok), "{made:?}");
+    build(&world, groups, &["--isolation", "hyperv"]).exits(1).complains("for Windows");
+    build(&world, groups, &["--security-opt", "label=x"]).exits(1).complains("--security-opt label=x");
+    build(&world, groups, &["--build-arg", "BUILDKIT_SYNTAX=some/frontend"])
+        .exits(1)
+        .complains("some/frontend");
+    build(&world, groups, &["--build-arg", "BUILDKIT_SYNTAX=dockerfile.v0"]).succeeds();
 }

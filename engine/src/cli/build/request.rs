@@ -8,7 +8,7 @@ use crate::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
 use crate::cli::build::BuildArgs;
-use crate::cli::run::{pairs, parse_ulimit};
+use crate::cli::run::{memory_swap, pairs, parse_cgroup_parent, parse_ulimit};
 use crate::container::spec::{NetworkAttachment, NetworkMode, Resources};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -44,6 +44,9 @@ pub(super) fn prepare(engine: &Engine, args: &BuildArgs) -> Result<Prepared> {
     request.dockerfile = match args.file.as_deref() {
         None => intake.dockerfile.clone(),
         Some("-") => DockerfileSource::Inline(read_stdin()?),
+        Some(address) if address.starts_with("http://") || address.starts_with("https://") => {
+            DockerfileSource::Inline(fetched(engine, address)?)
+        }
         // A file of an unpacked archive is named as it is in there.
         Some(file) if !is_directory => DockerfileSource::File(intake.directory.join(file)),
         Some(file) => DockerfileSource::File(file.into()),
@@ -84,6 +87,13 @@ fn refuse(args: &BuildArgs) -> Result<()> {
             "--squash and --cache-to do not go together: the image has none of the layers",
         ));
     }
+    if let Some(other) = args.isolation.as_deref().filter(|isolation| !matches!(*isolation, "" | "default")) {
+        return Err(Error::invalid(format!("--isolation {other} is for Windows")));
+    }
+    if let Some(option) = args.security_opt.first() {
+        return Err(Error::invalid(format!("--security-opt {option} is not supported in a build"))
+            .with_hint("RUN --security=insecure, with --allow security.insecure, has all privileges"));
+    }
     Ok(())
 }
 
@@ -98,6 +108,11 @@ fn reproducible(args: &BuildArgs, build_args: &mut BTreeMap<String, String>) {
         Err(_) if args.reproducible => drop(build_args.insert(name.to_owned(), "0".to_owned())),
         Err(_) => {}
     }
+}
+
+fn fetched(engine: &Engine, address: &str) -> Result<String> {
+    let file = crate::builder::download(engine.root(), address)?;
+    std::fs::read_to_string(file).map_err(|error| Error::failed(format!("read {address}"), error))
 }
 
 fn read_stdin() -> Result<String> {
@@ -123,6 +138,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
         ulimits: args.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_>>()?,
         resources: Resources {
             memory: args.memory,
+            memory_swap: memory_swap(args.memory_swap.as_deref())?,
             cpu_shares: args.cpu_shares,
             cpu_period: args.cpu_period,
             cpu_quota: args.cpu_quota,
@@ -130,6 +146,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
             cpuset_mems: args.cpuset_mems.clone(),
             ..Resources::default()
         },
+        cgroup_parent: args.cgroup_parent.as_deref().map(parse_cgroup_parent).transpose()?.flatten(),
     })
 }
 

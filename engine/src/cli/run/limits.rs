@@ -191,7 +191,7 @@ pub fn parse_ulimit(text: &str) -> Result<(String, Ulimit)> {
 }
 
 /// A control group from the top of each hierarchy. A systemd slice is written by its name alone.
-fn parse_cgroup_parent(text: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn parse_cgroup_parent(text: &str) -> Result<Option<PathBuf>> {
     let path = Path::new(text.trim_matches('/'));
     if path.components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(Error::invalid(format!("invalid control group {text:?}: no . and .. are allowed in it")));

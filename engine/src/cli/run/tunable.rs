@@ -76,17 +76,8 @@ impl TunableArgs {
         })
     }
 
-    /// `-1` for no limit.
     fn memory_swap(&self) -> Result<Option<i64>> {
-        match self.memory_swap.as_deref() {
-            None => Ok(None),
-            Some("-1") => Ok(Some(-1)),
-            Some(text) => {
-                let size: ByteSize =
-                    text.parse().map_err(|error| Error::invalid("--memory-swap").with_source(error))?;
-                Ok(Some(i64::try_from(size.0).unwrap_or(i64::MAX)))
-            }
-        }
+        memory_swap(self.memory_swap.as_deref())
     }
 
     fn check_processors(&self) -> Result<()> {
@@ -144,6 +135,19 @@ fn numbers(list: &str) -> Option<Vec<u32>> {
         numbers.extend(first..=last);
     }
     Some(numbers)
+}
+
+/// Bytes of memory and swap together; `-1` is no limit.
+pub(crate) fn memory_swap(text: Option<&str>) -> Result<Option<i64>> {
+    match text {
+        None => Ok(None),
+        Some("-1") => Ok(Some(-1)),
+        Some(text) => {
+            let size: ByteSize =
+                text.parse().map_err(|error| Error::invalid("--memory-swap").with_source(error))?;
+            Ok(Some(i64::try_from(size.0).unwrap_or(i64::MAX)))
+        }
+    }
 }
 
 #[cfg(test)]
