@@ -419,18 +419,7 @@ fn carry_out(
     purpose: Purpose,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Option<Image>> {
-    if let Some(text) = request.args.get(EPOCH)
-        && epoch(request).is_none()
-    {
-        return Err(crate::Error::invalid(format!("{EPOCH}={text:?} is no time"))
-            .with_hint("seconds since 1970, as of: git log -1 --format=%ct"));
-    }
-    if let Some(syntax) = request.args.get("BUILDKIT_SYNTAX")
-        && !parser::is_spoken(syntax)
-    {
-        let message = format!("BUILDKIT_SYNTAX={syntax}: {}", parser::NOT_SPOKEN);
-        return Err(crate::Error::invalid(message));
-    }
+    refuse(request)?;
     let (text, file) = read_dockerfile(request)?;
     let (sender, receiver) = channel();
     let reporter: Reporter<Message> = Reporter::to(sender.clone(), text.clone());
@@ -511,6 +500,23 @@ fn carry_out(
         events(event);
     }
     image
+}
+
+/// Arguments that mean something to the builder, and say what it cannot do.
+fn refuse(request: &BuildRequest) -> crate::Result<()> {
+    if let Some(text) = request.args.get(EPOCH)
+        && epoch(request).is_none()
+    {
+        return Err(crate::Error::invalid(format!("{EPOCH}={text:?} is no time"))
+            .with_hint("seconds since 1970, as of: git log -1 --format=%ct"));
+    }
+    if let Some(syntax) = request.args.get("BUILDKIT_SYNTAX")
+        && !parser::is_spoken(syntax)
+    {
+        let message = format!("BUILDKIT_SYNTAX={syntax}: {}", parser::NOT_SPOKEN);
+        return Err(crate::Error::invalid(message));
+    }
+    Ok(())
 }
 
 /// The Dockerfile's text, and its path when it is a file.

@@ -339,6 +339,9 @@ fn dashed(rule: &str) -> String {
     text
 }
 
+/// Columns and rows.
+type Listing<'a> = (Vec<(&'a str, &'a str)>, Vec<Value>);
+
 /// Prints what the target can be given, as BuildKit does.
 fn outline(request: &BuildRequest) -> Result<u8> {
     let outline = crate::builder::outline(request)?;
@@ -351,7 +354,7 @@ fn outline(request: &BuildRequest) -> Result<u8> {
     }
     let row = |(name, value, said): &(String, String, String)| json!({ "Name": name, "Value": value, "Said": said });
     let needed = |(name, is_required): (&String, &bool)| json!({ "Name": name, "Required": if *is_required { "true" } else { "" } });
-    let tables: [(Vec<(&str, &str)>, Vec<Value>); 4] = [
+    let tables: [Listing; 4] = [
         (
             vec![("BUILD ARG", "Name"), ("VALUE", "Value"), ("DESCRIPTION", "Said")],
             outline.args.iter().map(row).collect(),
