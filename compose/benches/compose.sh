@@ -143,22 +143,29 @@ limit "edit to visible under watch, p50" ms watch 1000 30 0.5
 limit "edit to visible under watch, p99" ms watch 1000 100 0.99
 
 # --- updates while somebody asks 200 times a second ---
-# updates ORDER NUMBER: how many requests failed while the service was changed so many times
+# updates ORDER NUMBER [keep]: how many requests failed while the service was changed so many times; with `keep` on
+# connections that are kept, by a server that keeps them
 updates() {
+	local serves='command: [httpd, -f, -p, "80", -h, /]'
+	if [ "${3:-}" = keep ]; then
+		serves='command: [/usr/bin/python3, /keep.py]
+		    healthcheck: {test: [CMD, sh, -c, test -e /listening], interval: 1s}
+		    volumes: ["/usr:/usr:ro", "/lib:/lib:ro", "/lib64:/lib64:ro", "'$here'/keep.py:/keep.py:ro"]'
+	fi
 	cat >"$work/update.yaml" <<-EOF
 		name: updating
 		services:
 		  web:
 		    image: box
 		    environment: {RELEASE: "\${RELEASE}"}
-		    command: [httpd, -f, -p, "80", -h, /]
+		    ${serves//$'\t'/}
 		    init: true
 		    ports: ["127.0.0.1:$port:80"]
 		    deploy: {update_config: {order: $1}}
 	EOF
 	RELEASE=0 "$rcompose" -f "$work/update.yaml" up -d >/dev/null 2>&1
 	until curl -fs "http://127.0.0.1:$port/page" >/dev/null; do sleep 0.05; done
-	python3 "$here/load.py" "$port" >"$work/load" 2>"$work/failures" &
+	python3 "$here/load.py" "$port" ${3:+"$3"} >"$work/load" 2>"$work/failures" &
 	load=$!
 	for release in $(seq "$2"); do RELEASE=$release "$rcompose" -f "$work/update.yaml" up -d >/dev/null 2>&1; done
 	kill -INT "$load"
@@ -166,11 +173,13 @@ updates() {
 	load=
 	"$rcompose" -f "$work/update.yaml" down >/dev/null 2>&1
 	read -r asked failed refused <"$work/load"
-	echo "$2 changes, $1: $asked requests"
-	keep "failed-$1" "$failed"
-	keep "refused-$1" "$refused"
+	echo "$2 changes, $1${3:+, connections kept}: $asked requests"
+	keep "failed-$1${3:+-$3}" "$failed"
+	keep "refused-$1${3:+-$3}" "$refused"
 }
 updates start-first 100
 limit "100 changes, start-first" "failed requests" failed-start-first 1 0
+updates start-first 100 keep
+limit "100 changes, start-first, kept" "failed requests" failed-start-first-keep 1 0
 updates stop-first 20
 limit "20 changes, stop-first" "refused" refused-stop-first 1 0
