@@ -146,7 +146,10 @@ impl Agent {
                 received.map_err(|error| Error::failed("take the images over", error))?;
                 Ok(Outcome::Nothing)
             }
-            Request::Build(order) => builds::build(&self.engine, &order, &tell).map(Outcome::Built),
+            Request::Build(order) => {
+                let secrets = builds::take_secrets(&mut self.channel(), &order.secrets)?;
+                builds::build(&self.engine, &order, &secrets, &tell).map(Outcome::Built)
+            }
             Request::SendImages { images } => {
                 transfer::send_named(&mut self.channel(), &self.engine, &images)?;
                 Ok(Outcome::Nothing)

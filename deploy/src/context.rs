@@ -1,6 +1,7 @@
 //! A build's context as an image of one layer, so that it goes to another machine as images do: what is there already is
 //! not sent, and a file that was changed goes as the difference.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use compose::model::{Build, Service};
 use engine::Engine;
 use engine::builder::{BuildRequest, DockerfileSource};
 use engine::error::{Error, Result};
+use engine::id::Digest;
 use engine::image::Image;
 
 use crate::release::SentImage;
@@ -17,6 +19,8 @@ use crate::release::SentImage;
 pub(crate) struct Packed {
     /// The image with the context; `None` when the context is an address.
     pub(crate) context: Option<SentImage>,
+    /// The images with further contexts, by their names.
+    pub(crate) named: BTreeMap<String, SentImage>,
     /// How it is built, without anything of this machine.
     pub(crate) build: Build,
 }
@@ -35,43 +39,81 @@ pub(crate) fn pack(engine: &Engine, project: &str, name: &str, service: &Service
     let Some(build) = &service.build else {
         return Err(Error::invalid(format!("service {name} has no build")));
     };
-    refuse_what_stays(name, build)?;
     let mut build = build.clone();
+    let packing = Packing { engine, project, service: name };
+    let mut named = BTreeMap::new();
+    for (other, source) in &build.additional_contexts {
+        if source.starts_with("oci-layout://") {
+            return Err(Error::invalid(format!(
+                "service {name}: additional_contexts.{other}: {source} does not go to another machine that builds"
+            ))
+            .with_hint("build it here: `builder: here`"));
+        }
+        if source.contains("://") || source.starts_with("git@") || source.starts_with("service:") {
+            continue;
+        }
+        // A name may be one of an image, with what has no place in a tag.
+        let digest = Digest::of(other.as_bytes());
+        let tag = format!("{project}-{name}-{}", &digest.hex()[..12]);
+        named.insert(other.clone(), packing.image(source, &tag, None)?);
+    }
     let context = build.context.clone().unwrap_or_default();
     if context.contains("://") || context.starts_with("git@") {
-        return Ok(Packed { context: None, build });
+        return Ok(Packed { context: None, named, build });
     }
-    let directory = Path::new(&context);
-    let failed = |error| Error::failed(format!("service {name}: pack the context {context}"), error);
-    let place = tempfile::tempdir().map_err(failed)?;
-    let instructions = place.path().join("Dockerfile");
-    fs::write(&instructions, PACK).map_err(failed)?;
+    let mut ignored = None;
     if build.dockerfile_inline.is_none() {
-        let file = directory.join(build.dockerfile.take().unwrap_or_else(|| "Dockerfile".to_owned()));
+        let file =
+            Path::new(&context).join(build.dockerfile.take().unwrap_or_else(|| "Dockerfile".to_owned()));
         let text = fs::read_to_string(&file)
             .map_err(|error| Error::failed(format!("service {name}: read {}", file.display()), error))?;
         build.dockerfile_inline = Some(text);
         // What a Dockerfile leaves out by a list of its own is left out here; there, nothing more is.
         let mut ignore = file.into_os_string();
         ignore.push(".dockerignore");
-        if let Ok(list) = fs::read_to_string(ignore) {
+        ignored = fs::read_to_string(ignore).ok();
+    }
+    let context = packing.image(&context, &format!("{project}-{name}"), ignored)?;
+    build.context = None;
+    Ok(Packed { context: Some(context), named, build })
+}
+
+/// Makes images of the directories that a service is built from.
+struct Packing<'a> {
+    engine: &'a Engine,
+    project: &'a str,
+    service: &'a str,
+}
+
+// === impl Packing ===
+
+impl Packing<'_> {
+    /// An image of one layer with what is in a directory, without what a list leaves out besides the directory's own.
+    fn image(&self, directory: &str, tag: &str, ignored: Option<String>) -> Result<SentImage> {
+        let step = format!("service {}: pack the context {directory}", self.service);
+        let failed = |error| Error::failed(step.clone(), error);
+        if !Path::new(directory).is_dir() {
+            return Err(Error::not_found(format!("{step}: there is no such directory")));
+        }
+        let place = tempfile::tempdir().map_err(failed)?;
+        let instructions = place.path().join("Dockerfile");
+        fs::write(&instructions, PACK).map_err(failed)?;
+        if let Some(list) = ignored {
             fs::write(place.path().join("Dockerfile.dockerignore"), list + "\n.dockerignore\n")
                 .map_err(failed)?;
         }
+        let reference = format!("rdeploy/context:{tag}");
+        let mut request = BuildRequest::of(Path::new(directory));
+        request.dockerfile = DockerfileSource::File(instructions);
+        request.labels.insert(LABEL.to_owned(), self.project.to_owned());
+        let name = reference
+            .parse()
+            .map_err(|error| Error::invalid(format!("image {reference}")).with_source(error))?;
+        request.tags = vec![name];
+        let made = self.engine.build(&request, &mut |_| {}).map_err(|error| Error::failed(step, error))?;
+        let image = made.first().ok_or_else(|| Error::conflict("the context became no image"))?;
+        Ok(SentImage { name: reference, id: image.id.to_string() })
     }
-    let reference = format!("rdeploy/context:{project}-{name}");
-    let mut request = BuildRequest::of(directory);
-    request.dockerfile = DockerfileSource::File(instructions);
-    request.labels.insert(LABEL.to_owned(), project.to_owned());
-    let tag =
-        reference.parse().map_err(|error| Error::invalid(format!("image {reference}")).with_source(error))?;
-    request.tags = vec![tag];
-    let made = engine.build(&request, &mut |_| {});
-    let made =
-        made.map_err(|error| Error::failed(format!("service {name}: pack the context {context}"), error))?;
-    let image = made.first().ok_or_else(|| Error::conflict("the context became no image"))?;
-    build.context = None;
-    Ok(Packed { context: Some(SentImage { name: reference, id: image.id.to_string() }), build })
 }
 
 /// Forgets contexts of a project that newer ones have replaced.
@@ -83,20 +125,4 @@ pub(crate) fn forget_old(engine: &Engine, project: &str) -> Result<()> {
         engine.images().remove(image.id.as_str(), false, &Default::default())?;
     }
     Ok(())
-}
-
-/// What is on this machine alone and must not or cannot go along.
-fn refuse_what_stays(name: &str, build: &Build) -> Result<()> {
-    let is_here = |context: &String| !context.contains("://") && !context.starts_with("service:");
-    let what = if !build.secrets.is_empty() {
-        "secrets"
-    } else if !build.ssh.is_empty() {
-        "ssh"
-    } else if build.additional_contexts.values().any(is_here) {
-        "additional_contexts of this machine"
-    } else {
-        return Ok(());
-    };
-    Err(Error::invalid(format!("service {name}: build.{what} do not go to another machine that builds"))
-        .with_hint("build it here: `builder: here`"))
 }

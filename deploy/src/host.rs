@@ -1,6 +1,7 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
 use std::cell::OnceCell;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -14,7 +15,7 @@ use crate::executable::{self, Begun, Executable, Executables, begun};
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request, confused};
 use crate::protocol::{Channel, ChannelError, Heart};
 use crate::release;
-use crate::ssh::{self, Access, Address, Ending, Pipes, Session};
+use crate::ssh::{self, Access, Address, Door, Ending, Pipes, Session};
 
 /// A host with an agent that listens.
 pub struct Host {
@@ -54,6 +55,13 @@ enum Line {
     },
     /// An agent that is a child of this process. It ends when its standard input does.
     Local(#[expect(dead_code, reason = "it lives as long as this does")] Child),
+}
+
+/// A socket of this machine that a host reaches.
+#[derive(Debug)]
+pub struct Lent {
+    there: String,
+    _door: Option<Door>,
 }
 
 /// The address that means this machine: `local`, or `local:DIRECTORY` for an engine with another root.
@@ -187,6 +195,23 @@ impl Host {
         &mut self.channel
     }
 
+    /// Lets the host reach a socket of this machine, as long as the result lives.
+    ///
+    /// # Errors
+    /// When its SSH server does not allow it.
+    pub fn lend(&self, socket: &Path) -> Result<Lent> {
+        if !socket.exists() {
+            return Err(Error::not_found(format!("there is no SSH agent at {}", socket.display())));
+        }
+        match &self.line {
+            Line::Local(_) => Ok(Lent { there: socket.to_string_lossy().into_owned(), _door: None }),
+            Line::Ssh { session, .. } => {
+                let door = Door::open(session.clone(), socket).map_err(|error| error.on(self.name()))?;
+                Ok(Lent { there: door.there().to_owned(), _door: Some(door) })
+            }
+        }
+    }
+
     /// Runs `rcompose` on the host for a project whose release serves there, with this process's own input and output.
     /// The code it ends with.
     ///
@@ -267,6 +292,15 @@ impl Host {
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("name", &self.place.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Lent ===
+
+impl Lent {
+    /// Where it is on the host.
+    pub fn there(&self) -> &str {
+        &self.there
     }
 }
 

@@ -146,6 +146,10 @@ pub struct BuildOrder {
     pub model: String,
     /// The images that hold the services' contexts, by service.
     pub contexts: BTreeMap<String, String>,
+    /// The images that hold the services' further contexts, by service and name.
+    pub named: BTreeMap<String, BTreeMap<String, String>>,
+    /// The secrets that builds read, and how long each is; the bytes of each follow in this order as data.
+    pub secrets: Vec<(String, u64)>,
     /// Where registries want to be told who asks, by registry.
     pub credentials: BTreeMap<String, RegistryLogin>,
 }

@@ -170,6 +170,12 @@ impl Packing<'_> {
     }
 
     fn objects(&mut self) -> Result<()> {
+        // What a build alone reads is no concern of whoever runs the image.
+        let services = &self.project.services;
+        let is_seen = |name: &String| {
+            services.values().any(|service| service.secrets.iter().any(|secret| secret.source == *name))
+        };
+        self.project.secrets.retain(|name, _| is_seen(name));
         let environment = self.project.environment.clone();
         let mut secrets = std::mem::take(&mut self.project.secrets);
         for (number, (name, object)) in secrets.iter_mut().enumerate() {

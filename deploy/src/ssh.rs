@@ -8,6 +8,7 @@ mod address;
 mod askpass;
 mod attempt;
 mod diagnosis;
+mod door;
 mod failure;
 mod host_key;
 mod keeper;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use address::{Address, AddressError};
+pub use door::Door;
 pub use failure::SshError;
 pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
 pub use key::{KeyError, KeySource};

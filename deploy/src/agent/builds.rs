@@ -1,6 +1,9 @@
 //! Images that are built on this machine for a client, from contexts that have come as images.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
@@ -10,21 +13,51 @@ use compose::runtime::Flags;
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::id::ImageId;
-use serde_json::Value;
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde_json::{Value, json};
 
 use super::{Tell, opened};
 use crate::build;
 use crate::context;
 use crate::message::{BuildOrder, Event};
+use crate::protocol::Channel;
 use crate::release::SentImage;
 
+/// The secrets of a build, by name, in memory that has no name in any file system: nothing of them outlives this process.
+pub(crate) type Secrets = BTreeMap<String, File>;
+
+/// Takes the bytes of secrets from the channel.
+pub(crate) fn take_secrets(channel: &mut Channel, secrets: &[(String, u64)]) -> Result<Secrets> {
+    let mut taken = Secrets::new();
+    for (name, size) in secrets {
+        let failed = |error| Error::failed(format!("keep the secret {name}"), error);
+        let memory = memfd_create("secret", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let mut memory = File::from(memory);
+        let mut left = *size;
+        while left > 0 {
+            let bytes = channel
+                .receive_data()
+                .map_err(|error| Error::failed(format!("receive the secret {name}"), error))?;
+            left = left.saturating_sub(bytes.len() as u64);
+            memory.write_all(&bytes).map_err(failed)?;
+        }
+        taken.insert(name.clone(), memory);
+    }
+    Ok(taken)
+}
+
 /// Builds what is ordered. The images, by service.
-pub(crate) fn build(engine: &Engine, order: &BuildOrder, tell: &Tell) -> Result<BTreeMap<String, SentImage>> {
+pub(crate) fn build(
+    engine: &Engine,
+    order: &BuildOrder,
+    secrets: &Secrets,
+    tell: &Tell,
+) -> Result<BTreeMap<String, SentImage>> {
     // No context goes while it is read.
     let _hold = engine.layers().hold().map_err(|error| Error::failed("keep the contexts", error))?;
     let options = LoadOptions {
         files: vec![PathBuf::from("-")],
-        stdin: Some(with_contexts(engine, order)?),
+        stdin: Some(with_places(engine, order, secrets)?),
         project_directory: Some(engine.root().state().to_owned()),
         project_name: Some(order.project.clone()),
         // The user's environment was put in where the order was made.
@@ -47,21 +80,35 @@ pub(crate) fn build(engine: &Engine, order: &BuildOrder, tell: &Tell) -> Result<
     Ok(images)
 }
 
-/// The model with the place of each context on this machine. An image of a context has one layer, which is a directory.
-fn with_contexts(engine: &Engine, order: &BuildOrder) -> Result<String> {
+/// The model with the place of each context and secret on this machine.
+fn with_places(engine: &Engine, order: &BuildOrder, secrets: &Secrets) -> Result<String> {
     let mut model: Value = serde_json::from_str(&order.model)
         .map_err(|error| Error::failed("read what is to be built", error))?;
     for (service, id) in &order.contexts {
-        let id: ImageId =
-            id.parse().map_err(|error| Error::invalid(format!("context {id:?}")).with_source(error))?;
-        let image = engine.images().get(id.as_str())?;
-        let [layer] = image.config.rootfs.diff_ids.as_slice() else {
-            return Err(Error::invalid(format!("the context of service {service} is not one layer")));
-        };
-        let directory = engine.layers().dir(layer).to_string_lossy().into_owned();
         if let Some(build) = model.pointer_mut(&format!("/services/{service}/build")) {
-            build["context"] = Value::String(directory);
+            build["context"] = directory(engine, service, id)?.into();
         }
     }
+    for (service, named) in &order.named {
+        for (name, id) in named {
+            if let Some(build) = model.pointer_mut(&format!("/services/{service}/build")) {
+                build["additional_contexts"][name] = directory(engine, service, id)?.into();
+            }
+        }
+    }
+    for (name, memory) in secrets {
+        model["secrets"][name] = json!({ "file": format!("/proc/self/fd/{}", memory.as_raw_fd()) });
+    }
     Ok(model.to_string())
+}
+
+/// Where the files of a context are. Its image has one layer, which is a directory.
+fn directory(engine: &Engine, service: &str, id: &str) -> Result<String> {
+    let id: ImageId =
+        id.parse().map_err(|error| Error::invalid(format!("context {id:?}")).with_source(error))?;
+    let image = engine.images().get(id.as_str())?;
+    let [layer] = image.config.rootfs.diff_ids.as_slice() else {
+        return Err(Error::invalid(format!("a context of service {service} is not one layer")));
+    };
+    Ok(engine.layers().dir(layer).to_string_lossy().into_owned())
 }

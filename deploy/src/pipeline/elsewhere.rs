@@ -1,6 +1,7 @@
 //! Builds on other machines: contexts go there, images come back, each as the difference to what is there already.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use compose::Project;
 use compose::canonical;
@@ -15,7 +16,7 @@ use crate::build;
 use crate::builder::{Machine, platform_of};
 use crate::context;
 use crate::fleet::Fleet;
-use crate::host::Host;
+use crate::host::{Host, Lent};
 use crate::message::{BuildOrder, Event, Outcome, Request, confused};
 use crate::release::SentImage;
 use crate::transfer;
@@ -102,12 +103,15 @@ impl Deployment<'_> {
     fn build_on(&self, host: &mut Host, services: &[String]) -> Result<()> {
         let engine = Engine::open(self.root.as_deref())?;
         let name = host.name().to_owned();
-        let (order, contexts) = self.order(&engine, services)?;
+        let Order { order, contexts, secrets, lent } = self.order(&engine, host, services)?;
         if !contexts.is_empty() {
             send_images(&engine, host, contexts.iter(), &|_, _| {}).map_err(|error| on(&name, error))?;
         }
         let told = |event| (self.told)(&name, event);
-        let outcome = host.ask(&Request::Build(Box::new(order)), &told).map_err(|error| on(&name, error))?;
+        host.say(&Request::Build(Box::new(order)))?;
+        send_secrets(host, &secrets)?;
+        let outcome = host.answer(&told).map_err(|error| on(&name, error))?;
+        drop(lent);
         let Outcome::Built(built) = outcome else { return Err(confused()) };
         fetch(&engine, host, built.values().cloned().collect()).map_err(|error| on(&name, error))?;
         for service in services {
@@ -117,16 +121,31 @@ impl Deployment<'_> {
     }
 
     /// What is to be built, and the contexts that it takes.
-    fn order(&self, engine: &Engine, services: &[String]) -> Result<(BuildOrder, Vec<SentImage>)> {
+    fn order(&self, engine: &Engine, host: &Host, services: &[String]) -> Result<Order> {
         let mut part = Project { name: self.project.name.clone(), ..Project::default() };
-        let mut contexts = BTreeMap::new();
+        let (mut contexts, mut named) = (BTreeMap::new(), BTreeMap::new());
+        let mut all = Vec::new();
+        let mut secrets = BTreeMap::new();
+        let mut lent = Vec::new();
         for name in services {
             let Some(service) = self.project.services.get(name) else { continue };
             let packed = context::pack(engine, &self.project.name, name, service)?;
             if let Some(context) = packed.context {
-                contexts.insert(name.clone(), context);
+                contexts.insert(name.clone(), context.id.clone());
+                all.push(context);
             }
+            let ids = packed.named.iter().map(|(name, image)| (name.clone(), image.id.clone()));
+            named.insert(name.clone(), ids.collect());
+            all.extend(packed.named.into_values());
             let mut build = packed.build;
+            for reference in &build.secrets {
+                secrets.insert(reference.source.clone(), self.secret(name, &reference.source)?);
+            }
+            for (id, socket) in &mut build.ssh {
+                let door = host.lend(&self.agent(name, id, socket)?)?;
+                *socket = door.there().to_owned();
+                lent.push(door);
+            }
             // Each machine builds for itself; which one that is was decided.
             build.platforms.clear();
             let bare = Service {
@@ -140,10 +159,43 @@ impl Deployment<'_> {
         let order = BuildOrder {
             project: self.project.name.clone(),
             model: canonical::to_json_text(&part),
-            contexts: contexts.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect(),
+            contexts,
+            named,
+            secrets: secrets.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64)).collect(),
             credentials: credentials(self.project, &BTreeMap::new())?,
         };
-        Ok((order, contexts.into_values().collect()))
+        Ok(Order { order, contexts: all, secrets: secrets.into_values().collect(), lent })
+    }
+
+    /// The socket of the SSH agent that a build asks: the one it names, or the user's own.
+    fn agent(&self, service: &str, id: &str, socket: &str) -> Result<PathBuf> {
+        if !socket.is_empty() {
+            return Ok(self.project.working_dir.join(socket));
+        }
+        let own = self.project.environment.get("SSH_AUTH_SOCK").filter(|socket| !socket.is_empty());
+        own.map(PathBuf::from).ok_or_else(|| {
+            Error::invalid(format!("service {service}: build.ssh: {id}: SSH_AUTH_SOCK is not set")).with_hint(
+                "start an agent with `eval $(ssh-agent)`, or name its socket: `ssh: [default=SOCKET]`",
+            )
+        })
+    }
+
+    /// What a secret of a build holds.
+    fn secret(&self, service: &str, name: &str) -> Result<Vec<u8>> {
+        let what = format!("service {service}: build.secrets: {name:?}");
+        let object = self.project.secrets.get(name);
+        let object = object.ok_or_else(|| Error::invalid(format!("{what} is not defined")))?;
+        match (&object.file, &object.environment) {
+            (Some(file), _) => {
+                std::fs::read(file).map_err(|error| Error::failed(format!("{what}: read {file}"), error))
+            }
+            (None, Some(variable)) => {
+                let value = self.project.environment.get(variable);
+                let value = value.ok_or_else(|| Error::invalid(format!("{what}: {variable} is not set")))?;
+                Ok(value.clone().into_bytes())
+            }
+            (None, None) => Err(Error::invalid(format!("{what} has no source on this machine"))),
+        }
     }
 
     /// An image that came back has the name here that a build here would have given it.
@@ -154,6 +206,27 @@ impl Deployment<'_> {
             name.parse().map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))?;
         Ok(engine.images().tag(&image.id, &reference)?)
     }
+}
+
+/// An order with what goes to the machine that builds.
+struct Order {
+    order: BuildOrder,
+    /// The images with the contexts.
+    contexts: Vec<SentImage>,
+    /// The bytes of the secrets, in the order's order.
+    secrets: Vec<Vec<u8>>,
+    /// The SSH agents that the machine reaches as long as it builds.
+    lent: Vec<Lent>,
+}
+
+/// Secrets go as data: they are in no message, and in no message's debug output.
+fn send_secrets(host: &mut Host, secrets: &[Vec<u8>]) -> Result<()> {
+    let name = host.name().to_owned();
+    let failed = |error| Error::failed(format!("host {name}: send the secrets of a build"), error);
+    for bytes in secrets.iter().flat_map(|secret| secret.chunks(crate::protocol::LONGEST)) {
+        host.channel().send_data(bytes).map_err(failed)?;
+    }
+    host.channel().flush().map_err(failed)
 }
 
 /// Has a host send images, which are here then.

@@ -59,6 +59,8 @@ pub enum SshError {
     },
     #[error("{hop} does not forward connections to {at}")]
     ForwardingDisabled { hop: String, at: String },
+    #[error("{at} does not let programs there reach a socket of this machine, such as an SSH agent's")]
+    SocketRefused { at: String },
 
     #[error("there is no sudo at {at}, and {user} is not root")]
     SudoMissing { at: String, user: String },
@@ -164,6 +166,7 @@ impl SshError {
             Self::ForwardingDisabled { .. } => {
                 "its sshd_config needs AllowTcpForwarding yes (or local), and PermitOpen with the target"
             }
+            Self::SocketRefused { .. } => "its sshd_config needs AllowStreamLocalForwarding yes (or remote)",
             Self::SudoMissing { .. } => "log in as root, or install sudo",
             Self::SudoWantsPassword { .. } => {
                 "give the sudo password, or let sudoers have NOPASSWD for this user"

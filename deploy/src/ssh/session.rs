@@ -152,6 +152,11 @@ impl Session {
         &self.user
     }
 
+    /// The connection.
+    pub(super) fn line(&self) -> &Line {
+        &self.line
+    }
+
     /// Whether that is root.
     pub fn is_root(&self) -> bool {
         self.is_root

@@ -74,10 +74,58 @@ fn a_build_that_fails_elsewhere_says_why_and_changes_nothing() {
         .write("rdeploy.yaml", &format!("builder: {{linux/riscv64: 'local:{}'}}\n", world.root(7).display()));
     let up = world.rdeploy(["up"]).fails();
     assert!(up.stderr.contains("and service web is to be built for linux/riscv64"), "{}", up.stderr);
-    let secrets = "secrets: {token: {environment: PATH}}\n";
+    let secrets = "secrets: {token: {environment: NOSUCH}}\n";
     world
         .write("compose.yaml", &(WEB.replace("build: .", "build: {context: ., secrets: [token]}") + secrets));
     world.write("rdeploy.yaml", "builder: host\n");
     let up = world.rdeploy(["up"]).fails();
-    assert!(up.stderr.contains("build.secrets do not go to another machine"), "{}", up.stderr);
+    assert!(up.stderr.contains("build.secrets: \"token\": NOSUCH is not set"), "{}", up.stderr);
+}
+
+#[test]
+fn secrets_and_further_contexts_go_along_and_no_secret_is_left() {
+    let world = World::new(1, "");
+    world.write("rdeploy.yaml", "builder: host\n");
+    world.write(
+        "compose.yaml",
+        "services:
+  web:
+    build:
+      context: .
+      secrets: [token, {source: key, target: renamed}]
+      additional_contexts: {more: ./more, 'example.com/like:an-image': ./like}
+    ports: ['80']
+    stop_grace_period: 0s
+secrets:
+  token: {environment: TOKEN}
+  key: {file: ./key}
+",
+    );
+    let secret = "s3cret-that-is-nowhere";
+    world.write(".env", &format!("TOKEN={secret}\n"));
+    world.write("key", "a key\nof two lines");
+    for directory in ["more", "like"] {
+        std::fs::create_dir(world.project().join(directory)).unwrap();
+    }
+    world.write("more/file", "more");
+    world.write("like/file", "like");
+    world.write(".dockerignore", ".env\nkey\n");
+    let dockerfile = std::fs::read_to_string(world.project().join("Dockerfile")).unwrap();
+    let steps = "RUN --mount=type=secret,id=token --mount=type=secret,id=renamed \\
+  [\"sh\", \"-c\", \"wc -c </run/secrets/token >/www/token; wc -l </run/secrets/renamed >/www/key\"]
+COPY --from=more file /www/more
+COPY --from=example.com/like:an-image file /www/like
+";
+    world.write("Dockerfile", &dockerfile.replace("CMD", &format!("{steps}CMD")));
+    world.rdeploy(["up"]).succeeds();
+    let inside =
+        |file: &str| world.rdeploy(["exec", "web", "cat", &format!("/www/{file}")]).succeeds().stdout;
+    assert_eq!(inside("token").trim(), secret.len().to_string());
+    assert_eq!(inside("key").trim(), "1");
+    assert_eq!((inside("more"), inside("like")), ("more".to_owned(), "like".to_owned()));
+    let engine = world.engine(0);
+    for root in [engine.root().state(), engine.root().run()] {
+        let found = std::process::Command::new("grep").args(["-rl", secret]).arg(root).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "a secret was left");
+    }
 }

@@ -1,5 +1,8 @@
 //! A machine of its own that builds.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
+
 use crate::deploy::{Project, fails, get, succeeds};
 use crate::server::{Kind, Network, Server};
 
@@ -34,6 +37,29 @@ fn a_machine_of_the_images_kind_builds_and_gets_only_what_changed() {
     assert_eq!(get(host.ip()).unwrap(), "two");
     let came = arrived(&builder) - before;
     assert!(came < 300_000, "{came} bytes for one line");
+}
+
+#[test]
+fn a_build_on_a_server_asks_the_ssh_agent_of_this_machine() {
+    let server = Server::of(&Network::new(), Kind::default());
+    let project = Project::new();
+    project.write("rdeploy.yaml", "builder: host\n");
+    let agent = project.path().join("../agent");
+    let file = fs::read_to_string(project.path().join("compose.yaml")).unwrap();
+    let build = format!("build: {{context: ., ssh: ['default={}']}}", agent.display());
+    assert!(file.contains("build: ."), "{file}");
+    project.write("compose.yaml", &file.replace("build: .", &build));
+    let dockerfile = fs::read_to_string(project.path().join("Dockerfile")).unwrap();
+    let step = "RUN --mount=type=ssh [\"sh\", \"-c\", \"test -S $SSH_AUTH_SOCK\"]\nCMD";
+    project.write("Dockerfile", &dockerfile.replace("CMD", step));
+    let said = fails(&project.rdeploy(&[&server], &["up"]));
+    assert!(said.contains("there is no SSH agent at"), "{said}");
+    let listener = UnixListener::bind(&agent).unwrap();
+    let visit = std::thread::spawn(move || drop(listener.accept().unwrap()));
+    succeeds(&project.rdeploy(&[&server], &["up"]));
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    visit.join().unwrap();
+    assert_eq!(server.run("ls /tmp | grep -c ^rdeploy- || true"), "0", "the way to the agent is still there");
 }
 
 #[test]
