@@ -183,7 +183,7 @@ impl Monitor {
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
         let Some(record) = ContainerRecord::read(&root, &id)? else {
             // Whoever made the container was killed before it was one, or it was removed since.
-            ContainerRecord::remove_remains(&root, &id)?;
+            drop(ContainerRecord::withdraw_remains(&root, &id)?);
             return Err(io::ErrorKind::NotFound.into());
         };
         let state = State::read(&root, &id)?.unwrap_or(State::Created);

@@ -12,6 +12,7 @@ use crate::container::state::State;
 use crate::event::{Event, EventKind, Journal};
 use crate::id::{ContainerId, ContainerName, ImageId, VolumeName};
 use crate::paths::Root;
+use crate::store::scratch::Scratch;
 use crate::store::{self, Durability};
 
 /// A container as `config.json` keeps it: written at creation, rewritten by `rename`, `update`, `network connect` and
@@ -103,6 +104,17 @@ impl ContainerRecord {
     pub(crate) fn remove_remains(root: &Root, id: &ContainerId) -> io::Result<()> {
         store::remove_tree(&root.container(id))?;
         store::remove_tree(&root.container_run(id))
+    }
+
+    /// Takes the files of a container without a record away from where they are looked for; they are removed when what
+    /// this gives is dropped.
+    pub(crate) fn withdraw_remains(root: &Root, id: &ContainerId) -> io::Result<Option<Scratch>> {
+        let remains = match Scratch::taking(root, &root.container(id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            remains => Some(remains?),
+        };
+        store::remove_tree(&root.container_run(id))?;
+        Ok(remains)
     }
 
     /// The volumes it mounts.

@@ -47,6 +47,15 @@ impl Scratch {
         })
     }
 
+    /// A directory that was something until now: at once nobody finds it any more, and dropped it is removed.
+    pub(crate) fn taking(root: &Root, directory: &Path) -> io::Result<Self> {
+        let held = File::open(directory)?;
+        rustix::fs::flock(&held, FlockOperation::LockExclusive)?;
+        let path = fresh_path(&root.scratch())?;
+        fs::rename(directory, &path)?;
+        Ok(Self { path, held })
+    }
+
     /// Where it is.
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -172,6 +181,12 @@ mod tests {
         let target = directory.path().join("target");
         kept.publish(&target).unwrap();
         assert!(target.exists());
+        let taken = Scratch::taking(&root, &target).unwrap();
+        assert!(!target.exists());
+        sweep(&root).unwrap();
+        assert!(taken.path().exists());
+        drop(taken);
+        assert_eq!(fs::read_dir(root.scratch()).unwrap().count(), 1);
         let dropped = Scratch::file(&root).unwrap();
         let path = dropped.path().to_owned();
         drop(dropped);

@@ -269,18 +269,15 @@ impl Monitor {
         }
         // What cannot be removed now is left to the next command, which sees the state.
         let is_gone = removes_itself && (self.discard)(&self.root, &self.record).is_ok();
-        if !is_gone {
-            self.lock = None;
-        }
+        let remains = is_gone.then(|| ContainerRecord::withdraw_remains(&self.root, &self.id));
+        self.lock = None;
         if let Some(exit) = exit {
             self.announce_exit(exit);
         }
         self.say_farewell();
         self.mounts = None;
-        if is_gone {
-            // Nobody waits for this, and the next check goes on with what is left of it.
-            let _ = ContainerRecord::remove_remains(&self.root, &self.id);
-        }
+        // Nobody waits for this, and the next check goes on with what is left of it.
+        drop(remains);
     }
 
     /// Ends everything in the container now.
