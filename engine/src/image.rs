@@ -218,6 +218,8 @@ pub struct Pulled {
     pub digest: Digest,
     /// Whether anything here changed.
     pub newer: bool,
+    /// What the registry wants people to read.
+    pub warnings: Vec<String>,
 }
 
 /// What a push did.
@@ -227,6 +229,8 @@ pub struct Pushed {
     pub digest: Digest,
     /// The manifest's size.
     pub size: u64,
+    /// What the registry wants people to read.
+    pub warnings: Vec<String>,
 }
 
 /// One layer's way, while an image moves.

@@ -196,7 +196,8 @@ impl Images {
         repository.put_manifest(reference.wanted(), OCI_INDEX, &raw).await?;
         let ids: Vec<ImageId> = images.iter().map(|image| image.id.clone()).collect();
         self.name_several(&[reference.with_digest(&digest)], &ids)?;
-        Ok(Pushed { digest, size: raw.len() as u64 })
+        let warnings = repository.warnings().iter().cloned().collect();
+        Ok(Pushed { digest, size: raw.len() as u64, warnings })
     }
 }
 

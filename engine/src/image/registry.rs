@@ -3,6 +3,7 @@
 //! Credentials go to the registry and to the token server it names, over https or on the loopback only, and never
 //! along a redirect to another host. Everything fetched is verified by its digest by whoever uses it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ pub(crate) struct Repository {
     pub(super) credentials: Option<Credentials>,
     /// What requests carry; renewed when the registry asks.
     pub(super) authorization: Mutex<Option<Authorization>>,
+    /// What it wants people to read.
+    warnings: std::sync::Mutex<BTreeSet<String>>,
 }
 
 /// A manifest or an index as it came.
@@ -233,6 +236,7 @@ impl Repository {
             actions,
             credentials,
             authorization: Mutex::new(None),
+            warnings: std::sync::Mutex::default(),
         };
         if may_be_plain && !repository.answers().await {
             repository.base = url("http")?;
@@ -398,6 +402,7 @@ impl Repository {
                 }
                 Err(error) => return Err(self.connection(error)),
             };
+            self.warnings().extend(http::warning(response.headers()));
             let status = response.status();
             let passes = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
             let asked = http::retry_after(response.headers());
@@ -411,6 +416,11 @@ impl Repository {
             }
             return Ok(response);
         }
+    }
+
+    /// What the registry wanted people to read so far.
+    pub(super) fn warnings(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.warnings.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Asks again for a document whose connection broke on the way.
@@ -446,7 +456,12 @@ impl Repository {
         let (host, name) = (self.host.clone(), self.name.clone());
         let status = response.status();
         let url = response.url().path().trim_start_matches("/v2/").to_owned();
-        let message = self.small_body(response).await.map(|body| message_in(&body)).unwrap_or_default();
+        let quota = http::quota(response.headers());
+        let mut message = self.small_body(response).await.map(|body| message_in(&body)).unwrap_or_default();
+        if let Some(quota) = quota.filter(|_| status == StatusCode::TOO_MANY_REQUESTS) {
+            let gap = if message.is_empty() { "" } else { "; " };
+            message.push_str(&format!("{gap}{quota}"));
+        }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied { host, name, message },
             StatusCode::NOT_FOUND => RegistryError::NotFound(format!("{host}/{url}")),

@@ -180,7 +180,8 @@ impl Images {
             self.name_several(&names, &ids)?;
         }
         let newer = before.as_ref() != Some(&image.id);
-        Ok(Pulled { image, digest, newer })
+        let warnings = repository.warnings().iter().cloned().collect();
+        Ok(Pulled { image, digest, newer, warnings })
     }
 
     /// The image, when the registry's tag still points to what is here.
@@ -206,7 +207,8 @@ impl Images {
             let name = reference.with_digest(digest);
             image.digests.contains(&name) || image.part_of.contains(&name)
         };
-        Ok(digest.filter(is_known).map(|digest| Pulled { image, digest, newer: false }))
+        let warnings = repository.warnings().iter().cloned().collect();
+        Ok(digest.filter(is_known).map(|digest| Pulled { image, digest, newer: false, warnings }))
     }
 
     async fn send(
@@ -223,7 +225,8 @@ impl Images {
         repository.put_manifest(reference.wanted(), &manifest.media_type, &raw).await?;
         let raw_config = self.raw_config(&image.id)?;
         self.install(&raw_config, Some(&raw), &[reference.with_digest(&digest)])?;
-        Ok(Pushed { digest, size: raw.len() as u64 })
+        let warnings = repository.warnings().iter().cloned().collect();
+        Ok(Pushed { digest, size: raw.len() as u64, warnings })
     }
 
     /// Sends what an image's manifest names, and returns the manifest, which is to follow.

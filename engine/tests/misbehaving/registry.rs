@@ -65,6 +65,9 @@ enum Host {
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// What every manifest comes with.
+const WARNING: &str = "299 - \"mind the gap\"";
+
 impl Registry {
     pub(crate) fn start(schedule: Schedule, content: Content) -> Self {
         let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
@@ -228,7 +231,10 @@ impl Shared {
             ("PUT", _) if path.starts_with("manifests/") => self.put_manifest(request, path),
             (_, _) if lie == Some(Lie::Quota) && path.starts_with("blobs/") => {
                 let _ = request.body(request.length());
-                Answer::error(429, "TOOMANYREQUESTS").with("Retry-After", "3600")
+                Answer::error(429, "TOOMANYREQUESTS")
+                    .with("Retry-After", "3600")
+                    .with("ratelimit-limit", "100;w=21600")
+                    .with("ratelimit-remaining", "0;w=21600")
             }
             ("POST", "blobs/uploads/") => self.begin(),
             ("PATCH" | "PUT" | "GET", _) if path.starts_with("blobs/uploads/") => {
@@ -258,7 +264,9 @@ impl Shared {
         }
         let media_type = if lie == Some(Lie::MediaType) { INDEX } else { MANIFEST };
         match self.state().content.manifests.get(path.trim_start_matches("manifests/")) {
-            Some(bytes) => Answer::of(200).with("Content-Type", media_type).body(bytes.clone()),
+            Some(bytes) => {
+                Answer::of(200).with("Content-Type", media_type).with("Warning", WARNING).body(bytes.clone())
+            }
             None => Answer::error(404, "MANIFEST_UNKNOWN"),
         }
     }

@@ -80,6 +80,10 @@ fn files_of_each_platform_go_to_a_directory_of_their_own() {
         let text = std::fs::read_to_string(directory.join(format!("linux_{arch}/out"))).unwrap();
         assert_eq!(text, format!("for {arch}\n"));
     }
+    let together = world.path("together");
+    build(&world, &["-o", &format!("type=local,dest={},platform-split=false", together.display())])
+        .succeeds();
+    assert!(together.join("out").is_file());
     let tar = world.path("files.tar");
     build(&world, &["-o", &format!("type=tar,dest={}", tar.display())]).succeeds();
     let mut archive = tar::Archive::new(std::fs::File::open(&tar).unwrap());

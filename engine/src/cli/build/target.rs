@@ -17,14 +17,17 @@ pub(super) enum Target {
     /// It is kept here; pushed too if so said.
     Image { names: Vec<Reference>, push: bool, form: Form },
     /// Its files go into a directory.
-    Directory(PathBuf),
+    Directory(PathBuf, Split),
     /// Its files go into a tar.
-    Tar(Sink),
+    Tar(Sink, Split),
     /// It goes into an archive that is an OCI layout and docker's format at once.
     Archive(Sink, Form),
     /// Only the cache keeps something of it.
     Cache,
 }
+
+/// Whether each platform's files go to a directory of their own; when it is not said, those of several do.
+pub(super) type Split = Option<bool>;
 
 /// A file, or standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +42,18 @@ impl Target {
     /// Reads `type=local,dest=DIR`, or a directory or `-` alone. What is said of the form adds to `words`.
     pub(super) fn parse(text: &str, words: &FormWords) -> Result<Self> {
         if !text.contains('=') {
-            return Ok(if text == "-" { Self::Tar(Sink::Stdout) } else { Self::Directory(text.into()) });
+            return Ok(if text == "-" {
+                Self::Tar(Sink::Stdout, None)
+            } else {
+                Self::Directory(text.into(), None)
+            });
         }
         let wrong = |problem: String| {
             Error::invalid(format!("invalid output {text:?}: {problem}"))
                 .with_hint("write type=local|tar|oci|docker|image|registry|cacheonly,dest=PATH,name=NAME")
         };
         let (mut kind, mut dest, mut names, mut push) = (None, None, Vec::new(), false);
-        let (mut words, mut is_formed) = (words.clone(), None);
+        let (mut words, mut is_formed, mut split) = (words.clone(), None, None);
         for field in text.split(',') {
             let (key, value) = field.split_once('=').unwrap_or((field, "true"));
             match key {
@@ -57,6 +64,7 @@ impl Target {
                 }
                 "push" => push = value == "true",
                 "tar" if value == "true" => {}
+                "platform-split" if matches!(value, "true" | "false") => split = Some(value == "true"),
                 // The builder's part of it is read before.
                 "rewrite-timestamp" if matches!(value, "true" | "false") => {}
                 _ if words.take(key, value)? => is_formed = Some(key),
@@ -72,10 +80,10 @@ impl Target {
             return Err(wrong(format!("{key} is of images, and there is none")));
         }
         match kind {
-            Some("local") => {
-                dest.map(|dest| Self::Directory(dest.into())).ok_or_else(|| wrong("dest is needed".into()))
-            }
-            Some("tar") => Ok(Self::Tar(sink())),
+            Some("local") => dest
+                .map(|dest| Self::Directory(dest.into(), split))
+                .ok_or_else(|| wrong("dest is needed".into())),
+            Some("tar") => Ok(Self::Tar(sink(), split)),
             Some("docker") if dest.is_none() => Ok(Self::Image { names, push, form }),
             Some("oci" | "docker") if form.docker_types => {
                 Err(wrong("an archive is an OCI layout, whose media types are OCI's".into()))
@@ -91,7 +99,7 @@ impl Target {
 
     /// Whether standard output belongs to what is written.
     pub(super) fn takes_stdout(&self) -> bool {
-        matches!(self, Self::Tar(Sink::Stdout) | Self::Archive(Sink::Stdout, _))
+        matches!(self, Self::Tar(Sink::Stdout, _) | Self::Archive(Sink::Stdout, _))
     }
 
     /// Writes a built image to where it goes.
@@ -105,11 +113,11 @@ impl Target {
     ) -> Result<()> {
         match self {
             Self::Cache => Ok(()),
-            Self::Directory(directory) => parts(engine, images, attested)?
+            Self::Directory(directory, split) => parts(engine, images, attested, *split)?
                 .iter()
                 .try_for_each(|part| place(engine, part, directory, epoch)),
-            Self::Tar(sink) => {
-                let parts = parts(engine, images, attested)?;
+            Self::Tar(sink, split) => {
+                let parts = parts(engine, images, attested, *split)?;
                 sink.write(|writer| write_tar(engine.root(), &parts, writer, epoch))
             }
             Self::Archive(sink, form) => {
@@ -167,10 +175,18 @@ fn attest(
 }
 
 /// Where each image's files go: one platform's to the top, several platforms' each to a directory, as buildx does.
-fn parts<'a>(engine: &Engine, images: &'a [Image], attested: &[Attested]) -> Result<Vec<Part<'a>>> {
-    let below = |image: &Image| match images.len() {
-        1 => PathBuf::new(),
-        _ => PathBuf::from(image.platform().to_string().replace('/', "_")),
+fn parts<'a>(
+    engine: &Engine,
+    images: &'a [Image],
+    attested: &[Attested],
+    split: Split,
+) -> Result<Vec<Part<'a>>> {
+    let below = |image: &Image| {
+        if split.unwrap_or(images.len() > 1) {
+            PathBuf::from(image.platform().to_string().replace('/', "_"))
+        } else {
+            PathBuf::new()
+        }
     };
     let part = |(image, attested): (&'a Image, &Attested)| {
         let statements = statements(engine.root(), image, attested)?;
@@ -233,9 +249,9 @@ mod tests {
     fn outputs_are_read_in_both_forms() {
         let words = FormWords::default();
         let parse = |text: &str| Target::parse(text, &words).unwrap();
-        assert_eq!(parse("out"), Target::Directory("out".into()));
-        assert_eq!(parse("-"), Target::Tar(Sink::Stdout));
-        assert_eq!(parse("type=tar,dest=a.tar"), Target::Tar(Sink::File("a.tar".into())));
+        assert_eq!(parse("out"), Target::Directory("out".into(), None));
+        assert_eq!(parse("-"), Target::Tar(Sink::Stdout, None));
+        assert_eq!(parse("type=tar,dest=a.tar"), Target::Tar(Sink::File("a.tar".into()), None));
         assert_eq!(parse("type=oci"), Target::Archive(Sink::Stdout, Form::default()));
         let pushed = Target::Image { names: vec!["a".parse().unwrap()], push: true, form: Form::default() };
         assert_eq!(parse("type=image,name=a,push=true"), pushed);

@@ -81,6 +81,7 @@ pub(crate) fn pull_with_progress(
         output::note(&format!("{}: Pulling from {}", reference.wanted(), reference.repository()));
     }
     let pulled = engine.images().pull(reference, options, &tell)?;
+    pulled.warnings.iter().for_each(|warning| output::warning(warning));
     if !quiet {
         output::note(&format!("Digest: {}", pulled.digest));
         let status = if pulled.newer { "Downloaded newer image for" } else { "Image is up to date for" };
@@ -169,6 +170,7 @@ fn push_one(
         }
     }
     let pushed = engine.images().push(reference, options, &tell)?;
+    pushed.warnings.iter().for_each(|warning| output::warning(warning));
     if quiet {
         output::line(&reference.to_string());
     } else {
