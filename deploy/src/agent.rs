@@ -12,6 +12,7 @@ mod keep;
 mod line;
 mod opened;
 mod places;
+mod ports;
 mod prober;
 mod prune;
 mod remove;

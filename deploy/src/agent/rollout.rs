@@ -21,7 +21,7 @@ use super::journal::{Before, Journal, Move, Stage, Standing};
 use super::opened::Opened;
 use super::places::Places;
 use super::prober::Prober;
-use super::{Tell, guard, history, opened, prune, undo};
+use super::{Tell, guard, history, opened, ports, prune, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::Outcome;
 use crate::walk;
@@ -71,6 +71,7 @@ impl Running {
         let opened = Opened::new(engine, places, rollout, tell)?;
         let (observed, plan, stages) = opened.plan()?;
         let planned = planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+        ports::expect_free(engine, opened.runtime.project(), &rollout.services, &observed)?;
         let journal = Journal {
             release: rollout.release.clone(),
             rollback: rollout.rollback,

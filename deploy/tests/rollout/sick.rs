@@ -110,3 +110,25 @@ fn what_is_not_there_is_named_with_what_is() {
         );
     }
 }
+
+#[test]
+fn a_port_that_somebody_else_has_is_found_before_anything_changes() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port();
+    let file = |port: u16| {
+        format!("services: {{web: {{build: ., ports: ['127.0.0.1:{port}:80'], stop_grace_period: 0s}}}}\n")
+    };
+    let world = World::new(1, &file(taken));
+    let up = world.rdeploy(["up"]).fails();
+    let pid = std::process::id();
+    let said = format!("service web: port 127.0.0.1:{taken}/tcp is in use by another program (pid {pid} ");
+    assert!(up.stderr.contains(&said) && up.stderr.contains("publish another one"), "{}", up.stderr);
+    assert!(!up.stderr.contains("Container"), "something was made: {}", up.stderr);
+    assert_eq!(world.names(0), [] as [String; 0]);
+    drop(listener);
+    world.rdeploy(["up"]).succeeds();
+    // Its own port is in nobody's way.
+    world.page("two");
+    world.rdeploy(["up", "--drain", "0s"]).succeeds();
+    assert_eq!(get(taken).unwrap(), "two");
+}

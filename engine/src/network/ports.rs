@@ -180,6 +180,42 @@ impl Networks {
         Ok(chosen)
     }
 
+    /// Expects that these ports of the host could be published once some containers have given way. Nothing is claimed:
+    /// it is only said early who is in the way. Ports that may be any are always free.
+    ///
+    /// # Errors
+    /// When a port is taken, naming by whom.
+    pub fn expect_free(
+        &self,
+        bindings: &[PortBinding],
+        giving_way: &[ContainerId],
+    ) -> Result<(), NetworkError> {
+        let gives_way = |table: &str, forward: &Forward| {
+            let is_theirs =
+                |container: &ContainerId| is_of(forward, container) || is_of(forward, &parked(container));
+            table == self.root.tag() && giving_way.iter().any(is_theirs)
+        };
+        let taken = firewall::all_forwards()?;
+        let (own, others): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|(table, forward)| gives_way(table, forward));
+        let own: Vec<Forward> = own.into_iter().map(|(_, forward)| forward).collect();
+        for binding in bindings.iter().filter(|binding| binding.host_port.is_some()) {
+            // Only the family counts: what it will lead to has no address yet.
+            let is_ipv6 = binding.host_ip.is_some_and(|address| address.is_ipv6());
+            let reach = Reach {
+                ipv4: (!is_ipv6).then_some(Ipv4Addr::UNSPECIFIED.into()),
+                ipv6: is_ipv6.then_some(Ipv6Addr::UNSPECIFIED.into()),
+                host_binding: None,
+            };
+            for wish in wishes(std::slice::from_ref(binding), reach)? {
+                let claims =
+                    Claims { table: self.root.tag(), own: &own, others: &others, chosen: Vec::new() };
+                wish.choose(&claims)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The ports a container has published now.
     ///
     /// # Errors
