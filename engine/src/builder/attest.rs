@@ -71,6 +71,11 @@ impl AttestRequest {
         if self.sbom {
             let bill = bill(root, image, names)?;
             attested.predicates.push(Predicate { kind: SPDX.to_owned(), value: bill.document });
+            let scans = ["BUILDKIT_SBOM_SCAN_STAGE", "BUILDKIT_SBOM_SCAN_CONTEXT"];
+            let asked = scans.into_iter().filter(|name| request.args.get(*name).is_some_and(|it| !is_no(it)));
+            attested.remarks.extend(
+                asked.map(|name| format!("{name} has no effect: the bill of materials is the image's alone")),
+            );
             let unread = |path: String| format!("the packages in {path} are not in the bill of materials");
             attested.remarks.extend(bill.unread.into_iter().map(unread));
         }

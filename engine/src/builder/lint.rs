@@ -28,7 +28,11 @@ pub(crate) fn check<M: From<BuildEvent>>(
     reporter: &Reporter<M>,
 ) -> Result<(), Fault> {
     reporter.judge_by(Rules::of(dockerfile));
-    for (rule, line, message) in findings(dockerfile) {
+    let mut found = findings(dockerfile);
+    if is_tried(dockerfile.check.as_deref(), "InvalidDefinitionDescription") {
+        descriptions(dockerfile, &mut found);
+    }
+    for (rule, line, message) in found {
         reporter.warn(rule, line, message);
     }
     reporter.verdict()
@@ -255,6 +259,44 @@ fn secret_name(instruction: &str, name: &str, line: usize, found: &mut Vec<Findi
     }
 }
 
+/// Comments right above what has a name, which `--call outline` shows if they begin with it.
+fn descriptions(dockerfile: &Dockerfile, found: &mut Vec<Finding>) {
+    let mut named: Vec<(&str, &str, usize)> = Vec::new();
+    let args = dockerfile.globals.iter().chain(dockerfile.stages.iter().flat_map(|stage| &stage.steps));
+    for step in args {
+        // Of several arguments one comment can describe none.
+        if let Instruction::Arg(list) = &step.instruction
+            && let [(name, _)] = list.as_slice()
+        {
+            named.push(("ARG", name, step.lines.0));
+        }
+    }
+    for stage in &dockerfile.stages {
+        named.extend(stage.name.as_deref().map(|name| ("FROM", name, stage.lines.0)));
+    }
+    for (instruction, name, line) in named {
+        let last = dockerfile.remarks.get(&line).and_then(|remarks| remarks.last());
+        let describes = |remark: &String| {
+            remark.is_empty()
+                || remark.starts_with("check=")
+                || remark.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        if last.is_some_and(|remark| !describes(remark)) {
+            let message =
+                format!("Comment for {instruction} should follow the format: `# {name} <description>`");
+            found.push(("InvalidDefinitionDescription", line, message));
+        }
+    }
+}
+
+/// Whether a rule that is not settled yet is asked for: `# check=experimental=A,B` or `all`.
+fn is_tried(check: Option<&str>, rule: &str) -> bool {
+    let mut rules = (check.unwrap_or_default().split(';'))
+        .filter_map(|part| part.trim().strip_prefix("experimental="))
+        .flat_map(|rules| rules.split(','));
+    rules.any(|name| name.trim().eq_ignore_ascii_case(rule) || name.trim().eq_ignore_ascii_case("all"))
+}
+
 /// The rules that `# check=skip=A,B` leaves out, in lower case.
 fn skipped(check: Option<&str>) -> BTreeSet<String> {
     check
@@ -300,6 +342,19 @@ mod tests {
         }
         assert_eq!(rules("FROM --platform=linux/amd64 a AS of-amd64\nSHELL [\"x\"]\nCMD y"), []);
         assert_eq!(rules("FROM a AS b\nENV KEYBOARD=1 PUBLIC_KEY=x\nCMD [\"a\"]"), []);
+    }
+
+    #[test]
+    fn comments_that_describe_nothing_are_told_of_when_asked_for() {
+        let dockerfile = parse(
+            "# V of it\nARG V\n# other\nARG W\n\n# apart\n\nARG X\n# b it\nFROM a AS b\n# no\nFROM b AS c",
+        );
+        let mut found = Vec::new();
+        descriptions(&dockerfile.unwrap(), &mut found);
+        let lines: Vec<usize> = found.iter().map(|(_, line, _)| *line).collect();
+        assert_eq!(lines, [4, 12]);
+        assert!(is_tried(Some("skip=a;experimental=all"), "InvalidDefinitionDescription"));
+        assert!(!is_tried(Some("skip=InvalidDefinitionDescription"), "InvalidDefinitionDescription"));
     }
 
     #[test]
