@@ -90,6 +90,7 @@ fn a_context_is_an_archive_on_standard_input() {
     world.feed(["build", "-t", "built", "-"], b"FROM box\nRUN echo -n text > /a\n").succeeds();
     assert_eq!(cat(&world, "/a"), "text");
     world.feed(["build", "-"], b"FROM box\nCOPY a /a\n").fails().complains("not found");
+    world.await_monitors_end();
     assert_eq!(fs::read_dir(world.root().scratch()).unwrap().count(), 0);
 }
 
