@@ -1,5 +1,4 @@
 //! Everything that is printed: data on standard output, progress and remarks on standard error.
-#![expect(clippy::print_stderr, reason = "this is where printing belongs")]
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -26,25 +25,25 @@ pub fn raw(bytes: &[u8]) {
 
 /// Writes one line for the person.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    raw_error(format!("{text}\n").as_bytes());
 }
 
 /// Writes a warning.
 pub fn warning(text: &str) {
-    eprintln!("WARNING: {text}");
+    note(&format!("WARNING: {text}"));
 }
 
 /// Writes a failure and what to do about it.
 pub fn failure(text: &str, hint: Option<&str>) {
-    eprintln!("rcompose: {text}");
+    note(&format!("rcompose: {text}"));
     if let Some(hint) = hint {
-        eprintln!("hint: {hint}");
+        note(&format!("hint: {hint}"));
     }
 }
 
 /// Asks a person for a yes.
 pub fn confirm(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
+    raw_error(format!("{question} [y/N] ").as_bytes());
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
@@ -274,6 +273,7 @@ fn is_shown(operation: &Operation) -> bool {
 }
 
 fn raw_error(bytes: &[u8]) {
+    // Whoever read it has gone (`2>&1 | head`): that is no reason to leave things half done.
     let _ = io::stderr().lock().write_all(bytes);
 }
 

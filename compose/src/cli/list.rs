@@ -103,6 +103,9 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
         *states.entry(container.state.word()).or_default() += 1;
         *known = files;
     }
+    if let Some(unknown) = args.filter.iter().find(|filter| !filter.starts_with("name=")) {
+        return Err(CliError::Invalid(format!("invalid filter {unknown:?}: name=TEXT is needed")));
+    }
     let named = |name: &str| {
         args.filter.iter().all(|filter| filter.strip_prefix("name=").is_none_or(|text| name.contains(text)))
     };

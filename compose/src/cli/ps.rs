@@ -57,6 +57,9 @@ const COLUMNS: [(&str, &str); 7] = [
     ("PORTS", "Ports"),
 ];
 
+/// What a container can be.
+const STATES: [&str; 7] = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+
 /// `ps`.
 pub(super) fn ps(session: &Session, args: &PsArgs) -> Result<u8, CliError> {
     let project = session.load_or_name(&args.names)?;
@@ -69,6 +72,12 @@ pub(super) fn ps(session: &Session, args: &PsArgs) -> Result<u8, CliError> {
             Some(("status", state)) => states.push(state.to_owned()),
             _ => return Err(CliError::Invalid(format!("invalid filter {filter:?}: status=STATE is needed"))),
         }
+    }
+    if let Some(unknown) = states.iter().find(|state| !STATES.contains(&state.as_str())) {
+        return Err(CliError::Invalid(format!(
+            "no container is {unknown:?}: the states are {}",
+            STATES.join(", ")
+        )));
     }
     let mut containers = containers(session, Some(&project.name))?;
     containers.retain(|container| {

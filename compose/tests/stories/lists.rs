@@ -81,3 +81,23 @@ fn images_are_named_by_the_digests_their_registry_has() {
     let locked = world.rcompose(["-f", "compose.yaml", "-f", "lock.yaml", "config"]).succeeds().stdout;
     assert!(locked.contains(&named), "{locked}");
 }
+
+#[test]
+fn filters_that_mean_nothing_are_refused_and_nobody_need_read_what_is_said() {
+    let world =
+        World::new("services: {web: {image: box, command: [sleep, '1000'], stop_grace_period: 0s}}\n");
+    for (args, why) in [
+        (["ls", "--filter", "nosuch=x"], "name=TEXT is needed"),
+        (["ps", "--filter", "nosuch=x"], "status=STATE is needed"),
+        (["ps", "--status", "nosuch"], "the states are created, running"),
+    ] {
+        let refused = world.rcompose(args);
+        assert!(refused.code == 1 && refused.stderr.contains(why), "{args:?}: {}", refused.stderr);
+    }
+    // Whoever read what is said has gone: the work is done all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = world.command(["up", "-d"]).stderr(writer).status().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(world.running(), ["p-web-1"]);
+}

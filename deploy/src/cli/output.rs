@@ -1,5 +1,4 @@
 //! Everything that is printed: data on standard output, progress and remarks on standard error.
-#![expect(clippy::print_stderr, reason = "this is where printing belongs")]
 
 use std::io::{self, Write as _};
 
@@ -27,7 +26,8 @@ pub(super) fn json(value: &Value) {
 
 /// Writes one line for the person.
 pub(super) fn note(text: &str) {
-    eprintln!("{text}");
+    // Whoever read it has gone (`2>&1 | head`): that is no reason to break a rollout off.
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes a failure once, with what to do about it.
@@ -38,9 +38,9 @@ pub(super) fn failure(error: &Error, as_json: bool) {
     }
     // What is wrong in a compose file is said as rcompose says it.
     let name = if text.starts_with("error: ") { "" } else { "rdeploy: " };
-    eprintln!("{name}{text}");
+    note(&format!("{name}{text}"));
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        note(&format!("hint: {hint}"));
     }
 }
 
@@ -49,14 +49,14 @@ pub(super) fn event(host: &str, event: &Event) {
     let place = if host.is_empty() { String::new() } else { format!("{host}  ") };
     match event {
         Event::Step { took_ms: Some(took), object, word } => {
-            eprintln!("{place}{object}  {word}  {}", seconds(*took))
+            note(&format!("{place}{object}  {word}  {}", seconds(*took)));
         }
         Event::Step { took_ms: None, object, word } if word == "Error" => {
-            eprintln!("{place}{object}  {word}")
+            note(&format!("{place}{object}  {word}"));
         }
         // What begins is said when it is done: a log is no place for what changes.
         Event::Step { .. } => {}
-        Event::Remark(text) => text.lines().for_each(|line| eprintln!("{place}{line}")),
+        Event::Remark(text) => text.lines().for_each(|line| note(&format!("{place}{line}"))),
     }
 }
 

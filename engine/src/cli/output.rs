@@ -1,5 +1,4 @@
 //! Tables, JSON and templates: the only room of the engine that prints.
-#![expect(clippy::print_stderr, reason = "this is where printing belongs")]
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -55,19 +54,20 @@ pub fn redraw(text: &str) -> bool {
 
 /// Writes one line for the person, not the data.
 pub fn note(text: &str) {
-    eprintln!("{text}");
+    // Whoever read it has gone (`2>&1 | head`): that is no reason to leave things half done.
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Writes a warning.
 pub fn warning(text: &str) {
-    eprintln!("WARNING: {text}");
+    note(&format!("WARNING: {text}"));
 }
 
 /// Writes a failure with its causes and its hint.
 pub fn failure(error: &Error) {
-    eprintln!("rengine: {}", error::chain(error));
+    note(&format!("rengine: {}", error::chain(error)));
     if let Some(hint) = error.hint() {
-        eprintln!("hint: {hint}");
+        note(&format!("hint: {hint}"));
     }
 }
 
@@ -78,14 +78,14 @@ pub fn json(value: &Value) {
 
 /// Asks a person for a yes.
 pub fn confirm(question: &str) -> bool {
-    eprint!("{question} [y/N] ");
+    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
 /// Asks a person for a line.
 pub fn ask(question: &str) -> io::Result<String> {
-    eprint!("{question}");
+    let _ = write!(io::stderr().lock(), "{question}");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(answer.trim_end_matches(['\r', '\n']).to_owned())
@@ -100,7 +100,7 @@ pub fn ask_secret(question: &str) -> io::Result<String> {
     tcsetattr(io::stdin(), OptionalActions::Flush, &hidden)?;
     let answer = ask(question);
     let restored = tcsetattr(io::stdin(), OptionalActions::Flush, &before);
-    eprintln!();
+    note("");
     restored?;
     answer
 }
