@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::cli::filter::{self, Filters};
 use crate::cli::inspect::{self, InspectArgs};
+use crate::cli::lazy::Lazy;
 use crate::cli::output;
 use crate::cli::run::pairs;
 use crate::cli::swarm;
@@ -19,7 +20,7 @@ use crate::volume::{Volume, VolumeSpec};
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
     /// Make a volume
-    Create(CreateArgs),
+    Create(Lazy<CreateArgs>),
     /// List volumes
     #[command(visible_alias = "list")]
     Ls(LsArgs),
@@ -84,7 +85,8 @@ pub(super) struct LsArgs {
 /// Carries a verb out.
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
-        Verb::Create(args) => {
+        Verb::Create(Lazy(args)) => {
+            let args = *args;
             args.of_swarm.check()?;
             let volume = engine.volumes().create(VolumeSpec {
                 name: args.name,
