@@ -140,11 +140,9 @@ impl Target<'_> {
         own.chain(self.flags.ssh.iter().cloned()).collect()
     }
 
-    fn platforms(&self) -> &[String] {
-        match self.build.platforms.as_slice() {
-            [] => self.service.platform.as_slice(),
-            platforms => platforms,
-        }
+    fn platforms(&self) -> Vec<&String> {
+        let default = self.project.platform(self.service).filter(|_| self.build.platforms.is_empty());
+        self.build.platforms.iter().chain(default).collect()
     }
 
     fn ulimits(&self) -> Vec<String> {

@@ -116,9 +116,8 @@ pub fn request(
         request.cache_to.push(text.parse().map_err(|error: Error| wrong("cache_to", error.to_string()))?);
     }
     request.pull = build.pull || flags.pull;
-    let platforms =
-        if build.platforms.is_empty() { service.platform.as_slice() } else { build.platforms.as_slice() };
-    for text in platforms {
+    let default = project.platform(service).filter(|_| build.platforms.is_empty());
+    for text in build.platforms.iter().chain(default) {
         request.platforms.push(text.parse().map_err(|error| wrong("platforms", format!("{error}")))?);
     }
     request.run = run_options(build, &wrong)?;

@@ -87,4 +87,11 @@ impl Project {
             .map(|(name, _)| name.as_str())
             .collect()
     }
+
+    /// The platform that a service's image is of: the one it names, or `DOCKER_DEFAULT_PLATFORM`.
+    pub fn platform<'a>(&'a self, service: &'a Service) -> Option<&'a String> {
+        let default =
+            || self.environment.get("DOCKER_DEFAULT_PLATFORM").filter(|platform| !platform.is_empty());
+        service.platform.as_ref().or_else(default)
+    }
 }

@@ -34,6 +34,7 @@ impl Remote {
     /// When the address is no project's, or it cannot be had.
     pub fn fetch(&self, name: &str) -> Result<Option<PathBuf>> {
         if name.starts_with(published::SCHEME) {
+            repository::allowed("oci", "COMPOSE_EXPERIMENTAL_OCI_REMOTE")?;
             let engine = Engine::open(self.root.as_deref())?;
             return published::fetch(&engine, name, &self.cache.join("oci")).map(Some);
         }

@@ -27,9 +27,16 @@ pub fn is_remote(file: &str) -> Result<bool> {
     if !file.contains("://") && Path::new(file).exists() {
         return Ok(false);
     }
-    match std::env::var(ALLOWED).unwrap_or_default().as_str() {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        _ => Err(Error::new(Kind::Unsupported, format!("git remote resource is disabled by {ALLOWED:?}"))),
+    allowed("git", ALLOWED).map(|()| true)
+}
+
+/// Refuses a kind of remote file that a variable forbids.
+pub(crate) fn allowed(kind: &str, variable: &str) -> Result<()> {
+    match std::env::var(variable).unwrap_or_default().as_str() {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(()),
+        _ => {
+            Err(Error::new(Kind::Unsupported, format!("{kind} remote resource is disabled by {variable:?}")))
+        }
     }
 }
 

@@ -246,7 +246,7 @@ impl Runtime {
     fn pull_image(&self, image: &str, service: &str) -> Result<()> {
         let reference: Reference =
             image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?;
-        let platform = match &self.service(service)?.platform {
+        let platform = match self.project.platform(self.service(service)?) {
             None => None,
             Some(text) => Some(
                 text.parse()

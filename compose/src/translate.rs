@@ -142,7 +142,7 @@ pub fn container(
         stop_timeout: service.stop_grace_period.map(Grace::Limited),
         healthcheck: healthcheck(service, around.image_config),
         log: log(service),
-        platform: service.platform.clone(),
+        platform: project.platform(service).cloned(),
         ..ContainerSpec::default()
     };
     devices::give(&of, &mut spec)?;

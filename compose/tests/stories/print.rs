@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{Outcome, World};
 
 const FILE: &str = r#"
 services:
@@ -64,6 +64,9 @@ fn builds_are_written_for_another_builder_as_docker_compose_writes_them() {
     let whole = printed(&[]);
     assert_eq!(whole["target"], json!({"web": web, "base": base}));
     assert_eq!(whole["group"]["default"]["targets"], json!(["base", "web"]));
+    let mut elsewhere = world.command(["build", "--print", "base"]);
+    let printed_for = Outcome::of(elsewhere.env("DOCKER_DEFAULT_PLATFORM", "linux/arm64")).succeeds().stdout;
+    assert!(printed_for.contains("\"linux/arm64\""), "{printed_for}");
     let base = &printed(&["--push", "--pull", "--build-arg", "Z=1", "--sbom", "true"])["target"]["base"];
     assert_eq!(base["output"], json!(["type=registry"]));
     assert_eq!((&base["pull"], &base["args"]["Z"]), (&json!(true), &json!("1")));

@@ -1,6 +1,6 @@
 //! A project's files at a registry.
 
-use crate::world::{Registry, World};
+use crate::world::{Outcome, Registry, World};
 
 #[test]
 fn a_project_is_published_and_started_from_where_it_was_published() {
@@ -19,6 +19,9 @@ fn a_project_is_published_and_started_from_where_it_was_published() {
     world.rcompose(["-f", &address, "up", "-d"]).succeeds();
     assert_eq!(world.running(), ["p-web-1"]);
     world.rcompose(["-f", &address, "down"]).succeeds();
+    let mut forbidden = world.command(["-f", &address, "config"]);
+    let forbidden = Outcome::of(forbidden.env("COMPOSE_EXPERIMENTAL_OCI_REMOTE", "0"));
+    assert!(forbidden.code == 1 && forbidden.stderr.contains("disabled"), "{}", forbidden.stderr);
     // A registry that knows no kinds of artifacts is told by the configuration's.
     let old = format!("{name}.0");
     world.rcompose(["publish", "--oci-version", "1.0", &old]).succeeds();
