@@ -59,7 +59,7 @@ struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
 struct Globals {
-    /// Compose file; may be given several times, - is standard input
+    /// Compose file, git repository or oci:// address; may be given several times, - is standard input
     #[arg(short, long, value_name = "FILE")]
     file: Vec<String>,
     /// Name of the project

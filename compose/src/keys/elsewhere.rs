@@ -4,7 +4,10 @@
 pub(super) const ELSEWHERE: &[(&str, &str)] = &[
     ("version", "a warning says that it is obsolete"),
     ("name", "the project's name, below `-p` and `COMPOSE_PROJECT_NAME`"),
-    ("include", "other files, each from its own directory and with its own environment"),
+    (
+        "include",
+        "other files, each from its own directory and with its own environment; a git repository or `oci://` address too",
+    ),
     ("services.*.attach", "whether `up` shows its output"),
     ("services.*.build", "`build`, and `up` when the image is missing"),
     ("services.*.container_name", "the container's name"),
