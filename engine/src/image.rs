@@ -605,11 +605,10 @@ impl Images {
         let content = self.content();
         let mut live_layers = BTreeSet::new();
         let mut live_blobs = BTreeSet::new();
-        if self.ids()?.iter().any(|id| self.record(id).is_err()) {
-            // Which layers an image has whose record cannot be read, nobody knows.
-            return Ok((Vec::new(), 0));
-        }
-        for record in self.records()? {
+        let records: Result<Vec<_>, _> = self.ids()?.iter().map(|id| self.record(id)).collect();
+        // Which layers an image has whose record cannot be read, nobody knows.
+        let Ok(records) = records else { return Ok((Vec::new(), 0)) };
+        for record in records.into_iter().flatten() {
             // Layers know their blobs themselves, should the manifest be damaged.
             if let Some(manifest) = &record.manifest {
                 live_blobs

@@ -63,7 +63,12 @@ impl ImageRecord {
     }
 
     pub(crate) fn read(root: &Root, id: &ImageId) -> io::Result<Option<Self>> {
-        read_json(&path(root, id))
+        let path = path(root, id);
+        match read_json(&path)? {
+            // No power cut leaves one empty that was written like these, so it is damaged and not absent.
+            None if path.exists() => Err(io::Error::new(io::ErrorKind::InvalidData, "the record is empty")),
+            record => Ok(record),
+        }
     }
 
     pub(crate) fn write(&self, root: &Root) -> io::Result<()> {
