@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use crate::id::{Digest, ImageId};
 use crate::image::credentials::Credentials;
 use crate::image::manifest::{Descriptor, Index, ManifestError, OCI_INDEX};
+use crate::image::record::Names;
 use crate::image::registry::Repository;
 use crate::image::transfer::Tell;
 use crate::image::{
@@ -88,7 +89,9 @@ impl Images {
         };
         let staying: Vec<ImageId> =
             (names.members(&by).into_iter()).filter(|id| going.iter().all(|image| image.id != *id)).collect();
+        let twins = twins(&names, &by, &going);
         names.set_several(&by, &staying);
+        twins.iter().for_each(|twin| names.set_several(twin, &staying));
         names.write(&self.root).map_err(failure("untag", name))?;
         let mut removed = Vec::new();
         for image in going {
@@ -219,4 +222,16 @@ pub(super) fn fitting(images: &[Image], wanted: &[Platform]) -> Result<Vec<Image
         }
     }
     Ok(chosen)
+}
+
+/// The digests by which the same images were fetched as this name means, unless another name of the repository means
+/// them too.
+fn twins(names: &Names, by: &Reference, going: &[Image]) -> Vec<Reference> {
+    let meant = names.members(by);
+    let of_one = going.first().map(|image| names.memberships(&image.id)).unwrap_or_default();
+    let is_twin = |name: &Reference| {
+        name != by && name.familiar_name() == by.familiar_name() && names.members(name) == meant
+    };
+    let twins: Vec<Reference> = of_one.into_iter().filter(is_twin).collect();
+    if twins.iter().any(|name| name.tag().is_some()) { Vec::new() } else { twins }
 }
