@@ -60,9 +60,12 @@ impl StageRun<'_> {
         Ok(())
     }
 
-    /// The layer that this step made the last time, if it is here.
+    /// The layer that this step made the last time, if it is here and what was made before may be used.
     fn predecessor(&self) -> Option<Predecessor<'_>> {
         let build = self.build;
+        if !build.uses_cache(self.planned.name.as_deref()) {
+            return None;
+        }
         let diff = build.cache.last_layer(&self.place())?;
         let latest = build.epoch.filter(|_| build.request.clamp_times);
         Predecessor::of(&build.layers, &diff, &build.digests, latest)

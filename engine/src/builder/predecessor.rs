@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::copy::Meta;
@@ -107,9 +107,13 @@ impl<'a> Predecessor<'a> {
         let place = match self.at.take().filter(|place| place.parent == parent) {
             Some(place) => place,
             None => {
+                // What was copied may have links in it that lead anywhere.
                 let open = |top: &Path| {
-                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    rustix::fs::openat(CWD, top.join(parent), flags, Mode::empty())
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                    let top = rustix::fs::open(top, flags, Mode::empty())?;
+                    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                    rustix::fs::openat2(&top, parent, flags, Mode::empty(), inside)
                 };
                 Place { parent: parent.to_owned(), from: open(&self.directory)?, to: open(upper)? }
             }
