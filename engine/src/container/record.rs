@@ -79,7 +79,7 @@ impl ContainerRecord {
     }
 
     /// Whether a power cut ends more than its process.
-    fn is_fleeting(&self) -> bool {
+    pub(crate) fn is_fleeting(&self) -> bool {
         self.spec.auto_remove || self.purpose == Purpose::Build
     }
 

@@ -26,8 +26,8 @@ impl Engine {
             Ok(created) => Ok(Poised { created, monitor }),
             Err(error) => {
                 drop(monitor);
-                let _no_monitor = self.monitor_lock(&id)?;
-                self.forget_run(&id)?;
+                // The monitor does the same, and what made this fail is what the user must hear.
+                let _ = self.monitor_lock(&id).and_then(|_no_monitor| self.forget_run(&id));
                 Err(error)
             }
         }

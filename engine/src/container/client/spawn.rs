@@ -49,8 +49,7 @@ pub(crate) fn program() -> &'static Path {
 /// When the system refuses a step.
 pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
     let failed = |error| Error::failed(format!("start a monitor for container {}", id.short()), error);
-    store::private_directory(&root.container_run(id)).map_err(failed)?;
-    let (lock, listener) = match claim(root, id).map_err(failed)? {
+    let (lock, listener) = match claim_anew(root, id).map_err(failed)? {
         Claim::Ours { lock, listener } => (lock, listener),
         Claim::Theirs(socket) => {
             let mut connection = Connection::new(root, id, socket);
@@ -171,6 +170,18 @@ enum Claim {
     Ours { lock: Lock, listener: UnixListener },
     /// Another command was faster.
     Theirs(OwnedFd),
+}
+
+/// A check may take away the run directory of a container that is not on record yet.
+fn claim_anew(root: &Root, id: &ContainerId) -> io::Result<Claim> {
+    store::private_directory(&root.container_run(id))?;
+    match claim(root, id) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            store::private_directory(&root.container_run(id))?;
+            claim(root, id)
+        }
+        claimed => claimed,
+    }
 }
 
 fn claim(root: &Root, id: &ContainerId) -> io::Result<Claim> {
