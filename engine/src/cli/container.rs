@@ -648,7 +648,8 @@ pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     for container in engine.containers()? {
         if matches!(container.state.word(), "created" | "exited") && filters.match_all(&container) {
             bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
-            engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
+            // Its volumes stay, as docker's do, until they are pruned themselves.
+            engine.remove(container.id(), &RemoveOptions::default())?;
             removed.push(container.record.id);
         }
     }

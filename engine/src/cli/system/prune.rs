@@ -69,7 +69,7 @@ fn containers(engine: &Engine, wanted: &Wanted) -> Result<u64> {
         let is_over = matches!(container.state.word(), "created" | "exited");
         if is_over && wanted.takes(&container.record.spec.labels, container.created()) {
             bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
-            engine.remove(container.id(), &RemoveOptions { force: false, volumes: true })?;
+            engine.remove(container.id(), &RemoveOptions::default())?;
             output::line(&format!("Deleted: container {}", container.name()));
         }
     }
