@@ -2,6 +2,8 @@
 
 use std::path::{Path as FsPath, PathBuf};
 
+use engine::builder::NamedBy;
+
 use crate::diagnostic::Diagnostic;
 use crate::environment::{Variables, add_missing, explicit_files, is_disabled, read_files};
 use crate::load::LoadOptions;
@@ -113,7 +115,7 @@ fn local(session: &mut Session, file: &FsPath, here: &FsPath) -> Result<PathBuf,
     if file == FsPath::new("-") {
         return Ok(file.to_path_buf());
     }
-    match session.fetch(&file.to_string_lossy()) {
+    match session.fetch(&file.to_string_lossy(), NamedBy::Caller) {
         Ok(Some(fetched)) => Ok(fetched),
         Ok(None) => Ok(PathBuf::from(crate::shorthand::clean(&here.join(file).to_string_lossy()))),
         Err(diagnostic) => session.fail(*diagnostic),

@@ -2,6 +2,8 @@
 
 use std::path::{Path as FsPath, PathBuf};
 
+use engine::builder::NamedBy;
+
 use crate::diagnostic::Diagnostic;
 use crate::environment::Variables;
 use crate::merge::merge_service;
@@ -121,7 +123,7 @@ fn from_file(
 ) -> Result<Value, Failed> {
     let home = origin.environment.get("HOME").map(String::as_str);
     let path = Path::keys(&["services", name, "extends", "file"]);
-    let file = match session.fetch(file) {
+    let file = match session.fetch(file, NamedBy::File) {
         Ok(Some(fetched)) => fetched,
         Ok(None) => PathBuf::from(paths::absolute(file, &origin.directory, home)),
         Err(diagnostic) => {

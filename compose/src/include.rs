@@ -2,6 +2,8 @@
 
 use std::path::{Path as FsPath, PathBuf};
 
+use engine::builder::NamedBy;
+
 use crate::diagnostic::Diagnostic;
 use crate::environment::{add_missing, read_files};
 use crate::load::{Scope, load_files};
@@ -31,7 +33,7 @@ fn included(session: &mut Session, entry: &Value, path: &Path, scope: &Scope<'_>
     let place = session.locate(path, Part::Value);
     let mut files = Vec::new();
     for name in texts(entry, "path") {
-        match session.fetch(name) {
+        match session.fetch(name, NamedBy::File) {
             Ok(fetched) => files.push(fetched.unwrap_or_else(|| resolve(name))),
             Err(diagnostic) => return session.fail(diagnostic.at(place).on(path.to_string())),
         }

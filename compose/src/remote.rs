@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use engine::Engine;
+use engine::builder::NamedBy;
 use engine::error::Result;
 
 use crate::{published, repository};
@@ -32,14 +33,14 @@ impl Remote {
     ///
     /// # Errors
     /// When the address is no project's, or it cannot be had.
-    pub fn fetch(&self, name: &str) -> Result<Option<PathBuf>> {
+    pub fn fetch(&self, name: &str, by: NamedBy) -> Result<Option<PathBuf>> {
         if name.starts_with(published::SCHEME) {
             repository::allowed("oci", "COMPOSE_EXPERIMENTAL_OCI_REMOTE")?;
             let engine = Engine::open(self.root.as_deref())?;
             return published::fetch(&engine, name, &self.cache.join("oci")).map(Some);
         }
         if repository::is_remote(name)? {
-            return repository::fetch(name, &self.cache).map(Some);
+            return repository::fetch(name, &self.cache, by).map(Some);
         }
         Ok(None)
     }
@@ -64,6 +65,7 @@ fn is_address(text: &str) -> bool {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
     !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+')
         || text.starts_with("git@")
+        || text.starts_with("github.com/")
 }
 
 #[cfg(test)]

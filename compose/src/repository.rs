@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::builder::{Fetched, fetch_repository, is_repository};
+use engine::builder::{Fetched, NamedBy, fetch_repository, is_repository, shown};
 use engine::error::{Error, Kind, Result};
 
 use crate::discover::NAMES;
@@ -19,7 +19,7 @@ const ALLOWED: &str = "COMPOSE_EXPERIMENTAL_GIT_REMOTE";
 pub fn is_remote(file: &str) -> Result<bool> {
     let is_http = file.starts_with("https://") || file.starts_with("http://");
     if !is_repository(file) {
-        let refused = Error::new(Kind::Unsupported, format!("{file} is no git repository"))
+        let refused = Error::new(Kind::Unsupported, format!("{} is no git repository", shown(file)))
             .with_hint("the path of one ends with .git: https://example.com/shop.git#main:deploy");
         return if is_http { Err(refused) } else { Ok(false) };
     }
@@ -45,9 +45,9 @@ pub(crate) fn allowed(kind: &str, variable: &str) -> Result<()> {
 ///
 /// # Errors
 /// When they cannot be had, or there is no compose file among them.
-pub fn fetch(address: &str, cache: &Path) -> Result<PathBuf> {
-    let fetched = fetch_repository(cache, address)?;
-    let failed = |error| Error::failed(format!("keep the files of {address}"), error);
+pub fn fetch(address: &str, cache: &Path, by: NamedBy) -> Result<PathBuf> {
+    let fetched = fetch_repository(cache, address, by)?;
+    let failed = |error| Error::failed(format!("keep the files of {}", shown(address)), error);
     let named = under_its_name(&fetched).map_err(failed)?;
     let inner = fetched.wanted.strip_prefix(&fetched.top).unwrap_or(Path::new(""));
     let wanted = if inner.as_os_str().is_empty() { named } else { named.join(inner) };
@@ -55,8 +55,12 @@ pub fn fetch(address: &str, cache: &Path) -> Result<PathBuf> {
         return Ok(wanted);
     }
     let there = NAMES.map(|name| wanted.join(name));
-    there.into_iter().find(|file| file.is_file()).ok_or_else(|| {
-        Error::not_found(format!("{address} has no compose file")).with_hint(format!(
+    // A link of the repository must not lead out of it.
+    let is_inside = |file: &PathBuf| {
+        file.is_file() && file.canonicalize().is_ok_and(|file| file.starts_with(&fetched.top))
+    };
+    there.into_iter().find(is_inside).ok_or_else(|| {
+        Error::not_found(format!("{} has no compose file", shown(address))).with_hint(format!(
             "looked for {}; the directory is named behind the reference: #main:deploy",
             NAMES.join(", ")
         ))

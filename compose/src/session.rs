@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path as FsPath, PathBuf};
 
+use engine::builder::NamedBy;
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::environment::{Variables, cannot_read};
 use crate::indentation;
@@ -86,12 +88,12 @@ impl Session {
     }
 
     /// The file that an address means, fetched once; `None` for what is no address. An error has no place yet.
-    pub(crate) fn fetch(&mut self, name: &str) -> Result<Option<PathBuf>, Box<Diagnostic>> {
+    pub(crate) fn fetch(&mut self, name: &str, by: NamedBy) -> Result<Option<PathBuf>, Box<Diagnostic>> {
         let Some(remote) = &self.remote else { return Ok(None) };
         if let Some(known) = self.fetched.get(name) {
             return Ok(Some(known.clone()));
         }
-        let fetched = remote.fetch(name).map_err(|error| {
+        let fetched = remote.fetch(name, by).map_err(|error| {
             let help = error.hint().map(str::to_owned);
             Box::new(Diagnostic { help, ..Diagnostic::error(engine::error::chain(&error)) })
         })?;

@@ -74,10 +74,11 @@ pub use exchange::{CacheExtent, CacheSource, CacheTarget};
 pub use export::{Part, write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
-pub use git::{Fetched, fetch_repository, is_repository};
+pub use git::{Fetched, NamedBy, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
 pub use outline::{Outline, outline};
 pub use provenance::{Facts, Material, ProvenanceRequest, is_no};
+pub use remote::shown;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]

@@ -57,21 +57,33 @@ pub struct Fetched {
     pub name: String,
 }
 
+/// Who names a repository, which decides what its server may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The person who gives the command and the secrets.
+    Caller,
+    /// A file, which may come from somebody else.
+    File,
+}
+
 /// Whether a text is the address of a git repository.
 pub fn is_repository(address: &str) -> bool {
     is_git(address)
 }
 
 /// Fetches `REPOSITORY[#REF[:PATH]]` into a cache. GIT_AUTH_TOKEN, GIT_AUTH_HEADER and SSH_AUTH_SOCK of our own
-/// environment open what is not everybody's.
+/// environment open what is not everybody's. A server that a file names is told only what is for it by name:
+/// `GIT_AUTH_TOKEN.example.org`.
 ///
 /// # Errors
 /// When git is not here, the repository does not answer, or it has no such commit or path.
-pub fn fetch_repository(cache: &Path, address: &str) -> Result<Fetched> {
+pub fn fetch_repository(cache: &Path, address: &str, by: NamedBy) -> Result<Fetched> {
     let address = GitAddress::parse(address)?;
-    let known = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"].map(str::to_owned);
-    let secrets: Vec<Secret> = known
-        .into_iter()
+    let host = address.host().to_owned();
+    let names = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"];
+    let for_all = names.iter().filter(|_| by == NamedBy::Caller).map(|name| (*name).to_owned());
+    let secrets: Vec<Secret> = (names.iter().map(|name| format!("{name}.{host}")))
+        .chain(for_all)
         .filter(|name| std::env::var_os(name).is_some())
         .map(|name| Secret { id: name.clone(), source: SecretSource::Variable(name) })
         .collect();

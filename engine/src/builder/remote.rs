@@ -117,8 +117,15 @@ pub(crate) fn fetch(
 }
 
 /// An address without what only its owner should read.
-pub(crate) fn shown(address: &str) -> String {
+pub fn shown(address: &str) -> String {
     match Url::parse(address) {
+        Ok(mut url)
+            if url.password().is_none() && url.scheme().starts_with("http") && !url.username().is_empty() =>
+        {
+            // A name without a password is a token.
+            let _ = url.set_username("xxxxx");
+            url.to_string()
+        }
         Ok(mut url) if url.password().is_some() => {
             // An address that can have a password can have another one.
             let _ = url.set_password(Some("xxxxx"));
