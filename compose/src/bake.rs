@@ -195,7 +195,7 @@ struct Fields(Map<String, Json>);
 
 impl Fields {
     fn put<T: Serialize + ?Sized>(&mut self, key: &str, value: &T) {
-        let value = serde_json::to_value(value).unwrap_or_default();
+        let value = plain(serde_json::to_value(value).unwrap_or_default());
         let says_nothing = match &value {
             Json::Null | Json::Bool(false) => true,
             Json::String(text) => text.is_empty(),
@@ -206,5 +206,15 @@ impl Fields {
         if !says_nothing {
             self.0.insert(key.to_owned(), value);
         }
+    }
+}
+
+/// Texts as they are meant: bake takes `${` and `%{` in them for templates.
+fn plain(value: Json) -> Json {
+    match value {
+        Json::String(text) => Json::String(text.replace("${", "$${").replace("%{", "%%{")),
+        Json::Array(items) => items.into_iter().map(plain).collect(),
+        Json::Object(map) => map.into_iter().map(|(key, value)| (key, plain(value))).collect(),
+        other => other,
     }
 }
