@@ -11,7 +11,8 @@ use compose::Project;
 use compose::canonical;
 use compose::desired::can_stand_beside;
 use compose::model::{FileObject, Service, ServiceVolume};
-use engine::error::{Error, Result};
+use compose::remote::Remote;
+use engine::error::{Error, Kind, Result};
 use engine::id::Digest;
 
 use crate::message::KeptFile;
@@ -143,7 +144,18 @@ impl Packing<'_> {
     /// project that is written to stays on the host from release to release.
     fn bind(&mut self, service: &str, source: &mut String, read_only: bool) -> Result<()> {
         let path = PathBuf::from(&*source);
-        let Ok(inside) = path.strip_prefix(&self.project.working_dir) else { return Ok(()) };
+        let Ok(inside) = path.strip_prefix(&self.project.working_dir) else {
+            if path.starts_with(Remote::with_root(None).cache) {
+                let text = format!(
+                    "service {service} mounts {}, which was fetched for this machine alone",
+                    path.display()
+                );
+                return Err(Error::new(Kind::Unsupported, text).with_hint(
+                    "deploy the project from its own address, -f, or keep the file beside the compose file",
+                ));
+            }
+            return Ok(());
+        };
         let place = inside.to_string_lossy().into_owned();
         let kind = fs::symlink_metadata(&path).and_then(|_| fs::metadata(&path));
         match kind {

@@ -80,6 +80,9 @@ pub struct SshSettings {
     /// How long a connection stays for the next command: `60s`, or `0s` for not at all.
     #[serde(deserialize_with = "time")]
     pub persist: Option<Span>,
+    /// Whether a builder gets to use the SSH agent of this machine, which must end with the command.
+    #[serde(skip)]
+    pub lends_agent: bool,
 }
 
 /// Whether the agent is started by `sudo`.

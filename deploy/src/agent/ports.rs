@@ -4,7 +4,7 @@ use compose::Project;
 use compose::model::Service;
 use compose::observe::Observed;
 use engine::Engine;
-use engine::container::spec::{ContainerPort, PortBinding};
+use engine::container::spec::{ContainerPort, NetworkMode, PortBinding};
 use engine::error::{Error, Kind, Result};
 use engine::id::ContainerId;
 
@@ -24,7 +24,14 @@ pub(crate) fn expect_free(
     let own: Vec<ContainerId> = observed.containers.iter().map(|container| container.id.clone()).collect();
     let concerned =
         project.services.values().filter(|service| services.is_empty() || services.contains(&service.name));
-    for service in concerned.filter(|service| service.network_mode.is_none()) {
+    let shares_host = |id: &ContainerId| {
+        engine.container(id.as_str()).is_ok_and(|it| it.record.spec.network == NetworkMode::Host)
+    };
+    // What the project's own program in the host's network listens on, nobody can tell from what others do.
+    if own.iter().any(shares_host) {
+        return Ok(());
+    }
+    for service in concerned.filter(|service| publishes(project, service)) {
         engine.networks().expect_free(&bindings(project, service), &own).map_err(|error| {
             Error::new(Kind::Conflict, format!("service {}", service.name)).with_source(error).with_hint(
                 "stop what has the port on that host, or publish another one: `ports: [\"8080:80\"]`",
@@ -32,6 +39,18 @@ pub(crate) fn expect_free(
         })?;
     }
     Ok(())
+}
+
+/// Whether the service will have containers that the host leads to, over IPv4.
+fn publishes(project: &Project, service: &Service) -> bool {
+    let leads_there = |key: &String| {
+        project.networks.get(key).is_none_or(|network| {
+            !network.internal
+                && network.enable_ipv4 != Some(false)
+                && network.driver.as_deref().is_none_or(|driver| driver == "bridge")
+        })
+    };
+    service.network_mode.is_none() && service.replicas() > 0 && service.networks.keys().any(leads_there)
 }
 
 /// The ports of a service that are certain: a network may say on which address those without one are.

@@ -18,7 +18,7 @@ use crate::fleet::{Failures, Fleet, Member};
 use crate::host::{Host, LOCAL};
 use crate::pipeline::Task;
 use crate::secrets;
-use crate::settings::{HostSettings, Settings, SshSettings, SudoSetting};
+use crate::settings::{Hooks, HostSettings, Settings, SshSettings, SudoSetting};
 use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Sudo};
 
 /// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
@@ -100,6 +100,15 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     let project = load_files(globals)?.project;
     let mut settings = Settings::find(globals.config.as_deref(), &project.working_dir, &project.files)?;
     settings.executables.relative_to(&project.working_dir);
+    settings.ssh.lends_agent =
+        project.services.values().flat_map(|it| &it.build).any(|it| !it.ssh.is_empty());
+    let is_fetched = project.working_dir.starts_with(&Remote::with_root(None).cache);
+    if is_fetched && globals.config.is_none() && settings.hooks != Hooks::default() {
+        return Err(Error::invalid(
+            "the settings that came with the project have hooks, which run on this machine",
+        )
+        .with_hint("name settings of your own with --config"));
+    }
     if globals.host.iter().any(|host| !host.is_empty()) {
         let named = |address: &String| {
             let known = settings.hosts.iter().find(|host| host.address == *address);
@@ -245,9 +254,13 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
     Ok(Access {
         jump: hops.iter().filter(|hop| !hop.is_empty()).map(hop).collect::<Result<_>>()?,
         sudo,
-        keep: flags.ssh_persist.or(settings.persist).map_or_else(usual_persistence, |span| span.0),
+        keep: if settings.lends_agent { Duration::ZERO } else { kept(flags, settings) },
         ..Access::by(login)
     })
+}
+
+fn kept(flags: &SshFlags, settings: &SshSettings) -> Duration {
+    flags.ssh_persist.or(settings.persist).map_or_else(usual_persistence, |span| span.0)
 }
 
 /// A person gives one command after another; a pipeline must not leave anything behind.

@@ -69,9 +69,7 @@ impl Deployment<'_> {
     fn wanted(&self, name: &str, hosts: &[(usize, Platform)]) -> Result<Option<Platform>> {
         let Some(service) = self.project.services.get(name) else { return Ok(None) };
         let built_for = service.build.iter().flat_map(|build| &build.platforms);
-        let all: Vec<Platform> = service
-            .platform
-            .iter()
+        let all: Vec<Platform> = (self.project.platform(service).into_iter())
             .chain(built_for)
             .map(|text| {
                 text.parse().map_err(|error| {
