@@ -1,6 +1,6 @@
 //! What follows when containers fail in an update: `failure_action`, `max_failure_ratio` and `rollback_config`.
 
-use crate::world::{World, get, while_asked};
+use crate::world::{World, await_listener, get, while_asked};
 
 /// Three containers that run `command` and are updated one by one, with more said of `update_config` and `deploy`. They
 /// are ready when they say so.
@@ -130,6 +130,7 @@ services:
     let world = World::new(&file("one", ""));
     world.rcompose(["up", "-d", "--wait"]).succeeds();
     let (before, port) = (world.ids(), world.port("web", 8080));
+    await_listener(port);
     assert_eq!(get(port, "/page").1, "one\n");
     world.write("compose.yaml", &file("two", "mkdir /shared/first || exit 3; "));
     let (up, pages) = while_asked(|| Some(get(port, "/page").1), || world.rcompose(["up", "-d"]));

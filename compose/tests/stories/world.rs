@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use engine::engine::{Container, Engine, RemoveOptions};
 
@@ -258,6 +258,15 @@ pub(crate) fn http(port: u16, request: &str) -> (u16, String) {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
     (status, body.to_owned())
+}
+
+/// Waits until somebody listens at a port of this machine. Nobody tells.
+pub(crate) fn await_listener(port: u16) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < deadline, "nobody listens at {port}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Gets a page of this machine.
