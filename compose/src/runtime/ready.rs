@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use engine::Engine;
-use engine::container::spec::Protocol;
+use engine::container::spec::{NetworkMode, Protocol};
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
 use engine::error::{Error, Result};
@@ -36,7 +36,7 @@ pub fn wait(engine: &Engine, id: &ContainerId) -> Result<()> {
 /// Waits until a container without a health check accepts connections to every TCP port that it publishes. The kernel
 /// tells nobody when a program in another network namespace begins to listen, so it is tried.
 pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
-    let container = engine.container(id.as_str())?;
+    let container = plugged(engine, id)?;
     let spec = &container.record.spec;
     let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
     let Some(address) = reached.and_then(Endpoint::ipv4).filter(|_| spec.healthcheck.is_none()) else {
@@ -60,6 +60,22 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A container with its networks. One that runs without them is about to end: they go before that is on record.
+fn plugged(engine: &Engine, id: &ContainerId) -> Result<Container> {
+    let began = Instant::now();
+    loop {
+        let container = engine.container(id.as_str())?;
+        running(&container)?;
+        let is_apart = container.state.is_running()
+            && container.endpoints.is_empty()
+            && matches!(&container.record.spec.network, NetworkMode::Bridge(all) if !all.is_empty());
+        if !is_apart || began.elapsed() > TRY {
+            return Ok(container);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Sees that a container which is ready does not fail for so long: it neither ends, unless well and for good, nor is
