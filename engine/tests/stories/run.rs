@@ -124,10 +124,11 @@ fn an_init_passes_signals_on_and_takes_orphans_in() {
 #[test]
 fn an_interrupt_of_the_client_reaches_the_program() {
     let world = World::new();
-    let script = "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done";
-    let client = world.spawn(["run", "--rm", "--network", "none", "--name", "it", BOX, "sh", "-c", script]);
-    await_container(&world, "it");
-    world.await_log("it", "ready");
+    let script = "trap 'exit 9' INT; echo ready >&2; while :; do sleep 0.1; done";
+    let mut client =
+        world.spawn(["run", "--rm", "--network", "none", "--name", "it", BOX, "sh", "-c", script]);
+    // What the client passes on, it also catches signals for.
+    client.await_line("ready");
     client.signal(Signal::INT);
     client.ends().exits(9);
 }
@@ -232,18 +233,4 @@ fn a_detached_container_outlives_its_client_and_waits_for_nobody() {
     assert_eq!(id.len(), 64);
     world.rengine(["wait", &id]).succeeds().prints("0\n");
     world.rengine(["logs", &id]).succeeds().prints("over\n");
-}
-
-/// Waits until a container of this name exists: a client in the background is making it.
-fn await_container(world: &World, name: &str) {
-    // Names are symbolic links in a directory; its changes are events.
-    let names = world.root().container_names();
-    std::fs::create_dir_all(&names).unwrap();
-    let events = rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::empty()).unwrap();
-    let flags = rustix::fs::inotify::WatchFlags::CREATE | rustix::fs::inotify::WatchFlags::MOVED_TO;
-    rustix::fs::inotify::add_watch(&events, &names, flags).unwrap();
-    while std::fs::symlink_metadata(names.join(name)).is_err() {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 512];
-        rustix::fs::inotify::Reader::new(&events, &mut buffer).next().unwrap();
-    }
 }
