@@ -145,7 +145,7 @@ pub(crate) fn reset_signals() -> io::Result<()> {
             )
         };
     }
-    mask_signals(libc::SIG_SETMASK, 0)
+    mask_signals(0).map(|_| ())
 }
 
 /// No signal reaches this thread until it is dropped.
@@ -156,45 +156,36 @@ pub(crate) struct BlockedSignals {
 
 impl BlockedSignals {
     pub(crate) fn all() -> io::Result<Self> {
-        let mut before = 0u64;
-        // SAFETY: both masks are eight bytes as said and live through the call.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigprocmask,
-                libc::SIG_SETMASK,
-                ptr::from_ref(&u64::MAX),
-                ptr::from_mut(&mut before),
-                size_of::<u64>(),
-            )
-        };
-        check(result).map(|_| Self { before })
+        mask_signals(u64::MAX).map(|before| Self { before })
     }
 }
 
 impl Drop for BlockedSignals {
     fn drop(&mut self) {
         // A mask that was valid before is valid now.
-        let _ = mask_signals(libc::SIG_SETMASK, self.before);
+        let _ = mask_signals(self.before);
     }
 }
 
 /// Blocks every signal, for [`take_signal`].
 pub(crate) fn block_signals() -> io::Result<()> {
-    mask_signals(libc::SIG_SETMASK, u64::MAX)
+    mask_signals(u64::MAX).map(|_| ())
 }
 
-fn mask_signals(how: libc::c_int, mask: u64) -> io::Result<()> {
-    // SAFETY: the mask is eight bytes as said and lives through the call; no old mask is asked for.
+/// Blocks these signals and no others; what was blocked before.
+fn mask_signals(mask: u64) -> io::Result<u64> {
+    let mut before = 0u64;
+    // SAFETY: both masks are eight bytes as said and live through the call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigprocmask,
-            how,
+            libc::SIG_SETMASK,
             ptr::from_ref(&mask),
-            ptr::null_mut::<u64>(),
+            ptr::from_mut(&mut before),
             size_of::<u64>(),
         )
     };
-    check(result).map(|_| ())
+    check(result).map(|_| before)
 }
 
 /// Waits for a blocked signal and takes it: its number.
