@@ -109,19 +109,16 @@ impl Engine {
         record.metadata().is_ok_and(|file| file.len() > 0)
     }
 
-    fn has_no_state(&self, id: &ContainerId) -> bool {
-        matches!(State::read(self.root(), id), Ok(None))
-    }
-
     /// One look at a container; `None` when it went away meanwhile.
     fn look(&self, id: &ContainerId) -> Result<Option<Container>> {
         let failed = |error| Error::failed(format!("read the record of container {}", id.short()), error);
         let Some(record) = ContainerRecord::read(self.root(), id).map_err(failed)? else { return Ok(None) };
-        let mut state = self.read_state(id)?;
-        if record.is_fleeting() && self.has_no_state(id) {
+        let mut state = match self.recorded_state(id)? {
+            Some(state) => state,
             // A power cut left none of one that was to go with it.
-            state = State::Removing;
-        }
+            None if record.is_fleeting() => State::Removing,
+            None => State::Created,
+        };
         if matches!(state, State::Running(_) | State::Restarting(_)) {
             state = self.recover(&record, state)?;
             if !self.has_record(id) {
@@ -136,9 +133,12 @@ impl Engine {
     }
 
     pub(super) fn read_state(&self, id: &ContainerId) -> Result<State> {
+        self.recorded_state(id).map(|state| state.unwrap_or(State::Created))
+    }
+
+    fn recorded_state(&self, id: &ContainerId) -> Result<Option<State>> {
         State::read(self.root(), id)
             .map_err(|error| Error::failed(format!("read the state of container {}", id.short()), error))
-            .map(|state| state.unwrap_or(State::Created))
     }
 
     /// The true state of a container that its record calls alive.
