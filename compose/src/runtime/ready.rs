@@ -29,7 +29,6 @@ pub fn wait(engine: &Engine, id: &ContainerId) -> Result<()> {
     if container.record.spec.healthcheck.is_some() {
         return engine.wait_healthy(id);
     }
-    running(&container)?;
     listening(engine, id)
 }
 
