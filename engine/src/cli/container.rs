@@ -21,10 +21,9 @@ use crate::container::logs::{LogOptions, parse_moment};
 use crate::container::spec::ContainerSpec;
 use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
-use crate::id::{ContainerId, ContainerName};
+use crate::id::ContainerName;
 use crate::image::{Platform, PullOptions, Reference};
 use crate::signal::Signal;
-use crate::store;
 
 /// A verb on containers.
 #[derive(Debug, Subcommand)]
@@ -643,19 +642,10 @@ pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     if !args.force && !output::confirm("This will remove all stopped containers. Continue?") {
         return Ok(0);
     }
-    let mut removed: Vec<ContainerId> = Vec::new();
-    let mut bytes = 0;
-    for container in engine.containers()? {
-        if matches!(container.state.word(), "created" | "exited") && filters.match_all(&container) {
-            bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
-            // Its volumes stay, as docker's do, until they are pruned themselves.
-            engine.remove(container.id(), &RemoveOptions::default())?;
-            removed.push(container.record.id);
-        }
-    }
+    let (removed, bytes) = engine.prune_containers(&|container| filters.match_all(container))?;
     if !removed.is_empty() {
         output::line("Deleted Containers:");
-        removed.iter().for_each(|id| output::line(id.as_str()));
+        removed.iter().for_each(|container| output::line(container.id().as_str()));
         output::line("");
     }
     output::line(&format!("Total reclaimed space: {}", crate::quantity::ByteSize(bytes)));

@@ -13,7 +13,6 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::id::VolumeName;
 use crate::quantity::ByteSize;
-use crate::store;
 use crate::volume::{Volume, VolumeSpec};
 
 /// A verb on volumes.
@@ -152,7 +151,7 @@ fn matches(engine: &Engine, volume: &Volume, key: &str, value: &str) -> Result<b
 fn prune(engine: &Engine, all: bool, force: bool, filters: &[String]) -> Result<u8> {
     let filters = Filters::parse(filters, &["label", "label!", "all"])?;
     let all = all || filters.last("all").map_or(Ok(false), |value| filter::truth("all", value))?;
-    let wanted = |volume: &Volume| {
+    let matches = |volume: &Volume| {
         filters.match_all(|key, value| {
             Ok(match key {
                 "label" => filter::has_label(&volume.labels, value),
@@ -166,15 +165,8 @@ fn prune(engine: &Engine, all: bool, force: bool, filters: &[String]) -> Result<
     {
         return Ok(0);
     }
-    let mut reclaimed = 0;
-    let mut removed = Vec::new();
-    for volume in engine.volumes().list()? {
-        if (all || volume.anonymous) && wanted(&volume)? && engine.volume_users(&volume.name)?.is_empty() {
-            reclaimed += store::tree_size(&volume.mountpoint);
-            engine.volumes().remove(&volume.name)?;
-            removed.push(volume.name);
-        }
-    }
+    let wanted = |volume: &Volume| Ok((all || volume.anonymous) && matches(volume)?);
+    let (removed, reclaimed) = engine.prune_volumes(&wanted)?;
     if !removed.is_empty() {
         output::line("Deleted Volumes:");
         removed.iter().for_each(|name| output::line(name.as_str()));

@@ -4,13 +4,49 @@ use std::collections::BTreeSet;
 
 use crate::container::spec::MountSource;
 use crate::container::state::State;
-use crate::engine::Engine;
+use crate::engine::{Container, Engine, RemoveOptions};
 use crate::error::{Error, Result};
-use crate::id::NetworkName;
+use crate::id::{NetworkName, VolumeName};
 use crate::image::{Image, Platform, Removed, User, Users};
 use crate::network::Network;
+use crate::store;
+use crate::volume::Volume;
 
 impl Engine {
+    /// Removes the containers that are wanted to go and do not run. Their volumes stay, as docker's do, until they are
+    /// pruned themselves. Returns what went and the bytes won.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn prune_containers(&self, wanted: &dyn Fn(&Container) -> bool) -> Result<(Vec<Container>, u64)> {
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for container in self.containers()? {
+            if matches!(container.state, State::Created | State::Exited(_)) && wanted(&container) {
+                bytes += store::tree_size(&container.directory(self.root()).join("upper"));
+                self.remove(container.id(), &RemoveOptions::default())?;
+                removed.push(container);
+            }
+        }
+        Ok((removed, bytes))
+    }
+
+    /// Removes the volumes that are wanted to go and that no container, running or not, mounts. Returns what went and
+    /// the bytes won.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn prune_volumes(&self, wanted: &dyn Fn(&Volume) -> Result<bool>) -> Result<(Vec<VolumeName>, u64)> {
+        let (mut removed, mut bytes) = (Vec::new(), 0);
+        for volume in self.volumes().list()? {
+            if wanted(&volume)? && self.volume_users(&volume.name)?.is_empty() {
+                bytes += store::tree_size(&volume.mountpoint);
+                self.volumes().remove(&volume.name)?;
+                removed.push(volume.name);
+            }
+        }
+        Ok((removed, bytes))
+    }
+
     /// Removes a network.
     ///
     /// # Errors

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use crate::builder::Garbage;
 use crate::cli::filter::{self, Filters};
 use crate::cli::output;
-use crate::engine::{Engine, RemoveOptions};
+use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::quantity::ByteSize;
-use crate::store;
+use crate::volume::Volume;
 
 /// The flags of `system prune`.
 #[derive(Debug, Args)]
@@ -44,13 +44,21 @@ pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     if !args.force && !output::confirm(&question) {
         return Ok(0);
     }
-    let mut bytes = containers(engine, &wanted)?;
+    let of_container =
+        |container: &Container| wanted.takes(&container.record.spec.labels, container.created());
+    let (containers, mut bytes) = engine.prune_containers(&of_container)?;
+    for container in containers {
+        output::line(&format!("Deleted: container {}", container.name()));
+    }
     let of_network = |network: &crate::network::Network| wanted.takes(&network.spec.labels, network.created);
     for network in engine.prune_networks(&of_network)? {
         output::line(&format!("Deleted: network {network}"));
     }
     if args.volumes {
-        bytes += volumes(engine, &wanted)?;
+        let of_volume = |volume: &Volume| Ok(volume.anonymous && wanted.takes_labelled(&volume.labels));
+        let (volumes, won) = engine.prune_volumes(&of_volume)?;
+        volumes.iter().for_each(|volume| output::line(&format!("Deleted: volume {volume}")));
+        bytes += won;
     }
     let of_image = |image: &crate::image::Image| {
         // One that does not say when it was made is as old as can be.
@@ -61,32 +69,6 @@ pub(super) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     bytes += build_cache(engine, &wanted)?;
     output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));
     Ok(0)
-}
-
-fn containers(engine: &Engine, wanted: &Wanted) -> Result<u64> {
-    let mut bytes = 0;
-    for container in engine.containers()? {
-        let is_over = matches!(container.state.word(), "created" | "exited");
-        if is_over && wanted.takes(&container.record.spec.labels, container.created()) {
-            bytes += store::tree_size(&container.directory(engine.root()).join("upper"));
-            engine.remove(container.id(), &RemoveOptions::default())?;
-            output::line(&format!("Deleted: container {}", container.name()));
-        }
-    }
-    Ok(bytes)
-}
-
-fn volumes(engine: &Engine, wanted: &Wanted) -> Result<u64> {
-    let mut bytes = 0;
-    for volume in engine.volumes().list()? {
-        let is_unused = volume.anonymous && engine.volume_users(&volume.name)?.is_empty();
-        if is_unused && wanted.takes_labelled(&volume.labels) {
-            bytes += store::tree_size(&volume.mountpoint);
-            engine.volumes().remove(&volume.name)?;
-            output::line(&format!("Deleted: volume {}", volume.name));
-        }
-    }
-    Ok(bytes)
 }
 
 /// Results of builds have no labels: with such a filter all of them stay.
