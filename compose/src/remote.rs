@@ -29,6 +29,11 @@ impl Remote {
         Self { root: root.map(Path::to_path_buf), cache }
     }
 
+    /// Whether a path is of something that was fetched.
+    pub fn has(&self, path: &Path) -> bool {
+        path.starts_with(&self.cache)
+    }
+
     /// The file that an address means, fetched; `None` for what is no address.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =
         project.services.values().flat_map(|it| &it.build).any(|it| !it.ssh.is_empty());
-    let is_fetched = project.working_dir.starts_with(&Remote::with_root(None).cache);
+    let is_fetched = Remote::with_root(None).has(&project.working_dir);
     if is_fetched && globals.config.is_none() && settings.hooks != Hooks::default() {
         return Err(Error::invalid(
             "the settings that came with the project have hooks, which run on this machine",
