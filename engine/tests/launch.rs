@@ -435,8 +435,12 @@ fn no_descriptor_gets_in(world: &World) {
 }
 
 fn an_init_reaps(world: &World) {
-    let orphan =
-        "sh -c '(sleep 0.05; exit 3) & exit 0'; sleep 0.2; ps | grep -c '[Zz]ombie\\|\\[sleep\\]\\|\\[sh\\]'";
+    // The pipe ends with the orphan; the init takes it a moment later, and nobody else in there can.
+    let orphan = "sh -c '(sleep 0.05; exit 3) & exit 0' | cat
+        count() { ps | grep -c '[Zz]ombie\\|\\[sleep\\]\\|\\[sh\\]'; }
+        left=$(count); turn=0
+        while [ $left != 0 ] && [ $turn -lt 500 ]; do sleep 0.01; left=$(count); turn=$((turn + 1)); done
+        echo $left";
     let outcome = world.run_as(orphan, |spec| spec.init = true);
     assert_eq!(outcome.output, "0\n");
     assert_eq!(world.run_as("exit 9", |spec| spec.init = true).code, 9);
