@@ -96,7 +96,8 @@ pub(super) fn send_images<'a>(
     let layers: usize = sent.images.iter().map(|image| image.layers_sent).sum();
     if layers > 0 {
         let size = engine::quantity::ByteSize(sent.bytes_out).to_string();
-        told(&name, Event::Remark(format!("{layers} layers sent in {size}")));
+        let noun = if layers == 1 { "layer" } else { "layers" };
+        told(&name, Event::Remark(format!("{layers} {noun} sent in {size}")));
     }
     Ok(())
 }
