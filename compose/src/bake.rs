@@ -19,21 +19,32 @@ pub fn bake(
     flags: &BuildFlags,
     pushes: bool,
 ) -> Json {
+    let names = target_names(project);
     let mut targets = Map::new();
     let mut default = Vec::new();
     for (name, service) in &project.services {
         let Some(build) = service.build.as_ref().filter(|_| services.contains(name)) else { continue };
         let image = desired.services.get(name).map_or("", |service| service.image.name.as_str());
-        let target = Target { project, service, build, image, flags, pushes };
-        targets.insert(target_name(name), target.to_json());
-        default.push(target_name(name));
+        let target = Target { project, service, build, image, flags, pushes, names: &names };
+        targets.insert(names[name].clone(), target.to_json());
+        default.push(names[name].clone());
     }
     json!({ "group": { "default": { "targets": default } }, "target": targets })
 }
 
-/// A target's name has no dots.
-fn target_name(service: &str) -> String {
-    service.replace('.', "_")
+/// What the target of each service is called. It has no dots, and is nobody else's.
+fn target_names(project: &Project) -> BTreeMap<&String, String> {
+    let (dotted, plain): (Vec<_>, Vec<_>) = project.services.keys().partition(|name| name.contains('.'));
+    let mut names: BTreeMap<&String, String> = plain.into_iter().map(|name| (name, name.clone())).collect();
+    let mut taken: BTreeSet<String> = names.values().cloned().collect();
+    for service in dotted {
+        let mut name = service.replace('.', "_");
+        while !taken.insert(name.clone()) {
+            name.push('_');
+        }
+        names.insert(service, name);
+    }
+    names
 }
 
 struct Target<'a> {
@@ -43,6 +54,7 @@ struct Target<'a> {
     image: &'a str,
     flags: &'a BuildFlags,
     pushes: bool,
+    names: &'a BTreeMap<&'a String, String>,
 }
 
 // === impl Target ===
@@ -107,7 +119,11 @@ impl Target<'_> {
 
     fn contexts(&self) -> BTreeMap<&String, String> {
         let source = |source: &String| match source.strip_prefix("service:") {
-            Some(service) => format!("target:{}", target_name(service)),
+            // A build from a service that is not there was refused when the file was read.
+            Some(service) => {
+                let target = self.names.get(&service.to_owned()).map_or(service, String::as_str);
+                format!("target:{target}")
+            }
             None => self.path(source),
         };
         self.build.additional_contexts.iter().map(|(name, text)| (name, source(text))).collect()
@@ -164,8 +180,17 @@ impl Target<'_> {
         all
     }
 
-    fn extra_hosts(&self) -> BTreeMap<&str, &str> {
-        self.build.extra_hosts.iter().filter_map(|line| line.split_once(['=', ':'])).collect()
+    /// Several addresses of one name stand behind each other.
+    fn extra_hosts(&self) -> BTreeMap<&str, String> {
+        let mut hosts: BTreeMap<&str, String> = BTreeMap::new();
+        for (name, address) in self.build.extra_hosts.iter().filter_map(|line| line.split_once(['=', ':'])) {
+            let addresses = hosts.entry(name).or_default();
+            if !addresses.is_empty() {
+                addresses.push(',');
+            }
+            addresses.push_str(address);
+        }
+        hosts
     }
 
     fn output(&self) -> &'static str {

@@ -80,6 +80,21 @@ fn builds_are_written_for_another_builder_as_docker_compose_writes_them() {
 }
 
 #[test]
+fn builds_whose_names_would_be_the_same_and_hosts_with_several_addresses_all_stay() {
+    let world = World::new(
+        "services:\n  a.b: {build: {extra_hosts: ['h=10.0.0.1', 'h=10.0.0.2', 'g=::1']}}\n  \
+         a_b: {build: {additional_contexts: {base: 'service:a.b'}}}\n",
+    );
+    let printed: Value =
+        serde_json::from_str(&world.rcompose(["build", "--print"]).succeeds().stdout).unwrap();
+    assert_eq!(printed["group"]["default"]["targets"], json!(["a_b_", "a_b"]));
+    let targets = &printed["target"];
+    assert_eq!(targets["a_b_"]["tags"], json!(["p-a.b"]));
+    assert_eq!(targets["a_b_"]["extra-hosts"], json!({"h": "10.0.0.1,10.0.0.2", "g": "::1"}));
+    assert_eq!(targets["a_b"]["contexts"], json!({"base": "target:a_b_"}));
+}
+
+#[test]
 fn services_are_drawn_as_a_graph() {
     let world = World::new(FILE);
     let plain = world.rcompose(["alpha", "viz"]).succeeds().stdout;
