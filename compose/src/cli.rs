@@ -18,6 +18,7 @@ mod ps;
 mod publish;
 mod run;
 mod session;
+mod settings;
 mod stats;
 mod turn;
 mod up;
@@ -43,12 +44,30 @@ Examples:
   rcompose run --rm web sh       a shell in a container of its own
   rcompose down -v               everything gone, its data too
 
+Environment, also in the project's .env:
+  COMPOSE_FILE, COMPOSE_PATH_SEPARATOR   the files, and what stands between them (:)
+  COMPOSE_PROJECT_NAME, COMPOSE_PROFILES name and profiles
+  COMPOSE_REMOVE_ORPHANS, COMPOSE_IGNORE_ORPHANS
+                                         remove containers of services that are gone, or say nothing of them
+  COMPOSE_PARALLEL_LIMIT, COMPOSE_PROGRESS, COMPOSE_ANSI, COMPOSE_COMPATIBILITY, COMPOSE_MENU
+                                         what the options of these names say
+  COMPOSE_STATUS_STDOUT                  progress goes to standard output
+  DOCKER_DEFAULT_PLATFORM                platform of services that name none
+Environment alone:
+  COMPOSE_ENV_FILES, COMPOSE_DISABLE_ENV_FILE
+                                         files instead of .env (a,b), or none
+  COMPOSE_EXPERIMENTAL_GIT_REMOTE, COMPOSE_EXPERIMENTAL_OCI_REMOTE
+                                         0 forbids files at such addresses
+  NO_COLOR                               no colours
+Without effect: COMPOSE_BAKE and COMPOSE_EXPERIMENTAL_WATCH_TAR (all builds are one graph, and files travel as a tar,
+anyway), COMPOSE_EXPERIMENTAL, COMPOSE_CONVERT_WINDOWS_PATHS.
+
 `rcompose COMMAND --help` tells more of a command.";
 
 /// Define and run multi-container applications
 #[derive(Debug, Parser)]
 #[command(name = "rcompose", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(max_term_width = 110, after_help = EXAMPLES)]
+#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
@@ -75,14 +94,14 @@ struct Globals {
     #[arg(long, value_name = "DIR")]
     project_directory: Option<String>,
     /// How many things are done at once; -1 leaves it to us
-    #[arg(long, value_name = "N", default_value_t = -1, allow_negative_numbers = true, env = "COMPOSE_PARALLEL_LIMIT")]
-    parallel: i32,
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    parallel: Option<i32>,
     /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_PROGRESS")]
-    progress: ProgressMode,
+    #[arg(long, value_enum, value_name = "MODE")]
+    progress: Option<ProgressMode>,
     /// When control characters are written
-    #[arg(long, value_enum, default_value = "auto", env = "COMPOSE_ANSI")]
-    ansi: Ansi,
+    #[arg(long, value_enum, value_name = "WHEN")]
+    ansi: Option<Ansi>,
     /// Show what would be done, and do nothing
     #[arg(long, global = true)]
     dry_run: bool,

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::execute::Event;
 use crate::operation::{Operation, Provision};
@@ -100,6 +100,7 @@ pub enum Ansi {
 /// Shows how far a plan is.
 pub struct Progress {
     mode: ProgressMode,
+    to_stdout: bool,
     all: MultiProgress,
     bars: Mutex<BTreeMap<String, ProgressBar>>,
 }
@@ -107,9 +108,11 @@ pub struct Progress {
 // === impl Progress ===
 
 impl Progress {
-    /// Progress in this mode; `auto` looks at standard error, unless control characters are never or always written.
-    pub fn new(mode: ProgressMode, ansi: Ansi) -> Self {
+    /// Progress in this mode, on standard output or standard error; `auto` looks at what is there, unless control
+    /// characters are never or always written.
+    pub fn new(mode: ProgressMode, ansi: Ansi, to_stdout: bool) -> Self {
         let is_live = match ansi {
+            Ansi::Auto if to_stdout => io::stdout().is_terminal(),
             Ansi::Auto => io::stderr().is_terminal(),
             Ansi::Always => true,
             Ansi::Never => false,
@@ -119,7 +122,8 @@ impl Progress {
             ProgressMode::Auto => ProgressMode::Plain,
             other => other,
         };
-        Self { mode, all: MultiProgress::new(), bars: Mutex::default() }
+        let target = if to_stdout { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::stderr() };
+        Self { mode, to_stdout, all: MultiProgress::with_draw_target(target), bars: Mutex::default() }
     }
 
     /// Shows an event of a walk.
@@ -173,7 +177,7 @@ impl Progress {
             ProgressMode::Tty => {
                 let _ = self.all.println(text);
             }
-            _ => note(text),
+            _ => self.note(text),
         }
     }
 
@@ -189,9 +193,17 @@ impl Progress {
     fn pass(&self, bytes: &[u8]) {
         match self.mode {
             ProgressMode::Quiet => {}
-            ProgressMode::Tty => self.all.suspend(|| raw_error(bytes)),
-            _ => raw_error(bytes),
+            ProgressMode::Tty => self.all.suspend(|| self.write(bytes)),
+            _ => self.write(bytes),
         }
+    }
+
+    fn note(&self, text: &str) {
+        self.write(format!("{text}\n").as_bytes());
+    }
+
+    fn write(&self, bytes: &[u8]) {
+        if self.to_stdout { raw(bytes) } else { raw_error(bytes) }
     }
 
     fn pulled(&self, image: &str, progress: &engine::image::Progress) {
@@ -202,7 +214,7 @@ impl Progress {
             _ => return,
         };
         if self.mode == ProgressMode::Plain {
-            note(&format!(" {} {word}", progress.layer.short()));
+            self.note(&format!(" {} {word}", progress.layer.short()));
         } else {
             self.change(&format!("Image {image}"), "Pulling", Phase::Working { long: false });
         }
@@ -213,7 +225,7 @@ impl Progress {
             ProgressMode::Quiet | ProgressMode::Auto => {}
             ProgressMode::Plain => match phase {
                 Phase::Working { long: false } => {}
-                _ => note(&format!(" {object}  {word}")),
+                _ => self.note(&format!(" {object}  {word}")),
             },
             ProgressMode::Json => {
                 let status = match phase {
@@ -221,7 +233,7 @@ impl Progress {
                     Phase::Done(_) => "Done",
                     Phase::Failed => "Error",
                 };
-                note(&serde_json::json!({ "id": object, "status": status, "text": word }).to_string());
+                self.note(&serde_json::json!({ "id": object, "status": status, "text": word }).to_string());
             }
             ProgressMode::Tty => self.draw(object, word, phase),
         }

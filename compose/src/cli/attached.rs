@@ -25,6 +25,8 @@ use crate::watch::Stopper;
 pub(super) struct Attached<'a> {
     pub(super) args: &'a UpArgs,
     pub(super) options: &'a UpOptions,
+    /// Whether keys are obeyed at a terminal.
+    pub(super) has_menu: bool,
 }
 
 /// Why the waiting is over.
@@ -90,7 +92,7 @@ impl Attached<'_> {
     fn stay(&self, opened: &Opened, follower: &mut Follower) -> Result<u8, CliError> {
         let started = follower.starter(Timestamp::now());
         let done = move |operation: &Operation| started.started(operation);
-        let menu = Menu::open(self.args.menu, follower.presser());
+        let menu = Menu::open(self.has_menu, follower.presser());
         std::thread::scope(|scope| {
             let mut watcher = None;
             if self.args.watch {

@@ -119,7 +119,7 @@ pub(super) fn down(session: &Session, args: DownArgs) -> Result<u8, CliError> {
     let options = DownOptions {
         volumes: args.volumes,
         images: args.rmi.as_deref().map(|which| if which == "all" { Images::All } else { Images::Local }),
-        remove_orphans: args.remove_orphans || super::session::environment_says("COMPOSE_REMOVE_ORPHANS"),
+        remove_orphans: args.remove_orphans || session.settings().says_yes("COMPOSE_REMOVE_ORPHANS"),
         grace: flags::grace(args.timeout),
         services: args.services,
     };

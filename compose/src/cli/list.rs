@@ -8,6 +8,7 @@ use engine::cli::output::METHODS;
 use engine::container::spec::Protocol;
 use engine::engine::Container;
 use engine::quantity::ByteSize;
+use regex::Regex;
 use serde_json::{Value as Json, json};
 
 use super::failure::CliError;
@@ -24,7 +25,7 @@ pub(super) struct LsArgs {
     /// Print names alone
     #[arg(short, long)]
     quiet: bool,
-    /// Only those whose name matches: name=TEXT
+    /// Only those whose name matches a regular expression: name=REGEX; one of several is enough
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table or json
@@ -103,12 +104,8 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
         *states.entry(container.state.word()).or_default() += 1;
         *known = files;
     }
-    if let Some(unknown) = args.filter.iter().find(|filter| !filter.starts_with("name=")) {
-        return Err(CliError::Invalid(format!("invalid filter {unknown:?}: name=TEXT is needed")));
-    }
-    let named = |name: &str| {
-        args.filter.iter().all(|filter| filter.strip_prefix("name=").is_none_or(|text| name.contains(text)))
-    };
+    let patterns = args.filter.iter().map(|filter| pattern(filter)).collect::<Result<Vec<_>, _>>()?;
+    let named = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.is_match(name));
     projects.retain(|name, (states, _)| named(name) && (args.all || states.contains_key("running")));
     let status = |states: &BTreeMap<&str, usize>| {
         states.iter().map(|(state, count)| format!("{state}({count})")).collect::<Vec<_>>().join(", ")
@@ -131,6 +128,13 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
         output::table(&["NAME", "STATUS", "CONFIG FILES"], &rows);
     }
     Ok(0)
+}
+
+/// The regular expression of a filter for names.
+fn pattern(filter: &str) -> Result<Regex, CliError> {
+    let invalid = |why: &str| CliError::Invalid(format!("invalid filter {filter:?}: {why}"));
+    let text = filter.strip_prefix("name=").ok_or_else(|| invalid("name=REGEX is needed"))?;
+    Regex::new(text).map_err(|error| invalid(&error.to_string()))
 }
 
 /// `images`.

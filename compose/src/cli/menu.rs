@@ -4,7 +4,6 @@ use std::io::{IsTerminal as _, Read as _};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 
-use super::session::is_true;
 use crate::output;
 
 /// A key that means something.
@@ -24,12 +23,11 @@ pub(super) struct Menu {
 // === impl Menu ===
 
 impl Menu {
-    /// Obeys keys when that is asked for, or not forbidden by COMPOSE_MENU; never away from a terminal, nor in the
-    /// background of one, where reading would stop us.
-    pub(super) fn open(asked: Option<bool>, pressed: impl Fn(Key) + Send + 'static) -> Option<Self> {
-        let wished = || std::env::var("COMPOSE_MENU").map_or(true, |text| is_true(&text));
+    /// Obeys keys when that is wished for; never away from a terminal, nor in the background of one, where reading
+    /// would stop us.
+    pub(super) fn open(is_wished: bool, pressed: impl Fn(Key) + Send + 'static) -> Option<Self> {
         let stdin = std::io::stdin();
-        if !asked.unwrap_or_else(wished) || !stdin.is_terminal() || !std::io::stdout().is_terminal() {
+        if !is_wished || !stdin.is_terminal() || !std::io::stdout().is_terminal() {
             return None;
         }
         // A terminal that does not control us has no background.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use engine::Engine;
 
 use super::Globals;
 use super::failure::CliError;
+use super::settings::Settings;
 use super::turn::{Turn, Underway};
 use crate::desired::{Changes, Desired};
 use crate::execute::{self, Event};
@@ -25,6 +27,7 @@ use crate::runtime::{Failure, Flags, Runtime};
 /// What one command works with.
 pub(super) struct Session {
     globals: Globals,
+    settings: Settings,
 }
 
 /// A project with the engine it is to run on.
@@ -57,7 +60,7 @@ pub(super) struct Wanted {
 
 impl Session {
     pub(super) fn new(globals: Globals) -> Self {
-        Self { globals }
+        Self { settings: Settings::of(&globals), globals }
     }
 
     pub(super) fn engine(&self) -> Result<Engine, CliError> {
@@ -130,8 +133,13 @@ impl Session {
         self.globals.all_resources
     }
 
+    /// What variables say of the tool.
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     pub(super) fn separator(&self) -> Separator {
-        let asked = std::env::var("COMPOSE_COMPATIBILITY").is_ok_and(|value| is_true(&value));
+        let asked = self.settings.says_yes("COMPOSE_COMPATIBILITY");
         if self.globals.compatibility || asked { Separator::Underscore } else { Separator::Dash }
     }
 
@@ -152,34 +160,39 @@ impl Session {
             None
         };
         let desired = Desired::of(&project, &changes);
-        let progress = Arc::new(Progress::new(self.globals.progress, self.globals.ansi));
+        let (limit, ansi, progress) = (self.limit()?, self.ansi()?, Arc::new(self.progress()?));
         let teller = progress.clone();
         let tell = Box::new(move |telling: crate::runtime::Telling<'_>| teller.tell(&telling));
         let runtime = Arc::new(Runtime::new(engine, project, desired, wanted.flags, tell));
-        Ok(Opened {
-            runtime,
-            progress,
-            lock,
-            dry_run: self.globals.dry_run,
-            limit: self.limit(),
-            ansi: self.globals.ansi,
-        })
+        Ok(Opened { runtime, progress, lock, dry_run: self.globals.dry_run, limit, ansi })
     }
 
-    fn limit(&self) -> usize {
+    fn progress(&self) -> Result<Progress, CliError> {
+        let mode = self.choice(self.globals.progress, "COMPOSE_PROGRESS")?;
+        let to_stdout = self.settings.says_yes("COMPOSE_STATUS_STDOUT");
+        Ok(Progress::new(mode, self.ansi()?, to_stdout))
+    }
+
+    fn ansi(&self) -> Result<Ansi, CliError> {
+        self.choice(self.globals.ansi, "COMPOSE_ANSI")
+    }
+
+    /// One of a few words, of an option or a variable.
+    fn choice<T: ValueEnum + Default>(&self, asked: Option<T>, variable: &str) -> Result<T, CliError> {
+        let names = T::value_variants().iter().filter_map(T::to_possible_value);
+        let wanted = names.map(|name| name.get_name().to_owned()).collect::<Vec<_>>().join(", ");
+        let found = || self.settings.parse(variable, |text| T::from_str(text, true).ok(), &wanted);
+        Ok(asked.map_or_else(found, |asked| Ok(Some(asked)))?.unwrap_or_default())
+    }
+
+    fn limit(&self) -> Result<usize, CliError> {
+        let found =
+            || self.settings.parse("COMPOSE_PARALLEL_LIMIT", |text| text.parse().ok(), "a whole number");
+        let asked = self.globals.parallel.map_or_else(found, |asked| Ok(Some(asked)))?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        usize::try_from(self.globals.parallel).ok().filter(|limit| *limit > 0).unwrap_or((cores * 4).max(8))
+        let asked = asked.and_then(|limit: i32| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+        Ok(asked.unwrap_or((cores * 4).max(8)))
     }
-}
-
-/// As COMPOSE_* variables say yes.
-pub(super) fn is_true(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "1" | "true" | "t" | "y" | "yes" | "on")
-}
-
-/// Whether a COMPOSE_* variable says yes.
-pub(super) fn environment_says(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|value| is_true(&value))
 }
 
 // === impl Opened ===

@@ -8,7 +8,8 @@ use clap::Args;
 use super::attached::Attached;
 use super::failure::CliError;
 use super::flags;
-use super::session::{Opened, Session, Wanted, environment_says};
+use super::session::{Opened, Session, Wanted};
+use super::settings::is_true;
 use super::update;
 use crate::desired::{Changes, ImagePolicy};
 use crate::observe::{Life, Observed};
@@ -169,7 +170,7 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
         ));
     }
     let mut opened = session.open(wanted(&args.services, &args.common)?)?;
-    let mut options = options(&args.services, &args.common);
+    let mut options = options(session, &args.services, &args.common);
     options.no_dependencies = args.no_deps;
     options.start = !args.no_start;
     options.wait = args.wait;
@@ -182,7 +183,8 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
         update::walk(&opened, &observed, plan, timeout, &|_| {})?;
         return Ok(0);
     }
-    Attached { args, options: &options }.run(&mut opened, &observed, plan)
+    let menu = args.menu.or_else(|| session.settings().get("COMPOSE_MENU").map(|value| is_true(&value)));
+    Attached { args, options: &options, has_menu: menu.unwrap_or(true) }.run(&mut opened, &observed, plan)
 }
 
 /// `create`.
@@ -204,7 +206,7 @@ pub(super) fn plan(session: &Session, args: &PlanArgs) -> Result<u8, CliError> {
     let mut wanted = wanted(&args.services, &args.common)?;
     wanted.writes = false;
     let opened = session.open(wanted)?;
-    let mut options = options(&args.services, &args.common);
+    let mut options = options(session, &args.services, &args.common);
     options.all_resources = session.all_resources();
     let plan = up::up(opened.desired(), &opened.observe()?, &options)?;
     for warning in plan.warnings() {
@@ -245,7 +247,8 @@ fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
     })
 }
 
-fn options(services: &[String], common: &Common) -> UpOptions {
+fn options(session: &Session, services: &[String], common: &Common) -> UpOptions {
+    let settings = session.settings();
     UpOptions {
         services: services.to_vec(),
         recreate: match (common.force_recreate, common.no_recreate) {
@@ -260,9 +263,9 @@ fn options(services: &[String], common: &Common) -> UpOptions {
             _ => Building::AsNeeded,
         },
         renew_volumes: common.renew_anon_volumes,
-        orphans: if common.remove_orphans || environment_says("COMPOSE_REMOVE_ORPHANS") {
+        orphans: if common.remove_orphans || settings.says_yes("COMPOSE_REMOVE_ORPHANS") {
             Orphans::Remove
-        } else if environment_says("COMPOSE_IGNORE_ORPHANS") {
+        } else if settings.says_yes("COMPOSE_IGNORE_ORPHANS") {
             Orphans::Ignore
         } else {
             Orphans::Warn

@@ -28,6 +28,24 @@ fn rows_take_the_form_of_a_template() {
 }
 
 #[test]
+fn projects_are_found_by_a_regular_expression() {
+    let world = World::new("services: {web: {image: box, command: 'true'}}\n");
+    for project in ["shop", "shop-test", "wiki"] {
+        world.rcompose(["-p", project, "create"]).succeeds();
+    }
+    for (filters, found) in [
+        (&["name=^shop$"][..], "shop\n"),
+        (&["name=^(shop|wiki)"], "shop\nshop-test\nwiki\n"),
+        (&["name=op"], "shop\nshop-test\n"),
+        (&["name=test", "name=wiki"], "shop-test\nwiki\n"),
+    ] {
+        let flags = filters.iter().flat_map(|filter| ["--filter", filter]);
+        let listed = world.rcompose(["ls", "-aq"].into_iter().chain(flags)).succeeds().stdout;
+        assert_eq!(listed, found, "{filters:?}");
+    }
+}
+
+#[test]
 fn stats_are_those_of_the_projects_services() {
     let world = World::new(PROJECT);
     world.rcompose(["up", "-d"]).succeeds();
@@ -87,7 +105,8 @@ fn filters_that_mean_nothing_are_refused_and_nobody_need_read_what_is_said() {
     let world =
         World::new("services: {web: {image: box, command: [sleep, '1000'], stop_grace_period: 0s}}\n");
     for (args, why) in [
-        (["ls", "--filter", "nosuch=x"], "name=TEXT is needed"),
+        (["ls", "--filter", "nosuch=x"], "name=REGEX is needed"),
+        (["ls", "--filter", "name=a["], "invalid filter \"name=a[\""),
         (["ps", "--filter", "nosuch=x"], "status=STATE is needed"),
         (["ps", "--status", "nosuch"], "the states are created, running"),
     ] {

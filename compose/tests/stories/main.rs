@@ -17,6 +17,7 @@ mod publish;
 mod refused;
 mod repository;
 mod rollback;
+mod settings;
 mod up;
 mod update;
 mod watch;
