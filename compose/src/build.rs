@@ -13,7 +13,7 @@ use engine::image::Reference;
 
 use crate::desired::Desired;
 use crate::model::{Build, Project, Service};
-use crate::paths::is_remote;
+pub use crate::paths::is_remote;
 
 /// What the command line adds to every build.
 #[derive(Debug, Clone, Default)]

@@ -34,7 +34,7 @@ pub(crate) fn absolute(text: &str, base: &FsPath, home: Option<&str>) -> String 
 }
 
 /// Whether a build context is fetched and not a directory here.
-pub(crate) fn is_remote(context: &str) -> bool {
+pub fn is_remote(context: &str) -> bool {
     const SCHEMES: [&str; 7] =
         ["https://", "http://", "git://", "ssh://", "github.com/", "git@", "docker-image://"];
     context == "-"

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use compose::build::is_remote;
 use compose::model::{Build, Service};
 use engine::Engine;
 use engine::builder::{BuildRequest, DockerfileSource};
@@ -25,6 +26,9 @@ pub(crate) struct Packed {
     pub(crate) build: Build,
 }
 
+/// What stands for standard input where a context is named.
+const STDIN: &str = "-";
+
 /// What an image with a context is labelled with: the project.
 pub(crate) const LABEL: &str = "rdeploy.context";
 
@@ -43,13 +47,13 @@ pub(crate) fn pack(engine: &Engine, project: &str, name: &str, service: &Service
     let packing = Packing { engine, project, service: name };
     let mut named = BTreeMap::new();
     for (other, source) in &build.additional_contexts {
-        if source.starts_with("oci-layout://") {
+        if source.starts_with("oci-layout://") || source == STDIN {
             return Err(Error::invalid(format!(
                 "service {name}: additional_contexts.{other}: {source} does not go to another machine that builds"
             ))
             .with_hint("build it here: `builder: here`"));
         }
-        if source.contains("://") || source.starts_with("git@") || source.starts_with("service:") {
+        if is_remote(source) {
             continue;
         }
         // A name may be one of an image, with what has no place in a tag.
@@ -58,7 +62,13 @@ pub(crate) fn pack(engine: &Engine, project: &str, name: &str, service: &Service
         named.insert(other.clone(), packing.image(source, &tag, None)?);
     }
     let context = build.context.clone().unwrap_or_default();
-    if context.contains("://") || context.starts_with("git@") {
+    if context == STDIN {
+        return Err(Error::invalid(format!(
+            "service {name}: build.context: standard input does not go to another machine that builds"
+        ))
+        .with_hint("build it here: `builder: here`"));
+    }
+    if is_remote(&context) {
         return Ok(Packed { context: None, named, build });
     }
     let mut ignored = None;
@@ -125,4 +135,29 @@ pub(crate) fn forget_old(engine: &Engine, project: &str) -> Result<()> {
         engine.images().remove(image.id.as_str(), false, &Default::default())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_fetched_where_it_is_built() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Some(directory.path())).unwrap();
+        let packed = |build: &str| {
+            let service: Service = serde_json::from_str(&format!(r#"{{"build": {build}}}"#)).unwrap();
+            pack(&engine, "p", "web", &service)
+        };
+        let more = r#"{"a": "github.com/a/b", "b": "service:db", "c": "docker-image://box"}"#;
+        let there =
+            packed(&format!(r#"{{"context": "github.com/a/b", "additional_contexts": {more}}}"#)).unwrap();
+        assert!(there.context.is_none() && there.named.is_empty(), "{there:?}");
+        for build in [
+            r#"{"context": "-"}"#,
+            r#"{"context": "github.com/a/b", "additional_contexts": {"a": "oci-layout://x"}}"#,
+        ] {
+            assert!(packed(build).unwrap_err().to_string().contains("does not go to another machine"));
+        }
+    }
 }
