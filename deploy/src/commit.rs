@@ -40,7 +40,7 @@ pub fn author() -> String {
     let name = ["GITHUB_ACTOR", "SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(|variable| std::env::var(variable).ok().filter(|value| !value.is_empty()))
-        .unwrap_or_else(|| rustix::process::getuid().as_raw().to_string());
+        .unwrap_or_else(|| user_name(rustix::process::getuid().as_raw()));
     let machine = if std::env::var_os("GITHUB_ACTIONS").is_some() {
         "github-actions".to_owned()
     } else {
@@ -49,7 +49,30 @@ pub fn author() -> String {
     format!("{name}@{machine}")
 }
 
+/// The name of a user, for who has none in the environment (passwd(5)); the number when it has none at all.
+fn user_name(id: u32) -> String {
+    let id = id.to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, own) = (fields.next()?, fields.nth(1)?);
+        (own == id).then(|| name.to_owned())
+    });
+    name.unwrap_or(id)
+}
+
 fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").arg("-C").arg(directory).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_a_name_without_any_variable() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(4_000_000_000), "4000000000");
+    }
 }
