@@ -169,14 +169,22 @@ impl Deployment<'_> {
         Ok(report(fleet, id, changed, BTreeMap::new(), began))
     }
 
-    /// What [`Deployment::up`] would do, with images as they are here now: nothing is built, sent or changed.
+    /// What [`Deployment::up`] would do. Images that this machine builds are built for it; what other machines build is
+    /// taken as it is here from the last time. Nothing is sent and no host is changed.
     ///
     /// # Errors
     /// When a host cannot tell.
     pub fn plan(&self, fleet: &mut Fleet<Task>) -> Result<Report> {
         let began = Instant::now();
         let id = ReleaseId::new(Timestamp::now());
-        let images = build::known(self.root.as_deref(), self.project)?;
+        let images = if self.settings.builder == Builder::Here {
+            build::start(self.root.as_deref(), self.project, &self.services)?
+                .finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?
+        } else {
+            let text = "other machines build the images: the plan takes those that were built last";
+            (self.told)("", Event::Remark(text.to_owned()));
+            build::known(self.root.as_deref(), self.project)?
+        };
         self.pack(fleet, &images, &id, commit::ask(&self.project.working_dir).answer().as_ref())?;
         fleet.each(|host, task| {
             let rollout = task.rollout.clone().ok_or_else(confused)?;

@@ -1,6 +1,7 @@
 //! A release on the engine of this host: its model loaded, with this host's paths in it.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use super::Tell;
 use super::places::Places;
 use crate::message::{Event, RegistryLogin, Rollout};
 use crate::parcel;
-use crate::release::{Policy, Release, Strategy};
+use crate::release::{Policy, Release, SentImage, Strategy};
 
 /// A release with all that plans and steps need.
 pub(crate) struct Opened {
@@ -72,16 +73,42 @@ impl Opened {
     /// What there is now, what is to be done about it, and in which stages.
     pub(crate) fn plan(&self) -> Result<(Observed, Plan, Stages)> {
         let observed = observe(self.runtime.engine(), self.runtime.desired())?;
+        let (plan, stages) = self.plan_for(&observed)?;
+        Ok((observed, plan, stages))
+    }
+
+    /// As [`Opened::plan`], as if images that are still to be sent were here. Those that are not.
+    pub(crate) fn foresee(
+        &self,
+        images: &BTreeMap<String, SentImage>,
+    ) -> Result<(Vec<String>, Plan, Stages)> {
+        let mut observed = observe(self.runtime.engine(), self.runtime.desired())?;
+        let mut absent = BTreeSet::new();
+        for (service, image) in images {
+            let Some(wanted) = self.runtime.desired().services.get(service) else { continue };
+            if let Entry::Vacant(place) = observed.images.entry(wanted.image.name.clone()) {
+                let id = image.id.parse().map_err(|error| {
+                    Error::invalid(format!("the image of service {service}: {}", image.id)).with_source(error)
+                })?;
+                place.insert(id);
+                absent.insert(image.name.clone());
+            }
+        }
+        let (plan, stages) = self.plan_for(&observed)?;
+        Ok((absent.into_iter().collect(), plan, stages))
+    }
+
+    fn plan_for(&self, observed: &Observed) -> Result<(Plan, Stages)> {
         let options = UpOptions {
             services: self.services.clone(),
             orphans: if self.services.is_empty() { Orphans::Remove } else { Orphans::Ignore },
             staged: true,
             ..UpOptions::default()
         };
-        let plan = up(self.runtime.desired(), &observed, &options)
+        let plan = up(self.runtime.desired(), observed, &options)
             .map_err(|error| Error::invalid(error.to_string()))?;
         let stages = Stages::of(&plan);
-        Ok((observed, plan, stages))
+        Ok((plan, stages))
     }
 }
 

@@ -42,8 +42,10 @@ const AT_ONCE: usize = 16;
 /// What a rollout would do, without doing it.
 pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &Tell) -> Result<Planned> {
     let opened = Opened::new(engine, places, rollout, tell)?;
-    let (_, plan, stages) = opened.plan()?;
-    planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])
+    let (absent, plan, stages) = opened.foresee(&rollout.release.images)?;
+    let mut planned = planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+    planned.prepare.splice(..0, absent.iter().map(|image| format!("image {image}: bring (not here)")));
+    Ok(planned)
 }
 
 // === impl Running ===

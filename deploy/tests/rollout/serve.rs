@@ -75,6 +75,9 @@ fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
 #[test]
 fn the_plan_says_what_is_done_and_does_nothing() {
     let world = World::new(1, BOTH_KINDS);
+    let plan = world.rdeploy(["plan"]).succeeds().stdout;
+    assert!(plan.contains("  prepare  image p-") && plan.contains("container web: create"), "{plan}");
+    assert_eq!(world.names(0), Vec::<String>::new());
     world.rdeploy(["up"]).succeeds();
     assert_eq!(world.rdeploy(["plan"]).succeeds().stdout.lines().nth(1), Some("  nothing to do"));
     let file = BOTH_KINDS.replace("container_name: web", "container_name: web\n    environment: {A: b}");
@@ -94,6 +97,12 @@ fn the_plan_says_what_is_done_and_does_nothing() {
         ]
     );
     assert_eq!(world.engine(0).container("web").unwrap().id().short(), id);
+    // What the image of the next release is made from has changed since the last one was built.
+    world.write("compose.yaml", BOTH_KINDS);
+    world.page("two");
+    let plan = world.rdeploy(["plan"]).succeeds().stdout;
+    assert!(plan.contains(": bring (not here)") && plan.contains(&format!("take over from {id}")), "{plan}");
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
 }
 
 #[test]
