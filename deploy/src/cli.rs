@@ -78,7 +78,7 @@ struct Globals {
     /// Where the engine of this machine keeps itself
     #[arg(long, global = true, value_name = "DIRECTORY")]
     root: Option<PathBuf>,
-    /// Print one JSON object instead of text for people
+    /// Print JSON, an object a line, instead of text for people
     #[arg(long, global = true)]
     json: bool,
     #[command(flatten)]
@@ -210,7 +210,12 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
             }
         }
         Command::Version => {
-            output::line(&format!("rdeploy version {}", env!("CARGO_PKG_VERSION")));
+            let version = env!("CARGO_PKG_VERSION");
+            if globals.json {
+                output::json(&serde_json::json!({ "version": version }));
+            } else {
+                output::line(&format!("rdeploy version {version}"));
+            }
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -1,5 +1,7 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
+mod compose;
+
 use std::cell::OnceCell;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -190,6 +192,18 @@ impl Host {
         self.channel.sent()
     }
 
+    /// Takes away what bringing the agent left in the user's own directory.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn forget(&self) -> Result<()> {
+        let Line::Ssh { session, .. } = &self.line else { return Ok(()) };
+        // What else is in there is somebody else's.
+        let command = "cd && rmdir .cache/rdeploy && rmdir .cache";
+        session.run(&format!("({command}) 2>/dev/null || :"), b"").map_err(|error| error.on(self.name()))?;
+        Ok(())
+    }
+
     /// The channel, for a conversation of another kind. Whoever takes it puts it back as it was: at rest.
     pub fn channel(&mut self) -> &mut Channel {
         &mut self.channel
@@ -210,34 +224,6 @@ impl Host {
                 Ok(Lent { there: door.there().to_owned(), _door: Some(door) })
             }
         }
-    }
-
-    /// Runs `rcompose` on the host for a project whose release serves there, with this process's own input and output.
-    /// The code it ends with.
-    ///
-    /// # Errors
-    /// When it cannot be started.
-    pub fn compose(&self, project: &str, words: &[String]) -> Result<u8> {
-        let root = self.place.root.clone().unwrap_or_else(|| DEFAULT_STATE.to_owned());
-        let model = format!("{root}/deploy/{project}/compose.json");
-        let mut all: Vec<String> =
-            ["rcompose", "--root", &root, "-p", project, "-f", &model].map(str::to_owned).to_vec();
-        all.extend(words.iter().cloned());
-        let failed = |error| Error::failed(format!("host {}: run rcompose", self.name()), error);
-        let mut command = match &self.line {
-            Line::Ssh { session, program, .. } => {
-                let words: Vec<String> =
-                    std::iter::once(program).chain(&all).map(|word| ssh::quoted(word)).collect();
-                session.terminal(&words.join(" ")).map_err(|error| error.on(self.name()))?
-            }
-            Line::Local(_) => {
-                let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-                command.args(&all);
-                command
-            }
-        };
-        let status = command.status().map_err(failed)?;
-        Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
     }
 
     /// Expects that a release of a project serves there.

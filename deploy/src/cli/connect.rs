@@ -19,7 +19,7 @@ use crate::host::{Host, LOCAL};
 use crate::pipeline::Task;
 use crate::secrets;
 use crate::settings::{Hooks, HostSettings, Settings, SshSettings, SudoSetting};
-use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Sudo};
+use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Output, Sudo};
 
 /// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
 /// RDEPLOY_SUDO_PASSWORD.
@@ -195,6 +195,28 @@ pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<Exit
     let Some(member) = fleet.members.first_mut() else { return Err(Error::invalid("no host")) };
     member.host.expect_served(&loaded.project.name)?;
     member.host.compose(&loaded.project.name, words).map(ExitCode::from)
+}
+
+/// Runs `rcompose` on every host or only on the first, one after the other and without input. `take` gets the lines that
+/// it writes as they come, with the host.
+pub(super) fn compose_told(
+    globals: &Globals,
+    words: &[String],
+    only_first: bool,
+    take: &mut dyn FnMut(&str, &str),
+) -> Result<Vec<(String, Output)>> {
+    let mut loaded = load_project(globals)?;
+    if only_first {
+        loaded.settings.hosts.truncate(1);
+    }
+    let mut ended = Vec::new();
+    for mut member in fleet(globals, &loaded)?.members {
+        member.host.expect_served(&loaded.project.name)?;
+        let name = member.host.name().to_owned();
+        let output = member.host.compose_told(&loaded.project.name, words, &mut |line| take(&name, line))?;
+        ended.push((name, output));
+    }
+    Ok(ended)
 }
 
 /// A host with an agent that listens.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use engine::error::Result;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::connect::{self, Loaded};
 use super::{Globals, output};
@@ -12,6 +12,7 @@ use crate::fleet::Fleet;
 use crate::message::{Outcome, Request, Status, confused};
 use crate::pipeline::Task;
 use crate::release::{self, Entry};
+use crate::ssh::Output;
 
 /// The flags of `logs`.
 #[derive(Debug, Args)]
@@ -22,6 +23,12 @@ pub(super) struct LogsArgs {
     /// So many lines of each container from the end
     #[arg(short = 'n', long, value_name = "LINES")]
     tail: Option<usize>,
+    /// Nothing before this time: a date, or a duration as in 10m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Show when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
     /// The services; all when none is named
     services: Vec<String>,
 }
@@ -29,6 +36,15 @@ pub(super) struct LogsArgs {
 /// The flags of `exec`.
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
+    /// The user that it runs as in the container
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// The directory in the container that it starts in
+    #[arg(short, long, value_name = "DIRECTORY")]
+    workdir: Option<String>,
+    /// A variable that it has; may be given several times
+    #[arg(short, long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
     /// The service
     service: String,
     /// The program and its arguments
@@ -173,21 +189,66 @@ fn row(host: &str, entry: &Entry) -> Vec<String> {
 pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     let mut words = vec!["logs".to_owned(), "--no-color".to_owned()];
     words.extend(args.follow.then(|| "--follow".to_owned()));
+    words.extend((args.timestamps || globals.json).then(|| "--timestamps".to_owned()));
     words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.to_string()]));
+    words.extend(args.since.iter().flat_map(|since| ["--since".to_owned(), since.clone()]));
     words.extend(args.services.iter().cloned());
-    connect::compose_on_hosts(globals, &words)
+    if !globals.json {
+        return connect::compose_on_hosts(globals, &words);
+    }
+    let ended = connect::compose_told(globals, &words, false, &mut |host, line| {
+        output::json(&logged(host, line));
+    })?;
+    Ok(worst(&ended))
+}
+
+/// A line of `rcompose logs --timestamps`: `web-1  | 2026-01-31T08:00:00.000000000Z listening`.
+fn logged(host: &str, line: &str) -> Value {
+    let (container, rest) = line.split_once(" | ").unwrap_or(("", line));
+    let (time, text) = rest.split_once(' ').unwrap_or((rest, ""));
+    json!({ "host": host, "container": container.trim(), "time": time, "line": text })
 }
 
 /// `exec`.
 pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
-    let mut words = vec!["exec".to_owned(), args.service.clone()];
+    let mut words = vec!["exec".to_owned()];
+    words.extend(globals.json.then(|| "-T".to_owned()));
+    words.extend(args.user.iter().flat_map(|user| ["--user".to_owned(), user.clone()]));
+    words.extend(args.workdir.iter().flat_map(|place| ["--workdir".to_owned(), place.clone()]));
+    words.extend(args.env.iter().flat_map(|pair| ["--env".to_owned(), pair.clone()]));
+    words.push(args.service.clone());
     words.extend(args.command.iter().cloned());
-    connect::compose_on_one(globals, &words)
+    on_one(globals, &words)
 }
 
 /// `run`.
 pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
-    let mut words = vec!["run".to_owned(), "--rm".to_owned(), args.service.clone()];
+    let mut words = vec!["run".to_owned(), "--rm".to_owned()];
+    words.extend(globals.json.then(|| "-T".to_owned()));
+    words.push(args.service.clone());
     words.extend(args.command.iter().cloned());
-    connect::compose_on_one(globals, &words)
+    on_one(globals, &words)
+}
+
+/// Runs `rcompose` on the first host: with this process's own input and output, or as JSON tells of it.
+fn on_one(globals: &Globals, words: &[String]) -> Result<ExitCode> {
+    if !globals.json {
+        return connect::compose_on_one(globals, words);
+    }
+    let mut stdout = String::new();
+    let ended = connect::compose_told(globals, words, true, &mut |_, line| {
+        stdout += line;
+        stdout.push('\n');
+    })?;
+    for (host, output) in &ended {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        output::json(&json!({ "host": host, "code": output.code, "stdout": stdout, "stderr": stderr }));
+    }
+    Ok(worst(&ended))
+}
+
+fn worst(ended: &[(String, Output)]) -> ExitCode {
+    let mut codes =
+        ended.iter().map(|(_, output)| output.code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1));
+    ExitCode::from(codes.rfind(|code| *code != 0).unwrap_or(0))
 }

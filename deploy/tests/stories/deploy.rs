@@ -154,6 +154,19 @@ fn bare_servers_serve_after_one_command_and_change_over_together() {
     }
     let said = succeeds(&project.rdeploy(&all[..1], &["exec", "web", "cat", "/www/page"]));
     assert_eq!(said, "one\n");
+    let script = "echo out; echo err >&2; exit 3";
+    let output = project.rdeploy(&all[..1], &["exec", "--json", "web", "sh", "-c", script]);
+    assert_eq!(output.status.code(), Some(3));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&said["code"], &said["stdout"], &said["stderr"]),
+        (&3.into(), &"out\n".into(), &"err\n".into())
+    );
+    succeeds(&project.rdeploy(&all[..1], &["exec", "web", "sh", "-c", "echo logged >/proc/1/fd/1"]));
+    let said = succeeds(&project.rdeploy(&all[..1], &["logs", "--json", "-n", "1"]));
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["container"], &said["line"]), (&"web".into(), &"logged".into()), "{said}");
+    assert!(said["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{said}");
 }
 
 #[test]
