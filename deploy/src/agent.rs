@@ -9,6 +9,7 @@ pub(crate) mod guard;
 mod history;
 mod journal;
 mod keep;
+mod leave;
 mod line;
 mod opened;
 mod places;
@@ -187,7 +188,8 @@ impl Agent {
             Request::Remove { project, volumes } => {
                 let held = self.held(&project)?;
                 let places = held.places.clone();
-                remove::remove(&self.engine, &places, &project, volumes, &tell).map(|()| Outcome::Nothing)
+                remove::remove(&self.engine, &places, &project, volumes, &tell)?;
+                leave::leave(&self.engine, &project).map(|left| Outcome::Removed { left })
             }
             Request::Setup => setup::setup(&self.engine).map(Outcome::Remarks),
         }

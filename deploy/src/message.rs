@@ -230,6 +230,11 @@ pub enum Outcome {
     Thawed(Option<Freeze>),
     /// How many releases, images and files went.
     Pruned(usize),
+    /// The project has gone.
+    Removed {
+        /// Whether the engine went with it, as nobody has anything there any more.
+        left: bool,
+    },
 }
 
 /// What a rollout does on a host.

@@ -12,6 +12,9 @@ use engine::store;
 /// Where people look for programs that are not their distribution's.
 const BIN: &str = "/usr/local/bin";
 
+/// What this program is called by.
+const NAMES: [&str; 3] = ["rengine", "rcompose", "rdeploy"];
+
 /// What systemd makes when it is what runs the machine (sd_booted(3)).
 const SYSTEMD: &str = "/run/systemd/system";
 
@@ -21,7 +24,7 @@ pub(crate) fn setup(engine: &Engine) -> Result<Vec<String>> {
     let program = std::env::current_exe().map_err(|error| Error::failed("find this executable", error))?;
     // Another root is another engine, for which the names would be wrong.
     if engine.root().state() == Path::new(DEFAULT_STATE) {
-        for name in ["rengine", "rcompose", "rdeploy"] {
+        for name in NAMES {
             remarks.extend(name_program(&program, name)?);
         }
     }
@@ -38,6 +41,20 @@ pub(crate) fn setup(engine: &Engine) -> Result<Vec<String>> {
         ));
     }
     Ok(remarks)
+}
+
+/// Takes back what [`setup`] made.
+pub(crate) fn take_back(engine: &Engine, program: &Path) -> Result<()> {
+    for name in NAMES {
+        let link = Path::new(BIN).join(name);
+        // One that leads to an earlier executable of ours is ours, too.
+        if std::fs::read_link(&link).is_ok_and(|there| there.starts_with(engine.root().state())) {
+            store::remove_file(&link)
+                .map_err(|error| Error::failed(format!("remove {}", link.display()), error))?;
+        }
+    }
+    let units = [BootUnit::new(program, engine.root()), recovery(engine, program)];
+    units.iter().try_for_each(|unit| unit.remove(Path::new(UNITS)))
 }
 
 /// A link to this executable; a program of that name that is not ours stays.

@@ -75,7 +75,7 @@ fn run(globals: &Globals, wish: &Wish) -> Result<Option<Report>> {
         }
         Wish::Rollback => rollout::rollback_quietly(globals).map(Some),
         Wish::Plan => rollout::plan_quietly(globals, &services).map(Some),
-        Wish::Uninstall => rollout::uninstalled(globals, is_asked("volumes")?).map(|()| None),
+        Wish::Uninstall => rollout::uninstalled(globals, is_asked("volumes")?).map(|_| None),
     }
 }
 

@@ -197,26 +197,36 @@ pub(super) fn watch(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
 
 /// `uninstall`.
 pub(super) fn uninstall(globals: &Globals, args: &UninstallArgs) -> Result<ExitCode> {
-    uninstalled(globals, args.volumes)?;
+    for (name, left) in uninstalled(globals, args.volumes)? {
+        if globals.json {
+            output::json(&json!({ "host": name, "removed": true, "engine_removed": left }));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// `uninstall`, for who tells of it in another way.
-pub(super) fn uninstalled(globals: &Globals, volumes: bool) -> Result<()> {
+pub(super) fn uninstalled(globals: &Globals, volumes: bool) -> Result<Vec<(String, bool)>> {
     let loaded = connect::load_project(globals)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     lock(&mut fleet, &loaded)?;
     let project = loaded.project.name.clone();
     let told = teller(globals);
-    fleet.each(|host, _| {
+    let gone = fleet.each(|host, _| {
         let name = host.name().to_owned();
         let request = Request::Remove { project: project.clone(), volumes };
-        host.ask(&request, &|event| told(&name, event)).map(drop)
+        let outcome = host.ask(&request, &|event| told(&name, event))?;
+        let Outcome::Removed { left } = outcome else { return Err(confused()) };
+        if left {
+            host.forget()?;
+        }
+        Ok((name, left))
     })?;
-    for name in fleet.names() {
-        output::note(&format!("{name}: {project} is gone"));
+    for (name, left) in &gone {
+        let engine = if *left { ", and so is the engine, which had nothing else in it" } else { "" };
+        output::note(&format!("{name}: {project} is gone{engine}"));
     }
-    Ok(())
+    Ok(gone)
 }
 
 /// `resume`: taking the lock puts right what is left.

@@ -6,6 +6,7 @@ mod builder;
 mod deploy;
 mod kept;
 mod leak;
+mod leave;
 mod matrix;
 mod readme;
 mod server;

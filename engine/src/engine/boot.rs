@@ -70,6 +70,18 @@ impl BootUnit {
         store::remove_file(&link).and_then(|()| symlink(&path, &link)).map_err(failed)?;
         Ok(path)
     }
+
+    /// Takes the unit back out of a directory of units; one that is not there is fine.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn remove(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(&self.name);
+        let link = directory.join("multi-user.target.wants").join(&self.name);
+        store::remove_file(&link)
+            .and_then(|()| store::remove_file(&path))
+            .map_err(|error| Error::failed(format!("remove the unit {}", path.display()), error))
+    }
 }
 
 /// A path as systemd reads it: in quotes, with specifiers and variables made plain.

@@ -1,0 +1,35 @@
+//! What is left of a project that has gone.
+
+use crate::deploy::{Project, succeeds};
+use crate::server::{Kind, Network, Server};
+
+/// Everything that a project may leave on a server: files, mounts, links, and what the firewall has.
+fn traces(server: &Server) -> String {
+    server.run(
+        "find /var/lib/rengine /var/lib/rdeploy /run /tmp /root /usr/local/bin /etc/systemd -printf '%p %y\\n' | \
+             grep -v /run/utmp | sort; \
+         findmnt -rno TARGET; ls /sys/class/net; nft list tables",
+    )
+}
+
+#[test]
+fn the_last_project_of_a_server_leaves_no_trace() {
+    let systemd = "mkdir -p /run/systemd/system";
+    let server = Server::of(&Network::new(), Kind::default().script(systemd));
+    let before = traces(&server);
+    let (first, second) = (Project::new(), Project::new());
+    let other = "name: other\nservices:\n  web: {build: ., ports: ['8081:80'], stop_grace_period: 0s}\n";
+    second.write("compose.yaml", other);
+    succeeds(&first.rdeploy(&[&server], &["up"]));
+    succeeds(&first.rdeploy(&[&server], &["setup"]));
+    succeeds(&second.rdeploy(&[&server], &["up"]));
+    let gone = succeeds(&first.rdeploy(&[&server], &["uninstall", "--volumes", "--json"]));
+    assert!(gone.contains("\"engine_removed\":false"), "{gone}");
+    let status = succeeds(&second.rdeploy(&[&server], &["status"]));
+    assert!(status.contains("running"), "{status}");
+    let gone = succeeds(&second.rdeploy(&[&server], &["uninstall", "--volumes", "--json"]));
+    assert!(gone.contains("\"engine_removed\":true"), "{gone}");
+    assert_eq!(traces(&server), before);
+    // And it is a server like any other afterwards.
+    succeeds(&first.rdeploy(&[&server], &["up"]));
+}
