@@ -9,6 +9,7 @@ pub mod contents;
 pub mod convert;
 pub mod desired;
 pub mod diagnostic;
+pub mod document;
 pub mod execute;
 pub mod graph;
 pub mod labels;

@@ -313,7 +313,7 @@ fn old_number(text: &str) -> Option<Value> {
 }
 
 /// What is wrong with a file that is not YAML: keys that stand twice, or else the first error.
-fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
+pub(crate) fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
     let duplicates = source.duplicates();
     if !duplicates.is_empty() {
         return duplicates

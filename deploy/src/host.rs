@@ -69,6 +69,11 @@ pub struct Lent {
 /// The address that means this machine: `local`, or `local:DIRECTORY` for an engine with another root.
 pub const LOCAL: &str = "local";
 
+/// Whether a host is this machine: `local`, or `local:ROOT`.
+pub fn is_local(host: &str) -> bool {
+    host.strip_prefix(LOCAL).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
 // === impl Host ===
 
 impl Host {

@@ -1,15 +1,21 @@
 //! What `rdeploy.yaml`, or `x-rdeploy` in the compose file, says about hosts and rollouts.
 
+mod check;
+mod table;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use compose::document::Document;
+use compose::{Diagnostics, Project};
 use engine::error::{Error, Result};
 use engine::quantity::Span;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use self::check::check;
 use crate::builder::Builder;
 use crate::canary::CanaryStep;
 use crate::executable::Executables;
@@ -123,15 +129,11 @@ pub struct Hooks {
     pub after_failure: Vec<String>,
 }
 
-/// What of a compose file these settings are in.
-#[derive(Deserialize)]
-struct InCompose {
-    #[serde(default, rename = "x-rdeploy")]
-    settings: Settings,
-}
+/// The files that are looked for beside the compose file; the first one counts.
+const FILES: [&str; 2] = ["rdeploy.yaml", "rdeploy.yml"];
 
-/// The file that is looked for beside the compose file.
-const FILE: &str = "rdeploy.yaml";
+/// The key of a compose file that says the same.
+pub const KEY: &str = "x-rdeploy";
 
 /// How long connections may go on unless somebody says otherwise.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -143,36 +145,44 @@ const KEEP: usize = 5;
 
 impl Settings {
     /// Reads a file that was named, or the one beside the project, or the key in the compose files; nothing at all
-    /// when there is none.
+    /// when there is none. Variables count as in compose files, but in hooks of a file of their own, whose shell reads them.
     ///
     /// # Errors
-    /// Names the file, the line and what is wrong there.
-    pub fn find(named: Option<&Path>, directory: &Path, compose_files: &[PathBuf]) -> Result<Self> {
-        if let Some(path) = named {
-            return Self::read(path);
+    /// Names each file, line and column, and what is wrong there.
+    pub fn find(named: Option<&Path>, project: &Project) -> Result<Self> {
+        let beside =
+            || FILES.map(|name| project.working_dir.join(name)).into_iter().find(|file| file.exists());
+        let file = named.map(Path::to_owned).or_else(beside);
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| Error::failed(format!("read {}", path.display()), error))?;
+            return Ok(Self::read(&path, &text, None, project)?.unwrap_or_default());
         }
-        let beside = directory.join(FILE);
-        if beside.exists() {
-            return Self::read(&beside);
-        }
-        for path in compose_files.iter().filter(|path| path.is_file()) {
+        for path in project.files.iter().filter(|path| path.is_file()) {
             let Ok(text) = std::fs::read_to_string(path) else { continue };
-            if text.contains("x-rdeploy:") {
-                let inner: InCompose =
-                    serde_yaml::from_str(&text).map_err(|error| unreadable(path, &error))?;
-                return Ok(inner.settings);
+            if text.contains(KEY)
+                && let Some(settings) = Self::read(path, &text, Some(KEY), project)?
+            {
+                return Ok(settings);
             }
         }
         Ok(Self::default())
     }
 
-    fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| Error::failed(format!("read {}", path.display()), error))?;
-        if text.trim().is_empty() {
-            return Ok(Self::default());
+    fn read(path: &Path, text: &str, key: Option<&str>, project: &Project) -> Result<Option<Self>> {
+        let wrong = |diagnostics: Diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned());
+        let Some(mut document) = Document::read(path, text, key).map_err(wrong)? else { return Ok(None) };
+        document.interpolate(&project.environment, "hooks").map_err(wrong)?;
+        let services = project.services.keys().chain(project.disabled_services.keys());
+        check(&mut document, &services.map(String::as_str).collect()).map_err(wrong)?;
+        // What the table lets through, and cannot be read all the same, has no place.
+        let mut settings: Self = serde_json::from_value(document.value)
+            .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?;
+        let home = project.environment.get("HOME").map(String::as_str);
+        for file in [&mut settings.ssh.key, &mut settings.ssh.known_hosts].into_iter().flatten() {
+            *file = below(&project.working_dir, file, home);
         }
-        serde_yaml::from_str(&text).map_err(|error| unreadable(path, &error))
+        Ok(Some(settings))
     }
 
     /// How long connections to a container that was replaced may go on.
@@ -214,12 +224,12 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Optio
     text.parse().map(Some).map_err(de::Error::custom)
 }
 
-fn unreadable(path: &Path, error: &serde_yaml::Error) -> Error {
-    let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
-    let text = error.to_string();
-    // The place is said once, where editors find it.
-    let what = text.split(" at line ").next().unwrap_or(&text);
-    Error::invalid(format!("{}{place}: {what}", path.display()))
+/// A path as people write it: from the home directory, or from where relative paths start.
+fn below(directory: &Path, file: &Path, home: Option<&str>) -> PathBuf {
+    match (file.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => Path::new(home).join(rest),
+        _ => directory.join(file),
+    }
 }
 
 // === impl HostSettings ===
@@ -260,32 +270,96 @@ impl<'de> Deserialize<'de> for HostSettings {
 mod tests {
     use super::*;
 
+    fn project(directory: &Path, file: &str) -> Project {
+        let compose = directory.join("compose.yaml");
+        std::fs::write(&compose, file).unwrap();
+        let service = |name: &str| (name.to_owned(), compose::model::Service::default());
+        Project {
+            working_dir: directory.to_owned(),
+            files: vec![compose],
+            services: ["front", "jobs", "web"].into_iter().map(service).collect(),
+            environment: [("HOST", "root@b"), ("HOME", "/home/me")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Project::default()
+        }
+    }
+
     fn read(text: &str) -> Result<Settings> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        Settings::find(Some(file.path()), Path::new("/"), &[])
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join(FILES[0]), text).unwrap();
+        Settings::find(None, &project(directory.path(), ""))
     }
 
     #[test]
-    fn a_mistake_has_its_file_and_line() {
-        let text = read("hosts: [a]\ndrian: 3s\n").unwrap_err().to_string();
-        assert!(text.contains(":2:1: unknown field `drian`"), "{text}");
-        let text = read("hosts:\n  - {adress: a}\n").unwrap_err().to_string();
-        assert!(text.contains(":2:") && text.contains("unknown field `adress`"), "{text}");
-        let text = read("hosts: [a]\nstrategy: {db: backwards}\n").unwrap_err().to_string();
-        assert!(text.contains(":2:") && text.contains("start-first"), "{text}");
+    fn a_mistake_is_shown_where_it_stands_with_what_to_do() {
+        for (text, place, message, help) in [
+            ("host: root@a", "1:1", "unknown key \"host\"", "did you mean \"hosts\"?"),
+            ("servers: [a]", "1:1", "unknown key \"servers\"", "here it is hosts"),
+            ("ssh: {x: 1}", "1:7", "unknown key \"x\"", "the keys here are key, fingerprint"),
+            ("hosts: root@a", "1:8", "hosts must be a list, not a string", "write hosts: [root@a]"),
+            ("hosts: [a]\nhosts: [b]", "2:1", "the key \"hosts\" is there twice", "1:1"),
+            ("hosts:\n\t- a", "2:", "invalid YAML", "spaces instead of the tab"),
+            ("hosts: [{adress: a}]", "1:10", "unknown key \"adress\"", "did you mean \"address\"?"),
+            ("hosts: [{roles: []}]", "1:9", "address is missing in an item of hosts", ""),
+            ("hosts: ['a:99999']", "1:9", "\"99999\" in \"a:99999\" is no port", ""),
+            ("hosts: [a, a]", "1:12", "the host a is there twice", ""),
+            (
+                "hosts: [{address: a, roles: [wbe]}]\nroles: {web: [web]}",
+                "1:30",
+                "no role \"wbe\"",
+                "\"web\"?",
+            ),
+            ("roles: {web: [wbe]}", "1:15", "no service \"wbe\" is in the project", "\"web\"?"),
+            ("strategy: {xx: stop-first}", "1:12", "no service \"xx\"", "there is front, jobs, web"),
+            ("strategy: {web: stop_first}", "1:17", "start-first or stop-first is needed", "\"stop-first\"?"),
+            ("drain: 30", "1:8", "drain must be a string, not a number", "with its unit: 30s"),
+            ("drain: 30 sec", "1:8", "invalid duration \"30 sec\"", ""),
+            ("keep: -1", "1:7", "keep must be a whole number from 0 on, not a negative number", ""),
+            ("canary: 10%,5m", "1:9", "canary must be a list", "write canary: ['10%,5m']"),
+            ("canary: ['10,5m']", "1:10", "invalid percentage \"10\"", ""),
+            ("hooks: {before_build: [a]}", "1:9", "unknown key", "did you mean \"before-build\"?"),
+            ("hooks: {after-commit: a b}", "1:23", "after-commit must be a list", "['a b']"),
+            ("ssh: {fingerprint: ['MD5:aa']}", "1:21", "MD5 fingerprint, which is not safe", ""),
+            ("ssh: {password: x}", "1:7", "unknown key", "RDEPLOY_SSH_PASSWORD"),
+            ("builder: remote", "1:10", "here or host is needed", ""),
+            ("builder: {arm/linux/x/y: a}", "1:11", "arm/linux/x/y", ""),
+            ("hosts: ['${NOBODY}']", "1:9", "the variable NOBODY is not set", ""),
+            ("- a", "1:1", "the settings must be a mapping, not a list", "its keys are hosts"),
+        ] {
+            let said = read(text).expect_err(text).to_string();
+            assert!(said.contains(&format!("rdeploy.yaml:{place}")), "{text}: {said}");
+            assert!(said.contains(message) && said.contains(help) && said.contains('^'), "{text}: {said}");
+        }
+        // All of them at once.
+        let said = read("kep: 1\nhosts: [a]\ndrian: 3s\n").unwrap_err().to_string();
+        assert!(said.contains("\"keep\"?") && said.contains("\"drain\"?"), "{said}");
+    }
+
+    #[test]
+    fn variables_and_home_mean_what_they_mean_elsewhere() {
+        let settings =
+            read("hosts: ['$HOST']\nkeep: '${KEEP:-3}'\nssh: {key: ~/k, known_hosts: known}\nhooks: {after-commit: ['echo $X']}\n")
+                .unwrap();
+        assert_eq!((settings.hosts, settings.keep), (vec![HostSettings::at("root@b")], Some(3)));
+        assert_eq!(settings.ssh.key, Some("/home/me/k".into()));
+        assert!(settings.ssh.known_hosts.is_some_and(|file| file.is_absolute()));
+        assert_eq!(settings.hooks.after_commit, ["echo $X"]);
     }
 
     #[test]
     fn the_key_in_a_compose_file_says_the_same_as_the_file() {
         let directory = tempfile::tempdir().unwrap();
-        let compose = directory.path().join("compose.yaml");
-        std::fs::write(&compose, "services: {web: {image: x}}\nx-rdeploy:\n  hosts: [root@a]\n  drain: 3s\n")
-            .unwrap();
-        let settings = Settings::find(None, directory.path(), &[compose]).unwrap();
+        let of = |settings: &str| {
+            let file = format!("services: {{web: {{image: x}}}}\nx-rdeploy:\n{settings}");
+            Settings::find(None, &project(directory.path(), &file))
+        };
+        let settings = of("  hosts: [root@a]\n  drain: 3s\n").unwrap();
         assert_eq!(settings.hosts, [HostSettings::at("root@a")]);
         assert_eq!(settings.drain(), Duration::from_secs(3));
         assert_eq!(settings.keep(), 5);
+        let said = of("  drian: 3s\n").unwrap_err().to_string();
+        assert!(said.contains("compose.yaml:3:3") && said.contains("key: x-rdeploy.drian"), "{said}");
     }
 
     #[test]

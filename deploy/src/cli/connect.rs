@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use compose::Project;
+use compose::document::suggestion;
 use compose::load::{LoadOptions, load};
 use compose::remote::Remote;
 use engine::error::{Error, Result};
@@ -15,10 +16,10 @@ use engine::quantity::Span;
 
 use super::{Globals, output};
 use crate::fleet::{Failures, Fleet, Member};
-use crate::host::{Host, LOCAL};
+use crate::host::{Host, LOCAL, is_local};
 use crate::pipeline::Task;
 use crate::secrets;
-use crate::settings::{Hooks, HostSettings, Settings, SshSettings, SudoSetting};
+use crate::settings::{Hooks, HostSettings, KEY, Settings, SshSettings, SudoSetting};
 use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Output, Sudo};
 
 /// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
@@ -98,7 +99,7 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
 /// Loads the project and its settings, and prints what is odd about it.
 pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     let project = load_files(globals)?.project;
-    let mut settings = Settings::find(globals.config.as_deref(), &project.working_dir, &project.files)?;
+    let mut settings = Settings::find(globals.config.as_deref(), &project)?;
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =
         project.services.values().flat_map(|it| &it.build).any(|it| !it.ssh.is_empty());
@@ -138,9 +139,17 @@ pub(super) fn expect_services(project: &Project, services: &[String]) -> Result<
 pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
     let Loaded { project, settings } = loaded;
     if settings.hosts.is_empty() {
-        return Err(Error::invalid("no host to deploy to").with_hint(
-            "name one: `rdeploy up --host user@server`, or list them under `hosts:` in rdeploy.yaml",
-        ));
+        let meant = project.extensions.keys().find(|key| suggestion(key, std::iter::once(KEY)).is_some());
+        let usual = "name one: `rdeploy up --host user@server`, or list them under `hosts:` in rdeploy.yaml";
+        let hint = meant.map_or_else(|| usual.to_owned(), |key| format!("{key:?}: did you mean {KEY:?}?"));
+        return Err(Error::invalid("no host to deploy to").with_hint(hint));
+    }
+    // Not an error: somebody may deploy to some of the hosts only.
+    for (role, services) in &settings.roles {
+        if !settings.hosts.iter().any(|host| host.roles.contains(role)) {
+            let services = services.join(", ");
+            output::note(&format!("WARNING: no host has the role {role}, so {services} of it run nowhere"));
+        }
     }
     let services = |host: &HostSettings| {
         settings.services_of(&host.roles, project.services.keys().map(String::as_str)).map(Task::of)
@@ -222,7 +231,8 @@ pub(super) fn compose_told(
 /// A host with an agent that listens.
 pub(super) fn connect(globals: &Globals, settings: &Settings, host: &HostSettings) -> Result<Host> {
     let address = host.address.as_str();
-    if let Some(rest) = address.strip_prefix(LOCAL).filter(|rest| rest.is_empty() || rest.starts_with(':')) {
+    if is_local(address) {
+        let rest = address.strip_prefix(LOCAL).unwrap_or_default();
         let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());
         return Host::local(address, root);
     }
