@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::Engine;
 use engine::error::{Error, Result};
-use engine::image::{Artifact, ArtifactFile, Reference};
+use engine::image::{Artifact, ArtifactFile, Images, Reference};
 use engine::store::{Durability, write_atomic};
 
 /// What the whole is.
@@ -43,15 +42,13 @@ pub fn compose_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
 ///
 /// # Errors
 /// When there is no such project, or its files cannot be written.
-pub fn fetch(engine: &Engine, address: &str, cache: &Path) -> Result<PathBuf> {
+pub fn fetch(address: &str, cache: &Path) -> Result<PathBuf> {
     let name = address.strip_prefix(SCHEME).unwrap_or(address);
     let reference: Reference = name
         .parse()
         .map_err(|error| Error::invalid(format!("the address {address:?}")).with_source(error))?;
     let failed = |error: Error| Error::new(error.kind(), format!("fetch {address}")).with_source(error);
-    let found = engine
-        .images()
-        .fetch_artifact(&reference, &[PROJECT, PROJECT_CONFIG])
+    let found = Images::fetch_artifact(&reference, &[PROJECT, PROJECT_CONFIG])
         .map_err(|error| failed(error.into()))?;
     let Some((digest, artifact)) = found else {
         return Err(Error::invalid(format!("{address} is no compose project"))

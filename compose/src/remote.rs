@@ -2,17 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use engine::Engine;
 use engine::builder::NamedBy;
 use engine::error::Result;
 
 use crate::{published, repository};
 
-/// Where files that are named by an address are fetched to, and with what.
+/// Where files that are named by an address are fetched to. No engine is needed for that, which an ordinary user would
+/// have to become root in namespaces for.
 #[derive(Debug, Clone)]
 pub struct Remote {
-    /// The engine's root, which has the registries' credentials; the usual one when `None`.
-    pub root: Option<PathBuf>,
     /// What was fetched is kept below this directory.
     pub cache: PathBuf,
 }
@@ -21,12 +19,12 @@ pub struct Remote {
 
 impl Remote {
     /// Fetches into the caller's own cache (XDG base directory specification).
-    pub fn with_root(root: Option<&Path>) -> Self {
+    pub fn of_user() -> Self {
         let asked = std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
         let home =
             || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
         let cache = asked.unwrap_or_else(home).join("rcompose");
-        Self { root: root.map(Path::to_path_buf), cache }
+        Self { cache }
     }
 
     /// Whether a path is of something that was fetched.
@@ -41,8 +39,7 @@ impl Remote {
     pub fn fetch(&self, name: &str, by: NamedBy) -> Result<Option<PathBuf>> {
         if name.starts_with(published::SCHEME) {
             repository::allowed("oci", "COMPOSE_EXPERIMENTAL_OCI_REMOTE")?;
-            let engine = Engine::open(self.root.as_deref())?;
-            return published::fetch(&engine, name, &self.cache.join("oci")).map(Some);
+            return published::fetch(name, &self.cache.join("oci")).map(Some);
         }
         if repository::is_remote(name)? {
             return repository::fetch(name, &self.cache, by).map(Some);

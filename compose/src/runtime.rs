@@ -629,7 +629,11 @@ impl Runtime {
     pub fn with_last_words(&self, id: &ContainerId, error: Error) -> Error {
         let told = self.last_words(id);
         if told.is_empty() {
-            return error;
+            // Nobody need be sent to look for what is not there.
+            return Error::new(
+                error.kind(),
+                format!("{}; it wrote nothing", engine::error::chain(&error).trim_end()),
+            );
         }
         Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
     }

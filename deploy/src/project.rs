@@ -145,7 +145,7 @@ impl Packing<'_> {
     fn bind(&mut self, service: &str, source: &mut String, read_only: bool) -> Result<()> {
         let path = PathBuf::from(&*source);
         let Ok(inside) = path.strip_prefix(&self.project.working_dir) else {
-            if Remote::with_root(None).has(&path) {
+            if Remote::of_user().has(&path) {
                 let text = format!(
                     "service {service} mounts {}, which was fetched for this machine alone",
                     path.display()

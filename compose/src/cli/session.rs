@@ -80,7 +80,7 @@ impl Session {
         };
         Ok(LoadOptions {
             files: globals.file.iter().map(PathBuf::from).collect(),
-            remote: Some(Remote::with_root(globals.root.as_deref())),
+            remote: Some(Remote::of_user()),
             project_directory: globals.project_directory.as_ref().map(PathBuf::from),
             project_name: globals.project_name.clone(),
             env_files: globals.env_file.iter().map(PathBuf::from).collect(),

@@ -87,7 +87,7 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
         env_files: globals.env_file.clone(),
         profiles: globals.profile.clone(),
         environment: std::env::vars().collect(),
-        remote: Some(Remote::with_root(globals.root.as_deref())),
+        remote: Some(Remote::of_user()),
         ..LoadOptions::default()
     };
     let loaded = load(&options)
@@ -103,7 +103,7 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =
         project.services.values().flat_map(|it| &it.build).any(|it| !it.ssh.is_empty());
-    let is_fetched = Remote::with_root(None).has(&project.working_dir);
+    let is_fetched = Remote::of_user().has(&project.working_dir);
     if is_fetched && globals.config.is_none() && settings.hooks != Hooks::default() {
         return Err(Error::invalid(
             "the settings that came with the project have hooks, which run on this machine",

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -170,4 +171,21 @@ fn a_rollback_takes_less_than_a_second_on_four_hosts() {
     for host in 0..4 {
         assert_eq!(get(world.port(host, "web")).unwrap(), "one");
     }
+}
+
+#[test]
+fn an_ordinary_user_needs_no_engine_to_read_a_published_project() {
+    let home = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(home.path(), Some(65534), Some(65534)).unwrap();
+    // Where the user may execute it, wherever this was built.
+    let program = home.path().join("rdeploy");
+    fs::copy(env!("CARGO_BIN_EXE_rdeploy"), &program).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["-f", "oci://127.0.0.1:9/a/b", "-H", "root@127.0.0.1", "plan"]);
+    command.uid(65534).gid(65534).current_dir(home.path()).env_clear();
+    let output = command.env("HOME", home.path()).env("XDG_RUNTIME_DIR", home.path()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("fetch oci://127.0.0.1:9/a/b") && said.contains("refused"), "{said}");
+    let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["rdeploy"], "something of an engine was made");
 }

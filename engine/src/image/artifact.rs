@@ -90,7 +90,6 @@ impl Images {
     /// # Errors
     /// When there is nothing of that name, or it does not come whole.
     pub fn fetch_artifact(
-        &self,
         reference: &Reference,
         kinds: &[&str],
     ) -> Result<Option<(Digest, Artifact)>, ImageError> {

@@ -146,7 +146,9 @@ fn directories() -> Vec<PathBuf> {
         None => {
             let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
             let own = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
-            let own = own.filter(|_| crate::rootless::is_inside()).map(|own| own.join("docker/certs.d"));
+            // An ordinary user need not be where they are root to ask a registry.
+            let is_ordinary = crate::rootless::is_inside() || !rustix::process::geteuid().is_root();
+            let own = own.filter(|_| is_ordinary).map(|own| own.join("docker/certs.d"));
             own.into_iter().chain(USUAL.map(PathBuf::from)).collect()
         }
     }
