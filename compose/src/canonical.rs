@@ -17,7 +17,7 @@ pub fn to_json(project: &Project) -> Json {
 
 /// What `config --format json` prints: [`to_json`] in lines, with every `$` doubled so that it loads as it is.
 pub fn to_json_text(project: &Project) -> String {
-    json_text(project).replace('$', "$$")
+    json_text(&to_json(project)).replace('$', "$$")
 }
 
 /// What `config` prints: the project as YAML, with every `$` doubled so that it loads as it is.
@@ -25,13 +25,12 @@ pub fn to_yaml(project: &Project) -> String {
     yaml_text(project).replace('$', "$$")
 }
 
-/// As [`to_json_text`], with `${…}` as it was never interpolated.
-pub fn json_text(project: &Project) -> String {
-    go_escapes(&serde_json::to_string_pretty(&to_json(project)).unwrap_or_default())
+/// JSON in lines, as Go writes it.
+pub fn json_text(json: &Json) -> String {
+    go_escapes(&serde_json::to_string_pretty(json).unwrap_or_default())
 }
 
-/// As [`to_yaml`], with `${…}` as it was never interpolated.
-pub fn yaml_text(project: &Project) -> String {
+fn yaml_text(project: &Project) -> String {
     let Ok(Json::Object(mut whole)) = serde_json::to_value(project) else { return String::new() };
     let mut ordered = Map::new();
     for key in ["name", "services", "networks", "volumes", "secrets", "configs", "models"] {
@@ -56,7 +55,23 @@ pub fn yaml_text(project: &Project) -> String {
         }
     }
     ordered.extend(project.extensions.clone());
-    crate::yaml::write(&Json::Object(ordered))
+    let mut whole = Json::Object(ordered);
+    for (path, value) in &project.inner_extensions {
+        let Some((key, above)) = path.split_last() else { continue };
+        // What holds it may have been left out: nobody uses it.
+        if let Some(Json::Object(map)) = above.iter().try_fold(&mut whole, inside) {
+            map.entry(key).or_insert_with(|| value.clone());
+        }
+    }
+    crate::yaml::write(&whole)
+}
+
+fn inside<'a>(value: &'a mut Json, step: &String) -> Option<&'a mut Json> {
+    match value {
+        Json::Object(map) => map.get_mut(step),
+        Json::Array(items) => items.get_mut(step.parse::<usize>().ok()?),
+        _ => None,
+    }
 }
 
 /// What tells whether a container still is as its service asks for: sha256, in hex, of the service's JSON without

@@ -49,7 +49,9 @@ pub(crate) fn is_disabled(environment: &Variables) -> bool {
 
 /// A file that cannot be read, as a diagnostic.
 pub(crate) fn cannot_read(what: &str, file: &FsPath, error: &io::Error) -> Diagnostic {
-    if error.kind() == io::ErrorKind::NotFound {
+    if file.as_os_str().is_empty() {
+        Diagnostic::error(format!("{what}: a path is needed"))
+    } else if error.kind() == io::ErrorKind::NotFound {
         Diagnostic::error(format!("{what} {} not found", file.display()))
     } else {
         Diagnostic::error(format!("cannot read {what} {}: {error}", file.display()))

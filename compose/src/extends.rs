@@ -59,8 +59,13 @@ fn resolved(
     let Some(service) = services.get(name) else { return Err(Failed) };
     let mut own = service.clone();
     let Some(extends) = own.as_map_mut().and_then(|map| map.remove("extends")) else { return Ok(own) };
-    let Some(base_name) = extends.get("service").and_then(Value::as_text) else { return Ok(own) };
     let path = Path::keys(&["services", name, "extends"]);
+    let Some(base_name) = extends.get("service").and_then(Value::as_text) else {
+        let place = session.locate(&path, Part::Key);
+        let message = format!("service {name:?} does not say which service it extends");
+        let diagnostic = Diagnostic::error(message).at(place).on(path.to_string());
+        return session.fail(diagnostic.with_help("name it, as in `extends: {service: base}`"));
+    };
     enter(session, chain, origin, name, &path)?;
     let mut base = match extends.get("file").and_then(Value::as_text) {
         None => {

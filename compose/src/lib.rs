@@ -47,6 +47,7 @@ mod session;
 mod shorthand;
 mod unheeded;
 mod value;
+mod written;
 mod yaml;
 
 pub use diagnostic::{Diagnostic, Diagnostics};

@@ -15,7 +15,10 @@ use crate::position::{Part, Sources};
 use crate::remote::Remote;
 use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
-use crate::{consistency, discover, dotenv, include, interpolate, normalize, paths, schema, unheeded};
+use crate::written::as_written;
+use crate::{
+    consistency, discover, dotenv, include, interpolate, normalize, paths, schema, shorthand, unheeded,
+};
 
 /// What to load, and with what.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,8 @@ pub struct LoadOptions {
     pub needs_files: bool,
     /// Keep networks, volumes, secrets and configurations that no active service uses.
     pub all_resources: bool,
+    /// Keep what services do not need of those that no profile asks for.
+    pub keep_optional: bool,
 }
 
 /// A project and what is odd about it.
@@ -63,6 +68,8 @@ pub struct Loaded {
     pub project: Project,
     /// Things that are allowed but perhaps not meant.
     pub warnings: Vec<Diagnostic>,
+    /// The model as it is written, where nothing was interpolated.
+    pub(crate) written: Option<serde_json::Value>,
     /// The files it was read from, for whoever has something to say about a key later on.
     pub(crate) sources: Rc<Sources>,
 }
@@ -85,8 +92,9 @@ pub(crate) struct Scope<'a> {
 pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
     let mut session = Session::default();
     match load_project(&mut session, options) {
-        Ok(project) => Ok(Loaded {
+        Ok((project, written)) => Ok(Loaded {
             project,
+            written,
             warnings: Diagnostics::sorted(session.warnings).0,
             sources: Rc::new(session.sources),
         }),
@@ -145,7 +153,10 @@ pub(crate) fn load_files(
     Ok(merged)
 }
 
-fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project, Failed> {
+fn load_project(
+    session: &mut Session,
+    options: &LoadOptions,
+) -> Result<(Project, Option<serde_json::Value>), Failed> {
     let found = discover::find(session, options)?;
     session.raw = options.no_interpolate;
     let mut environment = found.environment;
@@ -157,20 +168,26 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
         included: Vec::new(),
         resolve_paths: !options.no_path_resolution,
     };
-    let document = load_files(session, &found.files, &scope)?;
+    let mut document = load_files(session, &found.files, &scope)?;
     warn_version(session, &document);
     warn_refresh(session, &document);
+    let written = options.no_interpolate.then(|| document.clone());
+    if options.no_interpolate {
+        schema::cast(&mut document);
+        shorthand::split_commands(&mut document);
+    }
     let mut project = decode(session, document)?;
     project.name = name;
     project.working_dir = found.directory;
     project.files = found.files;
     project.environment = environment;
+    normalize::agree_on_scale(&mut project);
     if !options.no_normalize {
         normalize::normalize(&mut project);
     }
     apply_profiles(session, &mut project, options)?;
-    drop_optional_dependencies(session, &mut project);
-    if !options.no_consistency {
+    drop_optional_dependencies(session, &mut project, options.keep_optional);
+    if !options.no_consistency && !options.no_interpolate {
         for problem in consistency::check(&project) {
             session.merged_problem(&problem, Severity::Error);
         }
@@ -179,21 +196,24 @@ fn load_project(session: &mut Session, options: &LoadOptions) -> Result<Project,
     if !options.all_resources {
         normalize::drop_unused(&mut project);
     }
+    let written = written.map(|document| as_written(document, &project, !options.no_normalize));
     read_values(&mut project);
     if options.needs_files {
         for problem in consistency::missing_files(&project) {
             session.merged_problem(&problem, Severity::Error);
         }
     }
-    if !options.no_env_resolution {
+    if !options.no_env_resolution && !options.no_interpolate {
         read_env_files(session, &mut project);
     }
-    read_label_files(session, &mut project);
+    if !options.no_interpolate {
+        read_label_files(session, &mut project);
+    }
     session.settle()?;
     for problem in unheeded::find(&project) {
         session.merged_problem(&problem, Severity::Warning);
     }
-    Ok(project)
+    Ok((project, written))
 }
 
 /// Option, `COMPOSE_PROJECT_NAME`, the last `name:`, the directory.
@@ -278,8 +298,11 @@ fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed>
             of_services.insert(name.clone(), take_extensions(service));
         }
     }
+    let mut inner = Vec::new();
+    inner_extensions(&document, &mut Vec::new(), &mut inner);
     match serde_json::from_value::<Project>(document.into_json()) {
         Ok(mut project) => {
+            project.inner_extensions = inner;
             project.extensions = std::mem::take(&mut extensions);
             for (name, service) in &mut project.services {
                 service.name.clone_from(name);
@@ -295,6 +318,29 @@ fn take_extensions(value: &mut Value) -> BTreeMap<String, serde_json::Value> {
     let Some(map) = value.as_map_mut() else { return BTreeMap::new() };
     let keys: Vec<String> = map.keys().filter(|key| key.starts_with("x-")).cloned().collect();
     keys.into_iter().filter_map(|key| map.remove(&key).map(|value| (key, value.into_json()))).collect()
+}
+
+/// The `x-…` keys of what is inside.
+fn inner_extensions(
+    value: &Value,
+    path: &mut Vec<String>,
+    found: &mut Vec<(Vec<String>, serde_json::Value)>,
+) {
+    let inside: Vec<(String, &Value)> = match value {
+        Value::Map(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
+        Value::List(items) => items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).collect(),
+        _ => Vec::new(),
+    };
+    for (step, value) in inside {
+        let is_extension = step.starts_with("x-");
+        path.push(step);
+        if is_extension {
+            found.push((path.clone(), value.clone().into_json()));
+        } else if matches!(value, Value::Map(_) | Value::List(_)) {
+            inner_extensions(value, path, found);
+        }
+        path.pop();
+    }
 }
 
 /// Moves the services that no profile asks for aside.
@@ -327,13 +373,14 @@ fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOp
 }
 
 /// Dependencies that need not be there and are not, are none.
-fn drop_optional_dependencies(session: &mut Session, project: &mut Project) {
+fn drop_optional_dependencies(session: &mut Session, project: &mut Project, keep: bool) {
     let known: BTreeSet<String> = project.services.keys().cloned().collect();
     let disabled: BTreeSet<String> = project.disabled_services.keys().cloned().collect();
     let mut missing = Vec::new();
     for service in project.services.values_mut() {
         service.depends_on.retain(|name, dependency| {
-            let stays = dependency.required || known.contains(name);
+            let is_kept = keep && disabled.contains(name);
+            let stays = dependency.required || known.contains(name) || is_kept;
             if !stays && !disabled.contains(name) {
                 missing.push((service.name.clone(), name.clone()));
             }
@@ -381,7 +428,7 @@ fn read_env_files(session: &mut Session, project: &mut Project) {
 /// `label_file` of the services that run, in the same way.
 fn read_label_files(session: &mut Session, project: &mut Project) {
     for service in project.services.values_mut() {
-        match labels_of(service, &project.environment) {
+        match labels_of(service) {
             Ok(labels) => {
                 for (key, value) in labels {
                     service.labels.entry(key).or_insert(value);
@@ -431,16 +478,14 @@ fn variables_of(
     Ok(found)
 }
 
-fn labels_of(
-    service: &Service,
-    environment: &Variables,
-) -> Result<BTreeMap<String, String>, Box<Diagnostic>> {
-    let mut found = BTreeMap::new();
+fn labels_of(service: &Service) -> Result<BTreeMap<String, String>, Box<Diagnostic>> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
     for file in &service.label_file {
         let path = PathBuf::from(file);
         let text = std::fs::read_to_string(&path)
             .map_err(|error| Box::new(environment::cannot_read("label file", &path, &error)))?;
-        let variables = dotenv::parse(&text, &|name| environment.get(name).cloned(), &mut |_| {})
+        // What is set in one of them is all that can stand in another.
+        let variables = dotenv::parse(&text, &|name| found.get(name).cloned(), &mut |_| {})
             .map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
         found.extend(variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())));
     }

@@ -73,6 +73,9 @@ pub struct Project {
     /// Top-level `x-…` keys.
     #[serde(skip)]
     pub extensions: BTreeMap<String, serde_json::Value>,
+    /// `x-…` keys inside the parts of services, networks and so on, with the steps that lead to them.
+    #[serde(skip)]
+    pub inner_extensions: Vec<(Vec<String>, serde_json::Value)>,
 }
 
 // === impl Project ===

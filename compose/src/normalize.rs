@@ -27,6 +27,7 @@ pub(crate) fn set_defaults(document: &mut Value) -> Vec<Problem> {
         if let Some(build) = service.get_mut("build") {
             default_in(build, "context", &Value::Text(".".to_owned()));
         }
+        drop_empty(service, "dns");
         for secret in list(service, "secrets") {
             if let Some(source) = secret.get("source").and_then(Value::as_text).map(str::to_owned) {
                 default_in(secret, "target", &Value::Text(format!("/run/secrets/{source}")));
@@ -50,7 +51,7 @@ pub(crate) fn set_defaults(document: &mut Value) -> Vec<Problem> {
     warnings
 }
 
-/// Variables that are named without a value take it from the environment; build arguments without one go.
+/// Variables and build arguments that are named without a value take it from the environment.
 pub(crate) fn resolve_environment(document: &mut Value, environment: &Variables) {
     let services = document.get_mut("services").and_then(Value::as_map_mut);
     for service in services.into_iter().flat_map(Map::values_mut) {
@@ -61,18 +62,21 @@ pub(crate) fn resolve_environment(document: &mut Value, environment: &Variables)
             service.get_mut("build").and_then(|build| build.get_mut("args")).and_then(Value::as_map_mut);
         if let Some(args) = args {
             fill(args, environment);
-            args.retain(|_, value| *value != Value::Null);
+        }
+    }
+}
+
+/// The two ways to say how many containers a service has agree.
+pub(crate) fn agree_on_scale(project: &mut Project) {
+    for service in project.services.values_mut() {
+        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
+            deploy.replicas.get_or_insert(scale);
         }
     }
 }
 
 /// Fills in what a decoded project leaves unsaid.
 pub(crate) fn normalize(project: &mut Project) {
-    for service in project.services.values_mut() {
-        if let (Some(scale), Some(deploy)) = (service.scale, &mut service.deploy) {
-            deploy.replicas.get_or_insert(scale);
-        }
-    }
     implicit_networks(project);
     for service in project.services.values_mut() {
         if service.pull_policy.as_deref() == Some("if_not_present") {
@@ -80,6 +84,7 @@ pub(crate) fn normalize(project: &mut Project) {
         }
         if let Some(build) = &mut service.build {
             name_dockerfile(build);
+            build.args.retain(|_, value| value.is_some());
         }
         implicit_dependencies(service);
     }
@@ -118,6 +123,17 @@ fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut [Value] {
     match value.get_mut(key) {
         Some(Value::List(items)) => items,
         _ => &mut [],
+    }
+}
+
+/// An address that a variable leaves empty is none.
+fn drop_empty(service: &mut Value, key: &str) {
+    let Some(map) = service.as_map_mut() else { return };
+    if let Some(Value::List(items)) = map.get_mut(key) {
+        items.retain(|item| item.as_text() != Some(""));
+        if items.is_empty() {
+            map.remove(key);
+        }
     }
 }
 

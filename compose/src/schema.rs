@@ -12,7 +12,7 @@ mod whole;
 
 use self::check::Checker;
 pub(crate) use self::file::FILE;
-use self::whole::complete;
+use self::whole::{complete, drop_open};
 pub(crate) use self::whole::{prune, suggestion};
 use crate::position::Part;
 use crate::value::{Path, Value};
@@ -152,9 +152,15 @@ impl Problem {
 /// Checks one document against the table and brings its scalars into form. Missing keys and empty values are not
 /// looked at: another file may supply them. `raw` leaves texts with a `$` alone.
 pub(crate) fn check(value: &mut Value, raw: bool) -> Vec<Problem> {
-    let mut checker = Checker { raw, problems: Vec::new(), path: Path::default() };
+    let mut checker = Checker { raw, casts: !raw, problems: Vec::new(), path: Path::default() };
     checker.check(value, &FILE);
     checker.problems
+}
+
+/// Casts what was left as it is written. What has to be more than a text and still has a variable in it goes.
+pub(crate) fn cast(value: &mut Value) {
+    Checker { raw: true, casts: true, problems: Vec::new(), path: Path::default() }.check(value, &FILE);
+    drop_open(value, &FILE);
 }
 
 /// Checks what only the merged whole can tell: keys that are missing, and keys without a value.

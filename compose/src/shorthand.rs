@@ -16,13 +16,21 @@ pub(crate) struct Findings {
 
 /// Expands every short form of a checked document in place. `raw` leaves texts with a `$` alone.
 pub(crate) fn expand(value: &mut Value, raw: bool) -> Findings {
-    let mut expander = Expander { raw, path: Path::default(), findings: Findings::default() };
+    let mut expander = Expander { raw, splits: !raw, path: Path::default(), findings: Findings::default() };
     expander.expand(value, &FILE);
     expander.findings
 }
 
+/// Splits the commands into words that were left as they are written.
+pub(crate) fn split_commands(value: &mut Value) {
+    let mut expander =
+        Expander { raw: true, splits: true, path: Path::default(), findings: Findings::default() };
+    expander.expand(value, &FILE);
+}
+
 struct Expander {
     raw: bool,
+    splits: bool,
     path: Path,
     findings: Findings,
 }
@@ -72,6 +80,8 @@ impl Expander {
                 }
             }
             (Shape::Hosts, _) => self.hosts(value),
+            // What is printed as it is written is not split into words before that.
+            (Shape::Command, Value::Text(_)) if !self.splits => {}
             (Shape::Command, Value::Text(text)) => {
                 let line = std::mem::take(text);
                 *value = self.command(&line);
@@ -194,6 +204,10 @@ impl Expander {
             Value::List(list) => {
                 for (index, item) in list.iter().enumerate() {
                     let Some(text) = item.as_text() else { continue };
+                    if self.raw && text.contains('$') {
+                        lines.push(text.to_owned());
+                        continue;
+                    }
                     match text.split_once('=').or_else(|| text.split_once(':')) {
                         Some((name, address)) if !name.is_empty() && !address.is_empty() => {
                             lines.push(format!("{name}={}", bare(address)));

@@ -1,5 +1,7 @@
 //! Writes YAML the way the reference does: two spaces, sequences indented, quotes only where they are needed.
 
+mod order;
+
 use std::borrow::Cow;
 
 use serde_json::Value as Json;
@@ -15,7 +17,7 @@ pub(crate) fn write(value: &Json) -> String {
 fn block(value: &Json, indent: usize, out: &mut String) {
     match value {
         Json::Object(map) if !map.is_empty() => {
-            for (key, value) in map {
+            for (key, value) in order::sorted(map) {
                 push_indent(indent, out);
                 out.push_str(&scalar(key, indent));
                 out.push(':');

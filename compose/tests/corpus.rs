@@ -40,6 +40,7 @@ fn loaded(case: &Path) -> (tempfile::TempDir, PathBuf, Result<Loaded, Diagnostic
     let options = LoadOptions {
         current_dir: Some(directory.clone()),
         environment: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
+        keep_optional: true,
         ..LoadOptions::default()
     };
     let loaded = load(&options);

@@ -35,6 +35,7 @@ fn options(directory: &Path) -> LoadOptions {
     LoadOptions {
         current_dir: Some(directory.to_path_buf()),
         environment: BTreeMap::from([("HOME".to_owned(), "/root".to_owned())]),
+        keep_optional: true,
         ..LoadOptions::default()
     }
 }
@@ -114,7 +115,8 @@ fn a_chain_of_a_thousand_services_is_a_thousand_steps() {
 #[test]
 fn the_canonical_form_is_a_fixed_point() {
     for directory in projects() {
-        let first = load(&options(&directory)).unwrap().project;
+        // What is switched off is not there when it is read again.
+        let first = load(&LoadOptions { keep_optional: false, ..options(&directory) }).unwrap().project;
         let again = LoadOptions {
             files: vec!["-".into()],
             stdin: Some(to_yaml(&first)),
@@ -153,6 +155,25 @@ fn the_reference_still_says_so() {
         assert_eq!(config, std::fs::read_to_string(file).unwrap(), "{place}");
         let json = output(&directory, &["config", "--format", "json"]);
         assert_eq!(to_json_text(&load(&options(&directory)).unwrap().project), json.trim_end(), "{place}");
+    }
+}
+
+#[test]
+fn what_is_empty_where_something_is_needed_is_refused_where_it_stands() {
+    for (key, at, said) in [
+        ("extends:", "1:26", "does not say which service it extends"),
+        ("extends: {}", "1:26", "does not say which service it extends"),
+        ("pull_policy: ''", "1:39", "always, never, missing"),
+        ("container_name: ''", "1:42", "two or more letters"),
+        ("env_file: ''", "1:36", "env file: a path is needed"),
+    ] {
+        let options = LoadOptions {
+            files: vec!["-".into()],
+            stdin: Some(format!("services: {{a: {{image: x, {key} }}}}\n")),
+            ..options(&std::env::temp_dir())
+        };
+        let error = load(&options).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains(&format!("-:{at}\n")), "{key}: {error}");
     }
 }
 

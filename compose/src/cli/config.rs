@@ -82,14 +82,18 @@ pub(super) struct ConfigArgs {
 
 /// `config`.
 pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliError> {
-    let mut options = session.load_options(&args.names)?;
+    // What is written is shown as a whole.
+    let services = if args.no_interpolate || args.variables { &[][..] } else { &args.names[..] };
+    let mut options = session.load_options(services)?;
     options.no_interpolate = args.no_interpolate;
     options.no_normalize = args.no_normalize;
     options.no_path_resolution = args.no_path_resolution;
     options.no_consistency = args.no_consistency;
     options.no_env_resolution = args.no_env_resolution;
     options.no_interpolate |= args.variables;
-    if args.profiles || args.variables {
+    options.keep_optional = args.names.is_empty();
+    options.all_resources |= options.no_interpolate;
+    if args.variables {
         options.profiles.push("*".to_owned());
     }
     let loaded = load(&options)?;
@@ -109,21 +113,21 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
         return Ok(0);
     }
     if args.variables {
-        print_variables(args, &project);
+        print_variables(args, loaded.written.as_ref().unwrap_or(&Json::Null));
         return Ok(0);
     }
     match names(session, args, &project)? {
         Some(lines) => lines.iter().for_each(|line| output::line(line)),
-        None => write(args, &text(args, &project))?,
+        None => write(args, &text(args, &project, loaded.written.as_ref()))?,
     }
     // The program ends here: to give a thousand services back one by one takes longer than to end with them.
     std::mem::forget((project, loaded.sources));
     Ok(0)
 }
 
-fn print_variables(args: &ConfigArgs, project: &Project) {
+fn print_variables(args: &ConfigArgs, written: &Json) {
     let mut found = BTreeMap::new();
-    collect_variables(&canonical::to_json(project), &mut found);
+    collect_variables(written, &mut found);
     if args.format == "json" {
         let all: serde_json::Map<String, Json> = found
             .into_values()
@@ -168,7 +172,7 @@ fn names(session: &Session, args: &ConfigArgs, project: &Project) -> Result<Opti
     } else if args.networks {
         keys(&mut project.networks.keys())
     } else if args.models {
-        keys(&mut project.models.keys())
+        Some(project.models.values().map(|model| model.model.clone()).collect())
     } else if args.profiles {
         let all = project.services.values().chain(project.disabled_services.values());
         let profiles: BTreeSet<String> = all.flat_map(|service| service.profiles.iter().cloned()).collect();
@@ -207,12 +211,12 @@ fn hashes(project: &Project, wanted: &str) -> Result<Vec<String>, CliError> {
 }
 
 /// A dollar that is read again must stand for itself, unless it was never read.
-fn text(args: &ConfigArgs, project: &Project) -> String {
-    match (args.format.as_str(), args.no_interpolate) {
-        ("json", true) => canonical::json_text(project) + "\n",
-        ("json", false) => canonical::to_json_text(project) + "\n",
-        (_, true) => canonical::yaml_text(project),
-        (_, false) => canonical::to_yaml(project),
+fn text(args: &ConfigArgs, project: &Project, written: Option<&Json>) -> String {
+    match (args.format.as_str(), written) {
+        ("json", Some(written)) => canonical::json_text(written) + "\n",
+        ("json", None) => canonical::to_json_text(project) + "\n",
+        (_, Some(written)) => crate::yaml::write(written),
+        (_, None) => canonical::to_yaml(project),
     }
 }
 

@@ -13,8 +13,8 @@ pub(super) fn restart(text: &str) -> Result<(), &'static str> {
 }
 
 pub(super) fn pull_policy(text: &str) -> Result<(), &'static str> {
-    const WORDS: [&str; 9] =
-        ["", "always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
+    const WORDS: [&str; 8] =
+        ["always", "never", "missing", "if_not_present", "build", "refresh", "daily", "weekly"];
     let every = text.strip_prefix("every_").is_some_and(|span| span.parse::<Span>().is_ok());
     if WORDS.contains(&text) || every {
         Ok(())
@@ -33,7 +33,7 @@ pub(super) fn signal(text: &str) -> Result<(), &'static str> {
 
 pub(super) fn container_name(text: &str) -> Result<(), &'static str> {
     let mut chars = text.chars();
-    let first = chars.next().is_none_or(|c| c.is_ascii_alphanumeric());
+    let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
     let rest = chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
     if first && rest && text.len() != 1 {
         Ok(())

@@ -63,7 +63,8 @@ pub(super) fn prune_at(value: &mut Value, shape: &Shape) {
                 |key: &str| object.fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
             map.retain(|key, entry| {
                 let is_text = || matches!(shape(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)));
-                *entry != Value::Null && !(entry.as_text() == Some("") && is_text())
+                let stays = key.starts_with("x-") || object.required.contains(&key.as_str());
+                stays || *entry != Value::Null && !(entry.as_text() == Some("") && is_text())
             });
             for (key, entry) in map {
                 if matches!(entry, Value::Map(_) | Value::List(_))
@@ -75,6 +76,35 @@ pub(super) fn prune_at(value: &mut Value, shape: &Shape) {
         }
         (Shape::Map(inner), Value::Map(map)) => map.values_mut().for_each(|entry| prune_at(entry, inner)),
         (Shape::List(inner), Value::List(items)) => items.iter_mut().for_each(|item| prune_at(item, inner)),
+        _ => {}
+    }
+}
+
+/// Drops what still has a variable in it and has to be more than a text.
+pub(super) fn drop_open(value: &mut Value, shape: &Shape) {
+    let is_open = |entry: &Value, shape: &Shape| {
+        let is_plain = matches!(shape, Shape::Text | Shape::Scalar);
+        !is_plain && entry.as_text().is_some_and(|text| text.contains('$'))
+    };
+    match (shape, value) {
+        (Shape::Nullable(inner) | Shape::Short(_, inner), value) => drop_open(value, inner),
+        (Shape::Object(object), Value::Map(map)) => {
+            for (name, shape) in object.fields {
+                if map.get(*name).is_some_and(|entry| is_open(entry, shape)) {
+                    map.remove(*name);
+                } else if let Some(entry) = map.get_mut(*name) {
+                    drop_open(entry, shape);
+                }
+            }
+        }
+        (Shape::Map(inner), Value::Map(map)) => {
+            map.retain(|_, entry| !is_open(entry, inner));
+            map.values_mut().for_each(|entry| drop_open(entry, inner));
+        }
+        (Shape::List(inner), Value::List(items)) => {
+            items.retain(|item| !is_open(item, inner));
+            items.iter_mut().for_each(|item| drop_open(item, inner));
+        }
         _ => {}
     }
 }

@@ -6,6 +6,7 @@
 
 REFERENCE is docker-compose 2.40.3 and OURS is rcompose. Needs PyYAML. README.md says which differences are meant.
 """
+import json
 import os
 import random
 import shutil
@@ -20,6 +21,9 @@ HERE = Path(__file__).parent
 KEYS = yaml.safe_load((HERE / "keys.yaml").read_text())
 TOP = yaml.safe_load((HERE / "top.yaml").read_text())
 CONDITIONS = ["service_started", "service_healthy", "service_completed_successfully"]
+# What `config` is asked for. The order of names is nobody's.
+QUESTIONS = [[], ["--format", "json"], ["--services"], ["--images"], ["--volumes"], ["--networks"], ["--profiles"],
+             ["--no-normalize"], ["--no-path-resolution"], ["--no-consistency"]]
 
 
 def service(dice, name, names):
@@ -43,7 +47,7 @@ def service(dice, name, names):
 
 def project(seed):
     dice = random.Random(seed)
-    names = ["a", "b", "c"][: dice.randint(1, 3)]
+    names = dice.choice([["a", "b", "c"], ["s10", "s9", "s_1"]])[: dice.randint(1, 3)]
     services = {name: service(dice, name, names) for name in names}
     if len(names) > 1 and dice.random() < 0.3:
         services[names[-1]]["extends"] = {"service": names[0]}
@@ -59,11 +63,17 @@ def project(seed):
     return files
 
 
-def config(program, directory):
+def config(program, directory, question=()):
     environment = {"HOME": "/root", "PATH": os.environ["PATH"]}
-    ran = subprocess.run([program, "config"], cwd=directory, env=environment, capture_output=True, text=True)
+    ran = subprocess.run([program, "config", *question], cwd=directory, env=environment, capture_output=True, text=True)
     text = ran.stdout if ran.returncode == 0 else ran.stderr
     lines = [line for line in text.splitlines() if "level=warning" not in line]
+    if question == ["--format", "json"] and ran.returncode == 0:
+        whole = json.loads(text)
+        whole.pop("models", None)
+        lines = json.dumps(whole, indent=1).splitlines()
+    elif len(question) == 1 and not question[0].startswith("--no-"):
+        lines = sorted(line for line in lines if line)
     return ran.returncode == 0, "\n".join(lines).replace(str(directory), "@DIR@").rstrip() + "\n"
 
 
@@ -80,7 +90,12 @@ def main():
             for name, text in files.items():
                 (directory / name).write_text(text)
             (expected_ok, expected), (found_ok, found) = config(reference, directory), config(ours, directory)
-        same = expected_ok == found_ok and (not expected_ok or expected == found)
+            same = expected_ok == found_ok and (not expected_ok or expected == found)
+            for question in QUESTIONS[1:] if same and expected_ok else []:
+                answers = config(reference, directory, question), config(ours, directory, question)
+                if answers[0] != answers[1]:
+                    same, expected, found = False, f"# {question}\n{answers[0][1]}", answers[1][1]
+                    break
         outcome = {"config.yaml" if expected_ok else "refused": expected}
         if not same:
             differing.append(seed)

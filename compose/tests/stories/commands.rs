@@ -214,6 +214,20 @@ fn configuration_can_be_asked_for_in_parts() {
     assert_eq!(rows, [vec!["DB", "true"], vec!["TAG", "false", "1"]]);
     let raw = print(&["--profile", "a", "config", "--no-interpolate"]);
     assert!(raw.contains("image: box:${TAG:-1}"), "{raw}");
+    // What has to be more than a text, and is one as long as nothing is put in.
+    world.write(
+        "open.yaml",
+        "services:\n  web:\n    image: box\n    cpus: ${CPUS:-0.5}\n    restart: ${RESTART}\n    ports: ['${PORT}:80']\n    \
+         extra_hosts: ['${HOST}']\n    command: run $WHAT\n    mem_limit: 64m\nsecrets: {s: {file: '${FILE}'}}\n",
+    );
+    let variables = print(&["-f", "open.yaml", "config", "--variables"]);
+    let names: Vec<&str> =
+        variables.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["CPUS", "FILE", "HOST", "PORT", "RESTART", "WHAT"]);
+    let raw = print(&["-f", "open.yaml", "config", "--no-interpolate"]);
+    for line in ["cpus: ${CPUS:-0.5}", "- ${PORT}:80", "command: run $WHAT", "mem_limit: 64m", "file: "] {
+        assert!(raw.contains(&format!("  {line}")), "{line} is missing in {raw}");
+    }
     let json: Json = serde_json::from_str(&print(&["config", "--format", "json"])).unwrap();
     assert_eq!(json["services"]["db"]["image"], "box");
     world.rcompose(["config", "-o", "out.yaml"]).succeeds();
