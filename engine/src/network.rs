@@ -4,6 +4,7 @@
 mod attachment;
 pub mod cidr;
 mod conntrack;
+mod departure;
 pub mod dns;
 pub mod endpoint;
 mod firewall;

@@ -157,6 +157,11 @@ impl Root {
         self.container_run(id).join("lock")
     }
 
+    /// The lock that whoever has a container's root mounted holds.
+    pub fn mounted_lock(&self, id: &ContainerId) -> PathBuf {
+        self.container_run(id).join("mounted")
+    }
+
     /// The journal of events.
     pub fn events(&self) -> PathBuf {
         self.run.join("events")
@@ -232,7 +237,17 @@ impl Root {
         self.network_runs().join(id.as_str())
     }
 
-    /// The lock on everything below [`Root::network_runs`] and [`Root::port_runs`].
+    /// Who is about to leave the networks: an empty file a container.
+    pub fn departures(&self) -> PathBuf {
+        self.run.join("departures")
+    }
+
+    /// The word of one container that it leaves.
+    pub fn departure(&self, id: &ContainerId) -> PathBuf {
+        self.departures().join(id.as_str())
+    }
+
+    /// The lock on everything below [`Root::network_runs`], [`Root::port_runs`] and [`Root::departures`].
     pub fn network_lock(&self) -> PathBuf {
         self.run.join("networks.lock")
     }

@@ -1,4 +1,4 @@
-//! Attaching containers to networks and letting go of them. An address is claimed by a symbolic link in the
+//! Attaching containers to networks. An address is claimed by a symbolic link in the
 //! network's run directory, named after the address and leading to the container's id: making one is atomic, and
 //! what a killed process leaves behind says whose it was.
 
@@ -164,32 +164,6 @@ impl Networks {
         Ok(())
     }
 
-    /// Takes back everything a container had: ports, addresses, names. Its links vanish with its network
-    /// namespace. Doing it twice is fine.
-    ///
-    /// # Errors
-    /// When a record cannot be removed.
-    pub fn release(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        if !self.root.network_runs().exists() {
-            return Ok(());
-        }
-        let _lock = self.lock()?;
-        self.withdraw(container)?;
-        for network in self.live_networks()? {
-            self.detach(&network, container)?;
-        }
-        Ok(())
-    }
-
-    /// Takes back everything of a container that a crash left, down to addresses that were claimed and never given.
-    ///
-    /// # Errors
-    /// When a record cannot be removed.
-    pub fn sweep(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        self.release(container)?;
-        self.drop_stray_claims(container)
-    }
-
     fn attach_all(
         &self,
         party: &Party,
@@ -229,6 +203,7 @@ impl Networks {
     ) -> Result<Endpoint, NetworkError> {
         let directory = self.root.network_run(&network.id);
         store::private_directory(&directory).map_err(|source| file_error("make", &directory, source))?;
+        self.stay(&party.container)?;
         let before = self.endpoint(&network.id, &party.container)?;
         let addresses = match before.filter(|before| keeps_to(before, attachment)) {
             Some(before) => before.addresses,
@@ -286,7 +261,8 @@ impl Networks {
         self.root.network_run(network).join(container.as_str())
     }
 
-    fn detach(&self, network: &NetworkId, container: &ContainerId) -> Result<(), NetworkError> {
+    /// Takes back what a container had of one network. The caller holds the lock.
+    pub(super) fn detach(&self, network: &NetworkId, container: &ContainerId) -> Result<(), NetworkError> {
         let path = self.endpoint_path(network, container);
         // A record that cannot be read must not keep its container from being released.
         if let Ok(Some(endpoint)) = store::read_json::<Endpoint>(&path) {
@@ -295,18 +271,6 @@ impl Networks {
             }
         }
         store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
-    }
-
-    /// A process that is killed between claiming an address and writing the endpoint leaves a claim alone.
-    fn drop_stray_claims(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        let _lock = self.lock()?;
-        for network in self.live_networks()? {
-            let directory = self.root.network_run(&network);
-            for address in names_in(&directory)?.iter().filter_map(|name| name.parse().ok()) {
-                drop_claim(&directory, address, container)?;
-            }
-        }
-        Ok(())
     }
 
     /// The networks that have a run directory.
@@ -417,7 +381,12 @@ fn claim(directory: &Path, address: IpAddr, party: &Party, network: &Network) ->
     }
 }
 
-fn drop_claim(directory: &Path, address: IpAddr, container: &ContainerId) -> Result<(), NetworkError> {
+/// Takes back an address that a container claimed. The caller holds the lock.
+pub(super) fn drop_claim(
+    directory: &Path,
+    address: IpAddr,
+    container: &ContainerId,
+) -> Result<(), NetworkError> {
     let path = directory.join(address.to_string());
     if claimant(&path) != container.as_str() {
         return Ok(());

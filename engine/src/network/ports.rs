@@ -141,7 +141,7 @@ impl Networks {
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
         let Some(first) = endpoints.first() else {
-            self.withdraw(container)?;
+            self.withdraw(std::slice::from_ref(container))?;
             return Ok(Vec::new());
         };
         let owner = format!("{} {}", container.short(), first.party.name);
@@ -174,7 +174,7 @@ impl Networks {
         forget_flows(&new);
         if let Err(error) = lead_in(&before_ports, &chosen) {
             // The first failure is the one to tell.
-            let _ = self.withdraw(container);
+            let _ = self.withdraw(std::slice::from_ref(container));
             return Err(error);
         }
         Ok(chosen)
@@ -338,30 +338,35 @@ impl Networks {
             return Ok(());
         }
         let _lock = self.lock()?;
-        self.withdraw(&lot)
+        self.withdraw(&[lot])
     }
 
-    /// Takes back the published ports of a container. The caller holds the lock.
-    pub(crate) fn withdraw(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        let path = self.root.port_run(container);
-        if !path.exists() {
+    /// Takes back the published ports of containers, in one transaction. The caller holds the lock.
+    pub(crate) fn withdraw(&self, containers: &[ContainerId]) -> Result<(), NetworkError> {
+        let publishing: Vec<&ContainerId> =
+            containers.iter().filter(|container| self.root.port_run(container).exists()).collect();
+        if publishing.is_empty() {
             return Ok(());
         }
-        let record = self.read_ports(container)?.unwrap_or_default();
-        if record.shared {
-            self.end_shares(container)?;
+        for container in &publishing {
+            let record = self.read_ports(container)?.unwrap_or_default();
+            if record.shared {
+                self.end_shares(container)?;
+            }
+            // A way out that is gone has closed its doors itself.
+            let _ = lead_in(&record.ports, &[]);
         }
-        // A way out that is gone has closed its doors itself.
-        let _ = lead_in(&record.ports, &[]);
         let table = Table::named(self.root.tag());
         if table.is_current()? {
-            // Not what the file says but what the kernel says: a port that has moved on is not this one's any more.
-            let own: Vec<Forward> =
-                table.forwards()?.into_iter().filter(|forward| is_of(forward, container)).collect();
+            // Not what the files say but what the kernel says: a port that has moved on is not theirs any more.
+            let is_theirs = |forward: &Forward| publishing.iter().any(|container| is_of(forward, container));
+            let own: Vec<Forward> = table.forwards()?.into_iter().filter(is_theirs).collect();
             table.remove(&own)?;
             forget_flows(&own);
         }
-        store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+        publishing.into_iter().map(|container| self.root.port_run(container)).try_for_each(|path| {
+            store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
+        })
     }
 
     /// What every file of published ports says, each port once.

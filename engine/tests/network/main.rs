@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers")]
 
 mod address;
+mod departure;
 mod dns;
 mod host;
 mod macvlan;
