@@ -17,6 +17,7 @@ pub mod launch;
 pub mod logs;
 pub mod merge;
 pub mod monitor;
+pub(crate) mod mounted;
 mod namespaces;
 pub mod plan;
 mod privileges;

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use engine::container::cgroup::Cgroup;
-use engine::container::client::{self, Connection, ExecIo, HealthVerdict};
+use engine::container::client::{self, Connection, ExecIo, HealthVerdict, StopReason};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::{self, LogOptions};
 use engine::container::record::{ContainerRecord, Purpose};
@@ -141,7 +141,7 @@ impl Drop for World {
     fn drop(&mut self) {
         for id in self.containers.borrow().iter() {
             if let Ok(Some(mut connection)) = client::connect(&self.root, id) {
-                let _ = connection.stop(Some(Signal::KILL), None);
+                let _ = connection.stop(Some(Signal::KILL), None, StopReason::ByHand);
             }
             if let Ok(cgroup) = Cgroup::open(&self.root, id) {
                 let _ = cgroup.kill();
@@ -258,7 +258,7 @@ fn stop_asks_and_a_deaf_container_is_killed_after_the_grace() {
     world.start(&deaf);
     let before = Instant::now();
     let grace = Grace::Limited(Span(Duration::from_millis(300)));
-    world.connect(&deaf).stop(None, Some(grace)).unwrap();
+    world.connect(&deaf).stop(None, Some(grace), StopReason::ByHand).unwrap();
     assert!(before.elapsed() >= Duration::from_millis(300));
     assert!(before.elapsed() < Duration::from_secs(5));
     let State::Exited(exit) = world.state(&deaf) else { panic!("not exited") };
@@ -286,7 +286,7 @@ fn stop_ends_a_back_off() {
     let id = world.shell("exit 1", |spec| spec.restart = RestartPolicy::Always);
     let mut connection = world.start(&id);
     connection.wait_exit().unwrap();
-    world.connect(&id).stop(None, None).unwrap();
+    world.connect(&id).stop(None, None, StopReason::ByHand).unwrap();
     assert!(matches!(world.state(&id), State::Exited(exit) if exit.stopped_by_hand));
 }
 
@@ -383,7 +383,7 @@ fn a_paused_container_can_be_stopped() {
     connection.pause().unwrap();
     assert_eq!(world.state(&id).word(), "paused");
     assert!(connection.pause().is_err());
-    connection.stop(None, None).unwrap();
+    connection.stop(None, None, StopReason::ByHand).unwrap();
     assert!(matches!(world.state(&id), State::Exited(exit) if exit.code == 6));
 }
 

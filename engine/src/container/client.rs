@@ -24,7 +24,7 @@ use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::signal::Signal;
 
-pub use crate::container::protocol::ExitNews;
+pub use crate::container::protocol::{ExitNews, StopReason};
 pub use crate::container::terminal::DetachKeys;
 pub use exec::ExecIo;
 pub use pump::{AttachEnd, AttachOptions};
@@ -222,20 +222,8 @@ impl Connection {
     ///
     /// # Errors
     /// When its monitor was killed.
-    pub fn stop(&mut self, signal: Option<Signal>, grace: Option<Grace>) -> Result<()> {
-        self.end(&Request::Stop { signal, grace, shutdown: false })
-    }
-
-    /// The same because the machine goes down: what wants to run comes back with it.
-    ///
-    /// # Errors
-    /// When its monitor was killed.
-    pub fn shut_down(&mut self, grace: Option<Grace>) -> Result<()> {
-        self.end(&Request::Stop { signal: None, grace, shutdown: true })
-    }
-
-    fn end(&mut self, request: &Request) -> Result<()> {
-        match self.ask(request) {
+    pub fn stop(&mut self, signal: Option<Signal>, grace: Option<Grace>, reason: StopReason) -> Result<()> {
+        match self.ask(&Request::Stop { signal, grace, reason }) {
             // A monitor that ended meanwhile has written down that the container has, too.
             Err(error) if self.exit_on_record().is_none() => Err(error),
             _ => Ok(()),

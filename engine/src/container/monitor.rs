@@ -21,8 +21,9 @@ use std::time::Instant;
 use rustix::event::PollFlags;
 
 use crate::container::logs::{self, LogWriter};
+use crate::container::mounted::Mounted;
 use crate::container::plan::TerminalSize;
-use crate::container::protocol::{ExitNews, Refusal, Reply, Wire};
+use crate::container::protocol::{ExitNews, Refusal, Reply, StopReason, Wire};
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::container::restart::Backoff;
@@ -61,8 +62,10 @@ struct Monitor {
     execs: Vec<Exec>,
     size: Option<TerminalSize>,
     stopping: Option<Stopping>,
-    /// The mounts of a container that removes itself, as long as they are held here.
-    mounts: Option<OwnedFd>,
+    /// Whether it is started again when this monitor is gone.
+    comes_back: bool,
+    /// The root of the container, until everybody knows of its end.
+    mounted: Option<Mounted>,
 }
 
 /// Where the monitor is with its container.
@@ -82,8 +85,8 @@ enum Phase {
 struct Stopping {
     /// When it is killed; never when `None`.
     deadline: Option<Instant>,
-    /// Whether a person did, rather than the machine going down.
-    by_hand: bool,
+    /// What for.
+    reason: StopReason,
 }
 
 /// What the monitor waits for.
@@ -207,7 +210,8 @@ impl Monitor {
             execs: Vec::new(),
             size: None,
             stopping: None,
-            mounts: None,
+            comes_back: false,
+            mounted: None,
         })
     }
 

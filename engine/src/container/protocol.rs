@@ -25,6 +25,18 @@ use crate::container::stdio::{Stream, Streams};
 use crate::error::{Error, Kind};
 use crate::signal::Signal;
 
+/// What a container is stopped for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// Somebody wants it stopped.
+    #[default]
+    ByHand,
+    /// The machine goes down: what wants to run comes back with it.
+    Shutdown,
+    /// It is started again at once: one that removes itself stays for that.
+    Restart,
+}
+
 /// What a client asks of a monitor. Each request but `Detach` and `Resize` is answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Request {
@@ -43,9 +55,9 @@ pub(crate) enum Request {
         signal: Option<Signal>,
         /// How long it may take; as the container says when `None`.
         grace: Option<Grace>,
-        /// Whether the machine goes down, rather than a person wanting it stopped.
+        /// What for.
         #[serde(default)]
-        shutdown: bool,
+        reason: StopReason,
     },
     /// Send its first process a signal.
     Kill(Signal),
@@ -454,7 +466,8 @@ mod tests {
     #[test]
     fn frames_arrive_whole_and_in_order() {
         let (mut here, mut there) = pair();
-        here.send(&Request::Stop { signal: Some(Signal::TERM), grace: None, shutdown: false }).unwrap();
+        here.send(&Request::Stop { signal: Some(Signal::TERM), grace: None, reason: StopReason::ByHand })
+            .unwrap();
         here.send_input(b"abc");
         here.send_input(b"");
         here.flush().unwrap();
@@ -462,7 +475,7 @@ mod tests {
         let Frame::Message(bytes) = &arrived[0] else { panic!("no message") };
         assert_eq!(
             Frame::parse::<Request>(bytes).unwrap(),
-            Request::Stop { signal: Some(Signal::TERM), grace: None, shutdown: false }
+            Request::Stop { signal: Some(Signal::TERM), grace: None, reason: StopReason::ByHand }
         );
         assert_eq!(arrived[1..], [Frame::Input(b"abc".to_vec()), Frame::Input(Vec::new())]);
     }

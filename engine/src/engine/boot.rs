@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use crate::container::client;
+use crate::container::client::{self, StopReason};
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::RestartPolicy;
 use crate::container::state::State;
@@ -142,7 +142,7 @@ impl Engine {
 
     fn shut_down(&self, id: &ContainerId) -> Result<()> {
         match client::connect(self.root(), id) {
-            Ok(Some(mut connection)) => connection.shut_down(None),
+            Ok(Some(mut connection)) => connection.stop(None, None, StopReason::Shutdown),
             Ok(None) => Ok(()),
             // What does not answer must not keep the machine from going down.
             Err(_) => client::kill_monitor(self.root(), id),

@@ -175,6 +175,7 @@ impl Engine {
                 State::Created | State::Exited(_) => {}
             }
             if let Some(_at_rest) = self.try_monitor_lock(id)? {
+                let _unmounted = self.unmounted(id)?;
                 if matches!(self.read_state(id)?, State::Created | State::Exited(_)) {
                     return work(&Files::new(self.root(), id, None));
                 }

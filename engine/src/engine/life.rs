@@ -3,9 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
+use crate::container::client::{self, AttachEnd, AttachOptions, Connection, StopReason};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
+use crate::container::mounted::Mounted;
+
 use crate::container::record::ContainerRecord;
 use crate::container::spec::MountSource;
 use crate::container::state::{Event, State};
@@ -27,7 +29,9 @@ impl Engine {
     /// # Errors
     /// When a step of the start fails; the container is as it was then.
     pub fn start(&self, id: &ContainerId) -> Result<Vec<String>> {
-        if self.container(id.as_str())?.state.is_running() {
+        let seems_to_run = self.container(id.as_str())?.state.is_running();
+        // A monitor that is being killed holds its lock a moment longer than it answers.
+        if seems_to_run && client::connect(self.root(), id)?.is_some() {
             return Ok(Vec::new());
         }
         let mut connection = client::spawn_monitor(self.root(), id)?;
@@ -76,22 +80,27 @@ impl Engine {
     /// # Errors
     /// When its monitor cannot be reached.
     pub fn stop(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
+        self.end(id, options, StopReason::ByHand)
+    }
+
+    fn end(&self, id: &ContainerId, options: &StopOptions, reason: StopReason) -> Result<()> {
         match self.container(id.as_str())?.state {
             State::Running(_) | State::Restarting(_) => match client::connect(self.root(), id)? {
-                Some(mut connection) => connection.stop(options.signal, options.grace).or_else(|error| {
-                    // A monitor that was killed meanwhile took the container with it, which is what was wanted.
-                    let alive = self.container(id.as_str())?.state.is_running();
-                    if alive { Err(error) } else { Ok(()) }
-                }),
+                Some(mut connection) => {
+                    connection.stop(options.signal, options.grace, reason).or_else(|error| {
+                        // A monitor that was killed meanwhile took the container with it, which is what was wanted.
+                        if client::connect(self.root(), id)?.is_some() { Err(error) } else { Ok(()) }
+                    })
+                }
                 None => Ok(()),
             },
             _ => Ok(()),
         }
     }
 
-    /// Stops a container if it runs, and starts it.
+    /// Stops a container if it runs, and starts it. One that removes itself when it ends does not do so now.
     pub fn restart(&self, id: &ContainerId, options: &StopOptions) -> Result<()> {
-        self.stop(id, options)?;
+        self.end(id, options, StopReason::Restart)?;
         // The old monitor still gives back what the container held; the lock says when it is done.
         drop(self.monitor_lock(id)?);
         self.start(id)?;
@@ -203,7 +212,7 @@ impl Engine {
             .with_hint("stop it first, or remove it with -f"));
         }
         let killed = client::connect(self.root(), id).and_then(|connection| match connection {
-            Some(mut connection) => connection.stop(Some(Signal::KILL), None),
+            Some(mut connection) => connection.stop(Some(Signal::KILL), None, StopReason::ByHand),
             None => Ok(()),
         });
         if killed.is_err() {
@@ -243,6 +252,12 @@ impl Engine {
             )
             .with_hint(format!("start it with: rengine start {}", container.name()))),
         }
+    }
+
+    /// Waits until nobody has the root of the container mounted, and keeps others from mounting it.
+    pub(super) fn unmounted(&self, id: &ContainerId) -> Result<Mounted> {
+        let failed = |error| Error::failed(format!("lock the root of container {}", id.short()), error);
+        Mounted::claim(self.root(), id).map_err(failed)
     }
 
     /// Waits until no monitor of the container lives, and keeps others from starting.

@@ -130,6 +130,8 @@ impl Runner for Sandbox<'_> {
                 connection.follow(output)
             });
         let _no_monitor = self.0.monitor_lock(&record.id)?;
+        // Its upper directory is about to become a layer.
+        let _unmounted = self.0.unmounted(&record.id)?;
         remove_files(self.0, &record, false)?;
         outcome
     }

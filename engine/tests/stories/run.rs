@@ -168,6 +168,33 @@ fn a_policy_starts_it_again_until_a_person_stops_it() {
 }
 
 #[test]
+fn a_container_that_removes_itself_stays_over_a_restart() {
+    let world = World::new();
+    world.rengine(["create", "--rm", "--network", "none", "--name", "it", BOX, "sleep", "1000"]).succeeds();
+    // Its files are written while it rests, while it runs, and stay.
+    let page = world.write("page", "one\n");
+    world.rengine(["cp", page.to_str().unwrap(), "it:/page"]).succeeds();
+    world.rengine(["start", "it"]).succeeds();
+    world.rengine(["exec", "it", "sh", "-c", "echo two >> /page"]).succeeds();
+    world.rengine(["restart", "-t", "0", "it"]).succeeds();
+    world.rengine(["exec", "it", "cat", "/page"]).succeeds().prints("one\ntwo\n");
+    world.rengine(["stop", "-t", "0", "it"]).succeeds();
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+}
+
+#[test]
+fn what_no_power_cut_would_leave_is_not_written_to_the_disk_for_one() {
+    let world = World::new();
+    let mounted = ["cat", "/proc/mounts"];
+    for (options, is_volatile) in [(vec!["--rm"], true), (vec![], false)] {
+        let command = ["run", "--network", "none"].into_iter().chain(options).chain([BOX]).chain(mounted);
+        let shown = world.rengine(command).succeeds().stdout;
+        let root = shown.lines().find(|line| line.contains(" / overlay ")).unwrap();
+        assert_eq!(root.contains("volatile"), is_volatile, "{root}");
+    }
+}
+
+#[test]
 fn a_terminal_is_a_terminal() {
     let world = World::new();
     let id = world.background("-t --network none", "tty; stty size; sleep 1000");

@@ -8,7 +8,7 @@ use rustix::event::PollFlags;
 
 use crate::container::monitor::{Monitor, Phase, Stopping};
 use crate::container::plan::TerminalSize;
-use crate::container::protocol::{Arrival, ExitNews, Frame, Refusal, Reply, Request, Wire};
+use crate::container::protocol::{Arrival, ExitNews, Frame, Refusal, Reply, Request, StopReason, Wire};
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::container::spec::Grace;
@@ -179,9 +179,7 @@ impl Monitor {
                 }
                 self.announce("detach", &[]);
             }
-            Request::Stop { signal, grace, shutdown } => {
-                self.asked_to_stop(number, signal, grace, shutdown);
-            }
+            Request::Stop { signal, grace, reason } => self.asked_to_stop(number, signal, grace, reason),
             Request::Ping => self.tell(number, &Reply::Done),
             Request::Kill(signal) => self.asked_to_kill(number, signal),
             Request::Exec { spec, size } => self.asked_to_exec(number, &spec, size),
@@ -232,16 +230,22 @@ impl Monitor {
         }
     }
 
-    fn asked_to_stop(&mut self, number: u64, signal: Option<Signal>, grace: Option<Grace>, shutdown: bool) {
+    fn asked_to_stop(
+        &mut self,
+        number: u64,
+        signal: Option<Signal>,
+        grace: Option<Grace>,
+        reason: StopReason,
+    ) {
         if let Some(client) = self.client(number) {
             client.stops += 1;
         }
         let signal = signal.or(self.record.spec.stop_signal).unwrap_or(Signal::TERM);
         let grace = grace.or(self.record.spec.stop_timeout);
-        self.stop(signal, grace.unwrap_or(Grace::Limited(Span(GRACE))), !shutdown);
+        self.stop(signal, grace.unwrap_or(Grace::Limited(Span(GRACE))), reason);
     }
 
-    fn stop(&mut self, signal: Signal, grace: Grace, by_hand: bool) {
+    fn stop(&mut self, signal: Signal, grace: Grace, reason: StopReason) {
         match &self.phase {
             Phase::Running(run) => {
                 let sent = run.signal(signal);
@@ -253,12 +257,13 @@ impl Monitor {
                 let deadline = [limit, earlier].into_iter().flatten().min();
                 // A signal that cannot be sent will not end it: it is killed at once.
                 let deadline = if sent.is_err() { Some(Instant::now()) } else { deadline };
-                let by_hand = by_hand || self.stopping.is_some_and(|stopping| stopping.by_hand);
-                self.stopping = Some(Stopping { deadline, by_hand });
+                let by_hand = self.stopping.is_some_and(|stopping| stopping.reason == StopReason::ByHand);
+                let reason = if by_hand { StopReason::ByHand } else { reason };
+                self.stopping = Some(Stopping { deadline, reason });
                 self.announce("kill", &[("signal", signal.number().to_string())]);
                 self.thaw();
             }
-            Phase::Waiting(_) => self.give_up_restarting(by_hand),
+            Phase::Waiting(_) => self.give_up_restarting(reason != StopReason::Shutdown),
             Phase::Idle => self.phase = Phase::Over(None),
             Phase::Over(_) => {}
         }
@@ -276,7 +281,7 @@ impl Monitor {
         }
         self.announce("kill", &[("signal", signal.number().to_string())]);
         if signal == Signal::KILL || signal == stop_signal {
-            self.stopping.get_or_insert(Stopping { deadline: None, by_hand: true });
+            self.stopping.get_or_insert(Stopping { deadline: None, reason: StopReason::ByHand });
         }
         if signal == Signal::KILL {
             self.thaw();

@@ -15,6 +15,7 @@ use crate::container::launch::{self, Child, Links, NoLinks, Stdio};
 use crate::container::monitor::output::{Input, Outputs};
 use crate::container::monitor::run::Run;
 use crate::container::monitor::{Monitor, Phase};
+use crate::container::mounted::Mounted;
 use crate::container::plan::LaunchPlan;
 use crate::container::record::ContainerRecord;
 use crate::container::restart::{self, Verdict};
@@ -47,6 +48,7 @@ struct Launched {
     warnings: Vec<String>,
     /// Until it is on record that the container runs.
     turn: Option<Lock>,
+    mounted: Mounted,
 }
 
 // === impl Monitor ===
@@ -145,6 +147,9 @@ impl Monitor {
         if let Some(parent) = &self.record.spec.cgroup_parent {
             Cgroup::place_below(&self.root, &self.id, parent)?;
         }
+        let mounted = Mounted::claim(&self.root, &self.id).map_err(|error| {
+            Error::failed(format!("lock the root of container {}", self.record.name), error)
+        })?;
         // What a killed monitor left may still count against the limits.
         Cgroup::open(&self.root, &self.id)?.remove()?;
         let (cgroup, limits) = Cgroup::create(&self.root, &self.id, resources, &plan.device_rules)?;
@@ -152,7 +157,7 @@ impl Monitor {
             Ok((child, outputs, input)) => {
                 let mut warnings: Vec<String> = limits.iter().map(ToString::to_string).collect();
                 warnings.append(&mut plan.warnings);
-                Ok(Launched { child, plan, cgroup, outputs, input, endpoints, warnings, turn })
+                Ok(Launched { child, plan, cgroup, outputs, input, endpoints, warnings, turn, mounted })
             }
             Err(error) => {
                 // The first failure is the one to tell; an empty node that stays is swept later.
@@ -201,9 +206,12 @@ impl Monitor {
 
     /// The container runs: from now on it is watched over.
     fn watch_over(&mut self, launched: Launched) -> Result<Started> {
-        let Launched { mut child, plan, cgroup, outputs, input, endpoints, mut warnings, turn } = launched;
+        let Launched { mut child, plan, cgroup, outputs, input, endpoints, mut warnings, turn, mut mounted } =
+            launched;
         warnings.append(&mut child.warnings);
         let pid = child.pid.as_raw_nonzero().get();
+        mounted.hold(pid);
+        self.mounted = Some(mounted);
         let resolver = self.resolver(std::mem::take(&mut child.sockets), &endpoints, &mut warnings);
         let now = Instant::now();
         let mut checkup = self.record.spec.healthcheck.as_ref().map(|check| Checkup::new(check, now));
@@ -223,7 +231,6 @@ impl Monitor {
         self.announce_mounts("mount");
         self.announce("start", &[]);
         self.stopping = None;
-        self.hold_mounts(pid);
         self.phase = Phase::Running(Box::new(Run::new(
             child,
             plan.process,
@@ -235,15 +242,6 @@ impl Monitor {
         )));
         self.watch_anew(&endpoints);
         Ok((pid, warnings))
-    }
-
-    /// A process whose mounts go with it ends a millisecond later. They can go when everybody knows of its end, unless
-    /// that keeps something of the host's from being unmounted.
-    fn hold_mounts(&mut self, pid: i32) {
-        let spec = &self.record.spec;
-        if spec.auto_remove && spec.mounts.is_empty() {
-            self.mounts = fs::File::open(format!("/proc/{pid}/ns/mnt")).ok().map(OwnedFd::from);
-        }
     }
 
     fn resolver(

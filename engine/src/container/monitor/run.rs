@@ -17,7 +17,7 @@ use crate::container::monitor::output::{Input, Outputs};
 use crate::container::monitor::probe::RunningProbe;
 use crate::container::monitor::{Monitor, Phase, Source};
 use crate::container::plan::{ProcessPlan, TerminalSize};
-use crate::container::protocol::{ExitNews, Reply};
+use crate::container::protocol::{ExitNews, Reply, StopReason};
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::container::restart::{self, Verdict};
@@ -177,7 +177,8 @@ impl Monitor {
         // Nodes that cannot be removed now are swept later.
         let _ = cgroup.remove();
         let stopping = self.stopping.take();
-        let by_hand = stopping.is_some_and(|stopping| stopping.by_hand);
+        let by_hand = stopping.is_some_and(|stopping| stopping.reason != StopReason::Shutdown);
+        self.comes_back = stopping.is_some_and(|stopping| stopping.reason == StopReason::Restart);
         let run = restart::Run { code, lasted: started.elapsed(), stopped: stopping.is_some() };
         let verdict = self.backoff.ended(run);
         let exit = self.exit(code, oom_killed, by_hand);
@@ -202,6 +203,7 @@ impl Monitor {
                 self.record_state();
                 self.phase = Phase::Waiting(Instant::now() + delay);
                 self.announce_exit(ExitNews { code, oom_killed, again: true });
+                self.mounted = None;
             }
             Verdict::Stay => self.over(&exit),
         }
@@ -260,7 +262,7 @@ impl Monitor {
         let _ = store::remove_file(&self.root.control_socket(&self.id));
         self.accept();
         self.listener = None;
-        let removes_itself = exit.is_some() && self.record.spec.auto_remove;
+        let removes_itself = exit.is_some() && self.record.spec.auto_remove && !self.comes_back;
         if removes_itself && let Ok(removing) = self.state.clone().on(Event::Remove) {
             self.state = removing;
         }
@@ -275,7 +277,7 @@ impl Monitor {
             self.announce_exit(exit);
         }
         self.say_farewell();
-        self.mounts = None;
+        self.mounted = None;
         // Nobody waits for this, and the next check goes on with what is left of it.
         drop(remains);
     }

@@ -12,7 +12,7 @@ use crate::container::cdi;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::{IdMap, UserMap};
 use crate::container::privileges::LIMIT_NAMES;
-use crate::container::record::{ContainerRecord, Purpose};
+use crate::container::record::ContainerRecord;
 use crate::container::seccomp;
 use crate::container::spec::{
     ContainerSpec, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
@@ -64,7 +64,7 @@ impl LaunchPlan {
             lower: record.lower.clone(),
             upper: directory.join("upper"),
             work: directory.join("work"),
-            volatile: record.purpose == Purpose::Build,
+            volatile: record.is_fleeting(),
             read_only: spec.read_only,
             mounts,
             devices: nodes,

@@ -12,6 +12,7 @@ use rustix::mount::{
 };
 
 use crate::rootless;
+use crate::store;
 
 /// Nothing of the host's privileges comes in through it.
 pub(crate) const PLAIN: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -59,6 +60,7 @@ fn overlay_features() -> [(&'static str, &'static str); 3] {
 impl Overlay<'_> {
     /// Mounts it over its own upper directory; the root of what is mounted.
     pub(crate) fn mount(&self) -> Result<OwnedFd, Errno> {
+        self.forget_volatile();
         match self.make() {
             Ok(mount) => {
                 let place = open_directory(self.upper)?;
@@ -69,6 +71,13 @@ impl Overlay<'_> {
             Err(Errno::INVAL) => self.mount_old(),
             Err(error) => Err(error),
         }
+    }
+
+    /// The kernel marks what a power cut may have damaged, and mounts it no more (overlayfs, "Volatile mount"). What
+    /// would not have survived a power cut has seen none.
+    fn forget_volatile(&self) {
+        // One that stays is what the mount then fails for.
+        let _ = store::remove_tree(&self.work.join("work/incompat"));
     }
 
     /// Each layer is an option of its own, so that no character in a path means anything.
