@@ -5,7 +5,7 @@
 #   BINARY    an executable that was built before
 #   VERSION   a released version, v1.2.3; empty for the one that REF, the tag this action is used by, belongs to
 #   SHA256    the digest that the released executable must have; empty to go by the release's own list
-#   RELEASES  where releases are
+#   RELEASES  where releases are; empty for those of REPOSITORY at SERVER
 #   SOURCE    what is built when none of them says anything, which needs a Rust toolchain
 set -euo pipefail
 
@@ -76,6 +76,22 @@ released() {
 	BINARY=$directory/rdeploy
 }
 
+# Inside a composite action some runners say nothing of it: then the place that they have put it at does,
+# …/_actions/OWNER/REPOSITORY/REF/action.
+name_from_path() {
+	local rest
+	case ${GITHUB_ACTION_PATH:-} in
+	*/_actions/*/*/*/action)
+		rest=${GITHUB_ACTION_PATH##*/_actions/}
+		rest=${rest%/action}
+		REF=${REF:-${rest#*/*/}}
+		REPOSITORY=${REPOSITORY:-${rest%"/${rest#*/*/}"}}
+		;;
+	esac
+}
+
+name_from_path
+RELEASES=${RELEASES:-${SERVER:-https://github.com}/${REPOSITORY:-}/releases/download}
 VERSION=${VERSION:-$(version_of_ref)}
 if [ -z "${BINARY:-}" ]; then
 	if [ -n "$VERSION" ]; then released; else build; fi

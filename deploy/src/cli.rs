@@ -3,6 +3,7 @@
 mod action;
 mod connect;
 mod export;
+mod image;
 mod lock;
 mod output;
 mod rollout;
@@ -13,7 +14,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use engine::Error;
 use engine::cli::lazy::Lazy;
+use engine::image::Login;
+
+use crate::secrets;
 
 /// From a commit to running on the servers
 ///
@@ -83,6 +88,18 @@ struct Globals {
     json: bool,
     #[command(flatten)]
     ssh: connect::SshFlags,
+    /// Who asks the registry that images go by way of; the password comes by RDEPLOY_REGISTRY_PASSWORD
+    #[arg(long, global = true, value_name = "NAME", env = "RDEPLOY_REGISTRY_USERNAME")]
+    registry_username: Option<String>,
+    /// The registry that this name and password are for
+    #[arg(long, global = true, value_name = "HOST", env = "RDEPLOY_REGISTRY", default_value = "docker.io")]
+    registry: String,
+    /// What a workflow says of images.
+    #[arg(skip)]
+    image: image::ImageInputs,
+    /// Of which services it says that.
+    #[arg(skip)]
+    image_services: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,8 +193,32 @@ pub fn fail(error: &engine::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Hands the login of a registry to the engine, in memory.
+fn give_login(globals: &Globals) -> engine::Result<()> {
+    let registry = if globals.registry.is_empty() { "docker.io" } else { &globals.registry };
+    let username = globals.registry_username.clone().filter(|name| !name.is_empty());
+    match (username, secrets::get(secrets::REGISTRY_PASSWORD)) {
+        (Some(username), Some(password)) => {
+            let password = password.expose().to_owned();
+            engine::image::give(vec![Login { registry: registry.to_owned(), username, password }]);
+            Ok(())
+        }
+        (None, Some(_)) => Err(Error::invalid(format!("the password for {registry} is there, and no name"))
+            .with_hint("give it by --registry-username, or registry-username of the action")),
+        (Some(name), None) => Err(Error::invalid(format!("{name:?} has no password for {registry}"))
+            .with_hint(
+                "give it by the variable RDEPLOY_REGISTRY_PASSWORD, or registry-password of the action",
+            )),
+        (None, None) => Ok(()),
+    }
+}
+
 fn run(cli: Cli) -> engine::Result<ExitCode> {
     let globals = &cli.globals;
+    // The action tells of what is wrong with it in its own way, and an agent asks in its client's name.
+    if !matches!(cli.command, Command::Action | Command::Agent(_) | Command::Version) {
+        give_login(globals)?;
+    }
     match cli.command {
         Command::Setup => rollout::setup(globals),
         Command::Plan(args) => rollout::plan(globals, &args),

@@ -2,10 +2,9 @@
 //! process was executed with is shown in `/proc/<pid>/environ`, and every child would inherit it.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -28,12 +27,22 @@ pub const SUDO_PASSWORD: &str = "RDEPLOY_SUDO_PASSWORD";
 pub const JUMP_PASSWORD: &str = "RDEPLOY_JUMP_PASSWORD";
 /// The private key for the host to go through.
 pub const JUMP_KEY: &str = "RDEPLOY_JUMP_KEY";
+/// What the private key for the host to go through is encrypted with.
+pub const JUMP_PASSPHRASE: &str = "RDEPLOY_JUMP_PASSPHRASE";
 /// The password or token for a registry.
 pub const REGISTRY_PASSWORD: &str = "RDEPLOY_REGISTRY_PASSWORD";
 
 /// All of them.
-pub const NAMES: [&str; 7] =
-    [SSH_KEY, SSH_PASSPHRASE, SSH_PASSWORD, SUDO_PASSWORD, JUMP_PASSWORD, JUMP_KEY, REGISTRY_PASSWORD];
+pub const NAMES: [&str; 8] = [
+    SSH_KEY,
+    SSH_PASSPHRASE,
+    SSH_PASSWORD,
+    SUDO_PASSWORD,
+    JUMP_PASSWORD,
+    JUMP_KEY,
+    JUMP_PASSPHRASE,
+    REGISTRY_PASSWORD,
+];
 
 /// Where the executable that follows finds them.
 const HANDED_OVER: &str = "RDEPLOY_SECRETS_FD";
@@ -47,8 +56,8 @@ static TAKEN: OnceLock<BTreeMap<String, String>> = OnceLock::new();
 /// When the system refuses a step.
 pub fn hide() -> Result<()> {
     let failed = |error: io::Error| Error::failed("take the secrets out of the environment", error);
-    if let Some(number) = std::env::var_os(HANDED_OVER) {
-        return take(&number).map_err(failed);
+    if let Some(number) = std::env::var(HANDED_OVER).ok().as_deref().and_then(meant_for_us) {
+        return take(number).map_err(failed);
     }
     let found: BTreeMap<&str, String> = NAMES
         .into_iter()
@@ -68,7 +77,8 @@ pub fn hide() -> Result<()> {
     for name in NAMES {
         again.env_remove(name);
     }
-    again.env(HANDED_OVER, memory.as_raw_fd().to_string());
+    // Executing anew keeps the process; what that one starts inherits the variable and is somebody else.
+    again.env(HANDED_OVER, format!("{} {}", memory.as_raw_fd(), std::process::id()));
     Err(failed(again.exec()))
 }
 
@@ -77,8 +87,13 @@ pub fn get(name: &str) -> Option<Secret> {
     TAKEN.get()?.get(name).map(Secret::new)
 }
 
-fn take(number: &OsString) -> io::Result<()> {
-    let number = number.to_str().and_then(|text| text.parse().ok()).ok_or(io::ErrorKind::InvalidInput)?;
+/// The number of the descriptor that was handed over to this very process.
+fn meant_for_us(text: &str) -> Option<RawFd> {
+    let (number, process) = text.split_once(' ')?;
+    (process.parse() == Ok(std::process::id())).then(|| number.parse().ok())?
+}
+
+fn take(number: RawFd) -> io::Result<()> {
     // Closed when it has been read: no child finds it.
     let mut memory = File::from(engine::inherited_descriptor(number)?);
     let mut text = String::new();

@@ -184,3 +184,26 @@ fn a_version_that_was_never_released_fails_the_job_and_says_where_it_was_looked_
     assert!(!output.status.success(), "{said}");
     assert!(said.contains(&format!("http://{}/v9.8.7/rdeploy-", releases.address)), "{said}");
 }
+
+#[test]
+fn a_runner_that_does_not_say_which_action_it_runs_has_it_in_the_path() {
+    let (_, bytes, digest) = released();
+    let place = format!("/o/r/releases/download/v9.8.7/rdeploy-{}-linux", std::env::consts::ARCH);
+    let list = format!("{digest}  rdeploy\n").into_bytes();
+    let releases = Releases::of(vec![(place.clone(), bytes), (format!("{place}.sha256"), list)]);
+    let directory = tempfile::tempdir().unwrap();
+    let at = directory.path().join("_actions/o/r/v9/action");
+    fs::create_dir_all(&at).unwrap();
+    fs::write(at.join("../Cargo.toml"), "[workspace.package]\nversion = \"9.8.7\"\n").unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../action/install.sh");
+    let mut install = Command::new("bash");
+    install.arg(script).env("GITHUB_ACTION_PATH", &at).env("SOURCE", at.join(".."));
+    install.env("SERVER", format!("http://{}", releases.address)).env("REF", "").env("REPOSITORY", "");
+    for (name, file) in [("GITHUB_PATH", "path"), ("GITHUB_OUTPUT", "output"), ("RUNNER_TEMP", "temp")] {
+        install.env(name, directory.path().join(file));
+    }
+    install.env("RUNNER_TOOL_CACHE", directory.path().join("tools"));
+    let output = install.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(releases.asked(), [place.clone(), format!("{place}.sha256")]);
+}

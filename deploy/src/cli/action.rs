@@ -4,6 +4,7 @@
 use std::env;
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use engine::error::{Error, Result};
 use engine::quantity::Span;
 
+use super::image::{ImageInputs, absolute, is_dockerfile};
 use super::rollout::UpArgs;
-use super::{Globals, output, rollout};
+use super::{Globals, connect, output, rollout};
 use crate::host::LOCAL;
 use crate::pipeline::Report;
 use crate::release::ReleaseId;
@@ -35,11 +37,12 @@ const MASKABLE: usize = 4;
 /// `action`.
 pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
     mask_secrets();
-    let (globals, wish) = asked(globals)?;
     // What hosts and builds write must not be taken for commands of ours.
     let token = ReleaseId::new(jiff::Timestamp::now()).to_string() + &output_token();
     output::line(&format!("::stop-commands::{token}"));
-    let result = run(&globals, &wish);
+    let asked = super::give_login(globals).and_then(|()| asked(globals));
+    let known = asked.as_ref().ok().map(|(globals, _)| globals.clone());
+    let result = asked.and_then(|(globals, wish)| run(&globals, &wish));
     output::line(&format!("::{token}::"));
     match result {
         Ok(None) => {
@@ -54,7 +57,7 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
         }
         Err(error) => {
             write_output("status", "failed")?;
-            annotate(&error);
+            annotate(&error, known.as_ref());
             summarize(&format!("### Not deployed\n\n```\n{}\n```\n", engine::error::chain(&error)))?;
             Err(error)
         }
@@ -86,7 +89,17 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
     let port = input("port");
     globals.host =
         words("host").into_iter().map(|host| full_address(&host, user.as_deref(), port.as_deref())).collect();
-    globals.file = words("file").into_iter().map(Into::into).collect();
+    let (instructions, files): (Vec<_>, Vec<_>) =
+        words("file").into_iter().partition(|file| is_dockerfile(file));
+    globals.file = files.into_iter().map(Into::into).collect();
+    globals.image = image(instructions.into_iter().next())?;
+    globals.image_services = words("services");
+    through(&mut globals);
+    globals.ssh.ssh_key = input("key_path").map(Into::into).or(globals.ssh.ssh_key);
+    if input("script").is_some() {
+        return Err(Error::invalid("script: this action runs no script on the servers")
+            .with_hint("stop, rm, pull and up are what it does by itself; further commands go under `hooks:` in rdeploy.yaml"));
+    }
     if let Some(directory) = input("project-directory") {
         globals.project_directory = Some(directory.clone().into());
         env::set_current_dir(&directory)
@@ -109,6 +122,34 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
         }
     };
     Ok((globals, wish))
+}
+
+/// What the inputs of docker/build-push-action say of an image.
+fn image(instructions: Option<String>) -> Result<ImageInputs> {
+    let place = |text: Option<String>| text.map(|text| absolute(&text)).transpose();
+    Ok(ImageInputs {
+        context: place(input("context"))?,
+        dockerfile: place(input("dockerfile").or(instructions))?,
+        target: input("target"),
+        args: lines("build-args"),
+        labels: lines("labels"),
+        tags: words("tags"),
+        platforms: words("platforms"),
+        cache_from: lines("cache-from"),
+        cache_to: lines("cache-to"),
+        no_cache: is_asked("no-cache")?,
+        pull: is_asked("pull")?,
+        push: is_asked("push")?,
+    })
+}
+
+/// The host to go through by the names of appleboy/ssh-action, after those that `jump` names.
+fn through(globals: &mut Globals) {
+    if let Some(host) = input("proxy_host") {
+        let (user, port) = (input("proxy_username"), input("proxy_port"));
+        globals.ssh.jump.push(full_address(&host, user.as_deref(), port.as_deref()));
+    }
+    globals.ssh.fingerprint.extend(input("proxy_fingerprint"));
 }
 
 /// A host as the inputs `host`, `username` and `port` say together; what is in the host itself wins.
@@ -150,6 +191,12 @@ fn is_asked(name: &str) -> Result<bool> {
 fn words(name: &str) -> Vec<String> {
     let text = input(name).unwrap_or_default();
     text.split([',', ' ', '\n']).map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+}
+
+/// An input that is a list by lines, since its items may have commas and spaces.
+fn lines(name: &str) -> Vec<String> {
+    let text = input(name).unwrap_or_default();
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
 /// The runner masks secrets as they are; a log may show them in other forms.
@@ -205,6 +252,7 @@ fn tell(report: &Report) -> Result<()> {
         ("downtime-ms", downtime.unwrap_or_default().to_string()),
         ("bytes-sent", sent.to_string()),
         ("digest", digests.join("\n")),
+        ("imageid", report.images.values().next().map(|image| image.id.clone()).unwrap_or_default()),
         ("url", report.hosts.iter().find_map(|host| url(&host.host, &host.ports)).unwrap_or_default()),
         ("ports", ports(report)),
     ] {
@@ -254,23 +302,47 @@ fn ports(report: &Report) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What images are built from, where messages about instructions start. A project that cannot be read has none.
+fn contexts(globals: &Globals) -> Vec<PathBuf> {
+    let Ok(loaded) = connect::load_project(globals) else { return Vec::new() };
+    let builds = loaded.project.services.into_values().filter_map(|service| service.build?.context);
+    builds.map(PathBuf::from).collect()
+}
+
 /// One error where it belongs: at its line of a file when it has one.
-fn annotate(error: &Error) {
-    let text = engine::error::chain(error);
-    let place = text
-        .lines()
-        .find_map(place)
-        .map(|(file, line, column)| format!("file={},line={line},col={column},", escaped_property(&file)));
+fn annotate(error: &Error, globals: Option<&Globals>) {
+    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+    let text = engine::error::chain(error) + &hint;
+    let find_in = |places: &[PathBuf], file: &str| {
+        places.iter().map(|place| place.join(file)).find(|file| file.is_file())
+    };
+    let here = [PathBuf::new()];
+    let place_in =
+        |places: &[PathBuf]| text.lines().find_map(|line| place(line, &|file| find_in(places, file)));
+    let found = place_in(&here).or_else(|| place_in(&contexts(globals?)));
+    let place = found.map(|(file, line, column)| {
+        let column = column.map(|column| format!("col={column},")).unwrap_or_default();
+        format!("file={},line={line},{column}", escaped_property(&in_repository(&file)))
+    });
     let place = place.unwrap_or_default();
     output::line(&format!("::error {place}title=rdeploy::{}", escaped(&text)));
 }
 
-/// `compose.yaml:3:5: …`, or ` --> compose.yaml:3:5` below a message, as our own messages write places.
-fn place(line: &str) -> Option<(String, u64, u64)> {
-    let line = line.trim_start();
-    let mut parts = line.strip_prefix("--> ").unwrap_or(line).splitn(4, ':');
-    let (file, row, column) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((file.trim().to_owned(), row.trim().parse().ok()?, column.trim().parse().ok()?))
+/// `compose.yaml:3:5: …`, or `Dockerfile:3: …` anywhere in a line, as our own messages write places. A word is one when
+/// `find` knows such a file; an address with a port is none.
+fn place(line: &str, find: &dyn Fn(&str) -> Option<PathBuf>) -> Option<(PathBuf, u64, Option<u64>)> {
+    line.split_whitespace().find_map(|word| {
+        let mut parts = word.trim_end_matches(':').split(':');
+        let (file, row) = (parts.next()?, parts.next()?.parse().ok()?);
+        Some((find(file)?, row, parts.next().and_then(|column| column.parse().ok())))
+    })
+}
+
+/// A file as GitHub names it: from the top of the repository.
+fn in_repository(file: &Path) -> String {
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let top = env::var_os("GITHUB_WORKSPACE").unwrap_or_default();
+    path.strip_prefix(&top).unwrap_or(file).to_string_lossy().into_owned()
 }
 
 fn write_output(name: &str, value: &str) -> Result<()> {
@@ -308,6 +380,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_input_of_the_action_arrives_and_is_read() {
+        let (action, source) = (include_str!("../../../action/action.yml"), include_str!("action.rs"));
+        let (head, rest) = action.split_once("\noutputs:\n").unwrap();
+        let names = head.split_once("\ninputs:\n").unwrap().1.lines().filter_map(|line| {
+            line.strip_prefix("  ").filter(|name| !name.starts_with(' '))?.strip_suffix(':')
+        });
+        for name in names {
+            let named = |end: &str| rest.contains(&format!("inputs.{name}{end}"));
+            assert!(named(" }}") || named(" ||") || named(" !="), "{name} goes nowhere");
+        }
+        for variable in rest.lines().filter_map(|line| line.trim().strip_prefix("INPUT_")) {
+            let (upper, value) = variable.split_once(": ").unwrap();
+            let name = value.trim_start_matches("${{ inputs.").trim_end_matches(" }}");
+            assert_eq!(name.to_uppercase().replace('-', "_"), upper);
+            assert!(source.contains(&format!("(\"{name}\")")), "nobody reads {name}");
+        }
+        let outputs = rest.lines().filter_map(|line| line.trim().split_once("steps.deploy.outputs."));
+        for (_, output) in outputs {
+            let name = output.trim_end_matches(" }}");
+            let is_written = source.contains(&format!("(\"{name}\", "));
+            assert!(is_written, "nobody writes {name}");
+        }
+    }
+
+    #[test]
     fn the_inputs_people_know_make_one_address() {
         let address = |host: &str| full_address(host, Some("deploy"), Some("2222"));
         assert_eq!(address("web1"), "deploy@web1:2222");
@@ -340,8 +437,17 @@ mod tests {
 
     #[test]
     fn a_message_with_a_place_is_shown_there() {
-        assert_eq!(place("compose.yaml:3:5: unknown key"), Some(("compose.yaml".to_owned(), 3, 5)));
-        assert_eq!(place(" --> compose.yaml:4:5"), Some(("compose.yaml".to_owned(), 4, 5)));
+        let find = |file: &str| match file {
+            "compose.yaml" => Some(file.into()),
+            "Dockerfile" => Some("web/Dockerfile".into()),
+            _ => None,
+        };
+        let place = |line: &str| place(line, &find);
+        let found = Some(("compose.yaml".into(), 3, Some(5)));
+        assert_eq!(place("compose.yaml:3:5: unknown key"), found);
+        assert_eq!(place(" --> compose.yaml:3:5"), found);
+        let of_build = "service web: image 127.0.0.1:80/a: Dockerfile:7: no such stage";
+        assert_eq!(place(of_build), Some(("web/Dockerfile".into(), 7, None)));
         assert_eq!(place("host web: refused: really"), None);
         assert_eq!(escaped("100%\nnext"), "100%25%0Anext");
     }

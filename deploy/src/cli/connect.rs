@@ -31,7 +31,7 @@ use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHo
 pub(super) struct SshFlags {
     /// A file with a private key
     #[arg(short = 'i', long, global = true, value_name = "FILE", env = "RDEPLOY_SSH_KEY_FILE")]
-    ssh_key: Option<PathBuf>,
+    pub(super) ssh_key: Option<PathBuf>,
     /// A certificate for the private key
     #[arg(long, global = true, value_name = "FILE")]
     ssh_certificate: Option<PathBuf>,
@@ -43,7 +43,7 @@ pub(super) struct SshFlags {
         env = "RDEPLOY_FINGERPRINT",
         value_delimiter = ','
     )]
-    fingerprint: Vec<String>,
+    pub(super) fingerprint: Vec<String>,
     /// Known host keys instead of the user's
     #[arg(long, global = true, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
@@ -59,7 +59,7 @@ pub(super) struct SshFlags {
         env = "RDEPLOY_JUMP",
         value_delimiter = ','
     )]
-    jump: Vec<String>,
+    pub(super) jump: Vec<String>,
     /// Do not use sudo
     #[arg(long, global = true)]
     no_sudo: bool,
@@ -98,8 +98,9 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
 
 /// Loads the project and its settings, and prints what is odd about it.
 pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
-    let project = load_files(globals)?.project;
+    let mut project = load_files(globals)?.project;
     let mut settings = Settings::find(globals.config.as_deref(), &project)?;
+    globals.image.say(&mut project, &mut settings, &globals.image_services)?;
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =
         project.services.values().flat_map(|it| &it.build).any(|it| !it.ssh.is_empty());
@@ -270,6 +271,7 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
     let jump_login = Login {
         password: secrets::get(secrets::JUMP_PASSWORD).or_else(|| login.password.clone()),
         key: secrets::get(secrets::JUMP_KEY).map(KeySource::Text).or(key),
+        passphrase: secrets::get(secrets::JUMP_PASSPHRASE).or_else(|| login.passphrase.clone()),
         ..login.clone()
     };
     let hops = if flags.jump.is_empty() { &settings.jump } else { &flags.jump };

@@ -61,6 +61,29 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
     world.page("two");
     up(&["up"]);
     assert_eq!(get(world.port(0, "web")).unwrap(), "two");
+    // The same by the inputs of the action, under the names that people know.
+    world.page("three");
+    fs::remove_file(world.project().join("rdeploy.yaml")).unwrap();
+    let file = "services: {web: {image: '127.0.0.1:9/not/this', ports: ['80'], stop_grace_period: 0s}}\n";
+    world.write("compose.yaml", file);
+    // Nothing runs in it, so that it can be built for any platform.
+    let file = "FROM scratch\nCOPY busybox /bin/httpd\nCOPY page /www/page\nCMD [\"httpd\", \"-f\", \"-h\", \"/www\"]\n";
+    world.write("rpc.Dockerfile", file);
+    let outputs = directory.join("outputs");
+    let mut action = world.command(["action"]);
+    action.env("GITHUB_OUTPUT", &outputs).env("INPUT_HOST", world.host(0)).env("INPUT_SERVICES", "web");
+    action.env("INPUT_CONTEXT", ".").env("INPUT_FILE", "./rpc.Dockerfile").env("INPUT_PUSH", "true");
+    action.env("INPUT_TAGS", format!("127.0.0.1:{port}/shop/web:2"));
+    action.env("INPUT_PLATFORMS", "linux/amd64,linux/arm64").env("INPUT_LABELS", "a=b c");
+    action.env("RDEPLOY_REGISTRY", format!("127.0.0.1:{port}")).env("RDEPLOY_REGISTRY_USERNAME", "me");
+    action.env("RDEPLOY_REGISTRY_PASSWORD", "se:cret").env("DOCKER_CONFIG", directory.join("nothing"));
+    let said = Outcome::of(&action.output().unwrap()).succeeds();
+    assert_eq!(get(world.port(0, "web")).unwrap(), "three");
+    let outputs = fs::read_to_string(outputs).unwrap();
+    assert!(outputs.contains("\ndeployed\n") && outputs.contains("imageid<<"), "{outputs}");
+    let all = format!("{}{}", said.stdout.replace("::add-mask::se:cret", ""), said.stderr);
+    assert!(!all.contains("se:cret"), "{all}");
+    world.rdeploy(["rollback", "--drain", "0s"]).succeeds();
     registry.kill().unwrap();
     registry.wait().unwrap();
     // A rollback needs no registry.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -112,8 +113,22 @@ pub fn remove(server: &str) -> Result<(), CredentialsError> {
     change(&path, |auths| auths.retain(|known, _| host(known) != registry))
 }
 
+/// What [`give`] was given.
+static GIVEN: OnceLock<Vec<Login>> = OnceLock::new();
+
+/// Has this process use these before all that is kept, and keeps them nowhere. Only the first call counts.
+pub fn give(logins: Vec<Login>) {
+    // Somebody who gave some before meant those.
+    let _ = GIVEN
+        .set(logins.into_iter().map(|login| Login { registry: host(&login.registry), ..login }).collect());
+}
+
 /// The credentials for a repository of a registry, if there are any.
 pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credentials>, CredentialsError> {
+    if let Some(login) = GIVEN.get().into_iter().flatten().find(|login| login.registry == registry) {
+        let Login { username, password, .. } = login.clone();
+        return Ok(Some(Credentials::Basic { username, password }));
+    }
     if let Ok(text) = std::env::var("DOCKER_AUTH_CONFIG")
         && let Ok(file) = serde_json::from_str::<AuthFile>(&text)
         && let Some(found) = file.find(registry, repository)?
