@@ -183,7 +183,8 @@ impl Agent {
             }
             Request::Prune { project } => {
                 let places = self.held(&project)?.places.clone();
-                prune::prune(&self.engine, &places, 1).map(Outcome::Pruned)
+                let gone = prune::prune(&self.engine, &places, 1)?;
+                Ok(Outcome::Pruned(gone + prune::prune_executables(&self.engine)?))
             }
             Request::Remove { project, volumes } => {
                 let held = self.held(&project)?;

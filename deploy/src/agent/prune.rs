@@ -9,6 +9,7 @@ use engine::store;
 
 use super::history;
 use super::places::Places;
+use super::setup;
 use crate::parcel;
 use crate::release::Release;
 
@@ -51,6 +52,24 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
         stay.iter().any(|release| release.id.as_str() == name) || mounted.iter().any(below)
     })?;
     Ok(count)
+}
+
+/// Removes executables that were brought here before the one that runs, which nobody runs or names any more: each new
+/// version of this program is one. How many went.
+pub(crate) fn prune_executables(engine: &Engine) -> Result<usize> {
+    let failed = |error| Error::failed("look for executables that nobody runs", error);
+    let program = std::env::current_exe().map_err(failed)?;
+    // Somebody else put it there, and nothing was brought.
+    let Some(bin) = program.ancestors().nth(2).filter(|bin| bin.starts_with(engine.root().state())) else {
+        return Ok(0);
+    };
+    let mut wanted = setup::named(engine, &program).map_err(failed)?;
+    wanted.push(program.clone());
+    for process in std::fs::read_dir("/proc").map_err(failed)?.flatten() {
+        // One that has ended meanwhile runs nothing.
+        wanted.extend(std::fs::read_link(process.path().join("exe")));
+    }
+    sweep(bin, &|path, _| wanted.iter().any(|program| program.starts_with(path)))
 }
 
 /// The files of the host that containers mount.

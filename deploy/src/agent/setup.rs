@@ -1,7 +1,8 @@
 //! Making a host ready: the three names on its path, and what happens when it comes up again.
 
+use std::io;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use engine::Engine;
 use engine::engine::{BootUnit, UNITS};
@@ -41,6 +42,23 @@ pub(crate) fn setup(engine: &Engine) -> Result<Vec<String>> {
         ));
     }
     Ok(remarks)
+}
+
+/// The executables that links and units of [`setup`] name.
+pub(crate) fn named(engine: &Engine, program: &Path) -> io::Result<Vec<PathBuf>> {
+    let links = NAMES.map(|name| std::fs::read_link(Path::new(BIN).join(name)));
+    let mut all: Vec<PathBuf> = links.into_iter().flatten().collect();
+    for unit in [BootUnit::new(program, engine.root()), recovery(engine, program)] {
+        match std::fs::read_to_string(Path::new(UNITS).join(&unit.name)) {
+            Ok(text) => {
+                let starts = text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+                all.extend(starts.filter_map(|line| line.split_whitespace().next()).map(PathBuf::from));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// Takes back what [`setup`] made.

@@ -79,7 +79,7 @@ impl TransferError {
         match self.kind() {
             None => Some("run it again: what has arrived is not sent again"),
             Some(FailureKind::NoSpace) => {
-                Some("make room there: `rengine system prune` removes what nothing uses")
+                Some("make room there: `rdeploy prune` removes what only earlier releases need")
             }
             Some(FailureKind::NotHere) => Some("`rengine image ls` shows what is here"),
             Some(FailureKind::WrongDigest | FailureKind::Refused | FailureKind::Other) => None,

@@ -6,10 +6,11 @@ use std::collections::BTreeSet;
 use engine::engine::Engine;
 use engine::id::{DiffId, Digest, ImageId};
 use engine::image::{ImageConfig, Reference};
+use engine::store;
 
 use crate::protocol::Channel;
 use crate::transfer::arrival::Arrivals;
-use crate::transfer::failure::{TransferError, here};
+use crate::transfer::failure::{FailureKind, TransferError, here};
 use crate::transfer::message::{Answer, LONGEST_OFFER, Offer, receive_part};
 use crate::transfer::spool;
 
@@ -87,7 +88,19 @@ impl Receiver<'_> {
         spool::sweep(&self.engine.root().transfers()).map_err(here("remove what nobody came back for"))?;
         let names: Vec<Reference> = offered.iter().flat_map(|image| image.names.clone()).collect();
         let all = offered.iter().flat_map(|image| image.layers.clone()).collect();
-        Arrivals::begin(self.channel, self.engine, &lacking, &names, &all)?.run()
+        let arrived = Arrivals::begin(self.channel, self.engine, &lacking, &names, &all)
+            .map_err(GaveUp::from)
+            .and_then(Arrivals::run);
+        if let Err(GaveUp::Silently(error) | GaveUp::Aloud(error)) = &arrived
+            && error.kind() == Some(FailureKind::NoSpace)
+        {
+            // A full disk stops whatever else is there, which is worse than to send it again.
+            for diff in &lacking {
+                // The failure that led here is the one to tell.
+                let _ = store::remove_tree(&self.engine.root().transfer(diff));
+            }
+        }
+        arrived
     }
 
     fn install(&self, offered: &[Offered]) -> Result<Vec<ImageId>, TransferError> {

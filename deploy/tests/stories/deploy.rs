@@ -355,3 +355,26 @@ fn a_host_without_room_or_without_leave_to_execute_is_told_and_nothing_is_left_t
     let said = fails(&project.rdeploy(&[&server], &["--remote-root", "/still", "up"]));
     assert!(said.contains("cannot be executed at /still/") && said.contains("noexec"), "{said}");
 }
+
+#[test]
+fn a_release_that_a_host_has_no_room_for_leaves_the_room_that_there_was() {
+    let server = Server::start();
+    let project = Project::new();
+    let size = fs::metadata(env!("CARGO_BIN_EXE_rdeploy")).unwrap().len() + (8 << 20);
+    server.run(&format!("mkdir /room; mount -t tmpfs -o size={size} tmpfs /room"));
+    let up = || project.rdeploy(&[&server], &["--remote-root", "/room", "up", "--drain", "0s"]);
+    succeeds(&up());
+    let dockerfile = fs::read_to_string(project.path().join("Dockerfile")).unwrap();
+    let noise: Vec<u8> =
+        (0..4_u32 << 20).flat_map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    fs::write(project.path().join("large"), noise).unwrap();
+    project.write("Dockerfile", &dockerfile.replace("CMD", "COPY large /large\nCMD"));
+    let said = fails(&up());
+    assert!(said.contains("No space left on device") && said.contains("rdeploy prune"), "{said}");
+    assert_eq!(server.run("find /room/transfers -type f"), "", "the disk is still full");
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    project.write("Dockerfile", &dockerfile);
+    project.write("page", "two\n");
+    succeeds(&up());
+    assert_eq!(get(server.ip()).unwrap(), "two");
+}

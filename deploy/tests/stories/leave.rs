@@ -33,3 +33,20 @@ fn the_last_project_of_a_server_leaves_no_trace() {
     // And it is a server like any other afterwards.
     succeeds(&first.rdeploy(&[&server], &["up"]));
 }
+
+#[test]
+fn executables_that_nobody_runs_any_more_are_pruned() {
+    let server = Server::start();
+    let project = Project::new();
+    let bring = |name: &str| {
+        format!("mkdir -p /var/lib/rengine/bin/{name}; cp /bin/sleep /var/lib/rengine/bin/{name}/rdeploy")
+    };
+    server.run(&format!("{}; {}; {}", bring("old"), bring("runs"), bring("linked")));
+    server.run("/var/lib/rengine/bin/runs/rdeploy 1000 >/dev/null 2>&1 &");
+    server.run("ln -s /var/lib/rengine/bin/linked/rdeploy /usr/local/bin/rdeploy");
+    succeeds(&project.rdeploy(&[&server], &["up"]));
+    assert_eq!(server.run("ls /var/lib/rengine/bin | wc -l"), "4");
+    succeeds(&project.rdeploy(&[&server], &["prune"]));
+    assert_eq!(server.run("ls /var/lib/rengine/bin | grep -v sha256"), "linked\nruns");
+    assert_eq!(server.run("ls /var/lib/rengine/bin | wc -l"), "3");
+}
