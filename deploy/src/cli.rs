@@ -43,6 +43,10 @@ const EXAMPLES: &str = "Examples:
   rdeploy up --host deploy@web1.example.org        build, send, take over
   rdeploy plan --host deploy@web1.example.org      what that would do
   rdeploy rollback --host deploy@web1.example.org  the release before
+  rdeploy logs --follow web --host …               what a service writes
+  rdeploy exec --host … web sh                     a shell in it
+Ends with 0 when it is done, 1 when something failed (and `drift` found something), 2 when the command line is wrong;
+exec and run end as the program does.
 Hosts and more can be in rdeploy.yaml beside the compose file, or under x-rdeploy in it.";
 
 /// What every command understands.
@@ -64,7 +68,8 @@ struct Globals {
     /// A profile that is active; may be given several times
     #[arg(long, global = true, value_name = "PROFILE")]
     profile: Vec<String>,
-    /// The settings [default: rdeploy.yaml beside the compose file, or `x-rdeploy` in it]
+    /// The settings: hosts, roles, ssh, executables, builder, transfer, drain, canary, keep, strategy, hooks [default:
+    /// rdeploy.yaml beside the compose file, or `x-rdeploy` in it]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// A host, `[user@]host[:port]`, or `local[:ROOT]` for this machine; may be given several times
@@ -104,15 +109,27 @@ struct Globals {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make hosts ready to be deployed to
+    /// Make hosts ready: the three names on their path, and units that start containers after a reboot
+    ///
+    /// `up` needs none of this: it brings what a host lacks by itself. What is done is said, and done again says the same.
     Setup,
-    /// Show what `up` would do, and change nothing
+    /// Show what `up` would do, and change no host
+    ///
+    /// Images that this machine builds are built for it; hooks do not run.
     Plan(Lazy<rollout::PlanArgs>),
     /// Build, send and let the new version take over
+    ///
+    /// Each service that changed gets its new container beside the old one. When that is healthy, new connections go to it,
+    /// on all hosts at once; the old one stops when its connections have ended or --drain is over. When anything fails
+    /// before, every host stays as it was; when a container fails while others take over, all go back.
     Up(Lazy<rollout::UpArgs>),
     /// Let a release that is kept on the hosts serve again
+    ///
+    /// Nothing is built or sent. `rdeploy history` lists the releases; `keep:` in the settings says how many stay.
     Rollback(Lazy<rollout::RollbackArgs>),
     /// Put right what deployments that were cut off left on the hosts
+    ///
+    /// Hosts do so by themselves within seconds; this waits for it, and shows what became of it.
     Resume,
     /// Show what runs
     Status,
@@ -122,17 +139,23 @@ enum Command {
     History,
     /// Show what services write
     Logs(Lazy<show::LogsArgs>),
-    /// Run a program in a container of a service
+    /// Run a program in a container of a service, on the first host
     Exec(Lazy<show::ExecArgs>),
-    /// Run a program in a new container of a service
+    /// Run a program in a new container of a service, on the first host
     Run(Lazy<show::RunArgs>),
     /// Deploy again whenever a file of the project changes, until interrupted
     Watch(Lazy<rollout::UpArgs>),
     /// Take the project away from the hosts: containers, networks, releases and their images
+    ///
+    /// Volumes stay unless --volumes is given. When nothing of anybody is left in the engine of a host, that goes, too, with
+    /// its program, links, units and rules of the firewall.
     Uninstall(Lazy<rollout::UninstallArgs>),
     /// Keep everybody from changing the project for a while, or show who does
     Lock(Lazy<lock::LockArgs>),
     /// Remove what only releases before the one that serves need
+    ///
+    /// Their images and files, and earlier versions of this program that nobody runs. There is nothing to roll back to
+    /// then.
     Prune,
     /// Write the project for another orchestrator: as Kubernetes manifests, or as a stack of a swarm
     Export(Lazy<export::ExportArgs>),
