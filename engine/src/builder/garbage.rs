@@ -119,10 +119,12 @@ pub(crate) fn remove(root: &Root, garbage: &Garbage) -> Result<Vec<Kept>> {
     let mut left: u64 = all.iter().map(|kept| kept.size).sum();
     let mut removed = Vec::new();
     let mut staying = BTreeSet::new();
+    let mut oldest = None;
     let now = SystemTime::now();
     for kept in all {
         let is_enough = garbage.keep.is_some_and(|keep| left <= keep.0);
         if is_enough || !garbage.takes(&kept, now) {
+            oldest.get_or_insert(kept.used);
             staying.extend(kept.diff);
             continue;
         }
@@ -141,7 +143,22 @@ pub(crate) fn remove(root: &Root, garbage: &Garbage) -> Result<Vec<Kept>> {
             None => remove_tree(&kept.path).map_err(failed)?,
         }
     }
+    if garbage.kind.is_none() && garbage.id.is_none() {
+        let limit = garbage.until.and_then(|until| now.checked_sub(until));
+        forget(&root.build_cache().join("last"), limit.or(oldest).unwrap_or(now))?;
+    }
     Ok(removed)
+}
+
+/// Forgets how steps were made before this time. Nothing is lost with that but what `--explain` compares with, and a layer
+/// to take unchanged files over from.
+fn forget(notes: &Path, before: SystemTime) -> Result<()> {
+    for (_, path, made) in entries(notes)? {
+        if made < before {
+            remove_file(&path).map_err(|error| Error::failed("forget how a step was made", error))?;
+        }
+    }
+    Ok(())
 }
 
 // === impl Garbage ===

@@ -39,10 +39,15 @@ fn what_the_builder_keeps_is_pruned_too() {
     world.rengine(["build", "-q", "-t", "one", context.to_str().unwrap()]).succeeds();
     let kept = || world.rengine(["builder", "du", "--format", "{{.ID}}"]).succeeds().stdout;
     assert_ne!(kept(), "");
+    let notes = || std::fs::read_dir(world.path("root/build/last")).unwrap().count();
+    assert_ne!(notes(), 0);
+    world.rengine(["builder", "prune", "-f", "--filter", "until=1h"]).succeeds();
+    assert_ne!(notes(), 0);
     world.rengine(["system", "prune", "-f", "--filter", "label=x"]).succeeds();
     assert_ne!(kept(), "", "what has no labels was taken for labelled");
     world.rengine(["system", "prune", "-f"]).succeeds();
     assert_eq!(kept(), "");
+    assert_eq!(notes(), 0);
     world.rengine(["run", "--rm", "--network", "none", "one", "cat", "/built"]).prints("built\n");
 }
 
