@@ -30,7 +30,7 @@ AS_ROOT := $(if $(SUDO),env CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_
 
 BUILD_PACKAGES := gcc libc6-dev
 DEMO_PACKAGES := $(BUILD_PACKAGES) ca-certificates curl
-TEST_PACKAGES := $(DEMO_PACKAGES) buildah busybox-static conntrack containerd docker-registry bind9-dnsutils git iproute2 mmdebstrap nftables openssh-server openssl python3-venv runc skopeo slirp4netns strace sudo umoci wrk \
+TEST_PACKAGES := $(DEMO_PACKAGES) buildah busybox-static conntrack containerd docker-registry bind9-dnsutils git iproute2 mmdebstrap nftables openssh-server openssl passt python3-venv runc skopeo slirp4netns strace sudo umoci wrk \
 	uidmap user-mode-linux
 BENCH_PACKAGES := $(TEST_PACKAGES) dnsperf docker.io jq python3 time
 

@@ -70,9 +70,54 @@ impl RootlessRun {
         self.0.join("cgroup")
     }
 
-    /// The socket of the way out.
+    /// What leads out, and why nothing does.
     pub fn uplink(&self) -> PathBuf {
-        self.0.join("slirp4netns")
+        self.0.join("uplink.json")
+    }
+
+    /// Where it writes its number.
+    pub fn uplink_pid(&self) -> PathBuf {
+        self.0.join("uplink.pid")
+    }
+
+    /// What it has to say.
+    pub fn uplink_words(&self) -> PathBuf {
+        self.0.join("uplink.log")
+    }
+
+    /// The lock that an outpost holds.
+    pub fn outpost_alive(&self) -> PathBuf {
+        self.0.join("outpost.alive")
+    }
+
+    /// Who the outpost is.
+    pub fn outpost_record(&self) -> PathBuf {
+        self.0.join("outpost.json")
+    }
+
+    /// The socket of the outpost.
+    pub fn outpost(&self) -> PathBuf {
+        self.0.join("outpost")
+    }
+
+    /// The lock that a porter holds.
+    pub fn porter_alive(&self) -> PathBuf {
+        self.0.join("porter.alive")
+    }
+
+    /// The socket of the porter.
+    pub fn porter(&self) -> PathBuf {
+        self.0.join("porter")
+    }
+
+    /// The ports of the host that the porter has.
+    pub fn doors(&self) -> PathBuf {
+        self.0.join("doors.json")
+    }
+
+    /// What was put right and is not told yet, a line each.
+    pub fn repairs(&self) -> PathBuf {
+        self.0.join("repairs")
     }
 }
 

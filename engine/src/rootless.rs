@@ -1,18 +1,25 @@
 //! An ordinary user's engine: one user, mount and network namespace a user, in which that user is root, held by a small
 //! process, the *keeper*. Every command of the user goes there before it opens the engine, and everything after that is
-//! as for root: bridges, nft tables, monitors. What leads out is one `slirp4netns`.
+//! as for root: bridges, nft tables, monitors. What leads out is one `pasta` or `slirp4netns`, which the *outpost*, a
+//! process that stays on the host's side, watches over; what leads in are sockets that the outpost makes and the *porter*,
+//! a process inside, serves. A command that finds one of the two gone starts another one.
 
 pub(crate) mod delegation;
+pub(crate) mod door;
 mod ids;
 mod keeper;
+pub(crate) mod outpost;
+mod porter;
 mod tree;
 pub(crate) mod uplink;
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use rustix::fs::{Mode, OFlags};
@@ -26,7 +33,6 @@ use crate::store::{self, Durability, Lock};
 use crate::sys::{detached, self_exec};
 
 pub(crate) use ids::subordinate_ranges;
-pub use keeper::enter_if_asked;
 
 /// What is kept of a keeper.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,6 +58,16 @@ const ALL: ThreadNameSpaceType = ThreadNameSpaceType::USER
     .union(ThreadNameSpaceType::NETWORK)
     .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
     .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME);
+
+/// The host's name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What an engine's namespaces have in its place.
+const RESOLV_CONF_INSIDE: &str = "/run/rengine-resolv.conf";
+
+/// Becomes one of the processes of a user's engine when this process was executed as one.
+pub fn enter_if_asked() -> Option<ExitCode> {
+    keeper::enter_if_asked().or_else(outpost::enter_if_asked).or_else(porter::enter_if_asked)
+}
 
 /// Whether this process lives in the namespaces of an ordinary user's engine.
 pub fn is_inside() -> bool {
@@ -97,7 +113,10 @@ pub fn enter() -> Result<()> {
         None => recorded(&run)?,
         Some(alive) => start(&run, &alive)?,
     };
+    staff(&run, keeper)?;
+    let host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     join(keeper)?;
+    name_servers(&host);
     // What cannot be taken is missed by name, limit by limit.
     let taken = delegation::take(&run_inside());
     if let Err(error) = &taken {
@@ -142,26 +161,18 @@ fn recorded(run: &RootlessRun) -> Result<Pid> {
     pid.ok_or_else(|| Error::conflict("the user's engine is kept by a process that is not on record"))
 }
 
-/// Starts a keeper and leads it out. It holds the lock `alive` as long as it lives.
+/// Starts a keeper. It holds the lock `alive` as long as it lives.
 fn start(run: &RootlessRun, alive: &Lock) -> Result<Pid> {
     let failed = |error: std::io::Error| Error::failed("start a keeper for the user's engine", error);
     let ranges = ids::Ranges::of_this_user()?;
-    let uplink = uplink::Program::find()?;
-    let (told, tells) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let (orders, order) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    // The way out ends when nobody holds the other end of this any more, which is the keeper alone.
-    let (ends, end) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-    let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|error| failed(error.into()))?;
-    let kept = [tells.as_fd(), orders.as_fd(), end.as_fd(), alive.file().as_fd()];
+    let (told, tells) = pipe().map_err(failed)?;
+    let (orders, order) = pipe().map_err(failed)?;
+    let kept = [tells.as_fd(), orders.as_fd(), alive.file().as_fd()];
     let numbers: Vec<String> = kept.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let mut args: Vec<&std::ffi::OsStr> = numbers.iter().map(std::ffi::OsStr::new).collect();
+    let mut args: Vec<&OsStr> = numbers.iter().map(OsStr::new).collect();
     args.push(run.directory().as_os_str());
-    detached::spawn(program.as_fd(), keeper::ARGV0, &args, &kept).map_err(failed)?;
-    drop((tells, orders, end));
+    detached::spawn(own_program().map_err(failed)?.as_fd(), keeper::ARGV0, &args, &kept).map_err(failed)?;
+    drop((tells, orders));
     let mut told = File::from(told);
     let pid = match hear(&mut told)? {
         Word::Unmapped(pid) => {
@@ -176,12 +187,95 @@ fn start(run: &RootlessRun, alive: &Lock) -> Result<Pid> {
         Word::Settled => {}
         word => return Err(refused(word)),
     }
-    uplink.start(pid, &run.uplink(), ends)?;
+    // What an earlier keeper's porter had open went with its containers.
+    store::remove_file(&run.doors()).map_err(failed)?;
     let record = KeeperRecord { version: 1, pid: pid.as_raw_nonzero().get() };
     store::write_json(&run.keeper(), &record, Durability::Rename).map_err(failed)?;
     // Whoever does not get this word goes away again.
     order.write_all(b".").map_err(failed)?;
     Ok(pid)
+}
+
+/// Starts those of the outpost and the porter that are not there, and has the way out looked for where there is none.
+fn staff(run: &RootlessRun, keeper: Pid) -> Result<()> {
+    let failed = |error: std::io::Error| Error::failed("look for the processes of the user's engine", error);
+    let is_absent = |path: PathBuf| Lock::try_exclusive(&path).map(|lock| lock.is_some()).map_err(failed);
+    let number = keeper.as_raw_nonzero().to_string();
+    if is_absent(run.outpost_alive())? {
+        let again = run.outpost_record().exists();
+        let programs = uplink::Programs::find();
+        let arguments = |tells: &OsStr| -> Vec<OsString> {
+            let given = outpost::arguments(tells, run, OsStr::new(&number), &programs);
+            given.into_iter().map(OsStr::to_owned).collect()
+        };
+        post(outpost::ARGV0, &arguments)?;
+        if again && run.doors().exists() {
+            note(run, "started the outpost of the user's engine again");
+        }
+    } else if uplink::is_missed(run) {
+        // Whoever misses it is told why by those who need it.
+        let _ = outpost::lead(run, &uplink::Programs::find());
+    }
+    if is_absent(run.porter_alive())? {
+        let again = run.doors().exists();
+        let arguments = |tells: &OsStr| -> Vec<OsString> {
+            [tells, run.directory().as_os_str(), OsStr::new(&number)].map(OsStr::to_owned).to_vec()
+        };
+        post(porter::ARGV0, &arguments)?;
+        if again {
+            note(run, "opened the published ports of the host again");
+        }
+    }
+    Ok(())
+}
+
+/// Starts such a process and waits until it is ready.
+fn post(name: &str, arguments: &dyn Fn(&OsStr) -> Vec<OsString>) -> Result<()> {
+    let failed = |error: std::io::Error| Error::failed(format!("start {name}"), error);
+    let (told, tells) = pipe().map_err(failed)?;
+    let number = tells.as_raw_fd().to_string();
+    let arguments = arguments(OsStr::new(&number));
+    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
+    detached::spawn(own_program().map_err(failed)?.as_fd(), name, &arguments, &[tells.as_fd()])
+        .map_err(failed)?;
+    drop(tells);
+    File::from(told).read_exact(&mut [0]).map_err(failed)
+}
+
+/// Writes down what was put right, for whoever is told next.
+fn note(run: &RootlessRun, text: &str) {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(run.repairs());
+    // What nobody can be told is right all the same.
+    let _ = file.and_then(|mut file| writeln!(file, "{text}"));
+}
+
+/// What was put right since this was last asked, in words.
+pub(crate) fn take_repairs() -> Vec<String> {
+    if !is_inside() {
+        return Vec::new();
+    }
+    let path = door::inside().repairs();
+    let Ok(text) = fs::read_to_string(&path) else { return Vec::new() };
+    let _ = store::remove_file(&path);
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Lets names be looked up where the host has them looked up now.
+fn name_servers(host: &str) {
+    let program = uplink::program();
+    let wanted = uplink::resolv_conf(host, program.as_deref());
+    if fs::read_to_string(RESOLV_CONF_INSIDE).is_ok_and(|text| text != wanted) {
+        // Names are looked up as before then.
+        let _ = fs::write(RESOLV_CONF_INSIDE, wanted);
+    }
+}
+
+fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
+}
+
+fn own_program() -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn hear(told: &mut File) -> Result<Word> {

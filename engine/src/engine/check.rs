@@ -11,7 +11,9 @@ use crate::container::state::State;
 use crate::engine::life::{remove_directories, remove_files};
 use crate::engine::{Engine, RemoveOptions};
 use crate::error::{self, Error, Result};
+use crate::event::{Event, EventKind, Journal};
 use crate::id::{ContainerId, ContainerName};
+use crate::rootless;
 use crate::store::{self, Lock, scratch};
 
 /// What a check came to, in words.
@@ -50,7 +52,11 @@ impl Engine {
     /// When the kernel refuses.
     pub fn heal_networks(&self) -> Result<Vec<String>> {
         let networks = self.networks();
-        if networks.is_whole()? { Ok(Vec::new()) } else { Ok(networks.heal()?) }
+        let mut healed = self.tell_repairs();
+        if !networks.is_whole()? {
+            healed.extend(networks.heal()?);
+        }
+        Ok(healed)
     }
 
     /// Containers whose monitor was killed, whose removal was interrupted, or whose records make no sense.
@@ -148,8 +154,19 @@ impl Engine {
                 findings.repaired.push(text);
             }
         }
+        findings.repaired.extend(self.tell_repairs());
         findings.repaired.extend(self.networks().heal()?);
         Ok(())
+    }
+
+    /// What was put right of the way out and in of an ordinary user's engine, which is told as an event.
+    fn tell_repairs(&self) -> Vec<String> {
+        let repairs = rootless::take_repairs();
+        for text in &repairs {
+            let details = [("name", "host"), ("repair", text.as_str())];
+            Journal::of(self.root()).append(&Event::now(EventKind::Network, "repair", "host", details));
+        }
+        repairs
     }
 
     fn check_cgroups(&self, findings: &mut Findings) -> Result<()> {

@@ -22,6 +22,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, ContainerName, VolumeName};
 use crate::image::{Image, Platform};
+use crate::rootless::uplink;
 use crate::store::{self, Lock};
 use crate::volume::VolumeSpec;
 
@@ -103,6 +104,9 @@ impl Engine {
             warnings.push("the health options are discarded: there is no health check to time".to_owned());
         }
         let mut spec = merged.spec;
+        if matches!(spec.network, NetworkMode::Bridge(_) | NetworkMode::Host) {
+            warnings.extend(uplink::lack());
+        }
         publish_all(&mut spec);
         self.take_volumes_from(&mut spec)?;
         validate(&spec)?;

@@ -20,6 +20,7 @@ use crate::image::hosts::{Hosts, HostsError};
 use crate::image::http;
 use crate::image::manifest::{ACCEPTED, MOST_JSON};
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
+use crate::rootless::uplink;
 
 /// One repository of a registry.
 pub(crate) struct Repository {
@@ -556,13 +557,15 @@ impl From<RegistryError> for crate::Error {
             }
             RegistryError::TooMany { .. } => crate::Error::failed(message, error)
                 .with_hint("wait, or `rengine login`: registries allow more to people they know"),
-            RegistryError::Unreachable { host, .. } if host == DEFAULT_REGISTRY => {
-                crate::Error::new(crate::Kind::Failed, message).with_hint(
-                    "a name without a host is looked for at docker.io; `rengine images` shows what is here",
-                )
+            RegistryError::Unreachable { host, .. } => {
+                let usual = if host == DEFAULT_REGISTRY {
+                    "a name without a host is looked for at docker.io; `rengine images` shows what is here"
+                } else {
+                    "check that the registry runs, and that this machine reaches it by that name"
+                };
+                crate::Error::new(crate::Kind::Failed, message)
+                    .with_hint(uplink::lack().unwrap_or_else(|| usual.to_owned()))
             }
-            RegistryError::Unreachable { .. } => crate::Error::new(crate::Kind::Failed, message)
-                .with_hint("check that the registry runs, and that this machine reaches it by that name"),
             _ => crate::Error::failed(message, error),
         }
     }

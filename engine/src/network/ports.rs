@@ -10,11 +10,10 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::SocketType;
 use serde::{Deserialize, Serialize};
 
 use crate::container::spec::{ContainerPort, PortBinding, Protocol};
@@ -23,8 +22,10 @@ use crate::network::attachment::names_in;
 use crate::network::endpoint::Endpoint;
 use crate::network::firewall::{self, Forward, Table};
 use crate::network::{NetworkError, Networks, conntrack, file_error};
-use crate::rootless::{self, uplink};
+use crate::rootless;
+use crate::rootless::door::{Door, Transport};
 use crate::store::{self, Durability};
+use crate::sys::listener;
 
 /// A port of the host that leads to a port of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,6 +105,8 @@ enum Holder {
     Somebody(String),
     /// The address is none of this host's.
     Nobody,
+    /// It is not for ordinary users (ip(7), `ip_unprivileged_port_start`).
+    Administrator,
 }
 
 /// The form of a record.
@@ -413,31 +416,35 @@ impl Networks {
     }
 }
 
-/// Lets the way out of an ordinary user's engine listen for these ports of the host, and no more for those. Nothing is to
-/// be done for root, whose host it is.
+/// Opens the ports of the host that lead into the namespaces of an ordinary user's engine, and shuts those that do no
+/// more. Nothing is to be done for root, whose host it is.
 fn lead_in(before: &[PublishedPort], now: &[PublishedPort]) -> Result<(), NetworkError> {
     if !rootless::is_inside() {
         return Ok(());
     }
-    let door = |port: &PublishedPort| {
-        uplink::door(port.host_ip, port.host_port, &port.container.protocol.to_string())
-    };
-    if let Some(port) = now.iter().find(|port| door(port).is_none() && port.host_ip != Ipv6Addr::UNSPECIFIED)
-    {
+    let door = |port: &PublishedPort| door(port.host_ip, port.host_port, port.container.protocol);
+    if let Some(port) = now.iter().find(|port| door(port).is_none()) {
         return Err(NetworkError::Conflict(format!(
-            "{port} cannot be published by an ordinary user's engine, which does so over IPv4, TCP and UDP alone"
+            "{port} cannot be published by an ordinary user's engine, which does so for TCP and UDP alone"
         )));
     }
     let doors = |ports: &[PublishedPort]| ports.iter().filter_map(door).collect::<Vec<_>>();
-    uplink::change_doors(&doors(before), &doors(now))
+    rootless::door::change(&doors(before), &doors(now))
         .map_err(|error| NetworkError::Conflict(crate::error::chain(&error)))
 }
 
-fn unspecified(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    }
+fn door(host: IpAddr, port: u16, protocol: Protocol) -> Option<Door> {
+    let transport = match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+        Protocol::Sctp => return None,
+    };
+    Some(Door { transport, host, port })
+}
+
+/// Where what comes in for this address of the host comes in, as the firewall sees it.
+fn entrance(host: IpAddr) -> IpAddr {
+    if rootless::is_inside() { rootless::door::entrance(host) } else { host }
 }
 
 /// What of a table gives way when ports of a container move: what is in its name, and what a crash in the middle of an
@@ -457,8 +464,7 @@ fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<F
 impl PublishedPort {
     pub(crate) fn forward(&self, owner: &str) -> Forward {
         Forward {
-            // What an ordinary user's way out listens for on an address of the host comes in on one of its own.
-            host_ip: if rootless::is_inside() { unspecified(self.host_ip) } else { self.host_ip },
+            host_ip: entrance(self.host_ip),
             host_port: self.host_port,
             protocol: self.container.protocol,
             target: self.target,
@@ -593,12 +599,16 @@ impl Wish {
 
     fn holder(&self, host: IpAddr, port: u16, claims: &Claims<'_>) -> Result<Option<Holder>, NetworkError> {
         let protocol = self.container.protocol;
+        let place = SocketAddr::new(host, port);
+        let host = entrance(host);
         let clashes = |address: IpAddr, other: u16, of: Protocol| {
             let wide = address.is_unspecified() || host.is_unspecified();
             let meets = address == host || (address.is_ipv4() == host.is_ipv4() && wide);
             other == port && of == protocol && meets
         };
-        if claims.chosen.iter().any(|port| clashes(port.host_ip, port.host_port, port.container.protocol)) {
+        let is_chosen =
+            |port: &PublishedPort| clashes(entrance(port.host_ip), port.host_port, port.container.protocol);
+        if claims.chosen.iter().any(is_chosen) {
             return Ok(Some(Holder::Somebody("another port of this container".to_owned())));
         }
         let holder =
@@ -616,10 +626,11 @@ impl Wish {
         if claims.own.iter().any(is_own) {
             return Ok(None);
         }
-        match try_to_bind(SocketAddr::new(host, port), protocol) {
+        match try_to_bind(place, protocol) {
             Ok(()) => Ok(None),
             Err(Errno::ADDRINUSE) => Ok(Some(Holder::Somebody(program_at(port, protocol)))),
             Err(Errno::ADDRNOTAVAIL) => Ok(Some(Holder::Nobody)),
+            Err(Errno::ACCESS) => Ok(Some(Holder::Administrator)),
             Err(errno) => Err(NetworkError::Link {
                 step: "try the port",
                 object: SocketAddr::new(host, port).to_string(),
@@ -661,40 +672,35 @@ fn conflict_error(host: IpAddr, port: u16, protocol: Protocol, holder: Holder) -
         Holder::Nobody => {
             NetworkError::Invalid(format!("{place} cannot be published: {host} is no address of this host"))
         }
+        Holder::Administrator => NetworkError::Invalid(format!(
+            "{place} cannot be published: ordinary users have the ports from net.ipv4.ip_unprivileged_port_start on, \
+             1024 unless changed"
+        )),
     }
 }
 
-/// Binds a socket for a moment, which is the kernel's own test for a conflict with any program of the host.
+/// Binds a socket of the host for a moment, which is the kernel's own test for a conflict with any program there.
 fn try_to_bind(place: SocketAddr, protocol: Protocol) -> Result<(), Errno> {
-    let family = if place.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = match protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-        // A program that serves SCTP is so rare that the module is not loaded for the test's sake.
-        Protocol::Sctp => return Ok(()),
+    // A program that serves SCTP is so rare that the module is not loaded for the test's sake.
+    let Some(door) = door(place.ip(), place.port(), protocol) else { return Ok(()) };
+    let tried = if rootless::is_inside() {
+        rootless::outpost::try_to_open(&door)
+    } else {
+        let kind = if protocol == Protocol::Tcp { SocketType::STREAM } else { SocketType::DGRAM };
+        listener::listen(place, kind).map(drop)
     };
-    let socket: OwnedFd = match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None) {
-        // Without IPv6 nobody can have a port of it.
-        Err(Errno::AFNOSUPPORT) => return Ok(()),
-        socket => socket?,
-    };
-    if place.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
-    if protocol == Protocol::Tcp {
-        // A connection that lingers after its server has ended is no conflict; one that is being served shows when
-        // listening.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    rustix::net::bind(&socket, &place)?;
-    if protocol == Protocol::Tcp { rustix::net::listen(&socket, 1) } else { Ok(()) }
+    // Without IPv6 nobody can have a port of it.
+    if tried == Err(Errno::AFNOSUPPORT) { Ok(()) } else { tried }
 }
 
 /// The program that has a socket at this port, as far as /proc tells.
 fn program_at(port: u16, protocol: Protocol) -> String {
+    let own = || Path::new("/proc/thread-self/net").to_owned();
+    let tables = if rootless::is_inside() { rootless::outpost::sockets_of_the_host() } else { None };
+    let tables = tables.unwrap_or_else(own);
     let inodes: HashSet<String> = ["", "6"]
         .iter()
-        .filter_map(|family| fs::read_to_string(format!("/proc/thread-self/net/{protocol}{family}")).ok())
+        .filter_map(|family| fs::read_to_string(tables.join(format!("{protocol}{family}"))).ok())
         .flat_map(|table| {
             table.lines().filter_map(|line| socket_inode(line, port, protocol)).collect::<Vec<_>>()
         })

@@ -13,7 +13,7 @@ use crate::sys;
 pub(super) const ARGV0: &str = "rengine-keeper";
 
 /// Becomes a keeper when this process was executed as one.
-pub fn enter_if_asked() -> Option<ExitCode> {
+pub(super) fn enter_if_asked() -> Option<ExitCode> {
     let mut args = std::env::args_os();
     (args.next()? == ARGV0).then(|| {
         let args: Vec<OsString> = args.collect();
@@ -22,10 +22,10 @@ pub fn enter_if_asked() -> Option<ExitCode> {
 }
 
 fn keep(args: &[OsString]) -> Option<()> {
-    let [tells, orders, end, alive, directory] = args else { return None };
+    let [tells, orders, alive, directory] = args else { return None };
     let (mut tells, mut orders) = (File::from(inherited(tells)?), File::from(inherited(orders)?));
-    // Held as long as this lives: the way out ends with the one, others know by the other.
-    let _held = (inherited(end)?, inherited(alive)?);
+    // Held as long as this lives: others know by it.
+    let _held = inherited(alive)?;
     let mut tell = |word: &Word| {
         let line = serde_json::to_string(word).ok()? + "\n";
         tells.write_all(line.as_bytes()).ok()

@@ -13,19 +13,16 @@ use rustix::mount::{
     MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_bind, mount_change, move_mount, open_tree,
 };
 
-use super::uplink;
+use super::{RESOLV_CONF, RESOLV_CONF_INSIDE, uplink};
 use crate::{paths, store};
 
 type Step<T> = Result<T, (&'static str, io::Error)>;
-
-/// The host's name servers, whose search domains stay.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Arranges the mount namespace this process is in. Mounts that are made on the host later still come in.
 pub(super) fn arrange(directory: &Path) -> Step<()> {
     let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", slave).at("let mounts of the host come in")?;
-    let resolv_conf = uplink::resolv_conf(&fs::read_to_string(RESOLV_CONF).unwrap_or_default());
+    let host = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let run = rustix::fs::open("/run", flags, Mode::empty()).at("open /run")?;
     // Everything that is root's in /run on a host is the user's here.
@@ -45,10 +42,10 @@ pub(super) fn arrange(directory: &Path) -> Step<()> {
     show_former(&run)?;
     store::private_directory(Path::new(paths::ROOTLESS_INSIDE)).at("make the place of the way out")?;
     attach(&way_out, paths::ROOTLESS_INSIDE).at("show the way out")?;
-    let names = Path::new("/run/rengine-resolv.conf");
-    fs::write(names, resolv_conf).at("write the name servers")?;
+    // Each command sees to it that they are those of its own time.
+    fs::write(RESOLV_CONF_INSIDE, uplink::resolv_conf(&host, None)).at("write the name servers")?;
     if Path::new(RESOLV_CONF).exists() {
-        mount_bind(names, RESOLV_CONF).at("show the name servers")?;
+        mount_bind(RESOLV_CONF_INSIDE, RESOLV_CONF).at("show the name servers")?;
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! An engine of an ordinary user: nothing of it takes root but the two programs that hand out ids.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::world::{BOX, Outcome, Running, box_archive, free_port};
 
@@ -20,11 +23,14 @@ struct Person {
     elsewhere: bool,
 }
 
+/// What can lead out of a user's engine.
+const UPLINKS: [&str; 2] = ["pasta", "slirp4netns"];
+
 /// What a person cannot do to the machine is done in a mount namespace of one command: the files that know users, and a
 /// /dev/net/tun that everybody may open.
 const AS_PERSON: &str = r#"
 set -e
-for file in passwd group subuid subgid; do mount --bind "$1/$file" /etc/$file; done
+for file in passwd group subuid subgid resolv.conf; do mount --bind "$1/$file" /etc/$file; done
 mkdir -p /dev/net; mount -t tmpfs -o mode=755 tun /dev/net; mknod -m 666 /dev/net/tun c 10 200
 mount --bind "$2" "$1/rengine"
 export PATH="/usr/sbin:/usr/bin:/sbin:/bin"
@@ -32,7 +38,7 @@ if [ -n "$4" ]; then
 	echo $$ 2>/dev/null >"$4/rengine-commands/cgroup.procs" || echo $$ >"$4/cgroup.procs"
 fi
 uid=$3; home=$1/home; program=$1/rengine; run=$1/run; shift 4
-exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i PATH="$PATH" HOME="$home" XDG_RUNTIME_DIR="$run" "$program" "$@"
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i PATH="$home/../bin" HOME="$home" XDG_RUNTIME_DIR="$run" "$program" "$@"
 "#;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -55,6 +61,7 @@ impl Person {
             ("group", format!("root:x:0:\nperson:x:{uid}:\n")),
             ("subuid", format!("person:{}\n", person.range)),
             ("subgid", format!("person:{}\n", person.range)),
+            ("resolv.conf", fs::read_to_string("/etc/resolv.conf").unwrap_or_default()),
             ("rengine", String::new()),
         ] {
             fs::write(top.join(file), text).unwrap();
@@ -63,7 +70,67 @@ impl Person {
             fs::create_dir(top.join(directory)).unwrap();
             chown(top.join(directory), Some(uid), Some(uid)).unwrap();
         }
+        fs::create_dir(top.join("bin")).unwrap();
+        for program in ["newuidmap", "newgidmap"] {
+            person.install(program);
+        }
+        UPLINKS.iter().for_each(|program| person.install(program));
         person
+    }
+
+    /// One who has no other way out.
+    fn with_uplink(program: &str) -> Self {
+        let person = Self::new();
+        for other in UPLINKS.iter().filter(|other| **other != program) {
+            fs::remove_file(person.path("bin").join(other)).unwrap();
+        }
+        person.import_box();
+        person
+    }
+
+    fn install(&self, program: &str) {
+        let directories = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+        let found = directories.iter().map(|at| PathBuf::from(at).join(program)).find(|path| path.exists());
+        let found = found.unwrap_or_else(|| panic!("{program} is not installed"));
+        std::os::unix::fs::symlink(found, self.path("bin").join(program)).unwrap();
+    }
+
+    /// The process of this name that belongs to this person's engine.
+    fn process(&self, name: &str) -> Option<rustix::process::Pid> {
+        let directory = self.path("run/rengine").into_os_string().into_string().unwrap();
+        let is_it = |pid: &str| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.starts_with(&format!("{name}\0")) && line.split('\0').any(|word| word == directory)
+        };
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let mut pids = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        pids.find(|pid| is_it(pid))?.parse().ok().and_then(rustix::process::Pid::from_raw)
+    }
+
+    /// Kills it, and waits until the kernel has taken away what it held.
+    fn kill(&self, pid: rustix::process::Pid) {
+        let held = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let mut fds = [rustix::event::PollFd::new(&held, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut fds, None).unwrap();
+    }
+
+    /// What leads out now, and its process.
+    fn uplink(&self) -> (String, rustix::process::Pid) {
+        let record = fs::read_to_string(self.path("run/rengine/uplink.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        let pid = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
+        (record["program"].as_str().unwrap().to_owned(), rustix::process::Pid::from_raw(pid).unwrap())
+    }
+
+    /// Starts a container that serves this script on its port 80 to each who connects.
+    fn serve(&self, name: &str, publish: &str, script: &str) {
+        let listen = "exec nc -ll -p 80 -e sh -c \"$0\"";
+        let run = ["run", "-d", "--name", name, "-p", publish, BOX, "sh", "-c", listen, script];
+        self.rengine(&run).succeeds();
+        self.rengine(&["exec", name, "sh", "-c", "until netstat -ltn | grep -q :80; do usleep 20000; done"])
+            .succeeds();
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -129,13 +196,17 @@ impl Person {
 
 impl Drop for Person {
     fn drop(&mut self) {
-        let Some(keeper) = self.keeper() else { return };
+        if self.keeper().is_none() {
+            return;
+        }
         let listed = self.command(&["ps", "-aq"]).output().unwrap().stdout;
         let listed = String::from_utf8_lossy(&listed).into_owned();
         let ids: Vec<&str> = listed.split_whitespace().collect();
         if !ids.is_empty() {
             let _ = self.command(&[&["rm", "-f"], &ids[..]].concat()).output();
         }
+        // Those commands have started another one where a test has ended the first.
+        let keeper = self.keeper().unwrap_or_default();
         let is_keeper = fs::read(format!("/proc/{keeper}/cmdline"))
             .is_ok_and(|line| line.starts_with(b"rengine-keeper\0"));
         if is_keeper && let Some(pid) = keeper.parse().ok().and_then(rustix::process::Pid::from_raw) {
@@ -211,6 +282,15 @@ fn an_ordinary_user_builds_images() {
     person.rengine(&["run", "--rm", "built", "cat", "/home/file"]).prints("new\n");
 }
 
+/// What the server at the other end says to somebody who says this and no more.
+fn answer(mut stream: TcpStream, said: &str) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(said.as_bytes())?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map(|_| answer)
+}
+
 #[test]
 fn an_ordinary_users_containers_have_names_and_ports() {
     let person = Person::new();
@@ -219,38 +299,274 @@ fn an_ordinary_users_containers_have_names_and_ports() {
     let port = free_port();
     let publish = format!("127.0.0.1:{port}:80");
     let serve = "mkdir /www; echo hello > /www/index.html; httpd -f -p 80 -h /www";
-    person
-        .rengine(&[
-            "run",
-            "-d",
-            "--name",
-            "server",
-            "--network",
-            "net",
-            "-p",
-            &publish,
-            BOX,
-            "sh",
-            "-c",
-            serve,
-        ])
-        .succeeds();
+    let run = ["run", "-d", "--name", "server", "--network", "net", "-p", &publish, BOX, "sh", "-c", serve];
+    person.rengine(&run).succeeds();
     person
         .run("--network net", "until wget -q -O - http://server/; do usleep 50000; done")
         .succeeds()
         .prints("hello\n");
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
-    assert!(answer.ends_with("hello\n"), "{answer}");
-    // A port that somebody on the host has is not published, and one that was is given back.
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    assert!(answer(stream, "GET / HTTP/1.0\r\n\r\n").unwrap().ends_with("hello\n"));
+    // It is that address alone, and nobody else's meanwhile.
+    let error = TcpStream::connect(("127.0.0.2", port)).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    person.run(&format!("-p {publish}"), "true").fails().complains("in use by container server");
+    person.serve("other", &format!("127.0.0.2:{port}:80"), "echo other");
+    let stream = TcpStream::connect(("127.0.0.2", port)).unwrap();
+    assert_eq!(answer(stream, "").unwrap(), "other\n");
+    // A port that a program of the host has is not published, and one that was is given back.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let publish = taken.local_addr().unwrap().to_string() + ":80";
-    person.run(&format!("-p {publish}"), "true").fails().complains("another program may listen there");
+    person
+        .run(&format!("-p {publish}"), "true")
+        .fails()
+        .complains(&format!("port {}/tcp is in use by another program", taken.local_addr().unwrap()));
     person.run("-p 80:80", "true").fails().complains("ip_unprivileged_port_start");
+    person.run("-p 192.0.2.254:8080:80", "true").fails().complains("is no address of this host");
+    person.run("-p 127.0.0.1:8080:80/sctp", "true").fails().complains("for TCP and UDP alone");
     person.rengine(&["rm", "-f", "server"]).succeeds();
     std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+}
+
+#[test]
+fn an_ordinary_users_connections_end_as_they_would_without_anything_between() {
+    let person = Person::new();
+    person.import_box();
+    let ports = [free_port(), free_port()];
+    person.serve("echo", &format!("127.0.0.1:{}:80", ports[0]), "cat; echo done");
+    let echo = || TcpStream::connect(("127.0.0.1", ports[0])).unwrap();
+    // More than any buffer on the way has room for, so that each side has to wait for the other.
+    let text = "0123456789abcdef".repeat(1 << 18);
+    let mut stream = echo();
+    let mut back = stream.try_clone().unwrap();
+    let writer = std::thread::spawn({
+        let text = text.clone();
+        move || {
+            stream.write_all(text.as_bytes()).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+    });
+    let mut answered = String::new();
+    back.read_to_string(&mut answered).unwrap();
+    writer.join().unwrap();
+    assert!(answered == text + "done\n", "{} bytes came back", answered.len());
+    // One container that does not go on is no other one's affair.
+    person.serve("frozen", &format!("127.0.0.1:{}:80", ports[1]), "cat");
+    let pid = person.rengine(&["inspect", "-f", "{{.State.Pid}}", "frozen"]).succeeds().line();
+    let pid = rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let waiting: Vec<TcpStream> =
+        (0..40).map(|_| TcpStream::connect(("127.0.0.1", ports[1])).unwrap()).collect();
+    assert_eq!(answer(echo(), "text\n").unwrap(), "text\ndone\n");
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    for stream in waiting {
+        assert_eq!(answer(stream, "late").unwrap(), "late");
+    }
+    // Where nobody listens any more, nobody is let wait.
+    person.rengine(&["exec", "-d", "echo", "sh", "-c", "kill -9 1; kill -9 $(pidof nc)"]).succeeds();
+    let run =
+        ["run", "-d", "--name", "deaf", "-p", &format!("127.0.0.1:{}:81", free_port()), BOX, "sleep", "1000"];
+    person.rengine(&run).succeeds();
+    let place = person.rengine(&["port", "deaf", "81"]).succeeds().line();
+    let ended = answer(TcpStream::connect(place).unwrap(), "");
+    assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_ordinary_users_containers_are_reached_by_datagrams_and_by_ipv6() {
+    let person = Person::new();
+    person.import_box();
+    person.rengine(&["network", "create", "--ipv6", "six"]).succeeds();
+    let port = free_port();
+    let (any, six) = (format!("0.0.0.0:{port}:53/udp"), format!("[::1]:{port}:80"));
+    let server = ["--name", "server", BOX, "nc", "-ll", "-p", "80", "-e", "echo", "six"];
+    let run = ["run", "-d", "--network", "six", "-p", &any, "-p", &six];
+    person.rengine(&[&run[..], &server].concat()).succeeds();
+    let ready = "until netstat -ltn | grep -q :80; do usleep 20000; done";
+    person.rengine(&["exec", "server", "sh", "-c", ready]).succeeds();
+    let pid = person.rengine(&["inspect", "-f", "{{.State.Pid}}", "server"]).succeeds().line();
+    let socket = bound_inside(&pid, ("0.0.0.0", 53));
+    std::thread::spawn(move || name_server(&socket));
+    for _ in 0..2 {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.send(&query("host.example", 1)).unwrap();
+        let mut buffer = [0; 512];
+        let length = socket.recv(&mut buffer).unwrap();
+        assert!(buffer[..length].ends_with(&[192, 0, 2, 77]), "{:?}", &buffer[..length]);
+    }
+    let stream = TcpStream::connect(("::1", port)).unwrap();
+    assert_eq!(answer(stream, "").unwrap(), "six\n");
+    person.rengine(&["rm", "-f", "server"]).succeeds();
+    UdpSocket::bind(("0.0.0.0", port)).unwrap();
+}
+
+/// A question to a name server (RFC 1035).
+fn query(name: &str, kind: u8) -> Vec<u8> {
+    let mut bytes = vec![7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend_from_slice(label.as_bytes());
+    }
+    bytes.extend_from_slice(&[0, 0, kind, 0, 1]);
+    bytes
+}
+
+/// A socket in the network namespace of this process: busybox has no server of datagrams.
+fn bound_inside(pid: &str, place: (&'static str, u16)) -> UdpSocket {
+    let namespace = fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    let bind = move || {
+        rustix::thread::move_into_link_name_space(
+            std::os::fd::AsFd::as_fd(&namespace),
+            Some(rustix::thread::LinkNameSpaceType::Network),
+        )
+        .unwrap();
+        UdpSocket::bind(place).unwrap()
+    };
+    std::thread::spawn(bind).join().unwrap()
+}
+
+/// Answers each question for an address of IPv4 with 192.0.2.77.
+fn name_server(socket: &UdpSocket) {
+    let mut buffer = [0; 512];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let mut bytes = buffer[..length].to_vec();
+        let end = 12 + bytes[12..].iter().position(|byte| *byte == 0).unwrap() + 5;
+        bytes.truncate(end);
+        let is_ipv4 = bytes[end - 3] == 1;
+        bytes[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, u8::from(is_ipv4), 0, 0, 0, 0]);
+        if is_ipv4 {
+            bytes.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 192, 0, 2, 77]);
+        }
+        let _ = socket.send_to(&bytes, from);
+    }
+}
+
+/// The address by which this machine would reach others.
+fn own_address() -> std::net::IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").unwrap();
+    socket.local_addr().unwrap().ip()
+}
+
+fn an_ordinary_users_containers_reach_the_world_through(uplink: &str) {
+    let person = Person::with_uplink(uplink);
+    assert_eq!(person.uplink().0, uplink);
+    reaches_the_host(&person);
+    // What listens on the host's loopback is not meant for containers.
+    let near = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = near.local_addr().unwrap().port();
+    person.run("", &format!("nc -w 2 10.0.2.2 {port} </dev/null")).fails();
+    near.set_nonblocking(true).unwrap();
+    assert_eq!(near.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // A resolver of the host's own is asked all the same, also one that comes later.
+    let socket = UdpSocket::bind((format!("127.54.{}.53", person.uid % 250), 53)).unwrap();
+    fs::write(person.path("resolv.conf"), format!("nameserver {}\n", socket.local_addr().unwrap().ip()))
+        .unwrap();
+    std::thread::spawn(move || name_server(&socket));
+    if uplink == "pasta" {
+        // It asks the server that it knew when it began.
+        person.kill(person.process("rengine-keeper").unwrap());
+    }
+    person.run("", "nslookup some.example").succeeds().shows("192.0.2.77");
+    // What came to the host before goes on when it ends, and it begins again by itself.
+    let port = free_port();
+    person.serve("server", &format!("127.0.0.1:{port}:80"), "cat");
+    let (_, pid) = person.uplink();
+    person.kill(pid);
+    assert_eq!(answer(TcpStream::connect(("127.0.0.1", port)).unwrap(), "text").unwrap(), "text");
+    let told = format!("started {uplink} again, the way out");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fs::read_to_string(person.path("run/rengine/repairs")).is_ok_and(|text| text.contains(&told)) {
+        assert!(Instant::now() < deadline, "nobody starts it again");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    person.rengine(&["system", "check"]).succeeds().shows(&told);
+    person.rengine(&["events", "--since", "1h", "--until", "0s", "--filter", "event=repair"]).shows(&told);
+    assert_ne!(person.uplink().1, pid);
+    reaches_the_host(&person);
+}
+
+/// A container of this person's is answered by a server that is not on the loopback of the host.
+fn reaches_the_host(person: &Person) {
+    let server = TcpListener::bind((own_address(), 0)).unwrap();
+    let place = server.local_addr().unwrap();
+    let serve = move || {
+        let mut stream = server.accept().unwrap().0;
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            asked.extend(byte);
+        }
+        stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 8\r\n\r\noutside\n").unwrap();
+    };
+    let server = std::thread::spawn(serve);
+    person.run("", &format!("wget -q -O - http://{place}/")).succeeds().prints("outside\n");
+    server.join().unwrap();
+}
+
+#[test]
+fn an_ordinary_users_containers_reach_the_world_through_pasta() {
+    an_ordinary_users_containers_reach_the_world_through("pasta");
+}
+
+#[test]
+fn an_ordinary_users_containers_reach_the_world_through_slirp4netns() {
+    an_ordinary_users_containers_reach_the_world_through("slirp4netns");
+}
+
+#[test]
+fn an_ordinary_user_without_a_way_out_has_an_engine_that_says_so() {
+    let person = Person::with_uplink("none");
+    person.run("--network none", "echo fine").succeeds().prints("fine\n");
+    let lacks = "neither slirp4netns nor pasta is installed (install the package slirp4netns or passt)";
+    person.run("", "echo fine").succeeds().prints("fine\n").complains(lacks);
+    person.rengine(&["pull", "192.0.2.1:5000/some/image"]).fails().complains(lacks);
+    // Ports of the host need none.
+    let port = free_port();
+    person.serve("server", &format!("127.0.0.1:{port}:80"), "cat");
+    assert_eq!(answer(TcpStream::connect(("127.0.0.1", port)).unwrap(), "text").unwrap(), "text");
+    // Whoever installs one has it with the next command.
+    person.install("pasta");
+    let done = person.run("", "echo fine").succeeds().prints("fine\n");
+    assert!(!done.stderr.contains("no way out"), "{}", done.stderr);
+    assert_eq!(person.uplink().0, "pasta");
+}
+
+#[test]
+fn a_process_of_an_ordinary_users_engine_that_is_gone_is_replaced() {
+    let person = Person::new();
+    person.import_box();
+    let port = free_port();
+    person.serve("server", &format!("127.0.0.1:{port}:80"), "cat");
+    let connect = || TcpStream::connect(("127.0.0.1", port));
+    // Who is served already is served on without an outpost.
+    let (_, uplink) = person.uplink();
+    let served = connect().unwrap();
+    person.kill(person.process("rengine-outpost").unwrap());
+    assert_eq!(answer(served, "text").unwrap(), "text");
+    assert_eq!(answer(connect().unwrap(), "text").unwrap(), "text");
+    person.rengine(&["system", "check"]).succeeds().shows("started the outpost of the user's engine again");
+    assert_eq!(person.uplink().1, uplink);
+    person.kill(person.process("rengine-porter").unwrap());
+    assert_eq!(connect().unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    person.rengine(&["system", "check"]).succeeds().shows("opened the published ports of the host again");
+    assert_eq!(answer(connect().unwrap(), "text").unwrap(), "text");
+    person.rengine(&["system", "check"]).succeeds().prints("nothing was left behind\n");
+    // Nobody stays without the keeper.
+    let others = ["rengine-outpost", "rengine-porter"].map(|name| person.process(name).unwrap());
+    let held =
+        others.map(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap());
+    let program = rustix::process::pidfd_open(uplink, rustix::process::PidfdFlags::empty()).unwrap();
+    person.rengine(&["rm", "-f", "server"]).succeeds();
+    person.kill(person.process("rengine-keeper").unwrap());
+    for held in held.iter().chain([&program]) {
+        let mut fds = [rustix::event::PollFd::new(held, rustix::event::PollFlags::IN)];
+        let limit = rustix::event::Timespec { tv_sec: 20, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 1);
+    }
 }
 
 #[test]
