@@ -136,6 +136,16 @@ pub(super) fn expect_services(project: &Project, services: &[String]) -> Result<
         .with_hint(format!("the project {} has: {known}", project.name)))
 }
 
+/// Warns of services that are in a role which no host has. It is no error: somebody may deploy to some hosts only.
+pub(super) fn warn_of_roles(settings: &Settings) {
+    for (role, services) in &settings.roles {
+        if !settings.hosts.iter().any(|host| host.roles.contains(role)) {
+            let services = services.join(", ");
+            output::note(&format!("WARNING: no host has the role {role}: {services} of it run nowhere"));
+        }
+    }
+}
+
 /// What each of the project's hosts is to do, before any of them is reached.
 pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
     let Loaded { project, settings } = loaded;
@@ -144,13 +154,6 @@ pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
         let usual = "name one: `rdeploy up --host user@server`, or list them under `hosts:` in rdeploy.yaml";
         let hint = meant.map_or_else(|| usual.to_owned(), |key| format!("{key:?}: did you mean {KEY:?}?"));
         return Err(Error::invalid("no host to deploy to").with_hint(hint));
-    }
-    // Not an error: somebody may deploy to some of the hosts only.
-    for (role, services) in &settings.roles {
-        if !settings.hosts.iter().any(|host| host.roles.contains(role)) {
-            let services = services.join(", ");
-            output::note(&format!("WARNING: no host has the role {role}, so {services} of it run nowhere"));
-        }
     }
     let services = |host: &HostSettings| {
         settings.services_of(&host.roles, project.services.keys().map(String::as_str)).map(Task::of)
@@ -183,50 +186,35 @@ pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Res
     if failed.is_empty() { Ok(Fleet { members }) } else { Err(Failures(failed).into()) }
 }
 
-/// Runs `rcompose` on every host, one after the other, with this process's own input and output.
-pub(super) fn compose_on_hosts(globals: &Globals, words: &[String]) -> Result<ExitCode> {
-    let loaded = load_project(globals)?;
-    let mut worst = ExitCode::SUCCESS;
-    for mut member in fleet(globals, &loaded)?.members {
-        member.host.expect_served(&loaded.project.name)?;
-        let code = member.host.compose(&loaded.project.name, words)?;
-        if code != 0 {
-            worst = ExitCode::from(code);
-        }
-    }
-    Ok(worst)
+/// Runs `rcompose` on a host, with this process's own input and output.
+pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &[String]) -> Result<ExitCode> {
+    member.host.expect_served(project)?;
+    member.host.compose(project, words).map(ExitCode::from)
 }
 
-/// Runs `rcompose` on the first host, with this process's own input and output.
-pub(super) fn compose_on_one(globals: &Globals, words: &[String]) -> Result<ExitCode> {
-    let mut loaded = load_project(globals)?;
-    loaded.settings.hosts.truncate(1);
-    let mut fleet = fleet(globals, &loaded)?;
-    let Some(member) = fleet.members.first_mut() else { return Err(Error::invalid("no host")) };
-    member.host.expect_served(&loaded.project.name)?;
-    member.host.compose(&loaded.project.name, words).map(ExitCode::from)
-}
-
-/// Runs `rcompose` on every host or only on the first, one after the other and without input. `take` gets the lines that
-/// it writes as they come, with the host.
+/// Runs `rcompose` on these hosts, all at once and without input. `take` gets the lines that it writes as they come, with
+/// the host. How it ended on each.
 pub(super) fn compose_told(
-    globals: &Globals,
+    project: &str,
+    fleet: Fleet<Task>,
     words: &[String],
-    only_first: bool,
-    take: &mut dyn FnMut(&str, &str),
+    take: &(dyn Fn(&str, &str) + Sync),
 ) -> Result<Vec<(String, Output)>> {
-    let mut loaded = load_project(globals)?;
-    if only_first {
-        loaded.settings.hosts.truncate(1);
-    }
-    let mut ended = Vec::new();
-    for mut member in fleet(globals, &loaded)?.members {
-        member.host.expect_served(&loaded.project.name)?;
+    let one = |mut member: Member<Task>| {
+        member.host.expect_served(project)?;
         let name = member.host.name().to_owned();
-        let output = member.host.compose_told(&loaded.project.name, words, &mut |line| take(&name, line))?;
-        ended.push((name, output));
-    }
-    Ok(ended)
+        let output = member.host.compose_told(project, words, &mut |line| take(&name, line))?;
+        Ok((name, output))
+    };
+    thread::scope(|scope| {
+        let one = &one;
+        let running: Vec<_> =
+            fleet.members.into_iter().map(|member| scope.spawn(move || one(member))).collect();
+        let wait = |thread: thread::ScopedJoinHandle<'_, Result<(String, Output)>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        running.into_iter().map(wait).collect()
+    })
 }
 
 /// A host with an agent that listens.

@@ -83,6 +83,7 @@ pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
     loaded.settings.drain = drain.or(loaded.settings.drain);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
+    connect::warn_of_roles(&loaded.settings);
     connect::expect_services(&loaded.project, &args.services)?;
     if !args.canary.is_empty() {
         loaded.settings.canary.clone_from(&args.canary);
@@ -135,6 +136,7 @@ pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
 
 fn planned(globals: &Globals, services: &[String]) -> Result<Report> {
     let loaded = connect::load_project(globals)?;
+    connect::warn_of_roles(&loaded.settings);
     connect::expect_services(&loaded.project, services)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);

@@ -1,6 +1,7 @@
 //! `status`, `drift`, `history`, `logs`, `exec` and `run`.
 
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use engine::error::Result;
@@ -193,13 +194,23 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.to_string()]));
     words.extend(args.since.iter().flat_map(|since| ["--since".to_owned(), since.clone()]));
     words.extend(args.services.iter().cloned());
-    if !globals.json {
-        return connect::compose_on_hosts(globals, &words);
+    let loaded = connect::load_project(globals)?;
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let project = &loaded.project.name;
+    // Each host as it comes: one that is followed never ends, and the others write meanwhile.
+    if globals.json || fleet.members.len() > 1 {
+        let ended = connect::compose_told(project, fleet, &words, &|host, line| match globals.json {
+            true => output::json(&logged(host, line)),
+            false => output::line(&format!("{host}  {line}")),
+        })?;
+        for (host, ended) in &ended {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            said.lines().for_each(|line| output::note(&format!("{host}  {line}")));
+        }
+        return Ok(worst(&ended));
     }
-    let ended = connect::compose_told(globals, &words, false, &mut |host, line| {
-        output::json(&logged(host, line));
-    })?;
-    Ok(worst(&ended))
+    let only = fleet.members.pop().ok_or_else(confused)?;
+    connect::compose_on(project, only, &words)
 }
 
 /// A line of `rcompose logs --timestamps`: `web-1  | 2026-01-31T08:00:00.000000000Z listening`.
@@ -232,14 +243,21 @@ pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
 
 /// Runs `rcompose` on the first host: with this process's own input and output, or as JSON tells of it.
 fn on_one(globals: &Globals, words: &[String]) -> Result<ExitCode> {
+    let mut loaded = connect::load_project(globals)?;
+    loaded.settings.hosts.truncate(1);
+    let mut fleet = connect::fleet(globals, &loaded)?;
+    let project = &loaded.project.name;
     if !globals.json {
-        return connect::compose_on_one(globals, words);
+        let first = fleet.members.pop().ok_or_else(confused)?;
+        return connect::compose_on(project, first, words);
     }
-    let mut stdout = String::new();
-    let ended = connect::compose_told(globals, words, true, &mut |_, line| {
-        stdout += line;
+    let stdout = Mutex::new(String::new());
+    let ended = connect::compose_told(project, fleet, words, &|_, line| {
+        let mut stdout = stdout.lock().unwrap_or_else(PoisonError::into_inner);
+        stdout.push_str(line);
         stdout.push('\n');
     })?;
+    let stdout = stdout.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (host, output) in &ended {
         let stderr = String::from_utf8_lossy(&output.stderr);
         output::json(&json!({ "host": host, "code": output.code, "stdout": stdout, "stderr": stderr }));

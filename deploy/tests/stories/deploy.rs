@@ -1,7 +1,7 @@
 //! From a project to servers over SSH, with the program as its users run it.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -166,6 +166,23 @@ fn bare_servers_serve_after_one_command_and_change_over_together() {
     let said = succeeds(&project.rdeploy(&all[..1], &["logs", "--json", "-n", "1"]));
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     assert_eq!((&said["container"], &said["line"]), (&"web".into(), &"logged".into()), "{said}");
+    // Hosts that are followed are all heard at once.
+    let mut follow = project.command(&all, &["logs", "--follow", "-n", "0"]).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let write = "while sleep 0.1; do echo again >/proc/1/fd/1; done";
+    let mut writers: Vec<_> = (0..2)
+        .map(|number| {
+            project.command(&all[number..=number], &["exec", "web", "sh", "-c", write]).spawn().unwrap()
+        })
+        .collect();
+    for server in &servers {
+        let host = server.as_user("root").to_string();
+        assert!(lines.any(|line| line.starts_with(&host) && line.ends_with("again")), "{host} is not heard");
+    }
+    for child in writers.iter_mut().chain([&mut follow]) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
     assert!(said["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{said}");
 }
 
