@@ -225,10 +225,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     trace(cli.globals.debug);
-    match dispatch(cli) {
+    let (session, command) = (Session::new(cli.globals), cli.command);
+    let as_json = session.speaks_json() || matches!(&command, Command::Config(args) if args.format == "json");
+    match dispatch(&session, command) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            error.print();
+            error.print(as_json);
             ExitCode::from(error.code())
         }
     }
@@ -243,45 +245,44 @@ fn trace(debug: bool) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-fn dispatch(cli: Cli) -> Result<u8, CliError> {
-    let session = Session::new(cli.globals);
-    match cli.command {
-        Command::Up(args) => up::up(&session, &args),
-        Command::Create(args) => up::create(&session, *args.0),
-        Command::Scale(args) => up::scale(&session, *args.0),
-        Command::Watch(args) => watch::watch(&session, &args),
-        Command::Plan(args) => up::plan(&session, &args),
-        Command::Down(args) => lifecycle::down(&session, *args.0),
-        Command::Start(args) => lifecycle::start(&session, &args),
-        Command::Stop(args) => lifecycle::stop(&session, &args),
-        Command::Restart(args) => lifecycle::restart(&session, &args),
-        Command::Kill(args) => lifecycle::kill(&session, &args),
-        Command::Pause(args) => lifecycle::pause(&session, &args),
-        Command::Unpause(args) => lifecycle::unpause(&session, &args),
-        Command::Rm(args) => lifecycle::rm(&session, &args),
-        Command::Wait(args) => lifecycle::wait(&session, &args),
-        Command::Ps(args) => ps::ps(&session, &args),
-        Command::Ls(args) => list::ls(&session, &args),
-        Command::Images(args) => list::images(&session, &args),
-        Command::Volumes(args) => list::volumes(&session, &args),
-        Command::Top(args) => list::top(&session, &args),
-        Command::Stats(args) => stats::stats(&session, &args),
-        Command::Cp(args) => files::cp(&session, &args),
-        Command::Export(args) => files::export(&session, *args.0),
-        Command::Commit(args) => files::commit(&session, *args.0),
-        Command::Events(args) => events::events(&session, &args),
-        Command::Port(args) => list::port(&session, &args),
-        Command::Logs(args) => logs::logs(&session, &args),
-        Command::Exec(args) => exec::exec(&session, *args.0),
-        Command::Attach(args) => exec::attach(&session, &args),
-        Command::Run(args) => run::run(&session, &args),
-        Command::Build(args) => images::build(&session, *args.0),
-        Command::Pull(args) => images::pull(&session, &args),
-        Command::Push(args) => images::push(&session, &args),
-        Command::Publish(args) => publish::publish(&session, &args),
-        Command::Config(args) => config::config(&session, &args),
-        Command::Convert(args) => convert::convert_project(&session, &args),
-        Command::Alpha(args) => alpha::alpha(&session, &args),
+fn dispatch(session: &Session, command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Up(args) => up::up(session, &args),
+        Command::Create(args) => up::create(session, *args.0),
+        Command::Scale(args) => up::scale(session, *args.0),
+        Command::Watch(args) => watch::watch(session, &args),
+        Command::Plan(args) => up::plan(session, &args),
+        Command::Down(args) => lifecycle::down(session, *args.0),
+        Command::Start(args) => lifecycle::start(session, &args),
+        Command::Stop(args) => lifecycle::stop(session, &args),
+        Command::Restart(args) => lifecycle::restart(session, &args),
+        Command::Kill(args) => lifecycle::kill(session, &args),
+        Command::Pause(args) => lifecycle::pause(session, &args),
+        Command::Unpause(args) => lifecycle::unpause(session, &args),
+        Command::Rm(args) => lifecycle::rm(session, &args),
+        Command::Wait(args) => lifecycle::wait(session, &args),
+        Command::Ps(args) => ps::ps(session, &args),
+        Command::Ls(args) => list::ls(session, &args),
+        Command::Images(args) => list::images(session, &args),
+        Command::Volumes(args) => list::volumes(session, &args),
+        Command::Top(args) => list::top(session, &args),
+        Command::Stats(args) => stats::stats(session, &args),
+        Command::Cp(args) => files::cp(session, &args),
+        Command::Export(args) => files::export(session, *args.0),
+        Command::Commit(args) => files::commit(session, *args.0),
+        Command::Events(args) => events::events(session, &args),
+        Command::Port(args) => list::port(session, &args),
+        Command::Logs(args) => logs::logs(session, &args),
+        Command::Exec(args) => exec::exec(session, *args.0),
+        Command::Attach(args) => exec::attach(session, &args),
+        Command::Run(args) => run::run(session, &args),
+        Command::Build(args) => images::build(session, *args.0),
+        Command::Pull(args) => images::pull(session, &args),
+        Command::Push(args) => images::push(session, &args),
+        Command::Publish(args) => publish::publish(session, &args),
+        Command::Config(args) => config::config(session, &args),
+        Command::Convert(args) => convert::convert_project(session, &args),
+        Command::Alpha(args) => alpha::alpha(session, &args),
         Command::Bridge { .. } => Err(CliError::Engine(
             Error::new(Kind::Unsupported, "bridge is not supported: it runs images that transform projects")
                 .with_hint("`rcompose convert --to kubernetes` writes the manifests itself"),

@@ -19,6 +19,7 @@ pub(crate) fn check(project: &Project) -> Vec<Problem> {
         found.agreement();
         found.devices();
         found.watch();
+        found.health();
     }
     container_names(project, &mut problems);
     resources(project, &mut problems);
@@ -115,6 +116,16 @@ impl Found<'_> {
                 &path,
                 format!("build.platforms does not contain platform {platform:?}"),
             ));
+        }
+    }
+
+    fn health(&mut self) {
+        let test = self.service.healthcheck.as_ref().and_then(|check| check.test.first());
+        if test.is_some_and(|first| !matches!(first.as_str(), "NONE" | "CMD" | "CMD-SHELL")) {
+            let path = self.path(&["healthcheck", "test"]);
+            let message = "a list begins with CMD, CMD-SHELL or NONE";
+            let help = "write [CMD, program, argument], or one line for the shell";
+            self.push(Problem::value(&path, message).with_help(help));
         }
     }
 

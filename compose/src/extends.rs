@@ -69,7 +69,7 @@ fn resolved(
     enter(session, chain, origin, name, &path)?;
     let mut base = match extends.get("file").and_then(Value::as_text) {
         None => {
-            known(session, services, base_name, name, &origin.file, &path)?;
+            known(session, services, base_name, name, &origin.file, &path.key("service"))?;
             resolved(session, services, base_name, origin, chain)?
         }
         Some(file) => from_file(session, file, base_name, name, origin, chain)?,
@@ -153,7 +153,8 @@ fn from_file(
     session.settle()?;
     paths::resolve(&mut services, &directory, home);
     let services = services.get("services").and_then(Value::as_map).cloned().unwrap_or_default();
-    known(session, &services, base_name, name, &file, &path)?;
+    let named = Path::keys(&["services", name, "extends", "service"]);
+    known(session, &services, base_name, name, &file, &named)?;
     let origin = Origin { file, directory, environment: origin.environment };
     resolved(session, &services, base_name, &origin, chain)
 }

@@ -43,7 +43,8 @@ fn included(session: &mut Session, entry: &Value, path: &Path, scope: &Scope<'_>
         return session.fail(Diagnostic::error(message).at(place).on(path.to_string()));
     };
     if let Some(missing) = files.iter().find(|file| !file.is_file()) {
-        let message = format!("included file {} not found", missing.display());
+        let is = if missing.is_dir() { "is a directory: name the file in it" } else { "not found" };
+        let message = format!("included file {} {is}", missing.display());
         return session.fail(Diagnostic::error(message).at(place).on(path.to_string()));
     }
     if let Some(start) = scope.included.iter().position(|file| file == main) {

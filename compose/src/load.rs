@@ -7,7 +7,7 @@ use std::rc::Rc;
 use engine::id::Digest;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::environment::{self, Variables};
+use crate::environment::Variables;
 use crate::extends::{self, Origin};
 use crate::merge::merge;
 use crate::model::{Project, Service};
@@ -17,7 +17,8 @@ use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
 use crate::written::as_written;
 use crate::{
-    consistency, discover, dotenv, include, interpolate, normalize, paths, schema, shorthand, unheeded,
+    consistency, discover, env_file, impossible, include, interpolate, normalize, paths, schema, shorthand,
+    unheeded,
 };
 
 /// What to load, and with what.
@@ -55,6 +56,8 @@ pub struct LoadOptions {
     pub no_env_resolution: bool,
     /// The files of secrets and configurations have to be there: containers are about to be made.
     pub needs_files: bool,
+    /// What images are built from has to be there: they are about to be built.
+    pub needs_contexts: bool,
     /// Keep networks, volumes, secrets and configurations that no active service uses.
     pub all_resources: bool,
     /// Keep what services do not need of those that no profile asks for.
@@ -199,15 +202,21 @@ fn load_project(
     let written = written.map(|document| as_written(document, &project, !options.no_normalize));
     read_values(&mut project);
     if options.needs_files {
-        for problem in consistency::missing_files(&project) {
+        let impossible = impossible::find(&project, &options.services);
+        for problem in consistency::missing_files(&project).iter().chain(&impossible) {
+            session.merged_problem(problem, Severity::Error);
+        }
+    }
+    if options.needs_contexts {
+        for problem in impossible::missing_contexts(&project, &options.services) {
             session.merged_problem(&problem, Severity::Error);
         }
     }
     if !options.no_env_resolution && !options.no_interpolate {
-        read_env_files(session, &mut project);
+        env_file::read_variables(session, &mut project);
     }
     if !options.no_interpolate {
-        read_label_files(session, &mut project);
+        env_file::read_labels(session, &mut project);
     }
     session.settle()?;
     for problem in unheeded::find(&project) {
@@ -408,86 +417,4 @@ fn read_values(project: &mut Project) {
             (None, text) => text.map(|text| Digest::of(text.as_bytes())),
         };
     }
-}
-
-/// `env_file` of the services that run: a later file wins over an earlier one, the service's own variables over all.
-fn read_env_files(session: &mut Session, project: &mut Project) {
-    for service in project.services.values_mut() {
-        match variables_of(service, &project.environment) {
-            Ok(variables) => {
-                for (key, value) in variables {
-                    service.environment.entry(key).or_insert(value);
-                }
-                service.env_file.clear();
-            }
-            Err(diagnostic) => session.errors.push(placed(session, service, "env_file", *diagnostic)),
-        }
-    }
-}
-
-/// `label_file` of the services that run, in the same way.
-fn read_label_files(session: &mut Session, project: &mut Project) {
-    for service in project.services.values_mut() {
-        match labels_of(service) {
-            Ok(labels) => {
-                for (key, value) in labels {
-                    service.labels.entry(key).or_insert(value);
-                }
-                service.label_file.clear();
-            }
-            Err(diagnostic) => session.errors.push(placed(session, service, "label_file", *diagnostic)),
-        }
-    }
-}
-
-/// An error about a file that is not there is shown where the file is named.
-fn placed(session: &Session, service: &Service, key: &str, diagnostic: Diagnostic) -> Diagnostic {
-    if diagnostic.place.is_some() {
-        return diagnostic;
-    }
-    let path = Path::keys(&["services", &service.name, key]);
-    diagnostic.at(session.locate(&path, Part::Value)).on(path.to_string())
-}
-
-fn variables_of(
-    service: &Service,
-    environment: &Variables,
-) -> Result<BTreeMap<String, Option<String>>, Box<Diagnostic>> {
-    let mut found = BTreeMap::new();
-    for file in &service.env_file {
-        let path = PathBuf::from(&file.path);
-        if !file.required && !path.exists() {
-            continue;
-        }
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Box::new(environment::cannot_read("env file", &path, &error)))?;
-        let lookup = |name: &str| {
-            environment.get(name).or_else(|| service.environment.get(name).and_then(Option::as_ref)).cloned()
-        };
-        let variables = match file.format.as_deref() {
-            Some("raw") => dotenv::parse_raw(&text, &lookup),
-            None | Some("") => dotenv::parse(&text, &lookup, &mut |_| {}),
-            Some(other) => {
-                let message = format!("unknown format {other:?} of an env file: raw is the only one");
-                return Err(Box::new(Diagnostic::error(message)));
-            }
-        };
-        let variables = variables.map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
-        found.extend(variables.into_iter().filter(|(_, value)| value.is_some()));
-    }
-    Ok(found)
-}
-
-fn labels_of(service: &Service) -> Result<BTreeMap<String, String>, Box<Diagnostic>> {
-    let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for file in &service.label_file {
-        let path = PathBuf::from(file);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| Box::new(environment::cannot_read("label file", &path, &error)))?;
-        // What is set in one of them is all that can stand in another.
-        let variables = dotenv::parse(&text, &|name| found.get(name).cloned(), &mut |_| {})
-            .map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
-        found.extend(variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())));
-    }
-    Ok(found)
 }

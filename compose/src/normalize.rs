@@ -34,6 +34,11 @@ pub(crate) fn set_defaults(document: &mut Value) -> Vec<Problem> {
             }
         }
         for port in list(service, "ports") {
+            if let Some(map) = port.as_map_mut()
+                && map.get("published").and_then(Value::as_text) == Some("")
+            {
+                map.remove("published");
+            }
             default_in(port, "mode", &Value::Text("ingress".to_owned()));
             default_in(port, "protocol", &Value::Text("tcp".to_owned()));
         }

@@ -608,7 +608,7 @@ impl Runtime {
             Some(time) => ready::steady(&self.engine, &id, time.0),
         });
         ready.map_err(|error| {
-            let error = self.with_last_words(&id, error);
+            let error = self.with_last_words(&id, &error);
             if !kept && !self.flags.keep_failed {
                 // The failure that led here is the one to report; nobody was served by this one.
                 let _ = self.engine.remove(&id, &RemoveOptions { force: true, volumes: false });
@@ -622,20 +622,20 @@ impl Runtime {
     /// Sees that a container does not fail for so long.
     fn watch(&self, instance: &Instance, time: Span) -> Result<()> {
         let id = self.id_of(instance)?;
-        ready::steady(&self.engine, &id, time.0).map_err(|error| self.with_last_words(&id, error))
+        ready::steady(&self.engine, &id, time.0).map_err(|error| self.with_last_words(&id, &error))
     }
 
     /// A failure of a container, with the last lines that it wrote.
-    pub fn with_last_words(&self, id: &ContainerId, error: Error) -> Error {
+    pub fn with_last_words(&self, id: &ContainerId, error: &Error) -> Error {
         let told = self.last_words(id);
         if told.is_empty() {
             // Nobody need be sent to look for what is not there.
             return Error::new(
                 error.kind(),
-                format!("{}; it wrote nothing", engine::error::chain(&error).trim_end()),
+                format!("{}; it wrote nothing", engine::error::chain(error).trim_end()),
             );
         }
-        Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(&error).trim_end()))
+        Error::new(error.kind(), format!("{}\n{told}", engine::error::chain(error).trim_end()))
     }
 
     /// The last lines a container wrote, each behind a bar.

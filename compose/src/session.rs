@@ -7,12 +7,12 @@ use engine::builder::NamedBy;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::environment::{Variables, cannot_read};
-use crate::indentation;
 use crate::interpolate::{InterpolateError, Unset, interpolate};
 use crate::position::{Part, Source, Sources};
 use crate::remote::Remote;
 use crate::schema::{Problem, check};
 use crate::shorthand::expand;
+use crate::syntax;
 use crate::value::{Path, Step, Value, read};
 
 /// What happened so far.
@@ -118,7 +118,7 @@ impl Session {
         let text = if file == FsPath::new("-") {
             self.stdin.clone().unwrap_or_default()
         } else {
-            std::fs::read_to_string(file)?
+            utf8(std::fs::read(file)?)?
         };
         Ok(Peeked { documents: read(&text), text })
     }
@@ -167,7 +167,12 @@ impl Session {
     }
 
     /// What was wrong, sorted.
-    pub(crate) fn into_diagnostics(self) -> Diagnostics {
+    pub(crate) fn into_diagnostics(mut self) -> Diagnostics {
+        for place in self.errors.iter_mut().filter_map(|one| one.place.as_mut()) {
+            if let Ok(shown) = place.file.strip_prefix(&self.shown_from) {
+                place.file = shown.to_path_buf();
+            }
+        }
         Diagnostics::sorted(self.errors)
     }
 
@@ -239,6 +244,38 @@ impl Session {
             }
         }
     }
+}
+
+/// The text of a file, or where it is none.
+fn utf8(bytes: Vec<u8>) -> std::io::Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let bytes = error.as_bytes();
+        let what = match (bytes, bytes.get(at)) {
+            ([0xff, 0xfe, ..] | [0xfe, 0xff, ..], _) => "it is UTF-16: save it as UTF-8".to_owned(),
+            (_, byte) => {
+                let before = &bytes[..at];
+                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let text = String::from_utf8_lossy(before);
+                let column = text.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
+                let byte = byte.copied().unwrap_or_default();
+                format!("the byte {byte:#04x} in line {line}, column {column}, is no UTF-8: save it as UTF-8")
+            }
+        };
+        std::io::Error::new(std::io::ErrorKind::InvalidData, what)
+    })
+}
+
+/// The parser names the line before a tab.
+fn tab_behind(source: &Source, message: &str, place: &Place) -> Option<Place> {
+    let is_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
+    let line = |number: usize| source.text.lines().nth(number);
+    if !message.contains("tab") || line(place.line.checked_sub(1)?).is_some_and(is_tab) {
+        return None;
+    }
+    let next = line(place.line).filter(|line| is_tab(line))?;
+    let column = next.chars().take_while(|c| *c == ' ').count() + 1;
+    Some(source.place_at(place.line + 1, column, 1))
 }
 
 fn holds_old_number(value: &Value) -> bool {
@@ -332,8 +369,9 @@ pub(crate) fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnost
             .collect();
     }
     if let Some(error) = source.syntax_error() {
-        let help = indentation::advice(&source.text, error.place.line);
-        let said = Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(error.place));
+        let place = tab_behind(source, &error.message, &error.place).unwrap_or(error.place);
+        let help = syntax::advice(source, &error.message, place.line, place.column);
+        let said = Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(place));
         return vec![Diagnostic { help, ..said }];
     }
     if let Some(place) = source.heaviest_alias() {

@@ -309,12 +309,19 @@ fn ports(text: &str) -> Result<Vec<Value>, String> {
     let (ip, host) = left.rsplit_once(':').unwrap_or(("", left));
     let ip = bare(ip);
     if !ip.is_empty() && ip.parse::<IpAddr>().is_err() {
-        return Err(format!("{ip:?} is not an IP address"));
+        let hint = if ip == "localhost" { ": 127.0.0.1 is" } else { "" };
+        return Err(format!("{ip:?} is not an IP address{hint}"));
     }
     if container.is_empty() {
         return Err("there is no container port".to_owned());
     }
     let (first, last) = range(container)?;
+    if first == 0 {
+        return Err("the port in the container is missing: 0 is none".to_owned());
+    }
+    if ip.is_empty() && host.parse::<IpAddr>().is_ok() && host.contains('.') {
+        return Err(format!("an address needs two ports behind it, as in {host}:{container}:{container}"));
+    }
     let published = if host.is_empty() { None } else { Some(range(host)?) };
     if let Some((host_first, host_last)) = published
         && last != first

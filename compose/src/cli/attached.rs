@@ -108,7 +108,7 @@ impl Attached<'_> {
                         Some(running) => running.end(follower),
                         None => match self.bring_files(scope, opened, follower, &done) {
                             Ok(running) => watcher = Some(running),
-                            Err(error) => error.print(),
+                            Err(error) => error.print(false),
                         },
                     },
                     Ok(Over::Ended(code)) => break Ok(code),
@@ -135,7 +135,7 @@ impl Attached<'_> {
         follower.keep_open();
         let thread = scope.spawn(move || {
             if let Err(error) = watching.follow(tree) {
-                error.print();
+                error.print(false);
             }
         });
         Ok(Watcher { stopper, thread })

@@ -19,9 +19,9 @@ use crate::output;
 /// The flags of `config`.
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
-    /// yaml or json
+    /// yaml or json, as which what is wrong is told too
     #[arg(long, default_value = "yaml", value_parser = ["yaml", "json"])]
-    format: String,
+    pub(super) format: String,
     /// Print the names of the services
     #[arg(long)]
     services: bool,
@@ -97,9 +97,7 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
         options.profiles.push("*".to_owned());
     }
     let loaded = load(&options)?;
-    for warning in &loaded.warnings {
-        output::note(warning.to_string().trim_end());
-    }
+    session.warn(&loaded.warnings);
     let mut project = loaded.project;
     if args.resolve_image_digests || args.lock_image_digests {
         let engine = session.engine()?;

@@ -1,8 +1,9 @@
 //! Failures as the command line reports them.
 
 use engine::error::{self, Error, Kind};
+use serde_json::json;
 
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::output;
 use crate::plan::PlanError;
 use crate::runtime::Failure;
@@ -29,7 +30,12 @@ pub(super) enum CliError {
 // === impl CliError ===
 
 impl CliError {
-    pub(super) fn print(&self) {
+    /// As text, or as a JSON object a line.
+    pub(super) fn print(&self, as_json: bool) {
+        if as_json {
+            self.diagnostics().iter().for_each(|one| output::note(&json!(one).to_string()));
+            return;
+        }
         match self {
             Self::Load(diagnostics) => output::note(diagnostics.to_string().trim_end()),
             Self::Engine(error) | Self::Program(error) => output::failure(&error::chain(error), error.hint()),
@@ -41,6 +47,24 @@ impl CliError {
             }
             Self::Invalid(text) => output::failure(text, None),
             Self::Interrupted => output::failure("interrupted", None),
+        }
+    }
+
+    /// What went wrong, thing by thing.
+    fn diagnostics(&self) -> Vec<Diagnostic> {
+        let said = |text: String, help: Option<&str>| Diagnostic {
+            help: help.map(str::to_owned),
+            ..Diagnostic::error(text)
+        };
+        match self {
+            Self::Load(diagnostics) => diagnostics.0.clone(),
+            Self::Engine(error) | Self::Program(error) => vec![said(error::chain(error), error.hint())],
+            Self::Plan(error) => vec![said(error.to_string(), None)],
+            Self::Steps(failures) => {
+                failures.iter().map(|failure| said(failure.to_string(), failure.error.hint())).collect()
+            }
+            Self::Invalid(text) => vec![said(text.clone(), None)],
+            Self::Interrupted => vec![said("interrupted".to_owned(), None)],
         }
     }
 

@@ -119,9 +119,11 @@ pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> 
         ssh: args.ssh.clone(),
     };
     let flags = Flags { build: flags, ..Flags::default() };
-    let wanted = Wanted { services: args.services.clone(), flags, ..Wanted::default() };
+    let builds = !args.print;
+    let wanted = Wanted { services: args.services.clone(), flags, builds, ..Wanted::default() };
+    check_attestations(&args)?;
     let mut project = session.load(&wanted)?;
-    attest(&mut project, &args)?;
+    attest(&mut project, &args);
     if args.print {
         output::line(&bake_file(session, &project, &args, &wanted.flags.build)?);
         return Ok(0);
@@ -150,19 +152,22 @@ pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> 
     Ok(0)
 }
 
-/// What the command line wants attested counts for every service.
-fn attest(project: &mut Project, args: &BuildArgs) -> Result<(), CliError> {
+fn check_attestations(args: &BuildArgs) -> Result<(), CliError> {
     if let Some(asked) = &args.provenance {
         ProvenanceRequest::parse(asked)?;
     }
     if let Some(asked) = &args.sbom {
         wants_bill(asked)?;
     }
+    Ok(())
+}
+
+/// What the command line wants attested counts for every service.
+fn attest(project: &mut Project, args: &BuildArgs) {
     for build in project.services.values_mut().filter_map(|service| service.build.as_mut()) {
         build.provenance = args.provenance.clone().or(build.provenance.take());
         build.sbom = args.sbom.clone().or(build.sbom.take());
     }
-    Ok(())
 }
 
 /// What would be built, for another builder. A build comes with those it starts from.

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use engine::Engine;
+use serde_json::json;
 
 use super::Globals;
 use super::failure::CliError;
 use super::settings::Settings;
 use super::turn::{Turn, Underway};
 use crate::desired::{Changes, Desired};
+use crate::diagnostic::Diagnostic;
 use crate::execute::{self, Event};
 use crate::load::{LoadOptions, load};
 use crate::model::Project;
 use crate::names::Separator;
 use crate::observe::{self, Observed};
 use crate::operation::Operation;
-use crate::output::{self, Ansi, Progress};
+use crate::output::{self, Ansi, Progress, ProgressMode};
 use crate::plan::Plan;
 use crate::remote::Remote;
 use crate::runtime::parking::Parked;
@@ -54,6 +56,8 @@ pub(super) struct Wanted {
     pub(super) writes: bool,
     /// Whether it may make containers, for which every file has to be there.
     pub(super) makes: bool,
+    /// Whether it builds every image, for which every context has to be there.
+    pub(super) builds: bool,
 }
 
 // === impl Session ===
@@ -102,11 +106,25 @@ impl Session {
     pub(super) fn load(&self, wanted: &Wanted) -> Result<Project, CliError> {
         let mut options = self.load_options(&wanted.services)?;
         options.needs_files = wanted.makes;
+        options.needs_contexts = wanted.builds;
         let loaded = load(&options)?;
-        for warning in &loaded.warnings {
-            output::note(warning.to_string().trim_end());
-        }
+        self.warn(&loaded.warnings);
         Ok(loaded.project)
+    }
+
+    /// Says what is odd.
+    pub(super) fn warn(&self, warnings: &[Diagnostic]) {
+        for warning in warnings {
+            match self.speaks_json() {
+                true => output::note(&json!(warning).to_string()),
+                false => output::note(warning.to_string().trim_end()),
+            }
+        }
+    }
+
+    /// Whether progress, and what goes wrong, is for programs.
+    pub(super) fn speaks_json(&self) -> bool {
+        self.choice(self.globals.progress, "COMPOSE_PROGRESS").is_ok_and(|mode| mode == ProgressMode::Json)
     }
 
     /// The project when there is one to load, else nothing but its name: what exists can be listed, stopped and

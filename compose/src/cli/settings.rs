@@ -12,7 +12,7 @@ pub(super) struct Settings {
     /// Where a `.env` may lie, the first one first.
     directories: Vec<PathBuf>,
     env_files: Vec<PathBuf>,
-    from_files: OnceCell<Variables>,
+    variables: OnceCell<Variables>,
 }
 
 // === impl Settings ===
@@ -25,14 +25,14 @@ impl Settings {
         Self {
             directories: [Some(PathBuf::new()), project].into_iter().flatten().collect(),
             env_files: globals.env_file.iter().map(PathBuf::from).collect(),
-            from_files: OnceCell::new(),
+            variables: OnceCell::new(),
         }
     }
 
     /// What a variable says; nothing when it is empty.
     pub(super) fn get(&self, variable: &str) -> Option<String> {
         let own = std::env::var(variable).ok();
-        own.or_else(|| self.from_files().get(variable).cloned()).filter(|value| !value.is_empty())
+        own.or_else(|| self.variables().get(variable).cloned()).filter(|value| !value.is_empty())
     }
 
     /// Whether a variable says yes.
@@ -53,8 +53,8 @@ impl Settings {
     }
 
     /// What is wrong with a file is said when the project is loaded with it.
-    fn from_files(&self) -> &Variables {
-        self.from_files.get_or_init(|| {
+    fn variables(&self) -> &Variables {
+        self.variables.get_or_init(|| {
             let own: Variables = std::env::vars().collect();
             let explicit = explicit_files(&self.env_files, &own, Path::new(""));
             if is_disabled(&own) {

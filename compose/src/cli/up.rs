@@ -244,6 +244,7 @@ fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
         flags,
         writes: true,
         makes: true,
+        builds: common.build,
     })
 }
 

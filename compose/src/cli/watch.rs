@@ -125,7 +125,7 @@ impl<'a> Watching<'a> {
         ];
         for step in steps {
             if let Err(error) = step() {
-                error.print();
+                error.print(false);
             }
         }
         for (service, hook) in &reaction.exec {

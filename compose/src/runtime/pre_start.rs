@@ -74,7 +74,7 @@ impl Runtime {
             Ok(0) => Ok(()),
             Ok(code) => {
                 let said = Error::conflict(format!("its pre_start container {name} ended with code {code}"));
-                Err(self.with_last_words(&id, said))
+                Err(self.with_last_words(&id, &said))
             }
             Err(error) => Err(error),
         };

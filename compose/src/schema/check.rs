@@ -12,6 +12,22 @@ pub(super) struct Checker {
     pub(super) path: Path,
 }
 
+/// What was meant by something that stands where a mapping is needed.
+fn misplaced(path: &Path, value: &Value, object: &Object) -> Option<String> {
+    let is_key = |name: &str| object.fields.iter().any(|(known, _)| *known == name);
+    if let Some((key, rest)) =
+        value.as_text().and_then(|text| text.split_once(':')).filter(|(key, _)| is_key(key))
+    {
+        return Some(format!("a space is missing behind the colon: {key}: {rest}"));
+    }
+    match path.0.last() {
+        Some(Step::Key(key)) if is_key(key) => {
+            Some(format!("{key:?} stands beside what it belongs to: indent it by more"))
+        }
+        _ => None,
+    }
+}
+
 // === impl Checker ===
 
 impl Checker {
@@ -79,7 +95,7 @@ impl Checker {
                         self.wrong(message);
                     }
                 }
-                other => self.expected(&other.clone(), "a string"),
+                other => self.text(other),
             },
             Shape::Word(words) => match value {
                 Value::Text(text) if words.contains(&text.as_str()) => {}
@@ -141,7 +157,13 @@ impl Checker {
     }
 
     fn object(&mut self, value: &mut Value, object: &Object) {
-        let Value::Map(map) = value else { return self.expected(&value.clone(), "a mapping") };
+        let Value::Map(map) = value else {
+            self.expected(&value.clone(), "a mapping");
+            if let Some(problem) = self.problems.last_mut() {
+                problem.help = misplaced(&self.path, value, object);
+            }
+            return;
+        };
         for (key, entry) in map.iter_mut() {
             if let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) {
                 self.inside(Step::Key(key.clone()), |checker| checker.check(entry, shape));
@@ -183,6 +205,10 @@ impl Checker {
 
     fn pairs(&mut self, value: &mut Value) {
         match value {
+            Value::Map(map) if map.contains_key("") => {
+                let path = self.path.key("");
+                self.problems.push(Problem::key(&path, "a name is empty"));
+            }
             Value::Map(map) => self.each(map, |checker, entry| match entry {
                 Value::Null | Value::Reset => {}
                 Value::Override(inner) => checker.scalar(inner),

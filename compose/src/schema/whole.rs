@@ -121,7 +121,8 @@ pub(crate) fn suggestion<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) 
 
 /// How many letters must be added, dropped, replaced or swapped to make one word of the other.
 pub(super) fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.to_lowercase().chars().collect(), b.chars().collect());
+    let (a, b): (Vec<char>, Vec<char>) =
+        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
     for (i, row) in rows.iter_mut().enumerate() {
         row[0] = i;

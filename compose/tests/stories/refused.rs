@@ -1,6 +1,9 @@
 //! What makes no sense is refused with one clear message, and leaves nothing behind.
 
+use std::fs;
 use std::net::TcpListener;
+
+use serde_json::{Value as Json, json};
 
 use crate::world::{Outcome, World};
 
@@ -52,7 +55,67 @@ fn files_that_make_no_sense_are_refused_at_their_place() {
         "services:\n  a: {image: box, secrets: [token]}\nsecrets:\n  token:\n    file: none.txt\n",
         &["compose.yaml:5:11", "secret \"token\"", "none.txt"],
     );
+    for (key, at, said) in [
+        ("working_dir: x", "4:18", "must be absolute"),
+        ("cap_add: [SYS_ADMN]", "4:15", "did you mean \"SYS_ADMIN\"?"),
+        ("ulimits: {nofiles: 5}", "4:15", "did you mean \"nofile\"?"),
+        ("extra_hosts: ['a:b']", "4:19", "\"b\" is no address"),
+        ("volumes: ['./x:rel']", "4:15", "must be absolute"),
+        ("mem_limit: 1k", "4:16", "6 MiB"),
+        ("dns: foo", "4:10", "\"foo\" is no address"),
+        ("tmpfs: '/a:size=foo'", "4:12", "invalid size"),
+        ("security_opt: [foo]", "4:", "unknown option \"foo\""),
+        ("pid: foo", "4:10", "no container for \"foo\""),
+        ("ports: ['1.2.3.4:80']", "4:13", "as in 1.2.3.4:80:80"),
+        ("healthcheck: {test: [curl]}", "4:25", "begins with CMD"),
+    ] {
+        refuse(
+            &format!("services:\n  a:\n    image: box\n    {key}\n"),
+            &[&format!("compose.yaml:{at}"), said],
+        );
+    }
+    refuse("services:\n  a:\n    image: Box\n", &["compose.yaml:3:12", "must be lower case"]);
+    refuse("services:\n  a:\n  image: box\n", &["compose.yaml:3:10", "indent it by more"]);
+    refuse("services:\n  a:\n    image:box\n", &["compose.yaml:3:5", "a space is missing"]);
+    refuse("services:\n  a:\n    image: box\n\tinit: true\n", &["compose.yaml:4:1", "instead of the tab"]);
     refuse("services:\n  a: {}\n", &["neither an image nor a build", "compose.yaml:2:3"]);
+}
+
+#[test]
+fn what_is_not_there_is_said_of_every_thing_that_is_not_there() {
+    let world =
+        World::new("services:\n  a: {image: box, env_file: [a.env, {path: b.env}]}\n  b: {build: ./c}\n");
+    let up = world.rcompose(["up", "-d"]);
+    let places = ["a.env not found\n --> compose.yaml:2:30", "b.env not found\n --> compose.yaml:2:44"];
+    assert!(places.iter().all(|text| up.stderr.contains(text)), "{}", up.stderr);
+    let build = world.rcompose(["build", "b"]);
+    assert!(build.stderr.contains("c is no directory\n --> compose.yaml:3:14"), "{}", build.stderr);
+    world.write("compose.yaml", "services: {b: {build: .}}\n");
+    let build = world.rcompose(["up", "-d", "--build"]);
+    assert!(build.stderr.contains("Dockerfile is not there\n --> compose.yaml:1:23"), "{}", build.stderr);
+    fs::write(world.project().join("compose.yaml"), b"services:\n  a: {image: caf\xe9}\n").unwrap();
+    let latin = world.rcompose(["config"]);
+    assert!(latin.stderr.contains("the byte 0xe9 in line 2, column 17"), "{}", latin.stderr);
+}
+
+/// An object a line: what is wrong with the files, and what is not in them.
+#[test]
+fn programs_are_told_what_is_wrong_as_people_are() {
+    let world = World::new("services:\n  a:\n    imag: box\n    ports: 5\n");
+    for args in [&["config", "--format", "json"][..], &["--progress", "json", "up", "-d"]] {
+        let told = world.rcompose(args);
+        assert_eq!((told.code, told.stdout.as_str()), (1, ""));
+        let lines: Vec<Json> = told.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let places: Vec<(&Json, &Json)> =
+            lines.iter().map(|line| (&line["place"]["line"], &line["place"]["column"])).collect();
+        assert_eq!(places, [(&json!(3), &json!(5)), (&json!(4), &json!(12))]);
+        assert_eq!(lines[0]["help"], "did you mean \"image\"?");
+    }
+    world.write("compose.yaml", "services: {a: {image: nosuch, pull_policy: never}}\n");
+    let failed = world.rcompose(["--progress", "json", "up", "-d"]);
+    let last: Json = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["severity"], "error");
+    assert!(last["message"].as_str().unwrap().contains("pull policy is never"), "{last}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Canary {
         let began = Instant::now();
         loop {
             for pair in &self.pairs {
-                pair.look(runtime).map_err(|error| runtime.with_last_words(&pair.to, error))?;
+                pair.look(runtime).map_err(|error| runtime.with_last_words(&pair.to, &error))?;
             }
             let left = time.saturating_sub(began.elapsed());
             if left.is_zero() {

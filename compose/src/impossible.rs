@@ -1,0 +1,162 @@
+//! Values that a file may have and no container can: found where they stand, before anything is done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path as FsPath, PathBuf};
+
+use engine::container::capabilities::CapabilitySet;
+use engine::container::plan::limit_names;
+use engine::container::spec::ContainerSpec;
+use engine::id::{ContainerId, Digest, VolumeName};
+use engine::image::Reference;
+use engine::image::config::RunConfig;
+
+use crate::model::{Project, Service};
+use crate::paths::is_remote;
+use crate::schema::{Problem, suggestion};
+use crate::translate::{self, Circumstances, TranslateError};
+use crate::value::Path;
+
+/// The least that a container can start with.
+const LEAST_MEMORY: u64 = 6 << 20;
+
+/// What is impossible in the services asked for and those that they depend on; in every one, when none is asked for.
+pub(crate) fn find(project: &Project, asked: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in scope(project, asked) {
+        let Some(service) = project.services.get(name).filter(|service| service.provider.is_none()) else {
+            continue;
+        };
+        let at = Path::keys(&["services", name]);
+        problems.extend(image(service, &at));
+        match specification(project, service) {
+            Ok(spec) => problems.extend(unstartable(service, &spec, &at)),
+            Err(error) => problems.push(Problem::value(&inside(&at, error.key), error.problem)),
+        }
+        problems.extend(names(service, &at));
+    }
+    problems
+}
+
+/// What a service is to be built from, and is not there. All that have a build are looked at when none is asked for.
+pub(crate) fn missing_contexts(project: &Project, asked: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let is_asked = |name: &&Service| asked.is_empty() || asked.contains(&name.name);
+    for service in project.services.values().filter(is_asked) {
+        let Some(build) = &service.build else { continue };
+        let at = Path::keys(&["services", &service.name, "build"]);
+        let context = build.context.as_deref().unwrap_or(".");
+        if is_remote(context) {
+            continue;
+        }
+        let context = project.working_dir.join(context);
+        let dockerfile = context.join(build.dockerfile.as_deref().unwrap_or("Dockerfile"));
+        if !context.is_dir() {
+            let message = format!("the build context {} is no directory", context.display());
+            problems.push(Problem::value(&at.key("context"), message));
+        } else if build.dockerfile_inline.is_none() && !dockerfile.is_file() {
+            let message = format!("the Dockerfile {} is not there", dockerfile.display());
+            let help = "`dockerfile:` names one that is elsewhere, relative to the context";
+            problems.push(Problem::value(&at.key("dockerfile"), message).with_help(help));
+        }
+    }
+    problems
+}
+
+fn scope<'a>(project: &'a Project, asked: &'a [String]) -> BTreeSet<&'a String> {
+    let mut scope = BTreeSet::new();
+    let mut open: Vec<&String> =
+        if asked.is_empty() { project.services.keys().collect() } else { asked.iter().collect() };
+    while let Some(name) = open.pop() {
+        if scope.insert(name) {
+            let service = project.services.get(name);
+            open.extend(service.into_iter().flat_map(|service| service.depends_on.keys()));
+        }
+    }
+    scope
+}
+
+fn inside(at: &Path, key: &str) -> Path {
+    key.split('.').fold(at.clone(), |path, key| path.key(key))
+}
+
+fn image(service: &Service, at: &Path) -> Option<Problem> {
+    let error = service.image.as_ref()?.parse::<Reference>().err()?;
+    Some(Problem::value(&at.key("image"), error.to_string()))
+}
+
+/// The specification as it would be in the best of circumstances.
+fn specification(project: &Project, service: &Service) -> Result<ContainerSpec, TranslateError> {
+    let id = Digest::of(service.name.as_bytes());
+    let parents: BTreeMap<String, ContainerId> = translate::parents(service)
+        .into_iter()
+        .filter_map(|name| Some((name, id.hex().parse().ok()?)))
+        .collect();
+    let inherited: BTreeMap<PathBuf, VolumeName> = BTreeMap::new();
+    let around = Circumstances {
+        name: service.container_name.as_deref().unwrap_or("container"),
+        number: 1,
+        image: service.image.as_deref().unwrap_or_default(),
+        image_id: &id,
+        image_config: &RunConfig::default(),
+        config_hash: "",
+        contents_label: "",
+        slug: None,
+        replaces: None,
+        parents: &parents,
+        inherited: &inherited,
+        contents: FsPath::new("/"),
+    };
+    translate::container(project, service, &around).map(|translated| translated.spec)
+}
+
+/// What the engine would refuse at the last moment.
+fn unstartable(service: &Service, spec: &ContainerSpec, at: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if spec.process.working_dir.as_ref().is_some_and(|directory| !directory.is_absolute()) {
+        problems.push(Problem::value(&at.key("working_dir"), "the working directory must be absolute"));
+    }
+    if spec.resources.memory.is_some_and(|limit| limit.0 < LEAST_MEMORY) {
+        let key = if service.mem_limit.0 > 0 { "mem_limit" } else { "deploy.resources.limits.memory" };
+        problems.push(Problem::value(&inside(at, key), "with less than 6 MiB of memory nothing can start"));
+    }
+    problems
+}
+
+/// Names of which there is a list, paths and addresses.
+fn names(service: &Service, at: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (key, capabilities) in [("cap_add", &service.cap_add), ("cap_drop", &service.cap_drop)] {
+        for (index, name) in capabilities.iter().enumerate() {
+            if !name.eq_ignore_ascii_case("ALL") && CapabilitySet::named(name).is_err() {
+                let message = format!("there is no capability {name:?}");
+                let mut problem = Problem::value(&at.key(key).index(index), message);
+                let bare = name.to_ascii_uppercase();
+                let all = CapabilitySet::all().names().map(|name| name.trim_start_matches("CAP_"));
+                problem.help = suggestion(bare.strip_prefix("CAP_").unwrap_or(&bare), all);
+                problems.push(problem);
+            }
+        }
+    }
+    for name in service.ulimits.keys().filter(|name| !limit_names().any(|known| known == *name)) {
+        let mut problem = Problem::key(&at.key("ulimits").key(name), format!("there is no ulimit {name:?}"));
+        let all = || format!("there are {}", limit_names().collect::<Vec<_>>().join(", "));
+        problem.help = suggestion(name, limit_names()).or_else(|| Some(all()));
+        problems.push(problem);
+    }
+    for (index, volume) in service.volumes.iter().enumerate() {
+        if !volume.target().starts_with('/') {
+            let message = format!("the target {:?} must be absolute", volume.target());
+            problems.push(Problem::value(&at.key("volumes").index(index), message));
+        }
+    }
+    for (index, host) in service.extra_hosts.iter().enumerate() {
+        let address = host.split_once('=').map_or("", |(_, address)| address);
+        if address != "host-gateway" && address.parse::<IpAddr>().is_err() {
+            let message = format!("{address:?} is no address");
+            let problem = Problem::value(&at.key("extra_hosts").index(index), message);
+            problems.push(problem.with_help("an IP address or host-gateway is needed"));
+        }
+    }
+    problems
+}

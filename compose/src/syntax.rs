@@ -1,0 +1,70 @@
+//! What to do about a line that is no YAML: the parser says only what it came upon.
+
+use crate::indentation;
+use crate::position::Source;
+
+/// What to do about the mistake that the parser came upon in this line, from 1, at this column.
+pub(crate) fn advice(source: &Source, message: &str, line: usize, column: usize) -> Option<String> {
+    indentation::advice(&source.text, line).or_else(|| {
+        let written = source.text.lines().nth(line.checked_sub(1)?)?;
+        let rest: String = written.chars().skip(column.saturating_sub(1)).collect();
+        unquoted(message, written, &rest).or_else(|| unclosed(message, &source.text, line))
+    })
+}
+
+/// A value that YAML takes for something else.
+fn unquoted(message: &str, written: &str, rest: &str) -> Option<String> {
+    if message.contains("mapping values are not allowed") {
+        let value = written.split_once(": ").map_or("", |(_, value)| value).trim();
+        return value
+            .contains(": ")
+            .then(|| format!("a value with \": \" in it needs quotes: '{}'", value.replace('\'', "''")));
+    }
+    let first = rest.chars().next()?;
+    if message.contains("unknown anchor") {
+        return Some(
+            "an alias stands for what `&name` marks above it; a value that begins with * needs quotes"
+                .to_owned(),
+        );
+    }
+    matches!(first, '@' | '`' | '%').then(|| format!("a value cannot begin with {first}: put it in quotes"))
+}
+
+/// The bracket that is open where the parser gave up.
+fn unclosed(message: &str, text: &str, line: usize) -> Option<String> {
+    if !message.contains("flow") && !message.contains("illegal placement") {
+        return None;
+    }
+    let mut open = Vec::new();
+    for (number, written) in text.lines().enumerate().take(line) {
+        for character in written.chars() {
+            match character {
+                '{' | '[' => open.push((character, number + 1)),
+                '}' | ']' => drop(open.pop()),
+                _ => {}
+            }
+        }
+    }
+    let (bracket, begun) = open.into_iter().find(|(_, number)| *number < line)?;
+    Some(format!("the {bracket} in line {begun} is not closed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let source = Source::new("compose.yaml", text);
+        let error = source.syntax_error().unwrap();
+        advice(&source, &error.message, error.place.line, error.place.column).unwrap_or_default()
+    }
+
+    #[test]
+    fn what_needs_quotes_and_what_is_not_closed_is_named() {
+        assert!(said("a: echo it's b: c\n").contains("quotes: 'echo it''s b: c'"));
+        assert!(said("a: @x\n").contains("cannot begin with @"));
+        assert!(said("a: *x\n").contains("begins with *"));
+        assert!(said("a:\n  b: {c: d\n  e: {f: g}\n").contains("{ in line 2 is not closed"));
+        assert!(said("a: [b\nc: d\n").contains("[ in line 1 is not closed"));
+    }
+}
