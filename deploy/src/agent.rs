@@ -140,7 +140,7 @@ impl Agent {
             }
             Request::Freeze { project, freeze } => {
                 let places = self.held(&project)?.places.clone();
-                taking::freeze(&places, &freeze).map(|()| Outcome::Nothing)
+                taking::freeze(&places, &freeze.beginning(jiff::Timestamp::now())).map(|()| Outcome::Nothing)
             }
             Request::Thaw { project } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
             Request::ReceiveImages => {

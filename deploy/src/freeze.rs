@@ -25,6 +25,14 @@ impl Freeze {
     pub fn holds_at(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
+
+    /// The same from another time on. The clock of who asks for it may be off; that of who keeps it is what counts.
+    pub fn beginning(self, now: Timestamp) -> Self {
+        let length = |until: Timestamp| until.duration_since(self.since);
+        // A time beyond the calendar is none.
+        let until = self.until.and_then(|until| now.checked_add(length(until)).ok());
+        Self { since: now, until, ..self }
+    }
 }
 
 /// `me@laptop since 2026-01-02 03:04:05 UTC, until 2026-01-02 04:04:05 UTC: the database moves`.
@@ -53,5 +61,7 @@ mod tests {
         freeze.message = Some("the database moves".to_owned());
         assert!(freeze.to_string().ends_with("until 1970-01-01 00:01:00 UTC: the database moves"));
         assert!(!freeze.holds_at(Timestamp::from_second(60).unwrap()));
+        let there = freeze.beginning(Timestamp::from_second(3600).unwrap());
+        assert!(there.to_string().contains("since 1970-01-01 01:00:00 UTC, until 1970-01-01 01:01:00 UTC"));
     }
 }

@@ -33,16 +33,20 @@ pub(crate) fn forget(places: &Places, id: &ReleaseId) -> Result<()> {
         .map_err(|error| Error::failed(format!("forget the release {id}"), error))
 }
 
-/// The names of all releases that are kept, the oldest first.
+/// The names of all releases that are kept, the one that has served least recently first. What a release is called comes
+/// from its client's clock, which may be off; the order in which they served does not.
 pub(crate) fn kept(places: &Places) -> Result<Vec<ReleaseId>> {
-    let entries = match std::fs::read_dir(places.releases()) {
+    let files = match std::fs::read_dir(places.releases()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(|error| Error::failed("list the releases", error))?,
     };
-    let mut all: Vec<ReleaseId> = entries
+    let mut all: Vec<ReleaseId> = files
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
         .collect();
-    all.sort();
+    let history = entries(places)?;
+    let last = |id: &ReleaseId| history.iter().rposition(|entry| entry.release == *id);
+    // One that is in no history yet is about to serve.
+    all.sort_by_cached_key(|id| (last(id).unwrap_or(usize::MAX), id.clone()));
     Ok(all)
 }
 
@@ -73,4 +77,32 @@ pub(crate) fn serving(places: &Places) -> Result<Option<ReleaseId>> {
         .rev()
         .find(|entry| entry.outcome == Outcome::Served)
         .map(|entry| entry.release))
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Root;
+
+    use super::*;
+
+    #[test]
+    fn releases_are_as_old_as_when_they_served_whatever_their_clients_clocks_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let places = Places::of(&Root::at(directory.path()), "p");
+        std::fs::create_dir_all(places.releases()).unwrap();
+        let late = "20300101T000000-0000";
+        let early = "20200101T000000-0000";
+        for id in [early, late, "20250101T000000-0000"] {
+            std::fs::write(places.release(&id.parse().unwrap()), "{}").unwrap();
+        }
+        for id in [late, early] {
+            let entry = format!(
+                r#"{{"release": "{id}", "previous": null, "commit": null, "author": "me", "began": "2026-01-01T00:00:00Z",
+                 "outcome": "served", "prepare_ms": 1, "commit_ms": 1, "downtime_ms": null, "images": {{}}, "rollback": false}}"#
+            );
+            record(&places, &serde_json::from_str(&entry).unwrap()).unwrap();
+        }
+        let kept: Vec<String> = kept(&places).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(kept, [late, early, "20250101T000000-0000"]);
+    }
 }
