@@ -1,7 +1,7 @@
 //! What a deployment needs, on its way to the hosts: files that containers mount, and images, over the connection or by
 //! way of a registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use compose::Project;
 use engine::Engine;
@@ -18,15 +18,26 @@ use crate::settings::Transfer;
 use crate::transfer;
 
 impl Deployment<'_> {
-    /// Sends every image to the registry that its name says; the hosts fetch it from there.
+    /// Sends every image to the registry that its name says; the hosts fetch it from there. They do so by a name that
+    /// never means anything else; those that the project has for it are for whoever else wants the image.
     fn push(&self, images: &BTreeMap<String, SentImage>) -> Result<()> {
         let engine = Engine::open(self.root.as_deref())?;
         let names: BTreeMap<&String, &String> =
             images.values().map(|image| (&image.name, &image.id)).collect();
+        let parsed = |name: &String| {
+            name.parse::<Reference>()
+                .map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))
+        };
         for (name, id) in names {
-            let reference: Reference =
-                name.parse().map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))?;
-            engine.images().tag(id, &reference)?;
+            engine.images().tag(id, &parsed(name)?)?;
+        }
+        let built = images.keys().filter_map(|service| self.project.services.get(service));
+        let own = built
+            .filter_map(|service| Some((service.image.as_ref()?, &service.build.as_ref()?.tags)))
+            .flat_map(|(image, tags)| std::iter::once(image).chain(tags));
+        let all: BTreeSet<&String> = images.values().map(|image| &image.name).chain(own).collect();
+        for name in all {
+            let reference = parsed(name)?;
             engine.images().push(&reference, &PushOptions::default(), &|_| {})?;
             (self.told)("", Event::Remark(format!("{name} pushed")));
         }

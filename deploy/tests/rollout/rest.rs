@@ -79,6 +79,12 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
     action.env("RDEPLOY_REGISTRY_PASSWORD", "se:cret").env("DOCKER_CONFIG", directory.join("nothing"));
     let said = Outcome::of(&action.output().unwrap()).succeeds();
     assert_eq!(get(world.port(0, "web")).unwrap(), "three");
+    let pushed = directory.join("data/docker/registry/v2/repositories/shop/web/_manifests/tags/2");
+    let link = fs::read_to_string(pushed.join("current/link")).expect("the name that was asked for is there");
+    let hex = link.trim().strip_prefix("sha256:").unwrap();
+    let blob = directory.join("data/docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+    let index = fs::read_to_string(blob).unwrap();
+    assert!(index.contains("amd64") && index.contains("arm64"), "{index}");
     let outputs = fs::read_to_string(outputs).unwrap();
     assert!(outputs.contains("\ndeployed\n") && outputs.contains("imageid<<"), "{outputs}");
     let all = format!("{}{}", said.stdout.replace("::add-mask::se:cret", ""), said.stderr);
