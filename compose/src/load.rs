@@ -202,6 +202,9 @@ fn load_project(
     let written = written.map(|document| as_written(document, &project, !options.no_normalize));
     read_values(&mut project);
     if options.needs_files {
+        for problem in options.remote.iter().flat_map(|remote| remote.written(&project)) {
+            session.merged_problem(&problem, Severity::Warning);
+        }
         let impossible = impossible::find(&project, &options.services);
         for problem in consistency::missing_files(&project).iter().chain(&impossible) {
             session.merged_problem(problem, Severity::Error);

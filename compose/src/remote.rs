@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 use engine::builder::NamedBy;
 use engine::error::Result;
 
+use crate::model::{Project, ServiceVolume};
+use crate::schema::Problem;
+use crate::value::Path as KeyPath;
 use crate::{published, repository};
 
 /// Where files that are named by an address are fetched to. No engine is needed for that, which an ordinary user would
@@ -30,6 +33,28 @@ impl Remote {
     /// Whether a path is of something that was fetched.
     pub fn has(&self, path: &Path) -> bool {
         path.starts_with(&self.cache)
+    }
+
+    /// Directories of fetched files that services write to. Another version has a directory of its own.
+    pub(crate) fn written(&self, project: &Project) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for service in project.services.values() {
+            for (index, volume) in service.volumes.iter().enumerate() {
+                let ServiceVolume::Bind { source, .. } = volume else { continue };
+                let source = Path::new(source);
+                if volume.read_only() || !self.has(source) || source.is_file() {
+                    continue;
+                }
+                let path = KeyPath::keys(&["services", &service.name, "volumes"]).index(index);
+                let message = format!(
+                    "what is written to {} stays with this version of the fetched files: the next one begins without it",
+                    volume.target()
+                );
+                let help = "a named volume stays; what is only read is mounted with :ro";
+                problems.push(Problem::value(&path, message).with_help(help));
+            }
+        }
+        problems
     }
 
     /// The file that an address means, fetched; `None` for what is no address.

@@ -12,6 +12,7 @@ use super::session::{Opened, Session, Wanted};
 use super::settings::is_true;
 use super::update;
 use crate::desired::{Changes, ImagePolicy};
+use crate::model::Project;
 use crate::observe::{Life, Observed};
 use crate::operation::Operation;
 use crate::output;
@@ -82,13 +83,13 @@ pub(super) struct UpArgs {
     #[arg(long, value_name = "SECONDS")]
     wait_timeout: Option<u64>,
     /// Stop everything when any container ends
-    #[arg(long, conflicts_with = "detach")]
+    #[arg(long)]
     pub(super) abort_on_container_exit: bool,
     /// Stop everything when any container fails
-    #[arg(long, conflicts_with = "detach")]
+    #[arg(long)]
     pub(super) abort_on_container_failure: bool,
     /// Return the exit code of this service's container; stops everything when any container ends
-    #[arg(long, value_name = "SERVICE", conflicts_with = "detach")]
+    #[arg(long, value_name = "SERVICE")]
     pub(super) exit_code_from: Option<String>,
     /// Show the output of this service alone; may be given several times
     #[arg(long, value_name = "SERVICE")]
@@ -112,10 +113,10 @@ pub(super) struct UpArgs {
     #[arg(long)]
     pub(super) no_log_prefix: bool,
     /// Bring files that change on the host to the containers
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     pub(super) watch: bool,
     /// Obey single keys while attached at a terminal; also COMPOSE_MENU
-    #[arg(long, conflicts_with = "detach", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) menu: Option<bool>,
     /// The services; all when none is named
     pub(super) services: Vec<String>,
@@ -164,12 +165,9 @@ impl UpArgs {
 /// `up`.
 pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     let detached = args.detach || args.wait || args.no_start;
-    if args.wait && (args.abort_on_container_exit || args.exit_code_from.is_some()) {
-        return Err(CliError::Invalid(
-            "--wait cannot be combined with --abort-on-container-exit or --exit-code-from".to_owned(),
-        ));
-    }
+    check(args)?;
     let mut opened = session.open(wanted(&args.services, &args.common)?)?;
+    check_names(args, opened.project())?;
     let mut options = options(session, &args.services, &args.common);
     options.no_dependencies = args.no_deps;
     options.start = !args.no_start;
@@ -185,6 +183,36 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     }
     let menu = args.menu.or_else(|| session.settings().get("COMPOSE_MENU").map(|value| is_true(&value)));
     Attached { args, options: &options, has_menu: menu.unwrap_or(true) }.run(&mut opened, &observed, plan)
+}
+
+/// Who is not there cannot be stayed with, and two reasons to end are one too many.
+fn check(args: &UpArgs) -> Result<(), CliError> {
+    let leaves =
+        [("--detach", args.detach), ("--wait", args.wait)].into_iter().find(|(_, is_given)| *is_given);
+    let stays = [
+        ("--abort-on-container-exit", args.abort_on_container_exit),
+        ("--abort-on-container-failure", args.abort_on_container_failure),
+        ("--exit-code-from", args.exit_code_from.is_some()),
+        ("--attach", !args.attach.is_empty()),
+        ("--attach-dependencies", args.attach_dependencies),
+        ("--watch", args.watch),
+    ];
+    let stays = stays.into_iter().find(|(_, is_given)| *is_given);
+    if let (Some((leaves, _)), Some((stays, _))) = (leaves, stays) {
+        return Err(CliError::Invalid(format!("{leaves} cannot be combined with {stays}")));
+    }
+    if args.abort_on_container_exit && args.abort_on_container_failure {
+        let message = "--abort-on-container-failure cannot be combined with --abort-on-container-exit";
+        return Err(CliError::Invalid(message.to_owned()));
+    }
+    Ok(())
+}
+
+/// Services that the output or the exit code is to be of.
+fn check_names(args: &UpArgs, project: &Project) -> Result<(), CliError> {
+    let unknown =
+        args.attach.iter().chain(&args.exit_code_from).find(|name| !project.services.contains_key(*name));
+    unknown.map_or(Ok(()), |name| Err(CliError::Invalid(format!("no such service: {name}"))))
 }
 
 /// `create`.

@@ -104,6 +104,18 @@ fn a_project_is_started_from_a_repository() {
     let page = rcompose(&format!("{address}.html"), &["config"]);
     assert!(page.code == 1 && page.stderr.contains("is no git repository"), "{}", page.stderr);
     rcompose(&address, &["down"]).succeeds();
+    // Mounts of files that are fetched: what is written to one stays with this version of them.
+    world.write(
+        "more.yaml",
+        "services: {web: {volumes: ['./data:/data', './image:/image:ro', './.env:/env', 'own:/own']}}\nvolumes: {own: }\n",
+    );
+    let more = world.project().join("more.yaml");
+    let up = rcompose(&address, &["-f", more.to_str().unwrap(), "up", "-d"]).succeeds();
+    let warned: Vec<&str> = up.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warned.len(), 1, "{}", up.stderr);
+    assert!(warned[0].contains("what is written to /data stays with this version"), "{}", up.stderr);
+    assert!(up.stderr.contains("more.yaml:1:"), "{}", up.stderr);
+    rcompose(&address, &["-f", more.to_str().unwrap(), "down", "-v"]).succeeds();
 }
 
 #[test]

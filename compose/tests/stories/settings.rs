@@ -43,6 +43,32 @@ fn progress_goes_where_the_caller_wants_it() {
 }
 
 #[test]
+fn a_flag_may_be_given_a_value_as_dockers_may() {
+    let world = World::new(PROJECT);
+    world.rcompose(["--dry-run=false", "up", "--detach=true", "--no-deps=0", "-V=f"]).succeeds();
+    assert_eq!(world.running(), ["p-web-1"]);
+    let help = world.rcompose(["up", "--help"]).succeeds().stdout;
+    assert!(help.contains("-d, --detach   "), "{help}");
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused() {
+    let world = World::new(PROJECT);
+    for (flags, why) in [
+        (&["-d", "--attach", "web"][..], "--detach cannot be combined with --attach"),
+        (&["--wait", "--watch"], "--wait cannot be combined with --watch"),
+        (&["-d", "--exit-code-from", "web"], "--detach cannot be combined with --exit-code-from"),
+        (&["--abort-on-container-exit", "--abort-on-container-failure"], "cannot be combined"),
+        (&["--exit-code-from", "nobody"], "no such service: nobody"),
+        (&["--attach", "nobody"], "no such service: nobody"),
+    ] {
+        let refused = world.rcompose(["up"].iter().chain(flags));
+        assert!(refused.code == 1 && refused.stderr.contains(why), "{flags:?}: {}", refused.stderr);
+        assert_eq!(world.running(), [] as [String; 0]);
+    }
+}
+
+#[test]
 fn the_last_of_an_option_that_is_given_twice_counts() {
     let world = World::new(PROJECT);
     world.rcompose(["-p", "first", "-p", "last", "up", "-d", "-d", "-t", "1", "-t", "2"]).succeeds();

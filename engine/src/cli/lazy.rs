@@ -4,7 +4,7 @@
 use std::ops::{Deref, DerefMut};
 
 use clap::builder::Resettable;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
+use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 /// The arguments of a verb.
 #[derive(Debug)]
@@ -58,5 +58,37 @@ impl<T> DerefMut for Lazy<T> {
 fn define<T: Args>(command: Command) -> Command {
     let about = Resettable::from(command.get_about().cloned());
     let long = Resettable::from(command.get_long_about().cloned());
-    T::augment_args(command).about(about).long_about(long)
+    with_values(T::augment_args(command)).about(about).long_about(long)
+}
+
+/// Flags that are given or not may be given a value too, as docker's may: `--rm=false`.
+pub fn with_values(command: Command) -> Command {
+    let words = || std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+    let is_given = |word: String| {
+        let (flag, value) = word.split_once('=').unwrap_or_default();
+        flag.starts_with('-') && truth(value).is_ok()
+    };
+    // What nobody gives needs no place in the help.
+    if !words().any(is_given) {
+        return command;
+    }
+    command.mut_args(|flag| match flag.get_action() {
+        ArgAction::SetTrue => flag
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_value("false")
+            .default_missing_value("true")
+            .value_parser(truth),
+        _ => flag,
+    })
+}
+
+/// As Go reads it (strconv.ParseBool).
+fn truth(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("true or false is needed"),
+    }
 }
