@@ -1,6 +1,6 @@
 //! A host as a client sees it: an agent at the other end of a connection.
 
-mod compose;
+mod shell;
 
 use std::cell::OnceCell;
 use std::path::Path;
@@ -195,18 +195,6 @@ impl Host {
     /// Bytes sent to it so far.
     pub fn sent(&self) -> u64 {
         self.channel.sent()
-    }
-
-    /// Takes away what bringing the agent left in the user's own directory.
-    ///
-    /// # Errors
-    /// When the connection is lost.
-    pub fn forget(&self) -> Result<()> {
-        let Line::Ssh { session, .. } = &self.line else { return Ok(()) };
-        // What else is in there is somebody else's.
-        let command = "cd && rmdir .cache/rdeploy && rmdir .cache";
-        session.run(&format!("({command}) 2>/dev/null || :"), b"").map_err(|error| error.on(self.name()))?;
-        Ok(())
     }
 
     /// The channel, for a conversation of another kind. Whoever takes it puts it back as it was: at rest.

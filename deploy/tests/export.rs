@@ -21,6 +21,10 @@ fn a_project_is_exported_as_compose_converts_it() {
         "{manifests}"
     );
     assert!(lost.contains("compose.yaml:6:5"), "{lost}");
+    let (code, told, _) = run(&["export", "--to", "kubernetes", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, &told["losses"][0]["place"]["line"]), (Some(0), &6.into()), "{told}");
+    assert!(told["files"][0]["content"].as_str().unwrap().contains("kind: "), "{told}");
     let (code, manifests, _) = run(&["export", "--to", "kubernetes", "--strict"]);
     assert_eq!((code, manifests.as_str()), (Some(1), ""));
     let (code, _, errors) = run(&["export", "--to", "swarm", "--strict", "-o", "stack/"]);

@@ -189,7 +189,7 @@ pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Res
 /// Runs `rcompose` on a host, with this process's own input and output.
 pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &[String]) -> Result<ExitCode> {
     member.host.expect_served(project)?;
-    member.host.compose(project, words).map(ExitCode::from)
+    member.host.into_shell().compose(project, words).map(ExitCode::from)
 }
 
 /// Runs `rcompose` on these hosts, all at once and without input. `take` gets the lines that it writes as they come, with
@@ -203,7 +203,7 @@ pub(super) fn compose_told(
     let one = |mut member: Member<Task>| {
         member.host.expect_served(project)?;
         let name = member.host.name().to_owned();
-        let output = member.host.compose_told(project, words, &mut |line| take(&name, line))?;
+        let output = member.host.into_shell().compose_told(project, words, &mut |line| take(&name, line))?;
         Ok((name, output))
     };
     thread::scope(|scope| {

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use compose::convert::{Conversion, ConvertOptions, Target, convert};
+use compose::convert::{Conversion, ConvertOptions, Document, Target, convert};
 use engine::Error;
 use engine::error::Result;
+use serde_json::{Value, json};
 
 use super::{Globals, connect, output};
 
@@ -33,8 +34,30 @@ pub(super) fn export(globals: &Globals, args: &ExportArgs) -> Result<ExitCode> {
     if args.strict {
         conversion.refuse_losses()?;
     }
-    deliver(&conversion, args.output.as_deref())?;
+    if globals.json {
+        tell(&conversion, args.output.as_deref())?;
+    } else {
+        deliver(&conversion, args.output.as_deref())?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is lost, and the files: by name when they were written, else with what is in them.
+fn tell(conversion: &Conversion, place: Option<&std::path::Path>) -> Result<()> {
+    let files: Vec<Value> = match place {
+        Some(place) => {
+            conversion.write(place)?;
+            conversion.documents.iter().map(|document| json!({ "file": document.file })).collect()
+        }
+        None => {
+            let content = |document: &Document| String::from_utf8_lossy(&document.bytes).into_owned();
+            let described =
+                |document: &Document| json!({ "file": document.file, "content": content(document) });
+            conversion.documents.iter().map(described).collect()
+        }
+    };
+    output::json(&json!({ "losses": conversion.losses, "files": files }));
+    Ok(())
 }
 
 fn deliver(conversion: &Conversion, place: Option<&std::path::Path>) -> Result<()> {

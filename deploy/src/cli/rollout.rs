@@ -219,11 +219,13 @@ pub(super) fn uninstalled(globals: &Globals, volumes: bool) -> Result<Vec<(Strin
         let request = Request::Remove { project: project.clone(), volumes };
         let outcome = host.ask(&request, &|event| told(&name, event))?;
         let Outcome::Removed { left } = outcome else { return Err(confused()) };
-        if left {
-            host.forget()?;
-        }
         Ok((name, left))
     })?;
+    for (member, (_, left)) in fleet.members.into_iter().zip(&gone) {
+        if *left {
+            member.host.into_shell().forget()?;
+        }
+    }
     for (name, left) in &gone {
         let engine = if *left { ", and so is the engine, which had nothing else in it" } else { "" };
         output::note(&format!("{name}: {project} is gone{engine}"));

@@ -10,4 +10,5 @@ mod leave;
 mod matrix;
 mod readme;
 mod server;
+mod single;
 mod ssh;

@@ -1,17 +1,54 @@
-//! `rcompose` on a host, for a project whose release serves there.
+//! A host whose agent has gone: `rcompose` there, for a project whose release serves, and what is left to take away.
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
 
-use super::{Host, Line};
-use crate::ssh::{self, Output, Pipes};
+use super::{Host, Line, Place};
+use crate::ssh::{self, Output, Pipes, Session};
+
+/// A host whose agent has gone, so that a server which allows one session at a time has room for another command.
+#[derive(Debug)]
+pub struct Shell {
+    place: Place,
+    line: ShellLine,
+}
+
+#[derive(Debug)]
+enum ShellLine {
+    Ssh { session: Arc<Session>, program: String },
+    Local,
+}
 
 // === impl Host ===
 
 impl Host {
+    /// Lets the agent go.
+    pub fn into_shell(self) -> Shell {
+        let Self { place, channel, _heart: heart, line, .. } = self;
+        drop((heart, channel));
+        let line = match line {
+            Line::Ssh { session, program, _ending: ending } => {
+                // However it ended: what comes next does not need it.
+                let _ = ending.wait();
+                ShellLine::Ssh { session, program }
+            }
+            Line::Local(_) => ShellLine::Local,
+        };
+        Shell { place, line }
+    }
+}
+
+// === impl Shell ===
+
+impl Shell {
+    fn name(&self) -> &str {
+        self.place.name()
+    }
+
     /// Runs it with this process's own input and output. The code it ends with.
     ///
     /// # Errors
@@ -19,10 +56,10 @@ impl Host {
     pub fn compose(&self, project: &str, words: &[String]) -> Result<u8> {
         let all = self.line_of(project, words);
         let mut command = match &self.line {
-            Line::Ssh { session, program, .. } => {
+            ShellLine::Ssh { session, program } => {
                 session.terminal(&shell(program, &all)).map_err(|error| error.on(self.name()))?
             }
-            Line::Local(_) => self.command(&all)?,
+            ShellLine::Local => self.command(&all)?,
         };
         let status = command.status().map_err(|error| self.not_run(error))?;
         Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
@@ -40,7 +77,7 @@ impl Host {
     ) -> Result<Output> {
         let all = self.line_of(project, words);
         match &self.line {
-            Line::Ssh { session, program, .. } => {
+            ShellLine::Ssh { session, program } => {
                 let on = |error: ssh::SshError| error.on(self.name());
                 let Pipes { reader, writer, ending } =
                     session.pipes(&shell(program, &all), true).map_err(on)?;
@@ -48,7 +85,7 @@ impl Host {
                 read_lines(reader, take).map_err(|error| self.not_run(error))?;
                 ending.wait().map_err(on)
             }
-            Line::Local(_) => {
+            ShellLine::Local => {
                 let mut command = self.command(&all)?;
                 command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
                 let mut child = command.spawn().map_err(|error| self.not_run(error))?;
@@ -68,6 +105,17 @@ impl Host {
                 Ok(Output { code: status.code(), stdout: Vec::new(), stderr })
             }
         }
+    }
+
+    /// Takes away what bringing the agent left in the user's own directory.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub fn forget(&self) -> Result<()> {
+        let ShellLine::Ssh { session, .. } = &self.line else { return Ok(()) };
+        // What else is in there is somebody else's.
+        let command = "(cd && rmdir .cache/rdeploy && rmdir .cache) 2>/dev/null || :";
+        session.run(command, b"").map_err(|error| error.on(self.name())).map(drop)
     }
 
     fn line_of(&self, project: &str, words: &[String]) -> Vec<String> {
