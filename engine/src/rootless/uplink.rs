@@ -81,7 +81,10 @@ pub(crate) fn lack() -> Option<String> {
         return None;
     }
     let record: UplinkRecord = store::read_json(&inside().uplink()).ok()??;
-    let reason = record.program.is_none().then_some(record.reason)??;
+    let mut reason = record.program.is_none().then_some(record.reason)??;
+    if let Some(choice) = choice() {
+        reason = format!("{CHOICE} asks for {choice} alone; {reason}");
+    }
     Some(format!("this user's engine has no way out: {reason}"))
 }
 
@@ -95,6 +98,10 @@ pub(crate) fn program() -> Option<String> {
 pub(super) fn is_missed(run: &RootlessRun) -> bool {
     let record: Option<UplinkRecord> = store::read_json(&run.uplink()).ok().flatten();
     record.is_some_and(|record| record.program.is_none())
+}
+
+fn choice() -> Option<String> {
+    std::env::var(CHOICE).ok().filter(|choice| !choice.is_empty())
 }
 
 /// What the host's resolver configuration is in the network namespace. Servers on the host's loopback cannot be reached
@@ -128,7 +135,7 @@ impl Programs {
             let candidates = directories.iter().map(|directory| directory.join(name));
             candidates.into_iter().find(|path| rustix::fs::access(path, Access::EXEC_OK).is_ok())
         };
-        let choice = std::env::var(CHOICE).ok();
+        let choice = choice();
         let is_wanted = |name: &&&str| choice.as_ref().is_none_or(|choice| choice == **name);
         Self(PREFERRED.iter().filter(is_wanted).filter_map(|name| found(name)).collect())
     }
@@ -201,7 +208,7 @@ impl Uplink {
     fn start(&mut self) {
         let mut reasons = Vec::new();
         if self.programs.0.is_empty() {
-            reasons.push(format!("neither slirp4netns nor pasta is installed ({HINT})"));
+            reasons.push(format!("no slirp4netns and no pasta is there ({HINT})"));
         } else if let Err(errno) = rustix::fs::access(TUN, Access::READ_OK | Access::WRITE_OK) {
             reasons.push(format!("open {TUN}: {errno} (as root: chmod 666 {TUN})"));
         }

@@ -38,7 +38,7 @@ if [ -n "$4" ]; then
 	echo $$ 2>/dev/null >"$4/rengine-commands/cgroup.procs" || echo $$ >"$4/cgroup.procs"
 fi
 uid=$3; home=$1/home; program=$1/rengine; run=$1/run; shift 4
-exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i PATH="$home/../bin" HOME="$home" XDG_RUNTIME_DIR="$run" "$program" "$@"
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups env -i RENGINE_UPLINK="$RENGINE_UPLINK" PATH="$home/../bin" HOME="$home" XDG_RUNTIME_DIR="$run" "$program" "$@"
 "#;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -521,15 +521,18 @@ fn an_ordinary_users_containers_reach_the_world_through_slirp4netns() {
 fn an_ordinary_user_without_a_way_out_has_an_engine_that_says_so() {
     let person = Person::with_uplink("none");
     person.run("--network none", "echo fine").succeeds().prints("fine\n");
-    let lacks = "neither slirp4netns nor pasta is installed (install the package slirp4netns or passt)";
+    let lacks = "no slirp4netns and no pasta is there (install the package slirp4netns or passt)";
     person.run("", "echo fine").succeeds().prints("fine\n").complains(lacks);
     person.rengine(&["pull", "192.0.2.1:5000/some/image"]).fails().complains(lacks);
     // Ports of the host need none.
     let port = free_port();
     person.serve("server", &format!("127.0.0.1:{port}:80"), "cat");
     assert_eq!(answer(TcpStream::connect(("127.0.0.1", port)).unwrap(), "text").unwrap(), "text");
-    // Whoever installs one has it with the next command.
+    // Whoever installs one has it with the next command, unless another one is asked for.
     person.install("pasta");
+    let mut chosen = person.command(&["run", "--rm", BOX, "echo", "fine"]);
+    let chosen = Running::start(chosen.env("RENGINE_UPLINK", "slirp4netns").stdin(Stdio::null())).ends();
+    chosen.succeeds().complains("RENGINE_UPLINK asks for slirp4netns alone");
     let done = person.run("", "echo fine").succeeds().prints("fine\n");
     assert!(!done.stderr.contains("no way out"), "{}", done.stderr);
     assert_eq!(person.uplink().0, "pasta");
