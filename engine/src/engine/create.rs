@@ -121,7 +121,8 @@ impl Engine {
         let volumes = self.make_volumes(&mut spec)?;
         let (users, _until_on_record) =
             self.map_users(&spec.userns).inspect_err(|_| self.remove_anonymous(&volumes))?;
-        let record = ContainerRecord {
+        let made_up = spec.name.is_none();
+        let mut record = ContainerRecord {
             version: ContainerRecord::VERSION,
             id,
             name: spec.name.clone().map_or_else(|| self.free_name(), Ok)?,
@@ -133,7 +134,15 @@ impl Engine {
             purpose: Purpose::Service,
             users,
         };
-        self.write_container(&record).inspect_err(|_| self.remove_anonymous(&volumes))?;
+        while let Err(error) = self.write_container(&record) {
+            // Somebody else has made up the same name meanwhile.
+            if made_up && self.claimed(&record.name).is_some() {
+                record.name = self.free_name()?;
+                continue;
+            }
+            self.remove_anonymous(&volumes);
+            return Err(error);
+        }
         record.announce(self.root(), "create", &[]);
         Ok(Created { id: record.id, name: record.name, warnings })
     }
@@ -184,6 +193,8 @@ impl Engine {
                 directory.join("upper"),
                 std::os::unix::fs::PermissionsExt::from_mode(0o755),
             )?;
+            // Programs look for it to know that they run in a container.
+            fs::File::create(directory.join("upper/.dockerenv"))?;
             State::Created.write(self.root(), record)?;
             record.write(self.root())?;
             let link = names.join(record.name.as_str());
@@ -210,7 +221,9 @@ impl Engine {
             .map_err(failed)?
             .ok_or_else(|| Error::not_found(format!("no such container: {}", id.short())))?;
         match self.holder(name) {
-            Some(owner) if owner == *id => return Ok(()),
+            Some(owner) if owner == *id => {
+                return Err(Error::conflict(format!("container {name} has that name already")));
+            }
             Some(owner) => {
                 return Err(Error::conflict(format!(
                     "the container name {:?} is already in use by container {}",
@@ -350,13 +363,12 @@ impl Engine {
 
     fn free_name(&self) -> Result<ContainerName> {
         loop {
-            let digest = crate::id::Digest::of(ContainerId::random().as_str().as_bytes());
-            let byte = |at: usize| {
-                usize::from(digest.hex().as_bytes()[at]) + usize::from(digest.hex().as_bytes()[at + 1]) * 7
-            };
+            let random = ContainerId::random();
+            let byte =
+                |at: usize| usize::from_str_radix(&random.as_str()[at..at + 2], 16).unwrap_or_default();
             let text = format!("{}_{}", ADJECTIVES[byte(0) % ADJECTIVES.len()], NAMES[byte(2) % NAMES.len()]);
             let text = if self.root().container_names().join(&text).exists() {
-                format!("{text}_{}", &digest.hex()[..4])
+                format!("{text}_{}", &random.as_str()[4..8])
             } else {
                 text
             };
