@@ -43,6 +43,7 @@ pub use poised::Poised;
 pub use process::{Process, processes};
 pub use update::UpdateOptions;
 pub use usage::Usage;
+pub(crate) use usage::machine_memory;
 
 /// An engine on one root directory. Cheap to make and to clone; it holds no lock and no process.
 #[derive(Debug, Clone)]

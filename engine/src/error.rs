@@ -43,6 +43,12 @@ impl Error {
         Self { kind, message: message.into(), hint: None, source: None }
     }
 
+    /// The same failure as one of another kind.
+    #[must_use]
+    pub fn with_kind(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// No such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, message)

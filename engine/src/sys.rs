@@ -11,3 +11,4 @@ pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod self_exec;
+pub(crate) mod title;

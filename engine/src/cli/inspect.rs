@@ -390,7 +390,7 @@ fn network_settings_json(container: &Container) -> Value {
     }
     if networks.is_empty() {
         for name in container.record.spec.network.names() {
-            networks.insert(name, json!({ "IPAddress": "", "Gateway": "", "MacAddress": "" }));
+            networks.insert(name, no_endpoint_json());
         }
     }
     let first =
@@ -450,6 +450,45 @@ fn endpoint_json(container: &ContainerId, endpoint: &Endpoint) -> Value {
     })
 }
 
+/// A network that the container is not attached to at the moment.
+fn no_endpoint_json() -> Value {
+    json!({
+        "IPAMConfig": Value::Null,
+        "Links": Value::Null,
+        "DriverOpts": Value::Null,
+        "EndpointID": "",
+        "NetworkID": "",
+        "GwPriority": 0,
+        "Aliases": Value::Null,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "DNSNames": Value::Null,
+    })
+}
+
+/// The configuration of an image, with what it says nothing of.
+fn image_config_json(image: &Image) -> Value {
+    let mut shown = json!({
+        "User": "",
+        "Env": Value::Null,
+        "Cmd": Value::Null,
+        "Entrypoint": Value::Null,
+        "Volumes": Value::Null,
+        "WorkingDir": "",
+        "OnBuild": Value::Null,
+        "Labels": Value::Null,
+    });
+    if let (Some(fields), Value::Object(said)) = (shown.as_object_mut(), json!(image.config.config)) {
+        fields.extend(said);
+    }
+    shown
+}
+
 fn image_json(engine: &Engine, image: &Image) -> Value {
     let config = &image.config;
     let tags: Vec<String> = image.references.iter().map(ToString::to_string).collect();
@@ -463,7 +502,7 @@ fn image_json(engine: &Engine, image: &Image) -> Value {
         "Comment": config.history.last().and_then(|entry| entry.comment.clone()).unwrap_or_default(),
         "Created": config.created,
         "Author": config.author.clone().unwrap_or_default(),
-        "Config": config.config,
+        "Config": image_config_json(image),
         "Architecture": config.architecture,
         "Variant": config.variant.clone().unwrap_or_default(),
         "Os": config.os,

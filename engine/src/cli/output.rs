@@ -15,6 +15,11 @@ pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
+/// Between two columns.
+const GAP: usize = 3;
+/// No column but the last is narrower, with its gap, as with docker.
+const NARROWEST: usize = 10;
+
 /// The field of a row that only templates see: what Go's types have as methods, each a map of argument and value.
 pub const METHODS: &str = "methods";
 
@@ -240,7 +245,7 @@ impl Table {
             let mut written = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let last = column + 1 == row.len();
-                let width = if last { 0 } else { widths[column] + 3 };
+                let width = if last { 0 } else { (widths[column] + GAP).max(NARROWEST) };
                 let _ = write!(written, "{cell:<width$}");
             }
             text.push_str(written.trim_end());
@@ -261,5 +266,8 @@ mod tests {
         table.row(["b".to_owned(), String::new()]);
         assert_eq!(["CreatedAt", "ID", "Names"].map(spaced), ["CREATED AT", "ID", "NAMES"]);
         assert_eq!(table.text(), "NAME          STATE\na-long-name   up\nb\n");
+        let mut narrow = Table::new(["ID", "NAME"]);
+        narrow.row(["1".to_owned(), "web".to_owned()]);
+        assert_eq!(narrow.text(), "ID        NAME\n1         web\n");
     }
 }

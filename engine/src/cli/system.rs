@@ -5,12 +5,13 @@ mod prune;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::disk::{self, DiskArgs};
 use crate::cli::events::{self, EventsArgs};
 use crate::cli::output;
-use crate::engine::{BootUnit, Engine, Findings, UNITS};
+use crate::container::cgroup::detect::Layout;
+use crate::engine::{BootUnit, Engine, Findings, UNITS, machine_memory};
 use crate::error::{Error, Result};
 use prune::PruneArgs;
 
@@ -109,6 +110,8 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
     let containers = engine.containers()?;
     let count = |word: &str| containers.iter().filter(|container| container.state.word() == word).count();
     let uname = rustix::system::uname();
+    let layout = Layout::detect().map_err(|error| Error::failed("look at the control groups", error))?;
+    let is_pure = layout.v1_mounts().is_empty();
     let facts = json!({
         "Containers": containers.len(),
         "ContainersRunning": count("running"),
@@ -116,12 +119,28 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
         "ContainersStopped": count("exited") + count("created"),
         "Images": engine.images().list()?.len(),
         "Driver": "overlay",
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": if is_pure { "2" } else { "1" },
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": ["bridge", "host", "macvlan", "null"],
+            "Log": ["json-file", "local", "none"],
+        },
+        "Runtimes": { "rengine": {} },
+        "DefaultRuntime": "rengine",
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
+        "Swarm": { "LocalNodeState": "inactive" },
         "DockerRootDir": engine.root().state(),
+        "OSType": std::env::consts::OS,
+        "OperatingSystem": operating_system(),
         "KernelVersion": uname.release().to_string_lossy(),
         "Architecture": uname.machine().to_string_lossy(),
         "NCPU": std::thread::available_parallelism().map_or(1, usize::from),
+        "MemTotal": machine_memory(),
         "Name": uname.nodename().to_string_lossy(),
         "ServerVersion": env!("CARGO_PKG_VERSION"),
+        "Warnings": Value::Null,
     });
     match args.format.as_deref() {
         None => {
@@ -136,9 +155,15 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
                 (" Images", "Images"),
                 (" Server Version", "ServerVersion"),
                 (" Storage Driver", "Driver"),
+                (" Logging Driver", "LoggingDriver"),
+                (" Cgroup Driver", "CgroupDriver"),
+                (" Cgroup Version", "CgroupVersion"),
                 (" Kernel Version", "KernelVersion"),
+                (" Operating System", "OperatingSystem"),
+                (" OSType", "OSType"),
                 (" Architecture", "Architecture"),
                 (" CPUs", "NCPU"),
+                (" Total Memory", "MemTotal"),
                 (" Name", "Name"),
                 (" Root Dir", "DockerRootDir"),
             ] {
@@ -149,6 +174,15 @@ pub(super) fn info(engine: &Engine, args: &InfoArgs) -> Result<u8> {
         format => output::inspected(format, &[facts])?,
     }
     Ok(0)
+}
+
+/// What the host's system calls itself (os-release(5)).
+fn operating_system() -> String {
+    let text = ["/etc/os-release", "/usr/lib/os-release"]
+        .into_iter()
+        .find_map(|path| std::fs::read_to_string(path).ok());
+    let name = text.as_deref().unwrap_or_default().lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
 fn check(engine: &Engine, verify: bool) -> Result<u8> {

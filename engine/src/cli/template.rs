@@ -56,6 +56,47 @@ enum Token {
     Pipe,
 }
 
+/// Maps whose keys people choose.
+const FREE: [&str; 13] = [
+    "Labels",
+    "Options",
+    "Sysctls",
+    "Tmpfs",
+    "Annotations",
+    "Networks",
+    "Ports",
+    "PortBindings",
+    "ExposedPorts",
+    "Volumes",
+    "Containers",
+    "Attributes",
+    "Data",
+];
+
+/// Fields that docker leaves out when there is nothing in them.
+const OPTIONAL: [&str; 20] = [
+    "Health",
+    "Healthcheck",
+    "ExposedPorts",
+    "MacAddress",
+    "NetworkDisabled",
+    "OnBuild",
+    "Shell",
+    "StopSignal",
+    "StopTimeout",
+    "ArgsEscaped",
+    "Annotations",
+    "Mounts",
+    "StorageOpt",
+    "SizeRw",
+    "SizeRootFs",
+    "Variant",
+    "Manifests",
+    "Status",
+    "Options",
+    "Labels",
+];
+
 type Result<T> = std::result::Result<T, TemplateError>;
 
 // === impl Template ===
@@ -385,7 +426,12 @@ impl Scope<'_> {
                 // A method of the value at hand: `.Label "key"`.
                 Operand::Field(path) if arguments.len() == 1 && path.len() == 1 => {
                     let key = arguments.first().map(shown).unwrap_or_default();
-                    let methods = walk(&self.dot, &[METHODS.to_owned(), path[0].clone()]);
+                    let methods = self
+                        .dot
+                        .get(METHODS)
+                        .and_then(|methods| methods.get(&path[0]))
+                        .cloned()
+                        .unwrap_or_default();
                     if !methods.is_object() {
                         return Err(TemplateError(format!("{} is no method", path[0])));
                     }
@@ -399,24 +445,54 @@ impl Scope<'_> {
 
     fn operand(&self, operand: &Operand) -> Result<Value> {
         match operand {
-            Operand::Field(path) => Ok(walk(&self.dot, path)),
-            Operand::Variable(name, path) if name.is_empty() => Ok(walk(self.root, path)),
+            Operand::Field(path) => walk(&self.dot, path),
+            Operand::Variable(name, path) if name.is_empty() => walk(self.root, path),
             Operand::Variable(name, path) => self
                 .variables
                 .iter()
                 .rev()
                 .find(|(known, _)| known == name)
                 .map(|(_, value)| walk(value, path))
-                .ok_or_else(|| TemplateError(format!("undefined variable ${name}"))),
+                .ok_or_else(|| TemplateError(format!("undefined variable ${name}")))?,
             Operand::Literal(value) => Ok(value.clone()),
             Operand::Function(name) => call(name, &[]),
-            Operand::Group(pipeline, path) => Ok(walk(&self.evaluate(pipeline)?, path)),
+            Operand::Group(pipeline, path) => walk(&self.evaluate(pipeline)?, path),
         }
     }
 }
 
-fn walk(value: &Value, path: &[String]) -> Value {
-    path.iter().try_fold(value, |value, name| value.get(name)).cloned().unwrap_or(Value::Null)
+/// The value at a path. What is not there is nothing, but for a field that docker's value would not have either: that is
+/// a mistake in the template, which must not look like an empty answer.
+fn walk(value: &Value, path: &[String]) -> Result<Value> {
+    let mut at = value;
+    for (depth, name) in path.iter().enumerate() {
+        at = match at.get(name) {
+            Some(found) => found,
+            None => {
+                let parent = depth.checked_sub(1).and_then(|above| path.get(above)).map(String::as_str);
+                return absent(at, name, parent).map_or(Ok(Value::Null), Err);
+            }
+        };
+    }
+    Ok(at.clone())
+}
+
+/// Why a field is absent, when that is a mistake.
+fn absent(value: &Value, name: &str, parent: Option<&str>) -> Option<TemplateError> {
+    let fields = value.as_object()?;
+    let is_record =
+        fields.keys().all(|key| key.starts_with(|c: char| c.is_ascii_uppercase()) || key == METHODS);
+    let is_free = parent.is_some_and(|parent| FREE.contains(&parent));
+    if fields.is_empty() || !is_record || is_free || OPTIONAL.contains(&name) {
+        return None;
+    }
+    let mut known: Vec<&str> = fields.keys().map(String::as_str).filter(|key| *key != METHODS).collect();
+    known.sort_unstable();
+    let last = known.pop()?;
+    let known =
+        if known.is_empty() { format!("{last} is") } else { format!("{} and {last} are", known.join(", ")) };
+    let place = parent.map_or_else(String::new, |parent| format!(" in {parent}"));
+    Some(TemplateError(format!("there is no field {name}{place}: {known} there")))
 }
 
 fn items(value: Value) -> Vec<(Value, Value)> {
@@ -500,6 +576,33 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value> {
             _ => Value::String(String::new()),
         },
         "split" => text(0)?.split(&text(1)?).map(str::to_owned).collect::<Vec<_>>().into(),
+        "pad" => {
+            let spaces = |index: usize| arguments.get(index).and_then(Value::as_u64).ok_or_else(wrong);
+            let text = text(0)?;
+            // As with docker, nothing stays nothing.
+            if text.is_empty() {
+                return Ok(text.into());
+            }
+            let [before, after] = [spaces(1)?, spaces(2)?].map(|count| " ".repeat(count as usize));
+            format!("{before}{text}{after}").into()
+        }
+        "slice" => {
+            let place = |index: usize, otherwise: usize| match arguments.get(index) {
+                Some(place) => place.as_u64().map(|place| place as usize).ok_or_else(wrong),
+                None => Ok(otherwise),
+            };
+            match arguments.first() {
+                Some(Value::Array(list)) => {
+                    let range = place(1, 0)?..place(2, list.len())?;
+                    list.get(range).map(<[Value]>::to_vec).ok_or_else(wrong)?.into()
+                }
+                Some(Value::String(text)) => {
+                    let range = place(1, 0)?..place(2, text.len())?;
+                    text.get(range).ok_or_else(wrong)?.into()
+                }
+                _ => return Err(wrong()),
+            }
+        }
         "truncate" => {
             let length = arguments.get(1).and_then(Value::as_u64).ok_or_else(wrong)?;
             text(0)?.chars().take(length as usize).collect::<String>().into()
@@ -528,24 +631,40 @@ fn call(name: &str, arguments: &[Value]) -> Result<Value> {
     })
 }
 
-/// `%s`, `%v`, `%d`, `%q` and `%%`.
+/// `%s`, `%v`, `%d`, `%q` and `%%`, with a width, `-` for the left, `0` for zeros, and a precision that cuts texts.
 fn print_formatted(format: &str, arguments: &[Value]) -> String {
     let mut text = String::new();
     let mut arguments = arguments.iter();
-    let mut chars = format.chars();
-    while let Some(c) = chars.next() {
-        if c != '%' {
-            text.push(c);
-            continue;
-        }
-        // Widths and flags do not change what is printed here.
-        match chars.by_ref().find(|c| !(c.is_ascii_digit() || "-.+#".contains(*c))) {
-            Some('%') => text.push('%'),
-            Some('q') => text.push_str(&format!("{:?}", arguments.next().map(shown).unwrap_or_default())),
-            _ => text.push_str(&arguments.next().map(shown).unwrap_or_default()),
-        }
+    let mut rest = format;
+    while let Some((before, after)) = rest.split_once('%') {
+        text.push_str(before);
+        let end = after.find(|c: char| !(c.is_ascii_digit() || "-.+#".contains(c)));
+        let (form, after) = after.split_at(end.unwrap_or(after.len()));
+        let mut letters = after.chars();
+        let shown = match letters.next() {
+            Some('%') => "%".to_owned(),
+            Some('q') => format!("{:?}", arguments.next().map(shown).unwrap_or_default()),
+            _ => arguments.next().map(shown).unwrap_or_default(),
+        };
+        text.push_str(&fitted(&shown, form));
+        rest = letters.as_str();
     }
+    text.push_str(rest);
     text
+}
+
+/// A text as the flags, the width and the precision of a format want it.
+fn fitted(text: &str, form: &str) -> String {
+    let (width, precision) = form.split_once('.').unwrap_or((form, ""));
+    let cut: String = text.chars().take(precision.parse().unwrap_or(usize::MAX)).collect();
+    let digits = width.trim_start_matches(['-', '+', '#', '0']);
+    let width_of = digits.parse().unwrap_or(0);
+    let flags = &width[..width.len() - digits.len()];
+    match (flags.contains('-'), flags.contains('0')) {
+        (true, _) => format!("{cut:<width_of$}"),
+        (false, true) => format!("{cut:0>width_of$}"),
+        (false, false) => format!("{cut:>width_of$}"),
+    }
 }
 
 #[cfg(test)]
@@ -568,7 +687,6 @@ mod tests {
             ("{{.Name}} {{.State.Pid}}", "/web 7"),
             ("{{json .Args}}", r#"["a","b"]"#),
             ("{{.Args}}", "[a b]"),
-            ("{{.Nothing}}", "<no value>"),
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{if .State.Health}}{{.State.Health.Status}}{{else if .Name}}none{{end}}", "none"),
             ("{{range .Args}}<{{.}}>{{end}}", "<a><b>"),
@@ -581,6 +699,23 @@ mod tests {
             ("{{ $x := .State.Pid }}{{ $x }}", "7"),
             ("a {{- .Name -}} b", "a/webb"),
             ("{{printf \"%s-%d\" .Name .State.Pid}}", "/web-7"),
+            (
+                r#"{{printf "<%-6s|%6s|%.2s|%03d|%q|%%>" .Name .Name .Name .State.Pid .Name}}"#,
+                r#"</web  |  /web|/w|007|"/web"|%>"#,
+            ),
+            ("{{slice .Name 1 3}} {{slice .Args 1}} [{{pad .Name 1 2}}]", "we [b] [ /web  ]"),
+            (
+                "{{.Nothing.At.All}}",
+                "template: there is no field Nothing: Args, Name, Ports and State are there",
+            ),
+            (
+                "{{.State.Runing}}",
+                "template: there is no field Runing in State: Health, Pid and Running are there",
+            ),
+            (
+                "{{range .Ports}}{{.}}{{end}}{{.Ports.nope}} {{.State.Health.Status}}",
+                "<no value>[map[HostPort:8080]]<no value> <no value>",
+            ),
             ("{{.Name", "template: an action is not closed with }}"),
             ("{{nope .Name}}", "template: function \"nope\" not defined"),
         ] {

@@ -41,18 +41,23 @@ struct Comparison {
 }
 
 /// What the engine makes for its own mounts when the image has it not; parents last.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 12] = [
+    ".dockerenv",
     "dev/console",
     "dev/pts",
     "dev/shm",
     "dev",
     "proc",
     "sys",
+    "etc/mtab",
     "etc/hosts",
     "etc/hostname",
     "etc/resolv.conf",
     "etc",
 ];
+
+/// Where old programs look for what is mounted, and where that is told (docker's image of it).
+pub(crate) const MTAB: (&str, &str) = ("etc/mtab", "/proc/mounts");
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -88,6 +93,7 @@ fn places(upper: &OwnedFd, lower: &[OwnedFd]) -> io::Result<BTreeSet<Vec<u8>>> {
         let Some(stat) = look(upper, place.as_bytes())? else { continue };
         let ours = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => stat.st_size == 0,
+            FileType::Symlink => place == MTAB.0,
             FileType::Directory => {
                 let directory = open_directory(upper, place.as_bytes())?;
                 let inside = names(&directory)?;

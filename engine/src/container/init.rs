@@ -140,6 +140,9 @@ impl Newborn<'_> {
             return Ok(());
         }
         let Some(rootfs) = &mut self.rootfs else { return OUT_OF_ORDER };
+        if self.plan.rootfs.mtab {
+            rootfs.link_mtab();
+        }
         rootfs.mount_sys(&self.plan.rootfs)?;
         rootfs.mount_dev(&self.plan.rootfs, self.plan.process.users.as_ref(), &mut self.sources)
     }

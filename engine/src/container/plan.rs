@@ -13,7 +13,7 @@ mod devices;
 mod resolve;
 
 pub(crate) use devices::{node_of, rule_for};
-pub(crate) use resolve::is_namespaced;
+pub(crate) use resolve::{is_namespaced, system_paths};
 
 /// How one container is launched.
 #[derive(Debug, Clone)]
@@ -176,6 +176,8 @@ pub struct RootfsPlan {
     pub work: PathBuf,
     /// Whether the writable layer need not survive a power cut.
     pub volatile: bool,
+    /// Whether old programs find what is mounted (`/etc/mtab`).
+    pub mtab: bool,
     /// Whether `/` can only be read.
     pub read_only: bool,
     /// What is mounted into it, shallow targets first unless everything is listed.

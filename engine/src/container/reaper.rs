@@ -34,6 +34,8 @@ fn let_go_of_streams() {
     }
     let _ = sys::process::close_from(3);
     let _ = rustix::thread::set_name(c"init");
+    // Of the monitor's arguments, nobody inside needs to know.
+    let _ = sys::title::set("init");
 }
 
 fn reap(program: Pid) -> Option<i32> {

@@ -17,6 +17,7 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, MountPropagationFlags, UnmountFlags};
 
+use crate::container::changes::MTAB;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::UserMap;
 use crate::container::plan::{LaunchPlan, ResolvedMount, ResolvedSource, RootfsPlan};
@@ -96,6 +97,16 @@ impl Rootfs {
         let proc = mount::make("proc", &[], PLAIN).at("mount", "/proc")?;
         mount::attach(&proc, &at).at("mount", "/proc")?;
         Ok(Self { root, proc: Some(proc), devpts: None, empty: None })
+    }
+
+    /// /etc/mtab, unless the image has one or has no /etc.
+    pub(crate) fn link_mtab(&self) {
+        let (link, leads_to) = MTAB;
+        let name = Path::new(link).file_name().unwrap_or_default();
+        if let Ok(directory) = target::find(self.root(), &Path::new("/").join(link).with_file_name("")) {
+            // No program needs it so much that the container should not start without it.
+            let _ = rustix::fs::symlinkat(leads_to, &directory, name);
+        }
     }
 
     /// The layers, mounted over the writable one, in this namespace alone: no further directory is needed.

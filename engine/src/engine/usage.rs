@@ -95,7 +95,7 @@ fn block_bytes(cgroup: &Cgroup) -> (u64, u64) {
 }
 
 /// Bytes of memory that the machine has.
-pub(super) fn machine_memory() -> u64 {
+pub(crate) fn machine_memory() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kilobytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());

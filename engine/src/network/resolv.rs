@@ -39,7 +39,10 @@ pub fn render_hosts(
     }
     let own_names = match domainname.filter(|domain| !domain.is_empty()) {
         Some(domain) => format!("{hostname}.{domain} {hostname}"),
-        None => hostname.to_owned(),
+        None => match hostname.split_once('.') {
+            Some((short, _)) if !short.is_empty() => format!("{hostname} {short}"),
+            _ => hostname.to_owned(),
+        },
     };
     for entry in endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
         text.push_str(&format!("{}\t{own_names}\n", entry.address));

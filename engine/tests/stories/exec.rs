@@ -26,7 +26,7 @@ fn its_exit_code_is_its_own_and_127_and_126_mean_what_they_do() {
     world.rengine(["exec", "it", "sh", "-c", "exit 5"]).exits(5);
     world.rengine(["exec", "it", "nosuch"]).exits(127);
     world.rengine(["exec", "it", "/etc/passwd"]).exits(126);
-    world.rengine(["exec", "-w", "/nosuch", "it", "true"]).exits(1).complains("working directory /nosuch");
+    world.rengine(["exec", "-w", "/nosuch", "it", "true"]).exits(126).complains("working directory /nosuch");
     world.rengine(["exec", "it", "sh", "-c", "[ ! -e /nosuch ]"]).succeeds();
     assert_eq!(world.inspect("it", "{{.State.Running}}"), "true");
 }
@@ -105,4 +105,18 @@ fn a_pipe_with_a_name_stays_its_owners() {
     assert_eq!(&said, b"said\n");
     let metadata = path.metadata().unwrap();
     assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o600));
+}
+
+#[test]
+fn what_cannot_be_executed_ends_as_with_docker() {
+    let world = World::new();
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["exec", "it", "nosuch"]).exits(127).complains("executable file not found in $PATH");
+    world.rengine(["exec", "it", "/etc"]).exits(126);
+    world
+        .rengine(["exec", "-u", "nobody-here", "it", "true"])
+        .exits(126)
+        .complains("unable to find user nobody-here");
+    world.rengine(["exec", "-w", "/nope", "it", "true"]).exits(126).complains("/nope");
+    world.rengine(["exec", "nosuch", "true"]).exits(1);
 }

@@ -7,7 +7,7 @@ use crate::world::{BOX, World, free_port};
 #[test]
 fn images_have_names_a_history_and_an_end() {
     let world = World::new();
-    world.rengine(["images"]).succeeds().shows("REPOSITORY   TAG      IMAGE ID");
+    world.rengine(["images"]).succeeds().shows("REPOSITORY   TAG       IMAGE ID");
     world.rengine(["tag", BOX, "mybox:latest"]).succeeds();
     world.rengine(["image", "ls", "--format", "{{.Repository}}"]).succeeds().shows("mybox\n");
     world.rengine(["image", "inspect", "-f", "{{.Architecture}}", "mybox"]).succeeds();

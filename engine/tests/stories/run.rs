@@ -195,6 +195,49 @@ fn what_no_power_cut_would_leave_is_not_written_to_the_disk_for_one() {
 }
 
 #[test]
+fn what_programs_look_for_in_a_container_is_there_and_no_change_of_it() {
+    let world = World::new();
+    let script = "test -f /.dockerenv && readlink /etc/mtab && head -n 1 /etc/hosts && \
+        grep -E ' (/dev|/dev/shm|/proc|/t) ' /proc/mounts | cut -d ' ' -f 1,2 | sort";
+    world
+        .rengine(["run", "--network", "none", "--name", "it", "--tmpfs", "/t", BOX, "sh", "-c", script])
+        .succeeds()
+        .prints("/proc/mounts\n127.0.0.1\tlocalhost\nproc /proc\nshm /dev/shm\ntmpfs /dev\ntmpfs /t\n");
+    let told = world.rengine(["diff", "it"]).succeeds().stdout;
+    assert!(!told.contains("dockerenv") && !told.contains("mtab"), "{told}");
+    world.rengine(["commit", "it", "made"]).succeeds();
+    let files =
+        world.rengine(["run", "--rm", "--network", "none", "made", "ls", "-a", "/"]).succeeds().stdout;
+    assert_eq!(files.lines().filter(|name| *name == ".dockerenv").count(), 1);
+}
+
+#[test]
+fn an_init_shows_nothing_of_the_host() {
+    let world = World::new();
+    let script = "tr '\\0' ' ' < /proc/1/cmdline";
+    let shown = world.run("--init --network none", script).succeeds().stdout;
+    assert_eq!(shown.trim_end(), "init");
+}
+
+#[test]
+fn names_that_are_made_up_at_the_same_time_differ() {
+    let world = World::new();
+    // There are 1,024 short ones, and every birth of so many at once would meet some that are taken.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..40 {
+                    world.rengine(["create", "--network", "none", BOX, "true"]).succeeds();
+                }
+            });
+        }
+    });
+    let names = world.rengine(["ps", "-a", "--format", "{{.Names}}"]).succeeds().stdout;
+    let different: std::collections::BTreeSet<&str> = names.lines().collect();
+    assert_eq!(different.len(), 160);
+}
+
+#[test]
 fn a_terminal_is_a_terminal() {
     let world = World::new();
     let id = world.background("-t --network none", "tty; stty size; sleep 1000");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use crate::container::plan::system_paths;
 use crate::container::spec::{
     BlockLimitKind, ContainerSpec, MountSource, MountSpec, NamespaceMode, NetworkMode, Resources,
     RestartPolicy, Seccomp, Security,
@@ -30,6 +31,7 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         })
         .collect();
     let security = security_options(&spec.security);
+    let (masked, readonly) = system_paths(&spec.security);
     let mut bindings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for port in &spec.ports {
         let host_port = port.host_port.map_or_else(String::new, |(first, last)| {
@@ -91,6 +93,8 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         "Annotations": spec.annotations,
         "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
         "Runtime": "rengine",
+        "MaskedPaths": masked,
+        "ReadonlyPaths": readonly,
         "Isolation": "",
         "UsernsMode": if spec.userns.is_mapped() { spec.userns.to_string() } else { String::new() },
         "Links": spec.dns.links.iter().map(|(alias, id)| format!("/{id}:{alias}")).collect::<Vec<_>>(),
@@ -98,10 +102,27 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         "DeviceCgroupRules": spec.device_rules.iter().map(|rule| rule.to_v1()).collect::<Vec<_>>(),
         "DeviceRequests": device_requests(spec),
     });
-    if let (Value::Object(config), Value::Object(limits)) = (&mut config, resources_json(resources)) {
-        config.extend(limits);
+    for more in [resources_json(resources), unused_json()] {
+        if let (Value::Object(config), Value::Object(more)) = (&mut config, more) {
+            config.extend(more);
+        }
     }
     config
+}
+
+/// What docker shows and this engine keeps nothing for; what `--volumes-from` gave is among the binds.
+fn unused_json() -> Value {
+    json!({
+        "Cgroup": "",
+        "ConsoleSize": [0, 0],
+        "ContainerIDFile": "",
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumBandwidth": 0,
+        "IOMaximumIOps": 0,
+        "VolumeDriver": "",
+        "VolumesFrom": Value::Null,
+    })
 }
 
 /// The limits of the control group, which docker keeps among the rest.

@@ -132,7 +132,7 @@ fn silent(root: &Root, id: &ContainerId) -> Error {
         }
         _ => format!("try again, or remove the container with: rengine rm -f {}", id.short()),
     };
-    Error::new(Kind::Failed, format!("the monitor of container {}{process} {why}", id.short()))
+    Error::new(Kind::Conflict, format!("the monitor of container {}{process} {why}", id.short()))
         .with_hint(hint)
 }
 

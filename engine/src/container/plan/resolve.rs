@@ -12,10 +12,10 @@ use crate::container::cdi;
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::{IdMap, UserMap};
 use crate::container::privileges::LIMIT_NAMES;
-use crate::container::record::ContainerRecord;
+use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::seccomp;
 use crate::container::spec::{
-    ContainerSpec, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Ulimit,
+    ContainerSpec, MountSource, MountSpec, NamespaceMode, NetworkMode, Propagation, Seccomp, Security, Ulimit,
 };
 use crate::container::state::State;
 use crate::id::{ContainerId, VolumeName};
@@ -57,7 +57,7 @@ impl LaunchPlan {
         let namespaces = namespaces(root, spec)?;
         let (nodes, device_rules) = devices::devices(spec)?;
         let privileged = spec.security.privileged;
-        let bare = privileged || spec.security.unmask_system_paths;
+        let (masked, readonly) = system_paths(&spec.security);
         let directory = root.container(&record.id);
         let mounts = mounts(root, record)?;
         let rootfs = RootfsPlan {
@@ -65,6 +65,8 @@ impl LaunchPlan {
             upper: directory.join("upper"),
             work: directory.join("work"),
             volatile: record.is_fleeting(),
+            // What a build leaves is nothing but what its steps made.
+            mtab: record.purpose == Purpose::Service,
             read_only: spec.read_only,
             mounts,
             devices: nodes,
@@ -73,8 +75,8 @@ impl LaunchPlan {
             mqueue: spec.ipc != NamespaceMode::None,
             privileged,
             writable_cgroups: spec.security.writable_cgroups,
-            masked: if bare { Vec::new() } else { masked() },
-            readonly: if bare { Vec::new() } else { READONLY.map(PathBuf::from).to_vec() },
+            masked,
+            readonly,
             ..RootfsPlan::default()
         };
         let mut plan = Self {
@@ -441,6 +443,14 @@ fn tmpfs(size: Option<u64>, mode: Option<u32>, options: &[String]) -> Result<Res
         }
     }
     Ok(ResolvedSource::Tmpfs { options: settings, exec, suid, dev })
+}
+
+/// What of the kernel's file systems is hidden from a container, and what it can only read.
+pub(crate) fn system_paths(security: &Security) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    if security.privileged || security.unmask_system_paths {
+        return (Vec::new(), Vec::new());
+    }
+    (masked(), READONLY.map(PathBuf::from).to_vec())
 }
 
 fn masked() -> Vec<PathBuf> {

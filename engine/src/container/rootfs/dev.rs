@@ -181,7 +181,8 @@ pub(crate) fn mount_shm(
         (Some(shared), _) => shared,
         (None, Some(size)) => {
             let size = size.to_string();
-            mount::make("tmpfs", &[("mode", "1777"), ("size", &size)], PLAIN).at("mount", "/dev/shm")?
+            let options = [("source", "shm"), ("mode", "1777"), ("size", &size)];
+            mount::make("tmpfs", &options, PLAIN).at("mount", "/dev/shm")?
         }
         (None, None) => return Ok(()),
     };

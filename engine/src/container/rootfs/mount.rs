@@ -26,6 +26,10 @@ pub(crate) fn make(
     attributes: MountAttrFlags,
 ) -> Result<OwnedFd, Errno> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if options.iter().all(|(key, _)| *key != "source") {
+        // What mount(8) and df(1) show in the first column.
+        fsconfig_set_string(&context, "source", kind)?;
+    }
     for (key, value) in options {
         if value.is_empty() {
             fsconfig_set_flag(&context, *key)?;
@@ -88,6 +92,7 @@ impl Overlay<'_> {
         }
         fsconfig_set_string(&context, "upperdir", self.upper)?;
         fsconfig_set_string(&context, "workdir", self.work)?;
+        fsconfig_set_string(&context, "source", "overlay")?;
         for (feature, value) in overlay_features() {
             fsconfig_set_string(&context, feature, value)?;
         }
