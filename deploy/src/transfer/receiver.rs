@@ -88,9 +88,8 @@ impl Receiver<'_> {
         spool::sweep(&self.engine.root().transfers()).map_err(here("remove what nobody came back for"))?;
         let names: Vec<Reference> = offered.iter().flat_map(|image| image.names.clone()).collect();
         let all = offered.iter().flat_map(|image| image.layers.clone()).collect();
-        let arrived = Arrivals::begin(self.channel, self.engine, &lacking, &names, &all)
-            .map_err(GaveUp::from)
-            .and_then(Arrivals::run);
+        let arrived =
+            Arrivals::begin(self.channel, self.engine, &lacking, &names, &all).and_then(Arrivals::run);
         if let Err(GaveUp::Silently(error) | GaveUp::Aloud(error)) = &arrived
             && error.kind() == Some(FailureKind::NoSpace)
         {

@@ -42,26 +42,6 @@ pub(super) fn host_config_json(container: &Container) -> Value {
             "HostPort": host_port,
         }));
     }
-    let ulimits: Vec<Value> = spec
-        .ulimits
-        .iter()
-        .map(|(name, limit)| {
-            json!({
-                "Name": name, "Soft": limit.soft, "Hard": limit.hard,
-            })
-        })
-        .collect();
-    let devices: Vec<Value> = spec
-        .devices
-        .iter()
-        .map(|device| {
-            json!({
-                "PathOnHost": device.host,
-                "PathInContainer": device.container,
-                "CgroupPermissions": device.permissions,
-            })
-        })
-        .collect();
     let mut config = json!({
         "Binds": binds,
         "LogConfig": { "Type": spec.log.driver, "Config": spec.log.options },
@@ -88,7 +68,7 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         "ShmSize": spec.shm_size.map_or(64 << 20, |size| size.0),
         "Sysctls": spec.sysctls,
         "Tmpfs": tmpfs,
-        "Ulimits": ulimits,
+        "Ulimits": ulimits_json(spec),
         "Init": spec.init,
         "Annotations": spec.annotations,
         "CgroupParent": spec.cgroup_parent.clone().unwrap_or_default(),
@@ -98,7 +78,7 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         "Isolation": "",
         "UsernsMode": if spec.userns.is_mapped() { spec.userns.to_string() } else { String::new() },
         "Links": spec.dns.links.iter().map(|(alias, id)| format!("/{id}:{alias}")).collect::<Vec<_>>(),
-        "Devices": devices,
+        "Devices": devices_json(spec),
         "DeviceCgroupRules": spec.device_rules.iter().map(|rule| rule.to_v1()).collect::<Vec<_>>(),
         "DeviceRequests": device_requests(spec),
     });
@@ -108,6 +88,32 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         }
     }
     config
+}
+
+/// The limits of its processes.
+fn ulimits_json(spec: &ContainerSpec) -> Vec<Value> {
+    spec.ulimits
+        .iter()
+        .map(|(name, limit)| {
+            json!({
+                "Name": name, "Soft": limit.soft, "Hard": limit.hard,
+            })
+        })
+        .collect()
+}
+
+/// Devices of the host that it has by their paths.
+fn devices_json(spec: &ContainerSpec) -> Vec<Value> {
+    spec.devices
+        .iter()
+        .map(|device| {
+            json!({
+                "PathOnHost": device.host,
+                "PathInContainer": device.container,
+                "CgroupPermissions": device.permissions,
+            })
+        })
+        .collect()
 }
 
 /// What docker shows and this engine keeps nothing for; what `--volumes-from` gave is among the binds.
