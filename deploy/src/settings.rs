@@ -313,7 +313,12 @@ mod tests {
             ("roles: {web: [wbe]}", "1:15", "no service \"wbe\" is in the project", "\"web\"?"),
             ("strategy: {xx: stop-first}", "1:12", "no service \"xx\"", "there is front, jobs, web"),
             ("strategy: {web: stop_first}", "1:17", "start-first or stop-first is needed", "\"stop-first\"?"),
-            ("drain: 30", "1:8", "drain must be a string, not a number", "with its unit: 30s"),
+            (
+                "drain: 30",
+                "1:8",
+                "drain must be a length of time such as 30s, not a number",
+                "with its unit: 30s",
+            ),
             ("drain: 30 sec", "1:8", "invalid duration \"30 sec\"", ""),
             ("keep: -1", "1:7", "keep must be a whole number from 0 on, not a negative number", ""),
             ("canary: 10%,5m", "1:9", "canary must be a list", "write canary: ['10%,5m']"),
@@ -331,6 +336,7 @@ mod tests {
             assert!(said.contains(&format!("rdeploy.yaml:{place}")), "{text}: {said}");
             assert!(said.contains(message) && said.contains(help) && said.contains('^'), "{text}: {said}");
         }
+        assert_eq!(read("drain: 0").unwrap().drain(), Duration::ZERO);
         // All of them at once.
         let said = read("kep: 1\nhosts: [a]\ndrian: 3s\n").unwrap_err().to_string();
         assert!(said.contains("\"keep\"?") && said.contains("\"drain\"?"), "{said}");

@@ -64,7 +64,12 @@ impl Checker<'_> {
         match shape {
             Shape::Text => drop(self.text(value, "a string")),
             Shape::Checked(check) => {
-                let Some(text) = self.text(value, "a string") else { return };
+                if self.takes_time() && value.as_u64() == Some(0) {
+                    // The one length of time that needs no unit.
+                    *value = "0".into();
+                }
+                let what = if self.takes_time() { "a length of time such as 30s" } else { "a string" };
+                let Some(text) = self.text(value, what) else { return };
                 if let Err(problem) = check(&text) {
                     self.wrong(problem);
                 }
