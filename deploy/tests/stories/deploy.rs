@@ -329,7 +329,7 @@ fn twenty_cuts_of_the_line_and_always_one_version() {
     project.write("page", "a\n");
     let began = std::time::Instant::now();
     succeeds(&project.rdeploy(&[&server], &["up", "--drain", "0s"]));
-    let whole = began.elapsed();
+    let mut whole = began.elapsed();
     let mut serving = "a".to_owned();
     let mut cuts = 0;
     for cut in 0..20_u32 {
@@ -341,6 +341,9 @@ fn twenty_cuts_of_the_line_and_always_one_version() {
         std::thread::sleep(whole * cut / 20);
         if let Some(line) = line_of(client.id()) {
             cuts += u32::from(rustix::process::kill_process(line, rustix::process::Signal::KILL).is_ok());
+        } else {
+            // The machine was busier when it was measured.
+            whole = whole * 3 / 4;
         }
         client.wait().unwrap();
         let began = std::time::Instant::now();
