@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::model::{Hook, WatchAction};
 
 pub use rule::Rule;
-pub use tree::{Stopper, Tree, WatchError};
+pub use tree::{Changed, Stopper, Tree, WatchError};
 
 /// What is to be done about one batch of changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub struct Reaction {
     pub rebuild: BTreeSet<String>,
     /// Files to bring to the containers of services: where they are here, by where they belong there.
     pub sync: BTreeMap<String, BTreeMap<PathBuf, PathBuf>>,
+    /// What is to go from the containers of services first: it is of another kind than what comes.
+    pub replace: BTreeMap<String, BTreeSet<PathBuf>>,
     /// Services that restart.
     pub restart: BTreeSet<String>,
     /// Commands to run in the containers of services, each rule's once.
@@ -29,14 +31,17 @@ pub struct Reaction {
 
 impl Reaction {
     /// What the rules say about these files.
-    pub fn to(rules: &[Rule], changed: &BTreeSet<PathBuf>) -> Self {
+    pub fn to(rules: &[Rule], changed: &Changed) -> Self {
         let mut reaction = Self::default();
         for rule in rules {
-            let mut concerned = changed.iter().filter(|path| rule.is_about(path)).peekable();
+            let mut concerned = changed.paths.iter().filter(|path| rule.is_about(path)).peekable();
             if concerned.peek().is_none() {
                 continue;
             }
             if rule::syncs(rule.action) {
+                let replaced = changed.replaced.iter().filter(|path| rule.is_about(path));
+                let replaced: Vec<PathBuf> = replaced.filter_map(|path| rule.destination(path)).collect();
+                reaction.replace.entry(rule.service.clone()).or_default().extend(replaced);
                 let files = reaction.sync.entry(rule.service.clone()).or_default();
                 files.extend(concerned.filter_map(|path| Some((rule.destination(path)?, path.clone()))));
             }

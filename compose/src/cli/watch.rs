@@ -14,7 +14,7 @@ use crate::output;
 use crate::plan::images::{self, Building};
 use crate::plan::up::{Orphans, UpOptions};
 use crate::plan::verbs::{self, Verb};
-use crate::watch::{Reaction, Rule, Tree, initial};
+use crate::watch::{Changed, Reaction, Rule, Tree, initial};
 
 /// The flags of `watch`.
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ impl<'a> Watching<'a> {
 
     /// Reacts to changes until the tree is stopped.
     pub(super) fn follow(&self, mut tree: Tree) -> Result<(), CliError> {
-        self.sync(&initial(&self.rules));
+        self.sync(&initial(&self.rules), &BTreeMap::new());
         output::note("Watch enabled");
         while let Some(changed) = tree.changed().map_err(failed)? {
             self.react(&changed);
@@ -113,12 +113,12 @@ impl<'a> Watching<'a> {
     }
 
     /// A reaction that fails is reported, and the next change has its chance.
-    fn react(&self, changed: &BTreeSet<PathBuf>) {
+    fn react(&self, changed: &Changed) {
         let reaction = Reaction::to(&self.rules, changed);
         let steps: [&dyn Fn() -> Result<(), CliError>; 3] = [
             &|| self.rebuild(&reaction.rebuild),
             &|| {
-                self.sync(&reaction.sync);
+                self.sync(&reaction.sync, &reaction.replace);
                 Ok(())
             },
             &|| self.restart(&reaction.restart),
@@ -165,11 +165,16 @@ impl<'a> Watching<'a> {
         Ok(())
     }
 
-    /// Brings files to all containers of their services at once.
-    fn sync(&self, files: &BTreeMap<String, BTreeMap<PathBuf, PathBuf>>) {
+    /// Brings files to all containers of their services at once; what they replace that is no file goes first.
+    fn sync(
+        &self,
+        files: &BTreeMap<String, BTreeMap<PathBuf, PathBuf>>,
+        replace: &BTreeMap<String, BTreeSet<PathBuf>>,
+    ) {
+        let nothing = BTreeSet::new();
         for (service, files) in files.iter().filter(|(_, files)| !files.is_empty()) {
             output::note(&format!("Syncing service {service:?} after {} changes were detected", files.len()));
-            let failures = self.opened.runtime.sync(service, files);
+            let failures = self.opened.runtime.sync(service, files, replace.get(service).unwrap_or(&nothing));
             for failure in &failures {
                 output::failure(&failure.to_string(), failure.error.hint());
             }

@@ -1,6 +1,6 @@
 //! Work in the containers of a service that run: files brought to them, commands run in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,20 @@ use crate::observe::{Life, SeenContainer};
 impl Runtime {
     /// Brings files to every container of a service that runs, or takes them away where they are gone here: the
     /// engine writes them itself, so the image needs no program for it.
-    pub fn sync(&self, service: &str, files: &BTreeMap<PathBuf, PathBuf>) -> Vec<Failure> {
+    /// What is in the way and of another kind goes first.
+    pub fn sync(
+        &self,
+        service: &str,
+        files: &BTreeMap<PathBuf, PathBuf>,
+        in_the_way: &BTreeSet<PathBuf>,
+    ) -> Vec<Failure> {
         self.in_all(service, |id| {
             let (present, gone): (Vec<_>, Vec<_>) =
                 files.iter().partition(|(_, path)| path.symlink_metadata().is_ok());
-            for (target, _) in gone {
-                self.engine.remove_path(id, target)?;
+            let gone = gone.into_iter().map(|(target, _)| target);
+            let gone: Vec<PathBuf> = in_the_way.iter().chain(gone).cloned().collect();
+            if !gone.is_empty() {
+                self.engine.remove_paths(id, &gone)?;
             }
             if present.is_empty() {
                 return Ok(());

@@ -1,7 +1,7 @@
 //! The directories that are watched, and what happened in them. A directory that every rule ignores is not watched
 //! at all: the kernel has few watches to give.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -25,8 +25,48 @@ pub struct Tree {
     quiet: Duration,
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
+    /// The files that some rule is about, as far as they were seen: what is gone is told of them when the kernel tells
+    /// of a directory alone, or of nothing because too much happened.
+    files: BTreeSet<PathBuf>,
     events: Receiver<Message>,
     sender: Sender<Message>,
+}
+
+/// What changed since it was asked for last.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Files that are new, that are different or that are gone, and directories that are new and empty.
+    pub paths: BTreeSet<PathBuf>,
+    /// Those that are something else than they were: a directory instead of a file, or a file instead of a directory.
+    pub replaced: BTreeSet<PathBuf>,
+}
+
+/// A batch while it grows.
+#[derive(Default)]
+struct Batch {
+    paths: BTreeSet<PathBuf>,
+    /// What was a directory, and what was a file, before the batch began.
+    was_directory: BTreeMap<PathBuf, bool>,
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// Remembers what a path was, unless something is known of the time before.
+    fn was(&mut self, path: &Path, directory: bool) {
+        self.was_directory.entry(path.to_owned()).or_insert(directory);
+    }
+
+    fn complete(self) -> Changed {
+        let is_other = |(path, was_directory): &(PathBuf, bool)| {
+            path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir() != *was_directory)
+        };
+        let replaced: BTreeSet<PathBuf> =
+            self.was_directory.into_iter().filter(is_other).map(|(path, _)| path).collect();
+        let mut paths = self.paths;
+        paths.extend(replaced.iter().cloned());
+        Changed { paths, replaced }
+    }
 }
 
 /// Ends the waiting of a [`Tree`] from elsewhere.
@@ -72,8 +112,8 @@ impl Tree {
         .map_err(WatchError::Start)?;
         let only_copies = rules.iter().all(|rule| rule.action == WatchAction::Sync);
         let quiet = if only_copies { QUIET_TO_COPY } else { QUIET };
-        let mut tree =
-            Self { rules: rules.to_vec(), quiet, watcher, watched: BTreeSet::new(), events, sender };
+        let (watched, files) = (BTreeSet::new(), BTreeSet::new());
+        let mut tree = Self { rules: rules.to_vec(), quiet, watcher, watched, files, events, sender };
         for rule in rules {
             // A file that is replaced is another file; its directory tells of both.
             let directory = if rule.path.is_dir() { Some(rule.path.as_path()) } else { rule.path.parent() };
@@ -82,6 +122,9 @@ impl Tree {
                 Some(directory) => tree.watch(directory)?,
                 None => {}
             }
+        }
+        for rule in rules {
+            files_below(rules, &rule.path, &mut tree.files);
         }
         Ok(tree)
     }
@@ -95,8 +138,8 @@ impl Tree {
     ///
     /// # Errors
     /// When a new directory cannot be watched.
-    pub fn changed(&mut self) -> Result<Option<BTreeSet<PathBuf>>, WatchError> {
-        let mut changed = BTreeSet::new();
+    pub fn changed(&mut self) -> Result<Option<Changed>, WatchError> {
+        let mut changed = Batch::default();
         let mut begun: Option<Instant> = None;
         loop {
             let message = match begun {
@@ -108,34 +151,26 @@ impl Tree {
             };
             match message {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(None),
-                Err(RecvTimeoutError::Timeout) => return Ok(Some(changed)),
+                Err(RecvTimeoutError::Timeout) => return Ok(Some(changed.complete())),
                 Ok(Message::Event(event)) => self.take(event, &mut changed)?,
             }
-            if !changed.is_empty() {
+            if !changed.paths.is_empty() {
                 let since = *begun.get_or_insert_with(Instant::now);
                 if since.elapsed() >= PATIENCE {
-                    return Ok(Some(changed));
+                    return Ok(Some(changed.complete()));
                 }
             }
         }
     }
 
-    fn take(
-        &mut self,
-        event: notify::Result<Event>,
-        changed: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), WatchError> {
+    fn take(&mut self, event: notify::Result<Event>, changed: &mut Batch) -> Result<(), WatchError> {
         let event = match event {
             Ok(event) => event,
             // The queue ran over or something went away under it: what is there now is what counts.
             Err(_) => Event::new(EventKind::Other).set_flag(notify::event::Flag::Rescan),
         };
         if event.need_rescan() {
-            for path in self.rules.iter().map(|rule| rule.path.clone()).collect::<Vec<_>>() {
-                self.watch_below(&path)?;
-                files_below(&self.rules, &path, changed);
-            }
-            return Ok(());
+            return self.look_again(changed);
         }
         let counts = match event.kind {
             EventKind::Create(_) | EventKind::Remove(_) => true,
@@ -144,16 +179,79 @@ impl Tree {
         };
         for path in event.paths.into_iter().filter(|_| counts) {
             if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                // What was put into it before it was watched is found by looking.
-                if !self.watched.contains(&path) {
-                    self.watch_below(&path)?;
-                    files_below(&self.rules, &path, changed);
-                }
+                self.directory_came(path, changed)?;
             } else if self.watched.contains(&path) || self.rules.iter().any(|rule| rule.is_about(&path)) {
-                self.forget_below(&path);
-                changed.insert(path);
+                self.file_changed(path, changed);
             }
         }
+        Ok(())
+    }
+
+    /// A directory is new, or another one took its place. What was put into it before it was watched is found by
+    /// looking.
+    fn directory_came(&mut self, path: PathBuf, changed: &mut Batch) -> Result<(), WatchError> {
+        let was_file = self.files.remove(&path);
+        if was_file || self.watched.contains(&path) {
+            changed.was(&path, !was_file);
+        }
+        self.forget_below(&path);
+        self.watch_below(&path)?;
+        let mut found = BTreeSet::new();
+        files_below(&self.rules, &path, &mut found);
+        self.lose_below(&path, &found, changed);
+        if found.is_empty() && self.rules.iter().any(|rule| rule.is_about(&path)) {
+            changed.paths.insert(path);
+        }
+        self.files.extend(found.iter().cloned());
+        changed.paths.extend(found);
+        Ok(())
+    }
+
+    /// A file is new, is different or is gone, or what was a directory is.
+    fn file_changed(&mut self, path: PathBuf, changed: &mut Batch) {
+        let was_directory = self.watched.contains(&path);
+        if was_directory || self.files.contains(&path) {
+            changed.was(&path, was_directory);
+        }
+        self.forget_below(&path);
+        self.lose_below(&path, &BTreeSet::new(), changed);
+        if path.symlink_metadata().is_ok() {
+            self.files.insert(path.clone());
+        }
+        changed.paths.insert(path);
+    }
+
+    /// What was there below a path and is not any more has changed too.
+    fn lose_below(&mut self, path: &Path, there: &BTreeSet<PathBuf>, changed: &mut Batch) {
+        let below = self.files.range(path.to_owned()..).take_while(|file| file.starts_with(path));
+        let gone: Vec<PathBuf> = below.filter(|file| !there.contains(*file)).cloned().collect();
+        for file in gone {
+            self.files.remove(&file);
+            changed.paths.insert(file);
+        }
+    }
+
+    /// The kernel lost count: what is there now is compared with what was there.
+    fn look_again(&mut self, changed: &mut Batch) -> Result<(), WatchError> {
+        let mut found = BTreeSet::new();
+        for path in self.rules.iter().map(|rule| rule.path.clone()).collect::<Vec<_>>() {
+            if path.is_dir() {
+                self.watch_below(&path)?;
+            }
+            files_below(&self.rules, &path, &mut found);
+        }
+        for file in self.files.difference(&found) {
+            changed.was(file, false);
+            changed.paths.insert(file.clone());
+        }
+        for directory in found.intersection(&self.watched) {
+            changed.was(directory, true);
+        }
+        let (there, gone) = self.watched.iter().cloned().partition(|directory| directory.is_dir());
+        self.watched = there;
+        changed.paths.extend::<BTreeSet<PathBuf>>(gone);
+        changed.paths.extend(found.iter().cloned());
+        self.files = found;
         Ok(())
     }
 

@@ -112,6 +112,86 @@ services:
     assert_eq!(world.running(), ["p-web-1", "p-web-2"], "the services go on");
 }
 
+/// What is below a directory: kinds, links and contents.
+const LOOK: &str = "find . | sort | while read f; do if [ -L $f ]; then echo $f to $(readlink $f); elif [ -d $f ]; then echo $f/; else echo $f: $(cat $f); fi; done";
+
+#[test]
+fn whatever_becomes_of_files_and_directories_the_container_has_what_the_host_has() {
+    let world = World::new(
+        r#"
+services:
+  web:
+    image: box
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    develop:
+      watch: [{path: ./site, action: sync, target: /site, initial_sync: true}]
+"#,
+    );
+    let site = world.project().join("site");
+    world.write("site/file", "file\n");
+    world.write("site/directory/inner", "inner\n");
+    world.write("site/moved/away/inner", "inner\n");
+    world.write("site/kept/inner", "inner\n");
+    std::os::unix::fs::symlink("kept", site.join("link")).unwrap();
+    world.rcompose(["up", "-d"]).succeeds();
+    let mut watch = Watch::start(&world, &["watch", "--no-up"]);
+    let same = |world: &World| {
+        let here = Command::new("sh").args(["-c", LOOK]).current_dir(&site).output().unwrap().stdout;
+        let there = world.inside("web", &format!("cd /site; {LOOK}"));
+        (String::from_utf8(here).unwrap(), there)
+    };
+    // While it is stopped, all of it is one batch, and nothing is seen halfway.
+    let signal = |name: &str, child: &Child| {
+        Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    };
+    signal("-STOP", &watch.child);
+    fs::remove_file(site.join("file")).unwrap();
+    world.write("site/file/inner", "a directory now\n");
+    fs::remove_dir_all(site.join("directory")).unwrap();
+    world.write("site/directory", "a file now\n");
+    fs::remove_file(site.join("link")).unwrap();
+    world.write("site/link/inner", "a directory now\n");
+    fs::rename(site.join("moved"), world.project().join("elsewhere")).unwrap();
+    fs::create_dir(site.join("empty")).unwrap();
+    signal("-CONT", &watch.child);
+    watch.until("synced");
+    let (here, there) = same(&world);
+    assert_eq!(there, here);
+    // More than the kernel's queue holds: what is gone is found by looking.
+    let limit: usize =
+        fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    for number in 0..20 {
+        world.write(&format!("site/many/{number}"), "one of many\n");
+    }
+    watch.until("synced");
+    signal("-STOP", &watch.child);
+    for turn in 0..=limit / 2 {
+        let path = site.join(format!("storm-{}", turn % 2));
+        fs::write(&path, "x").unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+    for number in 0..10 {
+        fs::remove_file(site.join(format!("many/{number}"))).unwrap();
+    }
+    fs::remove_dir_all(site.join("kept")).unwrap();
+    world.write("site/last", "last\n");
+    signal("-CONT", &watch.child);
+    watch.until("synced");
+    // What was said before may have been about the many; one more change is told of after all that came before it.
+    for turn in 0..5 {
+        let (here, there) = same(&world);
+        if there == here {
+            break;
+        }
+        world.write("site/turn", &format!("{turn}\n"));
+        watch.until("synced");
+    }
+    let (here, there) = same(&world);
+    assert_eq!(there, here);
+    assert!(there.contains("./last: last") && !there.contains("kept"), "{there}");
+}
+
 #[test]
 fn one_save_is_one_restart() {
     let world = World::new(

@@ -28,6 +28,9 @@ use crate::sys::self_exec;
 pub use extract::Owner;
 pub use inside::enter_if_asked;
 
+/// How many bytes of paths a child is told at once: the kernel takes 128 KiB as one argument (execve(2)).
+const LONGEST_TASK: usize = 64 << 10;
+
 /// The files of one container.
 #[derive(Debug)]
 pub struct Files<'a> {
@@ -69,8 +72,8 @@ enum Task {
     Read { path: PathBuf, shown: Vec<u8> },
     /// Unpack the tar on standard input into a directory.
     Write { directory: PathBuf, owner: Owner },
-    /// Take away what is at a path, a directory with all that is in it.
-    Remove(PathBuf),
+    /// Take away what is at these paths, a directory with all that is in it.
+    Remove(Vec<PathBuf>),
     /// Write the tar of the root file system, without what is mounted into it, to standard output.
     Export,
 }
@@ -110,13 +113,27 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Takes away what is at a path, a directory with all that is in it. Nothing there is success.
+    /// Takes away what is at some paths, a directory with all that is in it. Nothing there is success.
     ///
     /// # Errors
     /// When it cannot be taken away, as from a file system that can only be read.
-    pub fn remove(&self, path: &Path) -> Result<()> {
-        let child = self.spawn(&Task::Remove(path.to_owned()), Stdio::null(), Stdio::null())?;
-        self.answer(child).map(drop)
+    pub fn remove(&self, paths: &[PathBuf]) -> Result<()> {
+        let mut left = paths;
+        while !left.is_empty() {
+            let mut room = LONGEST_TASK;
+            let fits = |path: &&PathBuf| {
+                let needed = path.as_os_str().len() + 8;
+                let fits = needed <= room;
+                room = room.saturating_sub(needed);
+                fits
+            };
+            let count = left.iter().take_while(fits).count().max(1);
+            let (now, later) = left.split_at(count);
+            let child = self.spawn(&Task::Remove(now.to_vec()), Stdio::null(), Stdio::null())?;
+            self.answer(child)?;
+            left = later;
+        }
+        Ok(())
     }
 
     /// Hands out the tar of what is at a path, whose top is called `shown` in it.

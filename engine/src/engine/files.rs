@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
@@ -43,12 +43,12 @@ impl Engine {
         self.with_files(id, |files| files.stat(path))
     }
 
-    /// Takes away what is at a path of a container, a directory with all that is in it. Nothing there is success.
+    /// Takes away what is at some paths of a container, a directory with all that is in it. Nothing there is success.
     ///
     /// # Errors
     /// When it cannot be taken away, as from a file system that can only be read.
-    pub fn remove_path(&self, id: &ContainerId, path: &Path) -> Result<()> {
-        self.with_files(id, |files| files.remove(path))
+    pub fn remove_paths(&self, id: &ContainerId, paths: &[PathBuf]) -> Result<()> {
+        self.with_files(id, |files| files.remove(paths))
     }
 
     /// Hands out the tar of what is at a path of a container, whose top is called `shown` in it.

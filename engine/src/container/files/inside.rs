@@ -109,7 +109,7 @@ fn act(top: &OwnedFd, task: Task) -> Result<Answer> {
             extract::extract(base, reader, Rules { owner, follow: true })?;
             Ok(Answer::Done)
         }
-        Task::Remove(path) => remove(&path),
+        Task::Remove(paths) => paths.iter().try_for_each(|path| remove(path)).map(|()| Answer::Done),
         Task::Export => {
             let bare = rootfs::without_mounts(top).map_err(|error| failed("open the root", error))?;
             pour(|writer| {
@@ -136,7 +136,7 @@ fn stat(top: &OwnedFd, path: &Path) -> Result<Option<PathStat>> {
 }
 
 /// The container's root is ours, so a path leads where it leads for its programs.
-fn remove(path: &Path) -> Result<Answer> {
+fn remove(path: &Path) -> Result<()> {
     let removed = match path.symlink_metadata() {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),
@@ -146,7 +146,7 @@ fn remove(path: &Path) -> Result<Answer> {
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             Err(Error::failed(format!("remove {} in the container", path.display()), error))
         }
-        _ => Ok(Answer::Done),
+        _ => Ok(()),
     }
 }
 
