@@ -1,7 +1,10 @@
 //! The part of Go's text/template that people write after `--format`, over JSON values.
 
+mod function;
+
 use serde_json::Value;
 
+use self::function::call;
 use crate::cli::output::METHODS;
 
 /// A parsed template.
@@ -417,6 +420,13 @@ impl Scope<'_> {
         let mut piped: Option<Value> = None;
         for command in &pipeline.0 {
             let Some((first, rest)) = command.split_first() else { continue };
+            if let Operand::Function(name) = first
+                && matches!(name.as_str(), "and" | "or")
+                && !rest.is_empty()
+            {
+                piped = Some(self.decide(name == "or", rest, piped.take())?);
+                continue;
+            }
             let mut arguments: Vec<Value> =
                 rest.iter().map(|operand| self.operand(operand)).collect::<Result<_>>()?;
             arguments.extend(piped.take());
@@ -441,6 +451,18 @@ impl Scope<'_> {
             });
         }
         Ok(piped.unwrap_or(Value::Null))
+    }
+
+    /// The first of these whose truth is this, or the last one: those behind it are not even looked at.
+    fn decide(&self, truth_wanted: bool, operands: &[Operand], piped: Option<Value>) -> Result<Value> {
+        let mut last = Value::Null;
+        for operand in operands {
+            last = self.operand(operand)?;
+            if truth(&last) == truth_wanted {
+                return Ok(last);
+            }
+        }
+        Ok(piped.unwrap_or(last))
     }
 
     fn operand(&self, operand: &Operand) -> Result<Value> {
@@ -538,135 +560,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn call(name: &str, arguments: &[Value]) -> Result<Value> {
-    let wrong = || TemplateError(format!("{name}: wrong arguments"));
-    let text = |index: usize| arguments.get(index).map(shown).ok_or_else(wrong);
-    Ok(match name {
-        "json" => serde_json::to_string(arguments.first().ok_or_else(wrong)?)
-            .map_err(|error| TemplateError(error.to_string()))?
-            .into(),
-        "upper" => text(0)?.to_uppercase().into(),
-        "lower" => text(0)?.to_lowercase().into(),
-        "title" => {
-            let word = text(0)?;
-            let mut chars = word.chars();
-            chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect()).into()
-        }
-        "println" => format!("{}\n", arguments.iter().map(shown).collect::<Vec<_>>().join(" ")).into(),
-        "print" => arguments.iter().map(shown).collect::<String>().into(),
-        "printf" => print_formatted(&text(0)?, &arguments[1..]).into(),
-        "len" => match arguments.first() {
-            Some(Value::Array(list)) => list.len().into(),
-            Some(Value::Object(map)) => map.len().into(),
-            Some(Value::String(text)) => text.len().into(),
-            Some(Value::Null) => 0.into(),
-            _ => return Err(wrong()),
-        },
-        "index" => {
-            let (first, keys) = arguments.split_first().ok_or_else(wrong)?;
-            keys.iter().fold(first.clone(), |value, key| match key {
-                Value::Number(n) => {
-                    n.as_u64().and_then(|n| value.get(n as usize)).cloned().unwrap_or(Value::Null)
-                }
-                key => value.get(shown(key)).cloned().unwrap_or(Value::String(String::new())),
-            })
-        }
-        "join" => match arguments.first() {
-            Some(Value::Array(list)) => list.iter().map(shown).collect::<Vec<_>>().join(&text(1)?).into(),
-            _ => Value::String(String::new()),
-        },
-        "split" => text(0)?.split(&text(1)?).map(str::to_owned).collect::<Vec<_>>().into(),
-        "pad" => {
-            let spaces = |index: usize| arguments.get(index).and_then(Value::as_u64).ok_or_else(wrong);
-            let text = text(0)?;
-            // As with docker, nothing stays nothing.
-            if text.is_empty() {
-                return Ok(text.into());
-            }
-            let [before, after] = [spaces(1)?, spaces(2)?].map(|count| " ".repeat(count as usize));
-            format!("{before}{text}{after}").into()
-        }
-        "slice" => {
-            let place = |index: usize, otherwise: usize| match arguments.get(index) {
-                Some(place) => place.as_u64().map(|place| place as usize).ok_or_else(wrong),
-                None => Ok(otherwise),
-            };
-            match arguments.first() {
-                Some(Value::Array(list)) => {
-                    let range = place(1, 0)?..place(2, list.len())?;
-                    list.get(range).map(<[Value]>::to_vec).ok_or_else(wrong)?.into()
-                }
-                Some(Value::String(text)) => {
-                    let range = place(1, 0)?..place(2, text.len())?;
-                    text.get(range).ok_or_else(wrong)?.into()
-                }
-                _ => return Err(wrong()),
-            }
-        }
-        "truncate" => {
-            let length = arguments.get(1).and_then(Value::as_u64).ok_or_else(wrong)?;
-            text(0)?.chars().take(length as usize).collect::<String>().into()
-        }
-        "eq" => arguments.iter().skip(1).any(|other| Some(other) == arguments.first()).into(),
-        "ne" => (arguments.first() != arguments.get(1)).into(),
-        "not" => (!truth(arguments.first().ok_or_else(wrong)?)).into(),
-        "and" => {
-            arguments.iter().find(|value| !truth(value)).or(arguments.last()).cloned().ok_or_else(wrong)?
-        }
-        "or" => {
-            arguments.iter().find(|value| truth(value)).or(arguments.last()).cloned().ok_or_else(wrong)?
-        }
-        "gt" | "lt" | "ge" | "le" => {
-            let number = |index: usize| arguments.get(index).and_then(Value::as_f64).ok_or_else(wrong);
-            let (a, b) = (number(0)?, number(1)?);
-            match name {
-                "gt" => a > b,
-                "lt" => a < b,
-                "ge" => a >= b,
-                _ => a <= b,
-            }
-            .into()
-        }
-        _ => return Err(TemplateError(format!("function {name:?} not defined"))),
-    })
-}
-
-/// `%s`, `%v`, `%d`, `%q` and `%%`, with a width, `-` for the left, `0` for zeros, and a precision that cuts texts.
-fn print_formatted(format: &str, arguments: &[Value]) -> String {
-    let mut text = String::new();
-    let mut arguments = arguments.iter();
-    let mut rest = format;
-    while let Some((before, after)) = rest.split_once('%') {
-        text.push_str(before);
-        let end = after.find(|c: char| !(c.is_ascii_digit() || "-.+#".contains(c)));
-        let (form, after) = after.split_at(end.unwrap_or(after.len()));
-        let mut letters = after.chars();
-        let shown = match letters.next() {
-            Some('%') => "%".to_owned(),
-            Some('q') => format!("{:?}", arguments.next().map(shown).unwrap_or_default()),
-            _ => arguments.next().map(shown).unwrap_or_default(),
-        };
-        text.push_str(&fitted(&shown, form));
-        rest = letters.as_str();
-    }
-    text.push_str(rest);
-    text
-}
-
-/// A text as the flags, the width and the precision of a format want it.
-fn fitted(text: &str, form: &str) -> String {
-    let (width, precision) = form.split_once('.').unwrap_or((form, ""));
-    let cut: String = text.chars().take(precision.parse().unwrap_or(usize::MAX)).collect();
-    let digits = width.trim_start_matches(['-', '+', '#', '0']);
-    let width_of = digits.parse().unwrap_or(0);
-    let flags = &width[..width.len() - digits.len()];
-    match (flags.contains('-'), flags.contains('0')) {
-        (true, _) => format!("{cut:<width_of$}"),
-        (false, true) => format!("{cut:0>width_of$}"),
-        (false, false) => format!("{cut:>width_of$}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -716,6 +609,23 @@ mod tests {
                 "{{range .Ports}}{{.}}{{end}}{{.Ports.nope}} {{.State.Health.Status}}",
                 "<no value>[map[HostPort:8080]]<no value> <no value>",
             ),
+            (
+                r#"{{pad .Name 2 1}}|{{html "<a>"}} {{urlquery "a b&c"}} {{js "it's"}}"#,
+                r"  /web |&lt;a&gt; a+b%26c it\'s",
+            ),
+            (r#"{{title "two words"}} {{index .Ports "81/tcp"}}."#, "Two Words ."),
+            // A port that is not published is no port.
+            (
+                r#"{{(index (index .Ports "81/tcp") 0).HostPort}}"#,
+                "template: error calling index: index out of range: 0",
+            ),
+            (
+                "{{(index (index .Ports \"53/udp\") 0).HostPort}}",
+                "template: error calling index: index out of range: 0",
+            ),
+            ("{{if and .State.Health (index .Args 9)}}{{else}}no{{end}}", "no"),
+            ("{{or .Name (index .Args 9)}}", "/web"),
+            ("{{index .Args 2}}", "template: error calling index: index out of range: 2"),
             ("{{.Name", "template: an action is not closed with }}"),
             ("{{nope .Name}}", "template: function \"nope\" not defined"),
         ] {
