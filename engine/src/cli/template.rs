@@ -76,6 +76,25 @@ const FREE: [&str; 13] = [
     "Data",
 ];
 
+/// Fields that are null in JSON, and lists in docker's types.
+const LISTS: [&str; 12] = [
+    "Aliases",
+    "CapAdd",
+    "CapDrop",
+    "Cmd",
+    "DNSNames",
+    "DeviceRequests",
+    "Entrypoint",
+    "Env",
+    "ExecIDs",
+    "Links",
+    "OnBuild",
+    "VolumesFrom",
+];
+
+/// And maps.
+const MAPS: [&str; 4] = ["DriverOpts", "Labels", "Options", "Volumes"];
+
 /// Fields that docker leaves out when there is nothing in them.
 const OPTIONAL: [&str; 20] = [
     "Health",
@@ -143,6 +162,23 @@ impl Template {
                 _ => None,
             })
             .collect()
+    }
+}
+
+// === impl Pipeline ===
+
+impl Pipeline {
+    /// How Go prints nothing in the field that is printed: JSON's null is a list there, or a map.
+    fn emptiness(&self) -> Option<&'static str> {
+        let [command] = self.0.as_slice() else { return None };
+        let [Operand::Field(path) | Operand::Variable(_, path) | Operand::Group(_, path)] =
+            command.as_slice()
+        else {
+            return None;
+        };
+        let name = path.last()?.as_str();
+        let kinds = [(LISTS.as_slice(), "[]"), (MAPS.as_slice(), "map[]")];
+        kinds.into_iter().find(|(names, _)| names.contains(&name)).map(|(_, text)| text)
     }
 }
 
@@ -374,7 +410,11 @@ impl Scope<'_> {
         for node in nodes {
             match node {
                 Node::Text(literal) => text.push_str(literal),
-                Node::Print(pipeline) => text.push_str(&shown(&self.evaluate(pipeline)?)),
+                Node::Print(pipeline) => {
+                    let value = self.evaluate(pipeline)?;
+                    let empty = if value.is_null() { pipeline.emptiness() } else { None };
+                    text.push_str(&empty.map_or_else(|| shown(&value), str::to_owned));
+                }
                 Node::Set(name, pipeline) => {
                     let value = self.evaluate(pipeline)?;
                     self.variables.push((name.clone(), value));
@@ -568,7 +608,8 @@ mod tests {
 
     fn rendered(template: &str) -> String {
         let value = json!({"Name": "/web", "State": {"Running": true, "Pid": 7, "Health": null},
-            "Ports": {"80/tcp": [{"HostPort": "8080"}], "53/udp": null}, "Args": ["a", "b"]});
+            "Ports": {"80/tcp": [{"HostPort": "8080"}], "53/udp": null}, "Args": ["a", "b"],
+            "Cmd": null, "Labels": null});
         Template::parse(template)
             .and_then(|template| template.render(&value))
             .unwrap_or_else(|error| error.to_string())
@@ -583,6 +624,7 @@ mod tests {
             ("{{if .State.Running}}up{{else}}down{{end}}", "up"),
             ("{{if .State.Health}}{{.State.Health.Status}}{{else if .Name}}none{{end}}", "none"),
             ("{{range .Args}}<{{.}}>{{end}}", "<a><b>"),
+            ("{{.Cmd}} {{.Labels}} {{json .Cmd}} {{len .Cmd}}", "[] map[] null 0"),
             (
                 "{{range $p, $c := .Ports}}{{$p}}={{with $c}}{{(index . 0).HostPort}}{{end}} {{end}}",
                 "53/udp= 80/tcp=8080 ",
@@ -599,7 +641,7 @@ mod tests {
             ("{{slice .Name 1 3}} {{slice .Args 1}} [{{pad .Name 1 2}}]", "we [b] [ /web  ]"),
             (
                 "{{.Nothing.At.All}}",
-                "template: there is no field Nothing: Args, Name, Ports and State are there",
+                "template: there is no field Nothing: Args, Cmd, Labels, Name, Ports and State are there",
             ),
             (
                 "{{.State.Runing}}",
