@@ -332,27 +332,48 @@ fn take_extensions(value: &mut Value) -> BTreeMap<String, serde_json::Value> {
     keys.into_iter().filter_map(|key| map.remove(&key).map(|value| (key, value.into_json()))).collect()
 }
 
+/// A step on the way into a value.
+#[derive(Clone, Copy)]
+enum Inward<'a> {
+    Key(&'a str),
+    Item(usize),
+}
+
 /// The `x-…` keys of what is inside.
-fn inner_extensions(
-    value: &Value,
-    path: &mut Vec<String>,
+fn inner_extensions<'a>(
+    value: &'a Value,
+    path: &mut Vec<Inward<'a>>,
     found: &mut Vec<(Vec<String>, serde_json::Value)>,
 ) {
-    let inside: Vec<(String, &Value)> = match value {
-        Value::Map(map) => map.iter().map(|(key, value)| (key.clone(), value)).collect(),
-        Value::List(items) => items.iter().enumerate().map(|(at, item)| (at.to_string(), item)).collect(),
-        _ => Vec::new(),
-    };
-    for (step, value) in inside {
-        let is_extension = step.starts_with("x-");
-        path.push(step);
-        if is_extension {
-            found.push((path.clone(), value.clone().into_json()));
-        } else if matches!(value, Value::Map(_) | Value::List(_)) {
-            inner_extensions(value, path, found);
+    match value {
+        Value::Map(map) => {
+            for (key, value) in map {
+                path.push(Inward::Key(key));
+                if key.starts_with("x-") {
+                    found.push((words(path), value.clone().into_json()));
+                } else {
+                    inner_extensions(value, path, found);
+                }
+                path.pop();
+            }
         }
-        path.pop();
+        Value::List(items) => {
+            for (at, item) in items.iter().enumerate() {
+                path.push(Inward::Item(at));
+                inner_extensions(item, path, found);
+                path.pop();
+            }
+        }
+        _ => {}
     }
+}
+
+fn words(path: &[Inward<'_>]) -> Vec<String> {
+    let word = |step: &Inward<'_>| match step {
+        Inward::Key(key) => (*key).to_owned(),
+        Inward::Item(at) => at.to_string(),
+    };
+    path.iter().map(word).collect()
 }
 
 /// Moves the services that no profile asks for aside.

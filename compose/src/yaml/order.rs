@@ -21,14 +21,15 @@ pub(super) fn sorted(map: &Map<String, Json>) -> Vec<(&String, &Json)> {
 
 /// As yaml.v3 compares keys (sorter.go).
 fn compare(a: &str, b: &str) -> Ordering {
-    if a == b {
-        return Ordering::Equal;
-    }
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) else { return a.len().cmp(&b.len()) };
-    let after_digit = at > 0 && a[at - 1].is_numeric();
-    match (a[at].is_alphabetic(), b[at].is_alphabetic()) {
-        (true, true) => a[at].cmp(&b[at]),
+    let same: usize =
+        a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(same, _)| same.len_utf8()).sum();
+    let (before, rest_a, rest_b) = (&a[..same], &a[same..], &b[same..]);
+    let (Some(first_a), Some(first_b)) = (rest_a.chars().next(), rest_b.chars().next()) else {
+        return a.len().cmp(&b.len());
+    };
+    let after_digit = before.chars().next_back().is_some_and(char::is_numeric);
+    match (first_a.is_alphabetic(), first_b.is_alphabetic()) {
+        (true, true) => first_a.cmp(&first_b),
         (true, false) => {
             if after_digit {
                 Ordering::Less
@@ -45,17 +46,17 @@ fn compare(a: &str, b: &str) -> Ordering {
         }
         (false, false) => {
             // Zeros within a number count, those before it do not.
-            let before = a[..at].iter().rev().take_while(|c| c.is_ascii_digit());
-            let is_within = (a[at] == '0' || b[at] == '0') && before.into_iter().any(|c| *c != '0');
-            let (left, right) = (number(&a[at..], is_within), number(&b[at..], is_within));
-            left.cmp(&right).then(a[at].cmp(&b[at]))
+            let mut digits = before.chars().rev().take_while(char::is_ascii_digit);
+            let is_within = (first_a == '0' || first_b == '0') && digits.any(|digit| digit != '0');
+            let (left, right) = (number(rest_a, is_within), number(rest_b, is_within));
+            left.cmp(&right).then(first_a.cmp(&first_b))
         }
     }
 }
 
 /// What the digits amount to, and how many there are.
-fn number(text: &[char], is_within: bool) -> (u128, usize) {
-    let digits = text.iter().map_while(|c| c.to_digit(10)).map(u128::from);
+fn number(text: &str, is_within: bool) -> (u128, usize) {
+    let digits = text.chars().map_while(|c| c.to_digit(10)).map(u128::from);
     let start = u128::from(is_within);
     let amount = digits.clone().fold(start, |sum, digit| sum.saturating_mul(10).saturating_add(digit));
     (amount, digits.count())
