@@ -366,9 +366,8 @@ fn twenty_cuts_of_the_line_and_always_one_version() {
 fn a_host_without_room_or_without_leave_to_execute_is_told_and_nothing_is_left_there() {
     let server = Server::start();
     let project = Project::new();
-    server.run(
-        "mkdir /small /still; mount -t tmpfs -o size=20m tmpfs /small; mount -t tmpfs -o noexec tmpfs /still",
-    );
+    server.mount_root("/small", "size=20m");
+    server.mount_root("/still", "noexec");
     let said = fails(&project.rdeploy(&[&server], &["--remote-root", "/small", "up"]));
     assert!(said.contains("there is no space left at") && said.contains("hint: "), "{said}");
     assert_eq!(server.run("find /small /root/.cache -type f"), "", "pieces of the agent are still there");
@@ -381,7 +380,7 @@ fn a_release_that_a_host_has_no_room_for_leaves_the_room_that_there_was() {
     let server = Server::start();
     let project = Project::new();
     let size = fs::metadata(env!("CARGO_BIN_EXE_rdeploy")).unwrap().len() + (8 << 20);
-    server.run(&format!("mkdir /room; mount -t tmpfs -o size={size} tmpfs /room"));
+    server.mount_root("/room", &format!("size={size}"));
     let up = || project.rdeploy(&[&server], &["--remote-root", "/room", "up", "--drain", "0s"]);
     succeeds(&up());
     let dockerfile = fs::read_to_string(project.path().join("Dockerfile")).unwrap();

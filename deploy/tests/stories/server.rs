@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deploy::ssh::{Access, Address, Fingerprint, HostKey, KeySource, KnownHosts, Login, Secret};
+use engine::Root;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -42,6 +43,8 @@ pub(crate) struct Server {
     link: String,
     address: Ipv4Addr,
     directory: tempfile::TempDir,
+    /// Roots of engines beside the usual one, which is in the directory.
+    roots: Mutex<Vec<Root>>,
     running: Option<Running>,
 }
 
@@ -244,11 +247,18 @@ impl Server {
             link: format!("{}-{number}", network.bridge),
             address: Ipv4Addr::new(10, 213, network.number, number),
             directory,
+            roots: Mutex::default(),
             running: None,
         };
         server.write_setup();
         server.boot();
         server
+    }
+
+    /// Mounts memory where an engine is to be, with these options.
+    pub(crate) fn mount_root(&self, path: &str, options: &str) {
+        self.roots.lock().unwrap().push(Root::at(Path::new(path)));
+        self.run(&format!("mkdir {path}; mount -t tmpfs -o {options} tmpfs {path}"));
     }
 
     /// Its address.
@@ -432,10 +442,13 @@ impl Server {
     fn remove_cgroups(&self) {
         let containers = fs::read_dir(self.directory.path().join("rengine/containers"));
         let ids: Vec<_> = containers.into_iter().flatten().flatten().map(|entry| entry.file_name()).collect();
+        let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
         for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             for id in &ids {
                 remove_cgroup(&controller.path().join("rengine").join(id));
             }
+            // No other server has one of these.
+            roots.iter().for_each(|root| remove_cgroup(&controller.path().join(root.tag())));
         }
     }
 }
