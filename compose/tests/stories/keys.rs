@@ -32,7 +32,10 @@ services:
     world.write("compose.override.yaml", "services: {web: {environment: [F=overriding]}}\n");
     world.rcompose(["up", "-d"]).succeeds();
     assert_eq!(world.running(), ["the-shop"]);
-    assert_eq!(world.inside("web", "until [ -s /tmp/args ]; do usleep 10000; done; cat /tmp/args"), "one two words\n");
+    assert_eq!(
+        world.inside("web", "until [ -s /tmp/args ]; do usleep 10000; done; cat /tmp/args"),
+        "one two words\n"
+    );
     assert_eq!(
         world.inside("web", "echo $A,$B,$C,${D-unset},$E,$F,$QUOTED"),
         "first,from the file,interpolated,,inherited,overriding,two words\n"

@@ -3,11 +3,11 @@
 //! of a container would do so before anybody hears of its end, which on a busy disk takes seconds: so somebody else
 //! holds the root until then, and a lock keeps the next one from mounting it meanwhile.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
 use crate::store::{self, Lock};
@@ -24,9 +24,11 @@ impl Mounted {
     ///
     /// # Errors
     /// When the lock cannot be opened.
-    pub(crate) fn claim(root: &Root, id: &ContainerId) -> io::Result<Self> {
-        store::private_directory(&root.container_run(id))?;
-        Ok(Self { root: None, _lock: Lock::exclusive(&root.mounted_lock(id))? })
+    pub(crate) fn claim(root: &Root, id: &ContainerId) -> Result<Self> {
+        let lock = store::private_directory(&root.container_run(id))
+            .and_then(|()| Lock::exclusive(&root.mounted_lock(id)))
+            .map_err(|error| Error::failed(format!("lock the root of container {}", id.short()), error))?;
+        Ok(Self { root: None, _lock: lock })
     }
 
     /// Holds the root of this process, and nothing of what is mounted on it: that goes with the last process of the

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::container::changes::{self, Change};
 use crate::container::client;
 use crate::container::files::{Files, Owner, PathStat};
+use crate::container::mounted::Mounted;
 use crate::container::record::ContainerRecord;
 use crate::container::spec::{Grace, HealthCheck, MountSource};
 use crate::container::state::State;
@@ -175,7 +176,7 @@ impl Engine {
                 State::Created | State::Exited(_) => {}
             }
             if let Some(_at_rest) = self.try_monitor_lock(id)? {
-                let _unmounted = self.unmounted(id)?;
+                let _unmounted = Mounted::claim(self.root(), id)?;
                 if matches!(self.read_state(id)?, State::Created | State::Exited(_)) {
                     return work(&Files::new(self.root(), id, None));
                 }

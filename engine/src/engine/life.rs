@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::container::client::{self, AttachEnd, AttachOptions, Connection, StopReason};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
-use crate::container::mounted::Mounted;
 
 use crate::container::record::ContainerRecord;
 use crate::container::spec::MountSource;
@@ -252,12 +251,6 @@ impl Engine {
             )
             .with_hint(format!("start it with: rengine start {}", container.name()))),
         }
-    }
-
-    /// Waits until nobody has the root of the container mounted, and keeps others from mounting it.
-    pub(super) fn unmounted(&self, id: &ContainerId) -> Result<Mounted> {
-        let failed = |error| Error::failed(format!("lock the root of container {}", id.short()), error);
-        Mounted::claim(self.root(), id).map_err(failed)
     }
 
     /// Waits until no monitor of the container lives, and keeps others from starting.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::builder::{self, BuildEvent, BuildRequest, Garbage, Kept, RunStep, Runner, Stream};
 use crate::container::client;
 use crate::container::merge::DEFAULT_PATH;
+use crate::container::mounted::Mounted;
 use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::{ContainerSpec, DnsSpec, LogSpec, ProcessSpec, Security};
 use crate::container::state::State;
@@ -131,7 +132,7 @@ impl Runner for Sandbox<'_> {
             });
         let _no_monitor = self.0.monitor_lock(&record.id)?;
         // Its upper directory is about to become a layer.
-        let _unmounted = self.0.unmounted(&record.id)?;
+        let _unmounted = Mounted::claim(self.0.root(), &record.id)?;
         remove_files(self.0, &record, false)?;
         outcome
     }

@@ -257,7 +257,7 @@ impl Networks {
             .map_err(|source| file_error("write", &path, source))
     }
 
-    fn endpoint_path(&self, network: &NetworkId, container: &ContainerId) -> PathBuf {
+    pub(super) fn endpoint_path(&self, network: &NetworkId, container: &ContainerId) -> PathBuf {
         self.root.network_run(network).join(container.as_str())
     }
 

@@ -53,10 +53,8 @@ impl Networks {
 
     /// Only who starts or removes the container, one at a time, changes the answer.
     fn holds_something(&self, container: &ContainerId) -> Result<bool, NetworkError> {
-        let attached = |networks: Vec<_>| {
-            networks.iter().any(|network| self.root.network_run(network).join(container.as_str()).exists())
-        };
-        Ok(self.root.port_run(container).exists() || attached(self.live_networks()?))
+        let is_on = |network| self.endpoint_path(network, container).exists();
+        Ok(self.root.port_run(container).exists() || self.live_networks()?.iter().any(is_on))
     }
 
     fn let_go(&self, containers: &[ContainerId]) -> Result<(), NetworkError> {

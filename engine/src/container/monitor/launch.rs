@@ -147,9 +147,7 @@ impl Monitor {
         if let Some(parent) = &self.record.spec.cgroup_parent {
             Cgroup::place_below(&self.root, &self.id, parent)?;
         }
-        let mounted = Mounted::claim(&self.root, &self.id).map_err(|error| {
-            Error::failed(format!("lock the root of container {}", self.record.name), error)
-        })?;
+        let mounted = Mounted::claim(&self.root, &self.id)?;
         // What a killed monitor left may still count against the limits.
         Cgroup::open(&self.root, &self.id)?.remove()?;
         let (cgroup, limits) = Cgroup::create(&self.root, &self.id, resources, &plan.device_rules)?;
