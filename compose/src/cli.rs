@@ -29,7 +29,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use engine::cli::lazy::{Lazy, with_values};
+use engine::cli::lazy::{Lazy, as_docker_reads};
 use engine::error::{Error, Kind};
 
 use self::failure::CliError;
@@ -211,7 +211,7 @@ enum Command {
 
 /// Runs `rcompose` with this command line, name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match with_values(Cli::command())
+    let cli = match as_docker_reads(Cli::command())
         .try_get_matches_from(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches))
     {

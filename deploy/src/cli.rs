@@ -30,6 +30,7 @@ use crate::secrets;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
+    args_override_self = true,
     after_help = EXAMPLES
 )]
 struct Cli {

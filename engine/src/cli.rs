@@ -11,6 +11,7 @@ mod filter;
 mod form;
 mod image;
 mod inspect;
+pub mod invocation;
 pub mod lazy;
 pub mod list;
 pub mod mount;
@@ -56,7 +57,7 @@ Examples:
 /// A container engine without a daemon
 #[derive(Debug, Parser)]
 #[command(name = "rengine", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(max_term_width = 110, after_help = EXAMPLES)]
+#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true)]
 struct Cli {
     /// Directory that holds everything the engine keeps; /var/lib/rengine when none is given
     #[arg(long, global = true, env = "RENGINE_ROOT", value_name = "DIR", help_heading = EVERYWHERE)]
@@ -343,6 +344,15 @@ mod tests {
         assert_eq!(code("rengine ps --nope"), 125);
         assert_eq!(code("rengine run --memory 1x debian"), 125);
         assert_eq!(code("rengine logs --since"), 125);
+    }
+
+    #[test]
+    fn a_flag_takes_the_next_word_whatever_it_begins_with_and_the_last_one_counts() {
+        let parse = |line: &str| Cli::command().try_get_matches_from(line.split(' ')).map(drop);
+        parse("rengine run --rm --rm --env -x=1 --stop-timeout -1 --name aa --name bb box -c").unwrap();
+        parse("rengine logs --tail -1 web").unwrap();
+        parse("rengine ps --last -1").unwrap();
+        assert!(parse("rengine logs --tail").is_err());
     }
 
     #[test]

@@ -36,7 +36,8 @@ pub use self::link::{InsideLink, configure_inside, inside_links, plug};
 pub use self::link_options::LinkOptions;
 pub use self::ports::{PublishedPort, parked};
 pub use self::resolv::{
-    HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_resolv_conf,
+    HOST_HOSTS, HOST_RESOLV_CONF, needs_name_server, render_hostname, render_hosts, render_hosts_of_host,
+    render_resolv_conf,
 };
 pub use self::watch::{FirewallWatch, Watch};
 

@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::cli::invocation::{InService, Invocation};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::terminal::DetachKeys;
@@ -44,11 +45,8 @@ pub(super) struct ExecArgs {
     /// Accepted for docker's sake: a terminal is given where there is one
     #[arg(short, long, hide = true)]
     tty: bool,
-    /// The service
-    service: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<InService>,
 }
 
 /// The flags of `attach`.
@@ -72,16 +70,17 @@ pub(super) struct AttachArgs {
 
 /// `exec`.
 pub(super) fn exec(session: &Session, args: ExecArgs) -> Result<u8, CliError> {
-    let opened = session.open(Wanted { services: vec![args.service.clone()], ..Wanted::default() })?;
-    let container = running(&opened, &args.service, args.index)?;
+    let opened =
+        session.open(Wanted { services: vec![args.invocation.place.clone()], ..Wanted::default() })?;
+    let container = running(&opened, &args.invocation.place, args.index)?;
     if opened.is_dry_run() {
-        output::note(&format!("run {:?} in container {}", args.command.join(" "), container.name));
+        output::note(&format!("run {:?} in container {}", args.invocation.command.join(" "), container.name));
         return Ok(0);
     }
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let tty = terminals && !args.no_tty && !args.detach;
     let spec = ExecSpec {
-        argv: args.command,
+        argv: args.invocation.command,
         env: flags::variables(&args.env),
         user: args.user,
         working_dir: args.workdir,

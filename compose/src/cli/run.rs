@@ -4,6 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
+use engine::cli::invocation::{Invocation, OfService};
 use engine::cli::mount::parse_volume;
 use engine::cli::publish::parse_publish;
 use engine::container::client::AttachOptions;
@@ -102,11 +103,8 @@ pub(super) struct RunArgs {
     /// Remove containers of services that are in no file
     #[arg(long)]
     remove_orphans: bool,
-    /// The service
-    service: String,
-    /// The command and its arguments; the service's own when none is given
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<OfService>,
 }
 
 /// `run`.
@@ -115,8 +113,12 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
         None => None,
         Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
     };
-    let mut wanted =
-        Wanted { services: vec![args.service.clone()], writes: true, makes: true, ..Wanted::default() };
+    let mut wanted = Wanted {
+        services: vec![args.invocation.place.clone()],
+        writes: true,
+        makes: true,
+        ..Wanted::default()
+    };
     wanted.changes.images = images;
     wanted.flags = Flags { quiet_pull: args.quiet_pull || args.quiet, ..Flags::default() };
     wanted.flags.build.quiet = args.quiet || args.quiet_build;
@@ -132,10 +134,10 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
     let name = args
         .name
         .clone()
-        .unwrap_or_else(|| names::one_off(separator, &opened.project().name, &args.service, &slug));
+        .unwrap_or_else(|| names::one_off(separator, &opened.project().name, &args.invocation.place, &slug));
     let id = opened
         .runtime
-        .create_one_off(&args.service, &OneOff { name, slug }, |spec| change(spec, args, tty))
+        .create_one_off(&args.invocation.place, &OneOff { name, slug }, |spec| change(spec, args, tty))
         .map_err(CliError::Program)?;
     // The command may run for long, and others may change the project meanwhile.
     opened.lock = None;
@@ -145,9 +147,9 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
 /// Sees to the image, the networks and volumes of the service, and to the services it depends on.
 fn ready(opened: &Opened, args: &RunArgs) -> Result<(), CliError> {
     let mut options = UpOptions {
-        services: vec![args.service.clone()],
+        services: vec![args.invocation.place.clone()],
         no_dependencies: args.no_deps,
-        one_off_of: Some(args.service.clone()),
+        one_off_of: Some(args.invocation.place.clone()),
         building: if args.build { Building::Always } else { Building::AsNeeded },
         orphans: if args.remove_orphans { Orphans::Remove } else { Orphans::Ignore },
         ..UpOptions::default()
@@ -162,7 +164,7 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
         let options = RemoveOptions { force: true, volumes: true };
         engine.remove(id, &options)
     };
-    let hooks = || opened.runtime.run_post_start(&args.service, id);
+    let hooks = || opened.runtime.run_post_start(&args.invocation.place, id);
     if args.detach {
         engine.start(id).map_err(CliError::Program)?;
         hooks()?;
@@ -207,8 +209,8 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
         spec.process.entrypoint = Some(words(entrypoint));
         spec.process.command = None;
     }
-    if !args.command.is_empty() {
-        spec.process.command = Some(args.command.clone());
+    if !args.invocation.command.is_empty() {
+        spec.process.command = Some(args.invocation.command.clone());
     }
     for file in &args.env_from_file {
         spec.process.env.extend(engine::cli::run::env_file(file)?);

@@ -77,6 +77,8 @@ fn run_makes_a_container_of_its_own() {
     world.rcompose(["run", "-d", "-P", "--name", "open", "web"]).succeeds();
     assert_eq!(world.container("open").ports[0].container.port, 8080);
     assert_eq!(world.rcompose(["run", "--rm", "-T", "db", "nothing-like-this"]).code, 127);
+    let own = world.rcompose(["run", "--rm", "-T", "db", "echo", "-e", "--name", "--help"]).succeeds();
+    assert_eq!(own.stdout, "--name --help\n");
     world.rcompose(["up", "-d"]).succeeds();
     assert_eq!(world.ids_of("web").len(), 3, "up leaves one-offs alone");
     world.rcompose(["down"]).succeeds();

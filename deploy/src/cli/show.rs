@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
+use engine::cli::invocation::{InService, Invocation, OfService};
 use engine::error::Result;
 use serde_json::{Value, json};
 
@@ -46,21 +47,15 @@ pub(super) struct ExecArgs {
     /// A variable that it has; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
-    /// The service
-    service: String,
-    /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<InService>,
 }
 
 /// The flags of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// The service
-    service: String,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<OfService>,
 }
 
 /// `status`.
@@ -227,8 +222,8 @@ pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
     words.extend(args.user.iter().flat_map(|user| ["--user".to_owned(), user.clone()]));
     words.extend(args.workdir.iter().flat_map(|place| ["--workdir".to_owned(), place.clone()]));
     words.extend(args.env.iter().flat_map(|pair| ["--env".to_owned(), pair.clone()]));
-    words.push(args.service.clone());
-    words.extend(args.command.iter().cloned());
+    words.push(args.invocation.place.clone());
+    words.extend(args.invocation.command.iter().cloned());
     on_one(globals, &words)
 }
 
@@ -236,8 +231,8 @@ pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
 pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
     let mut words = vec!["run".to_owned(), "--rm".to_owned()];
     words.extend(globals.json.then(|| "-T".to_owned()));
-    words.push(args.service.clone());
-    words.extend(args.command.iter().cloned());
+    words.push(args.invocation.place.clone());
+    words.extend(args.invocation.command.iter().cloned());
     on_one(globals, &words)
 }
 

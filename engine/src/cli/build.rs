@@ -82,7 +82,7 @@ pub(super) struct BuildArgs {
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<ByteSize>,
     /// Limit of memory and swap together for RUN; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES")]
     memory_swap: Option<String>,
     /// Control group that those of RUN are in
     #[arg(long, value_name = "GROUP")]
@@ -100,7 +100,7 @@ pub(super) struct BuildArgs {
     #[arg(long)]
     cpu_period: Option<u64>,
     /// Microseconds of processor time per period for RUN
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long)]
     cpu_quota: Option<i64>,
     /// Processors for RUN
     #[arg(long)]

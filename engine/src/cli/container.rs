@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Purpose;
 use crate::cli::changes::{self, CommitArgs, ExportArgs};
 use crate::cli::copy::{self, CopyArgs};
+use crate::cli::invocation::{InContainer, Invocation, OfProcesses};
 use crate::cli::lazy::Lazy;
 use crate::cli::list;
 use crate::cli::output;
@@ -63,13 +64,7 @@ pub(super) enum Verb {
     /// Show a container's output
     Logs(Lazy<LogsArgs>),
     /// Show a container's processes
-    Top {
-        /// The container
-        container: String,
-        /// Options of ps(1)
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        options: Vec<String>,
-    },
+    Top(Lazy<Invocation<OfProcesses>>),
     /// Show what containers use
     Stats(Lazy<StatsArgs>),
     /// Change the limits and the restart policy of containers
@@ -148,11 +143,8 @@ pub(super) struct ExecArgs {
     /// Keys that leave the command running
     #[arg(long, value_name = "KEYS")]
     detach_keys: Option<DetachKeys>,
-    /// The container
-    container: String,
-    /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<InContainer>,
 }
 
 /// The flags of `start`.
@@ -184,7 +176,7 @@ pub(super) struct StopArgs {
     #[arg(short, long)]
     signal: Option<Signal>,
     /// Seconds it may take before it is killed; -1 for no limit
-    #[arg(short, long, visible_alias = "timeout", allow_hyphen_values = true)]
+    #[arg(short, long, visible_alias = "timeout")]
     time: Option<i64>,
     #[command(flatten)]
     containers: Names,
@@ -317,7 +309,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
         Verb::Rename { container, name } => engine.rename(&engine.find_id(&container)?, &name).map(|()| 0),
         Verb::Attach(args) => attach(engine, &args),
         Verb::Logs(args) => logs(engine, &args),
-        Verb::Top { container, options } => top::top(engine, &container, &options),
+        Verb::Top(args) => top::top(engine, &args.place, &args.command),
         Verb::Stats(args) => stats::stats(engine, &args),
         Verb::Update(args) => update::update(engine, *args.0),
         Verb::Cp(args) => copy::copy(engine, &args),
@@ -497,7 +489,7 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
     }
     env.extend(args.env.into_iter().map(super::run::import_variable));
     let spec = ExecSpec {
-        argv: args.command,
+        argv: args.invocation.command,
         env: env.into_iter().filter(|entry| entry.contains('=')).collect(),
         user: args.user,
         working_dir: args.workdir,
@@ -505,7 +497,7 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
         interactive: args.interactive,
         privileged: args.privileged,
     };
-    let id = engine.find_id(&args.container)?;
+    let id = engine.find_id(&args.invocation.place)?;
     if args.detach {
         engine.exec_detached(&id, &spec).map_err(cannot_execute)?;
         return Ok(0);

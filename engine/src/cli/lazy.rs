@@ -58,28 +58,28 @@ impl<T> DerefMut for Lazy<T> {
 fn define<T: Args>(command: Command) -> Command {
     let about = Resettable::from(command.get_about().cloned());
     let long = Resettable::from(command.get_long_about().cloned());
-    with_values(T::augment_args(command)).about(about).long_about(long)
+    as_docker_reads(T::augment_args(command)).about(about).long_about(long)
 }
 
-/// Flags that are given or not may be given a value too, as docker's may: `--rm=false`.
-pub fn with_values(command: Command) -> Command {
+/// Reads flags as docker's parser does (spf13/pflag): one that is given or not may be given a value too
+/// (`--rm=false`), and one with a value takes the next word whatever it begins with (`--tail -1`).
+pub fn as_docker_reads(command: Command) -> Command {
     let words = || std::env::args_os().map(|word| word.to_string_lossy().into_owned());
-    let is_given = |word: String| {
+    let is_truth = |word: String| {
         let (flag, value) = word.split_once('=').unwrap_or_default();
         flag.starts_with('-') && truth(value).is_ok()
     };
     // What nobody gives needs no place in the help.
-    if !words().any(is_given) {
-        return command;
-    }
+    let truths = words().any(is_truth);
     command.mut_args(|flag| match flag.get_action() {
-        ArgAction::SetTrue => flag
+        ArgAction::SetTrue if truths => flag
             .action(ArgAction::Set)
             .num_args(0..=1)
             .require_equals(true)
             .default_value("false")
             .default_missing_value("true")
             .value_parser(truth),
+        ArgAction::Set | ArgAction::Append if !flag.is_positional() => flag.allow_hyphen_values(true),
         _ => flag,
     })
 }

@@ -35,9 +35,9 @@ pub struct PsArgs {
     /// table, json, or a template
     #[arg(long)]
     format: Option<String>,
-    /// The newest N, whatever their state
+    /// The newest N, whatever their state; those that run when it is negative
     #[arg(short = 'n', long, value_name = "N")]
-    last: Option<usize>,
+    last: Option<isize>,
     /// The newest one, whatever its state
     #[arg(short, long)]
     latest: bool,
@@ -60,7 +60,7 @@ const COLUMNS: [(&str, &str); 7] = [
 pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8> {
     engine.damaged()?.iter().for_each(|finding| output::warning(finding));
     let filters = Filters::of_listing(engine, &args.filter)?;
-    let last = args.last.or(args.latest.then_some(1));
+    let last = args.last.and_then(|count| usize::try_from(count).ok()).or(args.latest.then_some(1));
     let everything = args.all || last.is_some() || filters.names_a_state();
     let containers: Vec<Container> = engine
         .containers()?

@@ -21,8 +21,7 @@ pub fn parse_volume(text: &str, directory: &Path) -> Result<MountSpec> {
         [source, target, options] => (Some(*source), *target, *options),
         _ => return Err(wrong("too many colons")),
     };
-    let target =
-        absolute_target(target).ok_or_else(|| wrong("the path in the container must be absolute"))?;
+    let target = mount_target(target).map_err(wrong)?;
     let options = VolumeOptions::read(options).map_err(|problem| wrong(&problem))?;
     let no_copy = options.no_copy;
     let source = match source {
@@ -179,7 +178,7 @@ impl MountFields {
             "type" => self.kind = Some(given()?.to_ascii_lowercase()),
             "source" | "src" => self.source = Some(given()?.to_owned()),
             "target" | "dst" | "destination" => {
-                self.target = Some(absolute_target(given()?).ok_or("the target must be absolute")?);
+                self.target = Some(mount_target(given()?)?);
             }
             "readonly" | "ro" => self.read_only = flag(&key, value)?,
             // Only Docker Desktop's virtual machine caches.
@@ -292,7 +291,7 @@ fn add_pair(pairs: &mut BTreeMap<String, String>, text: &str) {
 pub fn parse_tmpfs(text: &str) -> Result<MountSpec> {
     let wrong = |problem: &str| Error::invalid(format!("invalid tmpfs {text:?}: {problem}"));
     let (path, list) = text.split_once(':').unwrap_or((text, ""));
-    let target = absolute_target(path).ok_or_else(|| wrong("an absolute path is needed"))?;
+    let target = mount_target(path).map_err(wrong)?;
     let (mut size, mut mode, mut options, mut read_only) = (None, None, Vec::new(), false);
     for option in list.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
@@ -322,9 +321,14 @@ pub fn parse_volumes_from(text: &str) -> Result<VolumesFrom> {
     Ok(VolumesFrom { container: container.to_owned(), read_only })
 }
 
-fn absolute_target(text: &str) -> Option<PathBuf> {
-    let cleaned = clean(Path::new(text));
-    (text.starts_with('/') && cleaned != Path::new("/")).then_some(cleaned)
+fn mount_target(text: &str) -> Result<PathBuf, &'static str> {
+    if !text.starts_with('/') {
+        return Err("the path in the container must be absolute");
+    }
+    match clean(Path::new(text)) {
+        root if root == Path::new("/") => Err("the path in the container is its root, which is the image"),
+        target => Ok(target),
+    }
 }
 
 fn absolute_source(text: &str, directory: &Path) -> PathBuf {

@@ -115,7 +115,7 @@ pub(super) struct ConnectArgs {
     #[arg(long)]
     ip6: Option<IpAddr>,
     /// The network with the highest one gives the default route
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0)]
     gw_priority: i32,
     /// Address in 169.254.0.0/16 or fe80::/10 beside the network's own
     #[arg(long, value_name = "ADDRESS")]

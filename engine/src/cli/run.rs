@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::invocation::{Invocation, OfImage};
 use crate::container::spec::{ContainerSpec, NamespaceMode, ProcessSpec};
 use crate::container::stdio::Streams;
 use crate::error::{Error, Result};
@@ -74,11 +75,8 @@ pub struct CreateArgs {
     life: life::LifeArgs,
     #[command(flatten)]
     elsewhere: elsewhere::ElsewhereArgs,
-    /// The image, by name or id
-    image: String,
-    /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<OfImage>,
 }
 
 /// When an image is pulled before a container is made of it.
@@ -123,7 +121,7 @@ impl CreateArgs {
         let streams = self.streams();
         let mut spec = ContainerSpec {
             name: self.name,
-            image: self.image,
+            image: self.invocation.place,
             platform: self.platform,
             auto_remove: self.rm,
             ..ContainerSpec::default()
@@ -132,7 +130,7 @@ impl CreateArgs {
             tty: self.tty,
             open_stdin: self.interactive,
             stdin_once: self.interactive && streams.stdin,
-            command: (!self.command.is_empty()).then_some(self.command),
+            command: (!self.invocation.command.is_empty()).then_some(self.invocation.command),
             ..ProcessSpec::default()
         };
         let mut warnings = Vec::new();
@@ -189,19 +187,20 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::cli::lazy::Lazy;
     use crate::container::spec::{BlockLimitKind, NetworkMode, RestartPolicy, Seccomp, Ulimit};
     use crate::quantity::{ByteSize, Span};
 
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: CreateArgs,
+        args: Lazy<CreateArgs>,
     }
 
     fn asked(words: &[&str]) -> Result<Asked> {
         let words = std::iter::once("run").chain(words.iter().copied());
         let line = Line::try_parse_from(words).map_err(|error| Error::invalid(error.to_string()))?;
-        line.args.into_spec(Path::new("/work"), &|_| Ok(ContainerId::random()))
+        line.args.0.into_spec(Path::new("/work"), &|_| Ok(ContainerId::random()))
     }
 
     fn spec(line: &str) -> Result<ContainerSpec> {

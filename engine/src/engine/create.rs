@@ -113,7 +113,7 @@ impl Engine {
         LaunchPlan::check(self.root(), &spec)?;
         self.check_networks(&spec.network)?;
         self.check_peers(&spec)?;
-        self.share_hostname(&mut spec)?;
+        self.settle_hostname(&mut spec)?;
         self.find_mounted_images(&mut spec)?;
         make_bind_sources(&spec)?;
         let _making = Lock::shared(&self.root().making_lock())
@@ -301,10 +301,15 @@ impl Engine {
         spec.dns.links.iter().try_for_each(|(_, id)| self.container(id.as_str()).map(drop))
     }
 
-    /// Whoever is in another container's network is known there by that container's name.
-    fn share_hostname(&self, spec: &mut ContainerSpec) -> Result<()> {
+    /// Whoever is in another container's network is known there by that container's name, and in the host's own by the
+    /// host's unless another is asked for.
+    fn settle_hostname(&self, spec: &mut ContainerSpec) -> Result<()> {
         if let NetworkMode::Container(id) = &spec.network {
             spec.hostname = Some(self.container(id.as_str())?.record.hostname().to_owned());
+        }
+        let is_the_hosts = spec.network == NetworkMode::Host || spec.uts == NamespaceMode::Host;
+        if is_the_hosts && spec.hostname.is_none() {
+            spec.hostname = Some(rustix::system::uname().nodename().to_string_lossy().into_owned());
         }
         Ok(())
     }

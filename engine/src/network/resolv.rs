@@ -8,6 +8,9 @@ use crate::container::spec::DnsSpec;
 use crate::network::dns::NAME_SERVER;
 use crate::network::endpoint::Endpoint;
 
+/// Where the host keeps the names it knows without asking.
+pub const HOST_HOSTS: &str = "/etc/hosts";
+
 /// Where the host keeps its name servers.
 pub const HOST_RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -46,6 +49,20 @@ pub fn render_hosts(
     };
     for entry in endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
         text.push_str(&format!("{}\t{own_names}\n", entry.address));
+    }
+    text
+}
+
+/// The content of /etc/hosts in the host's own network: what the host has there, and the names asked for. There
+/// `host-gateway` is the machine itself.
+pub fn render_hosts_of_host(host: &str, dns: &DnsSpec) -> String {
+    let mut text = host.to_owned();
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    for (name, address) in &dns.extra_hosts {
+        let address = if address == HOST_GATEWAY { "127.0.0.1" } else { address };
+        text.push_str(&format!("{address}\t{name}\n"));
     }
     text
 }

@@ -190,9 +190,25 @@ fn only_what_is_shareable_is_shared() {
     run(&world, &["--ipc", "container:shut"], "true").exits(125).complains("shareable");
     run(&world, &["--pid", "container:open"], "cat /proc/1/comm").prints("sleep\n");
     run(&world, &["--ipc", "none"], "ls /dev/shm").fails();
+    run(&world, &["--ipc", "none"], "test -d /dev/mqueue").succeeds();
     world.rengine(["run", "--rm", "--network", "container:open", BOX, "hostname"]).prints("there\n");
     let host = rustix::system::uname().nodename().to_str().unwrap().to_owned();
     run(&world, &["--uts", "host", "--userns", "host"], "hostname").prints(&format!("{host}\n"));
+}
+
+#[test]
+fn in_the_hosts_network_it_has_the_hosts_names() {
+    let world = World::new();
+    let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();
+    world
+        .run("--network host", "cat /proc/sys/kernel/hostname /etc/hostname; echo $HOSTNAME")
+        .prints(&format!("{own}\n{own}\n{own}\n"));
+    let names = std::fs::read_to_string("/etc/hosts").unwrap();
+    world.run("--network host", "cat /etc/hosts").prints(&names);
+    world
+        .run("--network host --add-host here:host-gateway", "cat /etc/hosts")
+        .prints(&format!("{}\n127.0.0.1\there\n", names.trim_end_matches('\n')));
+    world.run("--network host --hostname other", "hostname").prints("other\n");
 }
 
 #[test]

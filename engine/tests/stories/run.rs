@@ -61,11 +61,37 @@ fn a_user_is_found_inside_the_image_with_all_its_groups() {
 }
 
 #[test]
+fn flags_after_the_image_or_the_container_are_the_commands_own() {
+    let world = World::new();
+    world
+        .rengine([
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--entrypoint",
+            "echo",
+            BOX,
+            "-c",
+            "a=1",
+            "--help",
+            "-v",
+        ])
+        .prints("-c a=1 --help -v\n");
+    world.background("--network none --name it", "sleep 1000");
+    world.rengine(["exec", "it", "echo", "-e", "x", "--user"]).prints("x --user\n");
+    world.rengine(["exec", "it", "--user", "0"]).exits(127).complains("--user");
+    world.rengine(["top", "it", "-o", "pid,comm"]).succeeds().shows("sleep");
+    world.rengine(["run", "--nosuch", BOX]).exits(125).complains("--nosuch");
+}
+
+#[test]
 fn what_it_writes_stays_its_own_and_a_read_only_root_refuses() {
     let world = World::new();
     world.run("--network none", "echo x > /file && cat /file").succeeds().prints("x\n");
     world.run("--network none", "cat /file").fails();
     world.run("--network none --read-only", "echo x > /file").fails().complains("Read-only");
+    world.run("--network none --read-only", "echo x > /etc/hosts").fails().complains("Read-only");
     world.run("--network none --read-only --tmpfs /tmp", "echo x > /tmp/file && cat /tmp/file").prints("x\n");
 }
 

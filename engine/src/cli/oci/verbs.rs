@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::log::Log;
+use crate::cli::invocation::{Invocation, OfProcess, OfProcesses};
 use crate::cli::{output, top};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{self, Extras, NewContainer, NewProcess, Runtime};
@@ -87,12 +88,8 @@ pub(super) struct DeleteArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct ExecArgs {
-    /// The container
-    #[arg(value_name = "CONTAINER")]
-    id: String,
-    /// The program and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
-    command: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<OfProcess>,
     /// Socket that gets the process's terminal
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
@@ -151,15 +148,11 @@ enum Form {
 
 #[derive(Debug, Args)]
 pub(super) struct PsArgs {
-    /// The container
-    #[arg(value_name = "CONTAINER")]
-    id: String,
     /// Form of the output
     #[arg(short, long, value_enum, default_value = "table")]
     format: Form,
-    /// Options of ps: -ef, aux, -e, -o
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    options: Vec<String>,
+    #[command(flatten)]
+    invocation: Invocation<OfProcesses>,
 }
 
 #[derive(Debug, Args)]
@@ -285,13 +278,13 @@ pub(super) fn exec(runtime: &Runtime, args: &ExecArgs, log: &Log) -> Result<u8> 
         return Err(Error::new(Kind::Unsupported, "--process-label is not supported: SELinux"));
     }
     let described = args.process.as_deref().map(read_json).transpose()?;
-    if described.is_none() && args.command.is_empty() {
+    if described.is_none() && args.invocation.command.is_empty() {
         return Err(Error::invalid("process args cannot be empty"));
     }
     let new = NewProcess {
-        id: args.id.clone(),
+        id: args.invocation.place.clone(),
         described,
-        args: args.command.clone(),
+        args: args.invocation.command.clone(),
         cwd: args.cwd.clone(),
         env: args.env.clone(),
         tty: args.tty,
@@ -311,11 +304,11 @@ pub(super) fn exec(runtime: &Runtime, args: &ExecArgs, log: &Log) -> Result<u8> 
 }
 
 pub(super) fn ps(runtime: &Runtime, args: &PsArgs) -> Result<u8> {
-    let pids = runtime.processes(&args.id)?;
+    let pids = runtime.processes(&args.invocation.place)?;
     if args.format == Form::Json {
         output::line(&json!(pids).to_string());
     } else {
-        top::show(&crate::engine::processes(&pids), &args.options)?;
+        top::show(&crate::engine::processes(&pids), &args.invocation.command)?;
     }
     Ok(0)
 }

@@ -19,7 +19,7 @@ pub(super) struct LifeArgs {
     #[arg(long)]
     stop_signal: Option<Signal>,
     /// Seconds it may take to end; -1 for no limit
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     stop_timeout: Option<i64>,
     /// Command that finds out its health
     #[arg(long)]

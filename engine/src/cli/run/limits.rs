@@ -16,7 +16,7 @@ pub(super) struct LimitArgs {
     #[command(flatten)]
     tunable: TunableArgs,
     /// How readily memory is swapped out, 0 to 100
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     memory_swappiness: Option<i64>,
     /// Relative weight at one block device: path:weight
     #[arg(long, value_name = "PATH:WEIGHT")]
@@ -40,7 +40,7 @@ pub(super) struct LimitArgs {
     #[arg(long)]
     oom_kill_disable: bool,
     /// What the out-of-memory killer adds to the score, -1000 to 1000
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     oom_score_adj: Option<i32>,
     /// Kernel parameter: name=value
     #[arg(long)]

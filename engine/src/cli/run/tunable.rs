@@ -15,25 +15,25 @@ pub(crate) struct TunableArgs {
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<ByteSize>,
     /// Limit of memory and swap together; -1 for no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES")]
     memory_swap: Option<String>,
     /// Memory kept under pressure
     #[arg(long, value_name = "BYTES")]
     memory_reservation: Option<ByteSize>,
     /// Number of processors
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     cpus: Option<f64>,
     /// Relative weight, 2 to 262144
     #[arg(short, long)]
     cpu_shares: Option<u64>,
     /// Microseconds of processor time per period
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     cpu_quota: Option<i64>,
     /// The period in microseconds
     #[arg(long)]
     cpu_period: Option<u64>,
     /// Microseconds of real-time scheduling per period
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     cpu_rt_runtime: Option<i64>,
     /// The period of real-time scheduling in microseconds
     #[arg(long)]
@@ -45,7 +45,7 @@ pub(crate) struct TunableArgs {
     #[arg(long)]
     cpuset_mems: Option<String>,
     /// Limit of processes and threads; -1 for no limit
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long)]
     pids_limit: Option<i64>,
     /// Relative weight at block devices, 10 to 1000
     #[arg(long, value_name = "WEIGHT")]

@@ -171,7 +171,11 @@ impl Monitor {
         cgroup: &Cgroup,
         endpoints: &[Endpoint],
     ) -> Result<(Child, Outputs, Input)> {
-        let resolves = network::needs_name_server(endpoints, &self.record.spec.dns, &host_resolv_conf());
+        let resolves = network::needs_name_server(
+            endpoints,
+            &self.record.spec.dns,
+            &host_file(network::HOST_RESOLV_CONF),
+        );
         let mut plugged = Plugged { endpoints, resolves };
         let mut none = NoLinks;
         let links: &mut dyn Links = match &self.record.spec.network {
@@ -285,10 +289,14 @@ impl Monitor {
         let hostname = self.record.hostname();
         let mut dns = spec.dns.clone();
         dns.extra_hosts.extend(self.linked_hosts(endpoints)?);
-        let host = host_resolv_conf();
+        let host = host_file(network::HOST_RESOLV_CONF);
+        let hosts = match spec.network {
+            NetworkMode::Host => network::render_hosts_of_host(&host_file(network::HOST_HOSTS), &dns),
+            _ => network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &dns),
+        };
         let directory = self.root.container(&self.id);
         for (name, text) in [
-            ("hosts", network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &dns)),
+            ("hosts", hosts),
             ("hostname", network::render_hostname(hostname)),
             ("resolv.conf", network::render_resolv_conf(endpoints, &spec.dns, &host)),
         ] {
@@ -324,9 +332,9 @@ impl Monitor {
     }
 }
 
-/// A host without this file has no name servers to tell of.
-pub(super) fn host_resolv_conf() -> String {
-    fs::read_to_string(network::HOST_RESOLV_CONF).unwrap_or_default()
+/// What the host has in such a file. A host without it has no names or name servers to tell of.
+pub(super) fn host_file(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
 }
 
 /// Programs inside read these files, whoever they run as.

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::container::monitor::launch::host_resolv_conf;
+use crate::container::monitor::launch::host_file;
 use crate::container::monitor::{Monitor, Phase};
 use crate::container::record::ContainerRecord;
 use crate::container::spec::{AttachError, ContainerSpec, NetworkAttachment};
@@ -201,7 +201,8 @@ impl Monitor {
         let mut links = inside_links(all);
         links.retain(|link| link.interface == endpoint.interface);
         let dns = &self.record.spec.dns;
-        let needs_resolver = !run.has_resolver() && network::needs_name_server(all, dns, &host_resolv_conf());
+        let needs_resolver = !run.has_resolver()
+            && network::needs_name_server(all, dns, &host_file(network::HOST_RESOLV_CONF));
         let sockets = visit(run.pidfd(), || {
             configure_inside(&links)?;
             needs_resolver.then(open_dns_sockets).transpose()
@@ -229,7 +230,7 @@ impl Monitor {
         let hosts = |endpoints: &[Endpoint]| {
             network::render_hosts(hostname, spec.domainname.as_deref(), endpoints, &spec.dns)
         };
-        let host = host_resolv_conf();
+        let host = host_file(network::HOST_RESOLV_CONF);
         let resolver = |endpoints: &[Endpoint]| network::render_resolv_conf(endpoints, &spec.dns, &host);
         let directory = self.root.container(&self.id);
         let failed = |name: &str| {

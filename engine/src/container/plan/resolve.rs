@@ -72,7 +72,7 @@ impl LaunchPlan {
             devices: nodes,
             shm_size: (spec.ipc != NamespaceMode::None)
                 .then(|| spec.shm_size.map_or(SHM_SIZE, |size| size.0)),
-            mqueue: spec.ipc != NamespaceMode::None,
+            mqueue: true,
             privileged,
             writable_cgroups: spec.security.writable_cgroups,
             masked,
@@ -316,7 +316,7 @@ fn network_files(root: &Root, record: &ContainerRecord) -> Vec<ResolvedMount> {
             subpath: None,
             seed: false,
         },
-        read_only: false,
+        read_only: record.spec.read_only,
         writable_below: false,
         attributes: 0,
         stated: StatedAttributes::default(),
