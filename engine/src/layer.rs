@@ -209,13 +209,7 @@ impl Layers {
     ) -> Result<LayerRecord, LayerError> {
         let (scratch, fs) = self.begin()?;
         let ingest = if announced.is_kept { None } else { Some(Content::at(&self.root).ingest()?) };
-        let (inlet, outlet) = stream::stream();
-        let (flow, contents) = thread::scope(|scope| {
-            let pump = scope.spawn(move || inlet.run(reader, ingest));
-            let contents = unpack::unpack(fs, outlet, donors);
-            let flow = pump.join().unwrap_or_else(|_| Err(io::Error::other("the decompressor panicked")));
-            (flow, contents)
-        });
+        let (flow, contents) = stream::lead(reader, ingest, |tar| unpack::unpack(fs, tar, donors));
         // A stream that broke off explains whatever the unpacker says about it; but when the unpacker gave up
         // first, the pipe it left broken explains nothing.
         let (flow, contents) = match (flow, contents) {

@@ -1,8 +1,10 @@
-//! Compressed bytes on their way to a tar reader: recognised by content, decompressed and digested on a thread of
-//! their own while the reader writes files.
+//! A layer's blob on its way to a tar reader. One thread keeps and digests what comes in, one recognises by content how
+//! it is compressed and decompresses it, and the one that takes the tar digests it: decompressing takes longer than all
+//! the rest, so nothing else is done there.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -39,16 +41,23 @@ pub(crate) struct Flow {
     pub(crate) blob: Option<Ingest>,
 }
 
-/// The reading end: what came out, chunk by chunk.
-pub(crate) struct Outlet {
+/// The tar that comes out, digested as it is read.
+pub(crate) struct Tar {
+    outlet: Outlet,
+    hash: Sha256,
+    size: u64,
+}
+
+/// The reading end of a pipe between two threads: bytes, chunk by chunk.
+struct Outlet {
     filled: Receiver<io::Result<Vec<u8>>>,
     emptied: Sender<Vec<u8>>,
     chunk: Vec<u8>,
     at: usize,
 }
 
-/// The writing end, moved to the thread that runs it.
-pub(crate) struct Inlet {
+/// The writing end.
+struct Inlet {
     filled: SyncSender<io::Result<Vec<u8>>>,
     emptied: Receiver<Vec<u8>>,
 }
@@ -57,14 +66,36 @@ pub(crate) struct Inlet {
 /// cache between digest and write.
 const CHUNK: usize = 256 << 10;
 
-/// How far the decompressor may run ahead of the disk.
-const CHUNKS_AHEAD: usize = 16;
+/// How far one who writes may run ahead of who reads.
+const CHUNKS_AHEAD: usize = 12;
 
-/// The two ends of a stream.
-pub(crate) fn stream() -> (Inlet, Outlet) {
-    let (filled, filled_end) = sync_channel(CHUNKS_AHEAD);
-    let (emptied, emptied_end) = channel();
-    (Inlet { filled, emptied: emptied_end }, Outlet { filled: filled_end, emptied, chunk: Vec::new(), at: 0 })
+/// Leads a blob from its source to whoever takes its tar, on this thread. When the tar is not taken to its end, what is
+/// said of the flow is a broken pipe.
+pub(crate) fn lead<T>(
+    source: impl Read + Send,
+    blob: Option<Ingest>,
+    take: impl FnOnce(&mut Tar) -> T,
+) -> (io::Result<Flow>, T) {
+    let (arriving, arrived) = pipe();
+    let (decompressing, decompressed) = pipe();
+    thread::scope(|scope| {
+        let keeper = scope.spawn(move || arriving.keep(source, blob));
+        let decompressor = scope.spawn(move || decompressing.decompress(arrived));
+        let mut tar = Tar { outlet: decompressed, hash: Sha256::new(), size: 0 };
+        let taken = take(&mut tar);
+        let (diff, tar_size) = tar.finish();
+        let panicked = |_| Err(io::Error::other("a thread that reads the layer panicked"));
+        let kept = keeper.join().unwrap_or_else(panicked);
+        let compression =
+            decompressor.join().unwrap_or_else(|_| Err(io::Error::other("the decompressor panicked")));
+        let flow = match (kept, compression) {
+            (Ok(blob), Ok(compression)) => Ok(Flow { diff, tar_size, compression, blob }),
+            // Who found the pipe broken stopped because of somebody further on.
+            (Err(error), Err(reason)) if error.kind() == io::ErrorKind::BrokenPipe => Err(reason),
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        (flow, taken)
+    })
 }
 
 /// How these first bytes of a stream are compressed.
@@ -92,54 +123,114 @@ pub(crate) fn decompress<'a>(mut reader: impl BufRead + 'a) -> io::Result<(Compr
     Ok((compression, reader))
 }
 
+fn pipe() -> (Inlet, Outlet) {
+    let (filled, filled_end) = sync_channel(CHUNKS_AHEAD);
+    let (emptied, emptied_end) = channel();
+    (Inlet { filled, emptied: emptied_end }, Outlet { filled: filled_end, emptied, chunk: Vec::new(), at: 0 })
+}
+
+// === impl Tar ===
+
+impl Tar {
+    /// The digest and the length of what was read. Whoever still writes finds the pipe broken.
+    fn finish(self) -> (DiffId, u64) {
+        (Digest::from_sha256(&self.hash.finalize()), self.size)
+    }
+}
+
+impl Read for Tar {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(bytes)?;
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for Tar {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.outlet.is_read() {
+            self.outlet.next()?;
+            self.hash.update(&self.outlet.chunk);
+            self.size += self.outlet.chunk.len() as u64;
+        }
+        self.outlet.fill_buf()
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.outlet.consume(bytes);
+    }
+}
+
 // === impl Inlet ===
 
 impl Inlet {
-    /// Sends everything through. An error reaches the reading end as well; a reader that went away ends it early.
-    pub(crate) fn run(self, source: impl Read, blob: Option<Ingest>) -> io::Result<Flow> {
-        let mut tee = Tee { source, blob };
-        match self.pump(&mut tee) {
-            Ok((diff, tar_size, compression)) => Ok(Flow { diff, tar_size, compression, blob: tee.blob }),
-            Err(error) => {
-                let copy = io::Error::new(error.kind(), error.to_string());
-                // Nobody listens when the reader failed first, and then its own failure is the one that counts.
-                let _ = self.filled.send(Err(copy));
-                Err(error)
-            }
-        }
+    /// Sends a blob through and keeps it.
+    fn keep(self, source: impl Read, mut blob: Option<Ingest>) -> io::Result<Option<Ingest>> {
+        self.pump(source, |chunk| blob.as_mut().map_or(Ok(()), |blob| blob.write_all(chunk)))?;
+        Ok(blob)
     }
 
-    fn pump(&self, tee: &mut Tee<impl Read>) -> io::Result<(DiffId, u64, Compression)> {
-        let mut tar_size = 0;
-        let mut hash = Sha256::new();
-        let mut input = BufReader::with_capacity(CHUNK, tee);
-        let (compression, mut output) = decompress(&mut input)?;
+    /// Sends through what is in a blob.
+    fn decompress(self, mut blob: Outlet) -> io::Result<Compression> {
+        let (compression, tar) = match decompress(&mut blob) {
+            Ok(found) => found,
+            Err(error) => return Err(self.fail(error)),
+        };
+        self.pump(tar, |_| Ok(()))?;
+        // Whatever follows the compressed stream is part of the blob all the same.
+        io::copy(&mut blob, &mut io::sink())?;
+        Ok(compression)
+    }
+
+    /// Sends everything through. An error reaches the reading end as well; a reader that went away ends it early.
+    fn pump(&self, mut source: impl Read, mut see: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         loop {
             let mut chunk = self.emptied.try_recv().unwrap_or_default();
             chunk.resize(CHUNK, 0);
-            let length = fill(&mut output, &mut chunk)?;
-            if length == 0 {
-                break;
-            }
+            let length = match fill(&mut source, &mut chunk)
+                .and_then(|length| see(&chunk[..length]).map(|()| length))
+            {
+                Ok(0) => return Ok(()),
+                Ok(length) => length,
+                Err(error) => return Err(self.fail(error)),
+            };
             chunk.truncate(length);
-            hash.update(&chunk);
-            tar_size += length as u64;
             self.filled.send(Ok(chunk)).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
         }
-        drop(output);
-        // Whatever follows the compressed stream is part of the blob all the same.
-        io::copy(&mut input, &mut io::sink())?;
-        Ok((Digest::from_sha256(&hash.finalize()), tar_size, compression))
+    }
+
+    fn fail(&self, error: io::Error) -> io::Error {
+        let copy = io::Error::new(error.kind(), error.to_string());
+        // Nobody listens when the reader failed first, and then its own failure is the one that counts.
+        let _ = self.filled.send(Err(copy));
+        error
     }
 }
 
 // === impl Outlet ===
 
+impl Outlet {
+    fn is_read(&self) -> bool {
+        self.at == self.chunk.len()
+    }
+
+    /// Goes on to the next chunk, which is empty at the end.
+    fn next(&mut self) -> io::Result<()> {
+        let empty = std::mem::take(&mut self.chunk);
+        self.at = 0;
+        // The other end may have finished; then nobody needs the chunk.
+        let _ = self.emptied.send(empty);
+        // A closed channel is the end: a failure would have come through it.
+        if let Ok(next) = self.filled.recv() {
+            self.chunk = next?;
+        }
+        Ok(())
+    }
+}
+
 impl Read for Outlet {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let here = self.fill_buf()?;
-        let length = here.len().min(bytes.len());
-        bytes[..length].copy_from_slice(&here[..length]);
+        let length = self.fill_buf()?.read(bytes)?;
         self.consume(length);
         Ok(length)
     }
@@ -147,15 +238,8 @@ impl Read for Outlet {
 
 impl BufRead for Outlet {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.chunk.len() {
-            let empty = std::mem::take(&mut self.chunk);
-            self.at = 0;
-            // The other end may have finished; then nobody needs the chunk.
-            let _ = self.emptied.send(empty);
-            // A closed channel is the end: a failure would have come through it.
-            if let Ok(next) = self.filled.recv() {
-                self.chunk = next?;
-            }
+        if self.is_read() {
+            self.next()?;
         }
         Ok(&self.chunk[self.at..])
     }
@@ -165,23 +249,7 @@ impl BufRead for Outlet {
     }
 }
 
-/// Keeps what is read.
-struct Tee<R> {
-    source: R,
-    blob: Option<Ingest>,
-}
-
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let length = self.source.read(bytes)?;
-        if let Some(blob) = &mut self.blob {
-            blob.write_all(&bytes[..length])?;
-        }
-        Ok(length)
-    }
-}
-
-fn fill(reader: &mut dyn Read, bytes: &mut [u8]) -> io::Result<usize> {
+fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < bytes.len() {
         match reader.read(&mut bytes[filled..]) {
