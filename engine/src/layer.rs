@@ -36,6 +36,8 @@ pub use rebuild::{Files, Supply};
 pub use stream::Compression;
 pub use table::{Entry, Sum, Table, TableError};
 
+pub use crate::store::scratch::Claim;
+
 use crate::id::{DiffId, Digest};
 use crate::layer::digest::DigestSink;
 use crate::layer::donor::Donors;
@@ -100,13 +102,6 @@ pub(crate) struct Announced {
 /// build, a pull or a load, and drop it after the image is committed.
 #[derive(Debug)]
 pub struct Hold {
-    _lock: Lock,
-}
-
-/// The right to fetch a layer, so that it is fetched once.
-#[derive(Debug)]
-pub struct Claim {
-    path: PathBuf,
     _lock: Lock,
 }
 
@@ -320,11 +315,7 @@ impl Layers {
     /// # Errors
     /// When the lock cannot be made.
     pub fn claim(&self, diff: &DiffId) -> Result<Claim, LayerError> {
-        let fail = failure("claim", diff.as_str());
-        crate::store::private_directory(&self.root.scratch()).map_err(&fail)?;
-        let path = self.root.scratch().join(format!("{}{}", scratch::CLAIM, diff.hex()));
-        let lock = Lock::exclusive(&path).map_err(&fail)?;
-        Ok(Claim { path, _lock: lock })
+        Claim::on(&self.root, diff).map_err(failure("claim", diff.as_str()))
     }
 
     /// Marks a layer as wanted by the build cache, so that removing the images that name it leaves it here.
@@ -483,13 +474,6 @@ impl Compression {
     /// Whether others know layers that are compressed so (image-spec, layer.md).
     pub fn is_portable(self) -> bool {
         matches!(self, Self::None | Self::Gzip | Self::Zstd)
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        // One who waits for this very file finds the layer, or fetches it beside one who comes later: no harm.
-        let _ = crate::store::remove_file(&self.path);
     }
 }
 

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::id::{DiffId, Digest};
 use crate::layer::Layers;
 use crate::paths::Root;
+use crate::store::scratch::Claim;
 use crate::store::{Durability, Lock, private_directory, read_json, write_json};
 
 /// Everything a layer depends on, in one digest.
@@ -36,6 +37,7 @@ pub(crate) struct Record {
 /// The records of one root.
 #[derive(Debug, Clone)]
 pub(crate) struct Cache {
+    root: Root,
     directory: PathBuf,
     layers: Layers,
 }
@@ -104,7 +106,13 @@ impl Cache {
     pub(crate) fn at(root: &Root) -> std::io::Result<Self> {
         let directory = root.build_cache().join("records");
         private_directory(&directory)?;
-        Ok(Self { directory, layers: Layers::at(root) })
+        Ok(Self { root: root.clone(), directory, layers: Layers::at(root) })
+    }
+
+    /// Waits until nobody else makes what has this key: another build, or another stage of this one.
+    pub(crate) fn claim(&self, key: &Key) -> crate::Result<Claim> {
+        Claim::on(&self.root, &key.digest())
+            .map_err(|error| crate::Error::failed("claim a build cache record", error))
     }
 
     /// What was made under this key, as long as its layer is here.

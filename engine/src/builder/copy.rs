@@ -420,7 +420,9 @@ impl<'a> Writer<'a> {
         if rustix::fs::ioctl_ficlone(&to, &from).is_err() {
             io::copy(&mut from, &mut to)?;
         }
-        self.steady &= Stamp::of(&from.metadata()?) == Stamp::of(&entry.metadata);
+        // A file of a layer never changes; its change time does, with every layer that shares it from then on.
+        let is_of_layer = self.changes.keep_owners;
+        self.steady &= is_of_layer || Stamp::of(&from.metadata()?) == Stamp::of(&entry.metadata);
         self.settle(path, meta, true)?;
         copy_attributes(entry, &self.host(path))
     }
@@ -651,4 +653,41 @@ fn copy_attributes(from: &Entry, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::context::Tree;
+    use crate::builder::ignore::Ignore;
+
+    #[test]
+    fn a_file_that_another_layer_shares_meanwhile_is_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let (source, upper, elsewhere) =
+            (temp.path().join("layer"), temp.path().join("upper"), temp.path().join("elsewhere"));
+        fs::create_dir(&source).unwrap();
+        fs::write(source.join("file"), "content").unwrap();
+        let time = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let is_steady = |keeps_owners: bool| {
+            let tree =
+                Tree { stack: Stack::of(vec![source.clone()]), ignore: Ignore::default(), keeps_owners };
+            let selected = tree.select("file", &Ignore::default(), false).unwrap();
+            // A further name moves the change time as soon as the kernel's clock has moved on.
+            let before = Stamp::of(&selected[0].entry.metadata);
+            while Stamp::of(&fs::metadata(source.join("file")).unwrap()) == before {
+                fs::hard_link(source.join("file"), &elsewhere).unwrap();
+                fs::remove_file(&elsewhere).unwrap();
+            }
+            fs::create_dir(&upper).unwrap();
+            let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
+            let mut writer = Writer::new(&upper, &Stack::of(vec![]), changes, time).unwrap();
+            writer.copy(&selected[0], Path::new("file"), false).unwrap();
+            let written = writer.finish().unwrap();
+            fs::remove_dir_all(&upper).unwrap();
+            written.is_steady
+        };
+        assert!(is_steady(true));
+        assert!(!is_steady(false));
+    }
 }

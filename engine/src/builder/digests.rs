@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::store::{Durability, write_atomic};
+use crate::store::{Durability, Lock, write_atomic};
 
 /// 32 bytes of SHA-256.
 pub(crate) type Sum = [u8; 32];
@@ -52,7 +52,7 @@ const MAGIC: &[u8; 8] = b"digests1";
 impl Digests {
     /// The table in this file; an unreadable one is an empty one.
     pub(crate) fn open(file: PathBuf) -> Self {
-        let sums = std::fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let sums = read(&file);
         Self { file, known: Mutex::new(Known { sums, ..Known::default() }) }
     }
 
@@ -112,6 +112,9 @@ impl Digests {
             return;
         }
         known.grown = false;
+        // Another build of the same context may have written meanwhile. Without the lock only its records are lost.
+        let _one_at_a_time = Lock::exclusive(&self.file.with_extension("lock")).ok();
+        known.sums.extend(read(&self.file));
         // Records that this build did not ask for stay while they are few: another Dockerfile may want them.
         let limit = known.used.len() * 2 + 65_536;
         let Known { sums, used, .. } = &mut *known;
@@ -189,6 +192,10 @@ fn hash_file(path: &Path) -> io::Result<(Stamp, Sum, bool)> {
     Ok((after, hasher.finalize().into(), !racy && before == after))
 }
 
+fn read(file: &Path) -> HashMap<Stamp, Sum> {
+    std::fs::read(file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default()
+}
+
 fn encode(sums: &HashMap<Stamp, Sum>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(MAGIC.len() + sums.len() * RECORD);
     bytes.extend_from_slice(MAGIC);
@@ -244,6 +251,25 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         // The file is gone, so the answer can only come from the table.
         assert_eq!(Digests::open(table).of(&[(&file, &metadata)]).unwrap(), sum);
+    }
+
+    #[test]
+    fn what_two_builds_learn_at_once_is_all_kept() {
+        let temp = tempfile::tempdir().unwrap();
+        let (table, paths) = (temp.path().join("table"), ["a", "b"].map(|name| temp.path().join(name)));
+        let builds = [(); 2].map(|()| Digests::open(table.clone()));
+        let files = paths.each_ref().map(|path| {
+            std::fs::write(path, "content").unwrap();
+            (path.as_path(), age(path))
+        });
+        for (digests, (path, metadata)) in builds.iter().zip(&files) {
+            digests.of(&[(path, metadata)]).unwrap();
+        }
+        builds.iter().for_each(Digests::save);
+        paths.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        // The files are gone, so the answers can only come from the table.
+        let files = files.each_ref().map(|(path, metadata)| (*path, metadata));
+        Digests::open(table).of(&files).unwrap();
     }
 
     #[test]

@@ -335,15 +335,28 @@ impl<'a> StageRun<'a> {
         make: impl FnOnce(&Self, &Path, &mut Work<Message>) -> Result<Written, Trouble>,
     ) -> Result<Origin, Box<Broken>> {
         let began = std::time::SystemTime::now();
-        if self.build.uses_cache(self.planned.name.as_deref())
-            && let Some(record) = self.build.cache.find(key).or_else(|| self.borrowed(key, began))
-        {
-            self.build.exchange.note(key, &record.diff, &record.created, &record.instruction);
-            work.cached();
-            return Ok(Origin::Cache(record));
+        let mut claim = None;
+        if self.build.uses_cache(self.planned.name.as_deref()) {
+            if let Some(record) = self.recorded(key, began) {
+                work.cached();
+                return Ok(Origin::Cache(record));
+            }
+            claim = self
+                .build
+                .cache
+                .claim(key)
+                .map(Some)
+                .map_err(|error| Broken::at(step, error.into(), Failure::default()))?;
+            // It may have been made while we waited.
+            if let Some(record) = self.recorded(key, began) {
+                work.cached();
+                return Ok(Origin::Cache(record));
+            }
         }
         self.explain(step, key, &work, details);
-        match self.make_layer(step, key, began, &mut work, make) {
+        let made = self.make_layer(step, key, began, &mut work, make);
+        drop(claim);
+        match made {
             Ok(origin) => {
                 work.done();
                 Ok(origin)
@@ -353,6 +366,13 @@ impl<'a> StageRun<'a> {
                 Err(Broken::at(step, trouble, failure))
             }
         }
+    }
+
+    /// The layer as it was made before, here or elsewhere.
+    fn recorded(&self, key: &Key, began: std::time::SystemTime) -> Option<Record> {
+        let record = self.build.cache.find(key).or_else(|| self.borrowed(key, began))?;
+        self.build.exchange.note(key, &record.diff, &record.created, &record.instruction);
+        Some(record)
     }
 
     /// A layer that was made elsewhere, and is in our cache from now on.

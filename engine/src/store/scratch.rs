@@ -10,14 +10,22 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, IFlags};
 
-use crate::id::hex;
+use crate::id::{Digest, hex};
 use crate::paths::Root;
+use crate::store::Lock;
 
 /// A file or directory in the making. Dropping it removes it, unless it was moved away.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     held: File,
+}
+
+/// The right to make what has a digest, so that it is made once. Ends with its holder.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    _lock: Lock,
 }
 
 // === impl Scratch ===
@@ -98,6 +106,25 @@ impl Drop for Scratch {
     }
 }
 
+// === impl Claim ===
+
+impl Claim {
+    /// Waits until nobody else makes what has this digest.
+    pub(crate) fn on(root: &Root, digest: &Digest) -> io::Result<Self> {
+        crate::store::private_directory(&root.scratch())?;
+        let path = root.scratch().join(format!("{CLAIM}{}", digest.hex()));
+        let lock = Lock::exclusive(&path)?;
+        Ok(Self { path, _lock: lock })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // One who waits for this very file finds what was made, or makes it beside one who comes later: no harm.
+        let _ = crate::store::remove_file(&self.path);
+    }
+}
+
 /// Removes what makers that no longer live have left behind, and claims that nobody holds. Returns how many.
 pub(crate) fn sweep(root: &Root) -> io::Result<usize> {
     Ok(sweep_room(&root.scratch())? + sweep_room(root.run())?)
@@ -125,7 +152,7 @@ fn sweep_room(room: &Path) -> io::Result<usize> {
 }
 
 /// What the lock files of claims are named with: a claim on something that is about to be made.
-pub(crate) const CLAIM: &str = "claim-";
+const CLAIM: &str = "claim-";
 const PREFIX: &str = "making-";
 
 fn fresh_path(room: &Path) -> io::Result<PathBuf> {
