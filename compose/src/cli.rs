@@ -29,7 +29,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use engine::cli::lazy::{Lazy, as_docker_reads};
+use engine::cli::lazy::{Lazy, as_docker_reads, help_as_flag};
 use engine::error::{Error, Kind};
 
 use self::failure::CliError;
@@ -67,10 +67,13 @@ anyway), COMPOSE_EXPERIMENTAL, COMPOSE_CONVERT_WINDOWS_PATHS.
 /// Define and run multi-container applications
 #[derive(Debug, Parser)]
 #[command(name = "rcompose", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true)]
+#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true, disable_version_flag = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
+    /// Show the version
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     command: Command,
 }
@@ -212,7 +215,7 @@ enum Command {
 /// Runs `rcompose` with this command line, name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let cli = match as_docker_reads(Cli::command())
-        .try_get_matches_from(arguments)
+        .try_get_matches_from(help_as_flag(arguments))
         .and_then(|matches| Cli::from_arg_matches(&matches))
     {
         Ok(cli) => cli,

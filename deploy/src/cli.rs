@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use engine::Error;
-use engine::cli::lazy::Lazy;
+use engine::cli::lazy::{Lazy, help_as_flag};
 use engine::image::Login;
 
 use crate::secrets;
@@ -193,7 +193,7 @@ enum AgentTask {
 
 /// Runs `rdeploy` with this command line, name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::try_parse_from(help_as_flag(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help is data and success; anything else is the user's mistake.

@@ -3,6 +3,7 @@
 mod build;
 mod cache;
 pub mod changes;
+mod client;
 mod container;
 pub mod copy;
 mod disk;
@@ -38,7 +39,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::lazy::{Below, Lazy};
+use self::client::ClientArgs;
+use self::lazy::{Below, Lazy, help_as_flag};
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
 
@@ -57,7 +59,7 @@ Examples:
 /// A container engine without a daemon
 #[derive(Debug, Parser)]
 #[command(name = "rengine", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true)]
+#[command(max_term_width = 110, after_help = EXAMPLES, args_override_self = true, disable_version_flag = true)]
 struct Cli {
     /// Directory that holds everything the engine keeps; /var/lib/rengine when none is given
     #[arg(long, global = true, env = "RENGINE_ROOT", value_name = "DIR", help_heading = EVERYWHERE)]
@@ -65,6 +67,11 @@ struct Cli {
     /// Say what is being done, on standard error
     #[arg(short = 'D', long, global = true, help_heading = EVERYWHERE)]
     debug: bool,
+    /// Show the version
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(flatten)]
+    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -167,7 +174,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if oci::is_meant(&arguments) {
         return oci::main(&arguments);
     }
-    let matches = match Cli::command().try_get_matches_from(arguments) {
+    let matches = match Cli::command().try_get_matches_from(help_as_flag(arguments)) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
@@ -175,13 +182,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    trace(cli.debug);
+    trace(if cli.debug { Some("debug") } else { cli.client.log_filter() });
     let purpose = cli.command.purpose();
     let run = |engine: Engine| {
         heal(&engine, &cli.command);
         dispatch(&engine, cli.command)
     };
-    match Engine::open(cli.root.as_deref()).and_then(run) {
+    match cli.client.apply().and_then(|()| Engine::open(cli.root.as_deref())).and_then(run) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             output::failure(&error);
@@ -245,6 +252,12 @@ fn failure_code(error: &Error, purpose: Purpose) -> u8 {
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
+    if let Some(ContextValue::String(verb)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some(refused) = refusal::foreign(verb)
+    {
+        output::failure(&refused);
+        return ExitCode::FAILURE;
+    }
     // Help and version are data and success; anything else is the user's mistake.
     let _ = error.print();
     ExitCode::from(usage_code(error))
@@ -267,12 +280,8 @@ fn usage_code(error: &clap::Error) -> u8 {
     }
 }
 
-fn trace(debug: bool) {
-    let filter = match (std::env::var("RENGINE_LOG"), debug) {
-        (Ok(filter), _) => filter,
-        (Err(_), true) => "debug".to_owned(),
-        (Err(_), false) => return,
-    };
+fn trace(asked: Option<&str>) {
+    let Some(filter) = std::env::var("RENGINE_LOG").ok().or(asked.map(str::to_owned)) else { return };
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 

@@ -36,7 +36,7 @@ pub use artifact::{Artifact, ArtifactFile};
 pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
-pub use credentials::{CredentialsError, Login, give, kept_login};
+pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_login};
 pub use form::Form;
 pub use manifest::ManifestError;
 pub use platform::Platform;

@@ -317,6 +317,14 @@ fn a_registry_that_wants_a_password_gets_it_after_login_only() {
     let (good, said) = rengine(&["logout", &registry.address], "");
     assert!(good, "{said}");
     assert!(!rengine(&["pull", &name], "").0);
+    // Another directory of credentials, for one command.
+    let (other, login) = (world.path("other"), ["login", "-u", "me", "--password-stdin", &registry.address]);
+    let asked = ["--config", other.to_str().unwrap()];
+    let (good, said) = rengine(&[asked.as_slice(), &login].concat(), "se:cret");
+    assert!(good && other.join("config.json").exists(), "{said}");
+    let (good, said) = rengine(&[asked.as_slice(), &["pull", &name]].concat(), "");
+    assert!(good, "{said}");
+    assert!(!rengine(&["pull", &name], "").0);
 }
 
 #[test]

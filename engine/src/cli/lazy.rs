@@ -1,6 +1,7 @@
 //! Arguments that are defined only when their verb is the one that is given. The verbs of all three programs have
 //! hundreds of flags; to define them all takes longer than most verbs do.
 
+use std::ffi::OsString;
 use std::ops::{Deref, DerefMut};
 
 use clap::builder::Resettable;
@@ -82,6 +83,15 @@ pub fn as_docker_reads(command: Command) -> Command {
         ArgAction::Set | ArgAction::Append if !flag.is_positional() => flag.allow_hyphen_values(true),
         _ => flag,
     })
+}
+
+/// `help VERB` is `VERB --help`, as docker and kubectl have it.
+pub fn help_as_flag(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|verb| verb == "help") {
+        arguments.remove(1);
+        arguments.push("--help".into());
+    }
+    arguments
 }
 
 /// As Go reads it (strconv.ParseBool).

@@ -6,7 +6,7 @@ use crate::cli::output;
 use crate::cli::run::parse_restart;
 use crate::cli::run::tunable::TunableArgs;
 use crate::engine::{Engine, UpdateOptions};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The flags of `update`.
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub(super) struct UpdateArgs {
 pub(super) fn update(engine: &Engine, args: UpdateArgs) -> Result<u8> {
     let names = args.names.clone();
     let options = args.options()?;
+    if options == UpdateOptions::default() {
+        return Err(Error::invalid("nothing to update: give one or more limits, or --restart"));
+    }
     let mut code = 0;
     for name in &names {
         match engine.find_id(name).and_then(|id| engine.update(&id, &options)) {

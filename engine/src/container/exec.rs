@@ -12,7 +12,7 @@ use crate::container::failure::{AtStep, LaunchError};
 use crate::container::handshake::{ChildEnd, Report};
 use crate::container::launch::{self, Child, Enclosure, Links, NoLinks, Stdio};
 use crate::container::namespaces::Births;
-use crate::container::plan::{ProcessPlan, TerminalSize};
+use crate::container::plan::{PLAIN_TERMINAL, ProcessPlan, TerminalSize};
 use crate::container::privileges;
 use crate::container::program::{self, Program};
 use crate::container::rootfs::Terminal;
@@ -135,6 +135,8 @@ impl ProcessPlan {
     pub fn for_exec(&self, spec: &ExecSpec) -> Self {
         let mut process = self.clone();
         process.argv.clone_from(&spec.argv);
+        // The kind of the first process's terminal says nothing of this one's.
+        process.env.retain(|entry| self.terminal.is_none() || entry != PLAIN_TERMINAL);
         for entry in &spec.env {
             let key = entry.split('=').next().unwrap_or_default();
             process.env.retain(|known| known.split('=').next() != Some(key));
@@ -150,7 +152,7 @@ impl ProcessPlan {
         }
         process.terminal = spec.tty.then(TerminalSize::default);
         if spec.tty && !process.env.iter().any(|entry| entry.starts_with("TERM=")) {
-            process.env.push("TERM=xterm".to_owned());
+            process.env.push(PLAIN_TERMINAL.to_owned());
         }
         if spec.privileged {
             process.capabilities = CapabilitySet::bounding();

@@ -76,10 +76,9 @@ fn merge_argv(spec: &ContainerSpec, image: &RunConfig) -> Result<Vec<String>> {
 
 fn merge_environment(spec: &mut ContainerSpec, image: &RunConfig) {
     let mut merged: Vec<String> = Vec::new();
-    let defaults =
-        [DEFAULT_PATH.to_owned()].into_iter().chain(spec.process.tty.then(|| "TERM=xterm".to_owned()));
     // An image's entry without `=` is dropped: it must never import a variable of the host (CVE-2026-57231).
     let from_image = image.env.iter().filter(|entry| entry.contains('=')).cloned();
+    let defaults = std::iter::once(DEFAULT_PATH.to_owned());
     for entry in defaults.chain(from_image).chain(std::mem::take(&mut spec.process.env)) {
         let key = entry.split('=').next().unwrap_or_default();
         merged.retain(|known| known.split('=').next() != Some(key));

@@ -116,6 +116,9 @@ impl Limit {
     }
 }
 
+/// What a program with a terminal is told of it, unless somebody says otherwise.
+pub const PLAIN_TERMINAL: &str = "TERM=xterm";
+
 /// A terminal's size; 0 by 0 leaves it to the first resize.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TerminalSize {

@@ -195,7 +195,7 @@ fn run_config(container: &Container, image: &RunConfig) -> RunConfig {
     let volumes = spec.mounts.iter().filter(|mount| matches!(mount.source, MountSource::Volume { .. }));
     let mut config = RunConfig {
         user: process.user.clone().unwrap_or_default(),
-        env: process.env.iter().filter(|entry| !entry.starts_with("TERM=")).cloned().collect(),
+        env: process.env.clone(),
         entrypoint: process.entrypoint.clone().or_else(|| image.entrypoint.clone()),
         cmd: match (&process.command, &process.entrypoint) {
             (Some(command), _) => Some(command.clone()),

@@ -85,6 +85,9 @@ struct Entry {
     registrytoken: String,
 }
 
+/// Docker's file of credentials, in its directory.
+const FILE: &str = "config.json";
+
 /// The key docker keeps its own registry's credentials under.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 
@@ -121,6 +124,16 @@ pub fn give(logins: Vec<Login>) {
     // Somebody who gave some before meant those.
     let _ = GIVEN
         .set(logins.into_iter().map(|login| Login { registry: host(&login.registry), ..login }).collect());
+}
+
+/// What [`keep_credentials_in`] was told.
+static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Has this process look for credentials in the `config.json` of this directory first, and keep them there. Only the
+/// first call counts.
+pub fn keep_credentials_in(directory: PathBuf) {
+    // Somebody who named one before meant that.
+    let _ = KEPT_IN.set(directory);
 }
 
 /// The credentials for a repository of a registry, if there are any.
@@ -317,11 +330,17 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, Credent
 fn files_to_read() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(|run| Path::new(&run).join("containers/auth.json"));
     let named = std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from);
-    named.into_iter().chain(docker_file()).chain(runtime).collect()
+    file_asked_for().into_iter().chain(named).chain(docker_file()).chain(runtime).collect()
 }
 
 fn file_to_write() -> Option<PathBuf> {
-    std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from).or_else(docker_file)
+    file_asked_for()
+        .or_else(|| std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from))
+        .or_else(docker_file)
+}
+
+fn file_asked_for() -> Option<PathBuf> {
+    KEPT_IN.get().map(|directory| directory.join(FILE))
 }
 
 fn docker_file() -> Option<PathBuf> {
@@ -329,7 +348,7 @@ fn docker_file() -> Option<PathBuf> {
     let home = || {
         std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| Path::new(&home).join(".docker"))
     };
-    directory.or_else(home).map(|directory| directory.join("config.json"))
+    directory.or_else(home).map(|directory| directory.join(FILE))
 }
 
 /// Changes the `auths` of a file and leaves the rest of it as it is.

@@ -32,6 +32,15 @@ fn its_exit_code_is_its_own_and_127_and_126_mean_what_they_do() {
 }
 
 #[test]
+fn only_a_terminal_has_a_kind() {
+    let world = World::new();
+    world.background("--network none --name it -t", "sleep 1000");
+    world.rengine(["exec", "it", "sh", "-c", "echo ${TERM-none}"]).prints("none\n");
+    world.rengine(["exec", "it", "sh", "-c", "tr '\\0' '\\n' < /proc/1/environ"]).shows("TERM=xterm");
+    assert!(!world.inspect("it", "{{json .Config.Env}}").contains("TERM"));
+}
+
+#[test]
 fn user_directory_and_environment_are_given_per_call() {
     let world = World::new();
     world.background("--network none --name it -e A=container", "sleep 1000");

@@ -64,6 +64,7 @@ fn files_ports_and_limits_of_a_running_one() {
     let page = world.write("page", "a page");
     world.rengine(["cp", page.to_str().unwrap(), "web:/tmp/"]).succeeds();
     world.rengine(["container", "diff", "web"]).succeeds().prints("C /tmp\nA /tmp/page\n");
+    world.rengine(["update", "web"]).exits(1).complains("nothing to update");
     world.rengine(["update", "--cpu-quota", "100000", "web"]).succeeds().prints("web\n");
     world.rengine(["update", "--cpu-period", "50000", "web"]).succeeds();
     let archive = world.path("web.tar");

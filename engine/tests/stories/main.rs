@@ -5,6 +5,7 @@ mod attach;
 mod build;
 mod cache;
 mod cgroup;
+mod client;
 mod context;
 mod copy;
 mod damage;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{
-    LaunchPlan, Limit, Namespaces, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan, StatedAttributes,
-    TerminalSize, Whose, devices,
+    LaunchPlan, Limit, Namespaces, PLAIN_TERMINAL, ProcessPlan, ResolvedMount, ResolvedSource, RootfsPlan,
+    StatedAttributes, TerminalSize, Whose, devices,
 };
 use crate::container::capabilities::CapabilitySet;
 use crate::container::cdi;
@@ -235,8 +235,13 @@ fn process(record: &ContainerRecord) -> Result<ProcessPlan, LaunchError> {
     let filter = seccomp::compile(profile, capabilities)
         .map_err(|error| LaunchError::Invalid(crate::error::chain(&error)))?;
     let mut env = spec.process.env.clone();
-    if !env.iter().any(|entry| entry.starts_with("HOSTNAME=")) {
-        env.push(format!("HOSTNAME={}", record.hostname()));
+    let hostname = format!("HOSTNAME={}", record.hostname());
+    let terminal = spec.process.tty.then(|| PLAIN_TERMINAL.to_owned());
+    for own in [Some(hostname), terminal].into_iter().flatten() {
+        let key = &own[..=own.find('=').unwrap_or_default()];
+        if !env.iter().any(|entry| entry.starts_with(key)) {
+            env.push(own);
+        }
     }
     Ok(ProcessPlan {
         argv: record.argv.clone(),
