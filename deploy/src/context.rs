@@ -159,5 +159,7 @@ mod tests {
         ] {
             assert!(packed(build).unwrap_err().to_string().contains("does not go to another machine"));
         }
+        // It has a directory beside its root, too.
+        engine.down().unwrap();
     }
 }

@@ -11,6 +11,9 @@ use std::time::Duration;
 use super::target::Target;
 use super::{Fingerprint, HostKey, Login, Secret};
 
+/// The name of the socket in the directory of a connection.
+pub(super) const ASK: &str = "ask";
+
 /// Where the answers are; neither is a secret.
 const SOCKET: &str = "RDEPLOY_ASK_SOCKET";
 const TOKEN: &str = "RDEPLOY_ASK_TOKEN";
@@ -74,7 +77,7 @@ impl Refused {
 impl Desk {
     /// A desk in this directory, which is nobody else's.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let path = directory.join("ask");
+        let path = directory.join(ASK);
         let listener = UnixListener::bind(&path)?;
         Ok(Self { listener, path, token: super::session::random()? })
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 
+use super::askpass::ASK;
 use super::failure::SshError;
 use super::host_key::{HostKey, KnownHosts};
 use super::kept::Kept;
@@ -46,9 +47,6 @@ pub(super) const OUR_WAY: &str = "ssh -F /dev/null -o BatchMode=yes -S ";
 
 /// How such a directory's name begins.
 const PREFIX: &str = "rdeploy-";
-
-/// A directory that is younger may not be locked yet.
-const YOUNG: Duration = Duration::from_secs(60);
 
 // === impl Materials ===
 
@@ -95,20 +93,19 @@ pub(super) fn short_directory() -> PathBuf {
     run.filter(usable).or_else(|| Some(temporary).filter(usable)).unwrap_or_else(|| "/tmp".into())
 }
 
-/// Takes away what a process that was killed has left.
+/// Takes away what processes that were killed have left. A directory is locked before the socket for questions is in it,
+/// so one with a socket and no lock is nobody's any more.
 fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let is_ours = |metadata: &fs::Metadata| {
-            let age = metadata.modified().ok().and_then(|time| time.elapsed().ok());
             metadata.is_dir()
                 && metadata.uid() == rustix::process::getuid().as_raw()
                 && metadata.mode() & 0o077 == 0
-                && age.is_some_and(|age| age > YOUNG)
         };
         let path = entry.path();
         if entry.file_name().to_string_lossy().starts_with(PREFIX)
             && entry.metadata().is_ok_and(|metadata| is_ours(&metadata))
-            && path.join("ask").exists()
+            && path.join(ASK).exists()
             && let Ok(hold) = fs::File::open(&path)
             && rustix::fs::flock(&hold, FlockOperation::NonBlockingLockExclusive).is_ok()
         {
@@ -299,9 +296,7 @@ mod tests {
         let make = |name: &str| {
             let path = place.path().join(name);
             fs::DirBuilder::new().mode(0o700).create(&path).unwrap();
-            fs::write(path.join("ask"), "").unwrap();
-            let old = std::time::SystemTime::now() - 2 * YOUNG;
-            fs::File::open(&path).unwrap().set_modified(old).unwrap();
+            fs::write(path.join(ASK), "").unwrap();
             path
         };
         let (left, used, other) = (make("rdeploy-left"), make("rdeploy-used"), make("other"));

@@ -51,6 +51,8 @@ impl Project {
             command.arg("-i").arg(server.key());
         }
         command.args(words).current_dir(self.path()).env("HOME", self.directory.path());
+        // What a client that is killed leaves goes with the next one, or with this directory.
+        command.env("XDG_RUNTIME_DIR", self.directory.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
