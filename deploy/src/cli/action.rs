@@ -96,6 +96,7 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
     globals.image_services = words("services");
     through(&mut globals);
     globals.ssh.ssh_key = input("key_path").map(Into::into).or(globals.ssh.ssh_key);
+    globals.ssh.host_keys = input("known_hosts");
     if input("script").is_some() {
         return Err(Error::invalid("script: this action runs no script on the servers")
             .with_hint("stop, rm, pull and up are what it does by itself; further commands go under `hooks:` in rdeploy.yaml"));

@@ -47,6 +47,9 @@ pub(super) struct SshFlags {
     /// Known host keys instead of the user's
     #[arg(long, global = true, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
+    /// Known host keys themselves, as a workflow has them.
+    #[arg(skip)]
+    pub(super) host_keys: Option<String>,
     /// Take an unknown host's key as it is the first time
     #[arg(long, global = true)]
     accept_new: bool,
@@ -240,11 +243,12 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
         .map(|pin| pin.parse().map_err(|error| Error::invalid("the fingerprint").with_source(error)))
         .collect::<Result<_>>()?;
     let known = flags.known_hosts.clone().or_else(|| settings.known_hosts.clone());
-    let host_key = match known {
+    let host_key = match (known, &flags.host_keys) {
         _ if !pins.is_empty() => HostKey::Pinned(pins),
-        file if flags.accept_new || settings.accept_new => HostKey::FirstUse(file),
-        Some(file) => HostKey::KnownIn(KnownHosts::File(file)),
-        None => HostKey::Known,
+        (_, Some(keys)) => HostKey::KnownIn(KnownHosts::Text(keys.clone())),
+        (file, None) if flags.accept_new || settings.accept_new => HostKey::FirstUse(file),
+        (Some(file), None) => HostKey::KnownIn(KnownHosts::File(file)),
+        (None, None) => HostKey::Known,
     };
     let file = flags.ssh_key.clone().or_else(|| settings.key.clone()).map(KeySource::File);
     let key = secrets::get(secrets::SSH_KEY).map(KeySource::Text).or(file);

@@ -43,6 +43,7 @@ impl Repository {
             format!("PASSWORD={PASSWORD}"),
             "USERNAME=root".to_owned(),
             format!("FINGERPRINT={}", server.fingerprint("ed25519")),
+            format!("KNOWN_HOSTS={}", server.host_keys()),
         ];
         self.run(server, "push", "{}", &secrets)
     }
@@ -123,6 +124,11 @@ fn the_workflow_of_the_lesson_deploys_and_a_sick_release_turns_it_red() {
     assert_eq!(get(server.ip()).unwrap(), "one");
     assert!(said.contains("status=deployed changed=true"), "{said}");
 
+    // The same server, known by its keys.
+    let fingerprint = "fingerprint: ${{ secrets.FINGERPRINT }}";
+    let known = WORKFLOW.replace(fingerprint, "known_hosts: ${{ secrets.KNOWN_HOSTS }}");
+    assert_ne!(known, WORKFLOW);
+    repository.write(".github/workflows/deploy.yml", &known);
     repository.write("page", "two\n");
     let green = repository.push(&server);
     let said = text(&green);

@@ -282,11 +282,16 @@ impl Server {
         self.run(&format!("ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub")).parse().unwrap()
     }
 
-    /// Its host keys, as `known_hosts` has them.
-    pub(crate) fn known_hosts(&self) -> HostKey {
+    /// Its host keys, as the lines of a `known_hosts` file.
+    pub(crate) fn host_keys(&self) -> String {
         let keys = self.run("cat /etc/ssh/ssh_host_*_key.pub");
         let lines: Vec<_> = keys.lines().map(|key| format!("{} {key}", self.address)).collect();
-        HostKey::KnownIn(KnownHosts::Text(lines.join("\n")))
+        lines.join("\n")
+    }
+
+    /// Only these host keys are its own.
+    pub(crate) fn known_hosts(&self) -> HostKey {
+        HostKey::KnownIn(KnownHosts::Text(self.host_keys()))
     }
 
     /// The file with the network's key.
