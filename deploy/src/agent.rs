@@ -167,7 +167,7 @@ impl Agent {
                 rollout::plan(&self.engine, &places, &rollout, &tell).map(Outcome::Plan)
             }
             Request::Prepare(rollout) => self.prepare(&rollout, &tell),
-            Request::Share { percent } => self.running()?.share(percent).map(Outcome::Shared),
+            Request::Share { percent, draw } => self.running()?.share(percent, draw).map(Outcome::Shared),
             Request::Watch { time_ms } => {
                 self.running()?.watch(Duration::from_millis(time_ms)).map(|()| Outcome::Nothing)
             }

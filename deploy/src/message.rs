@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use engine::error::{Error, Kind};
+use engine::network::Draw;
 use engine::quantity::Percent;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +75,8 @@ pub enum Request {
     Share {
         /// How many of a hundred.
         percent: Percent,
+        /// Which ones.
+        draw: Draw,
     },
     /// See how those do that have a part of the connections.
     Watch {

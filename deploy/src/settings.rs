@@ -40,7 +40,7 @@ pub struct Settings {
     /// How long connections to a container that was replaced may go on: `30s`, `5m`.
     #[serde(deserialize_with = "time")]
     pub drain: Option<Span>,
-    /// What part of the new connections a new release gets first, and for how long: `['10%,5m', '50%,5m']`.
+    /// What part of the new connections a new release gets first, and for how long: `['10%,5m', '50%,5m,sticky']`.
     pub canary: Vec<CanaryStep>,
     /// How many releases a host keeps.
     pub keep: Option<usize>,

@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 pub use self::cidr::Cidr;
 pub use self::dns::{DnsSockets, Resolver, open_dns_sockets};
 pub use self::endpoint::{Endpoint, EndpointAddress, Party};
+pub use self::firewall::share::Draw;
 pub use self::inside::{forget_link, visit};
 pub use self::link::{InsideLink, configure_inside, inside_links, plug};
 pub use self::link_options::LinkOptions;
@@ -339,7 +340,7 @@ impl Networks {
             .iter()
             .filter(|network| network.has_bridge())
             .try_for_each(|network| link::remove(&network.bridge))?;
-        ShareTable::beside(self.root.tag()).set(&[])?;
+        ShareTable::beside(self.root.tag()).iter().try_for_each(|table| table.set(&[]))?;
         table.delete()?;
         Ok(())
     }

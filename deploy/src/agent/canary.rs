@@ -7,6 +7,7 @@ use compose::runtime::Runtime;
 use engine::container::state::{HealthStatus, State};
 use engine::error::{Error, Kind, Result};
 use engine::id::ContainerId;
+use engine::network::Draw;
 use engine::quantity::Percent;
 
 use super::opened::Opened;
@@ -35,7 +36,7 @@ const GLANCE: Duration = Duration::from_millis(100);
 impl Canary {
     /// Leads a part of the new connections to the containers that are ready beside those that they replace. The others
     /// wait for the commit.
-    pub(crate) fn share(opened: &Opened, percent: Percent) -> Result<Self> {
+    pub(crate) fn share(opened: &Opened, percent: Percent, draw: Draw) -> Result<Self> {
         let (_, plan, stages) = opened.plan()?;
         let steps = stages.commit.iter().filter_map(|step| plan.steps().get(*step));
         let mut canary = Self::default();
@@ -43,7 +44,7 @@ impl Canary {
             let Operation::HandOver { from: Some(from), to, .. } = &step.operation else { continue };
             let Ok(id) = opened.runtime.id_of(to) else { continue };
             let Some(restarts) = restarts(&opened.runtime, &id)? else { continue };
-            let shared = opened.runtime.engine().share_ports(&from.id, &id, percent)?;
+            let shared = opened.runtime.engine().share_ports(&from.id, &id, percent, draw)?;
             if !shared.is_empty() {
                 let service = to.service().to_owned();
                 canary.pairs.push(Pair { service, from: from.id.clone(), to: id, restarts });

@@ -13,6 +13,7 @@ use compose::runtime::parking::{Parked, drained};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
 use engine::error::{Error, Result};
+use engine::network::Draw;
 use engine::quantity::Percent;
 use jiff::Timestamp;
 
@@ -97,9 +98,9 @@ impl Running {
     }
 
     /// Lets the new containers that are ready have a part of the new connections. The services that they are of.
-    pub(crate) fn share(&mut self, percent: Percent) -> Result<Vec<String>> {
+    pub(crate) fn share(&mut self, percent: Percent, draw: Draw) -> Result<Vec<String>> {
         self.advance(Move::Share)?;
-        self.canary = Canary::share(&self.opened, percent)?;
+        self.canary = Canary::share(&self.opened, percent, draw)?;
         Ok(self.canary.services())
     }
 

@@ -24,7 +24,8 @@ use crate::watch::Changes;
 pub(super) struct UpArgs {
     #[command(flatten)]
     waiting: Waiting,
-    /// Give the new release so many of the new connections first, for so long: 10%,5m; may be given several times
+    /// Give the new release so many of the new connections first, for so long: 10%,5m, or 10%,5m,sticky, where an
+    /// address that connects gets the same release each time; may be given several times
     #[arg(long, value_name = "PERCENT,TIME")]
     canary: Vec<CanaryStep>,
     /// The services; all when none is named

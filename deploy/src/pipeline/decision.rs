@@ -58,7 +58,8 @@ impl Deployment<'_> {
     fn canary(&self, fleet: &mut Fleet<Task>, steps: &[CanaryStep]) -> Result<(), Failures> {
         for step in steps {
             let shared = fleet.each(|host, _| {
-                let outcome = host.ask(&Request::Share { percent: step.percent }, &|_| {})?;
+                let request = Request::Share { percent: step.percent, draw: step.draw };
+                let outcome = host.ask(&request, &|_| {})?;
                 let Outcome::Shared(services) = outcome else { return Err(confused()) };
                 Ok(services)
             })?;

@@ -26,6 +26,22 @@ fn a_part_of_the_connections_tries_the_new_release_first() {
 }
 
 #[test]
+fn a_canary_by_address_gives_a_caller_the_same_release_each_time() {
+    let world = World::new(1, &file(""));
+    world.rdeploy(["up"]).succeeds();
+    let port = world.port(0, "web");
+    world.page("two");
+    let up = || world.rdeploy(["up", "--canary", "50%,300ms,sticky", "--canary", "90%,300ms,sticky"]);
+    let (up, pages) = world.clients(&[port], up);
+    let up = up.succeeds();
+    assert!(up.stderr.contains("web: 50% of the addresses that connect for 300ms"), "{}", up.stderr);
+    let first = pages[0].iter().position(|page| page == "two").unwrap_or(pages[0].len());
+    assert!(pages[0][..first].iter().all(|page| page == "one"), "{pages:?}");
+    assert!(pages[0][first..].iter().all(|page| page == "two"), "{pages:?}");
+    assert_eq!(get(port).unwrap(), "two");
+}
+
+#[test]
 fn a_canary_that_ends_leaves_the_old_release_to_everybody() {
     let world = World::new(2, &file(""));
     world.rdeploy(["up"]).succeeds();

@@ -9,7 +9,7 @@ use crate::container::state::State;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::network::{PublishedPort, parked};
+use crate::network::{Draw, PublishedPort, parked};
 use crate::quantity::Percent;
 use crate::store::Lock;
 
@@ -55,7 +55,7 @@ impl Engine {
     }
 
     /// Leads so many of a hundred new connections to the published ports of `from` to `to`, which runs and holds its own
-    /// back. It ends when the ports are handed over or `to` stops. The ports.
+    /// back; `draw` says which ones. It ends when the ports are handed over or `to` stops. The ports.
     ///
     /// # Errors
     /// When `to` is on no network.
@@ -64,8 +64,9 @@ impl Engine {
         from: &ContainerId,
         to: &ContainerId,
         percent: Percent,
+        draw: Draw,
     ) -> Result<Vec<PublishedPort>> {
-        Ok(self.networks().share_ports(from, to, percent)?)
+        Ok(self.networks().share_ports(from, to, percent, draw)?)
     }
 
     /// Leads no new connections to what others publish to a container any more; established ones stay.

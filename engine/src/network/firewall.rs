@@ -14,6 +14,8 @@
 
 pub(crate) mod share;
 
+use self::share::Draw;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -417,33 +419,44 @@ fn to_loopback() -> Vec<Expression> {
 }
 
 /// Leads what is for a published port to where it is published, by these maps: for each family that of ports on one
-/// address and that of ports on all. With `drawn` the keys of the maps have a number below it before the protocol, which
-/// is drawn for each connection.
-fn add_publish_rules(transaction: &mut Transaction, drawn: Option<u32>, maps: [[&'static str; 2]; 2]) {
+/// address and that of ports on all. With `drawn` the keys of the maps have a number before the protocol, which is drawn
+/// for each connection.
+fn add_publish_rules(transaction: &mut Transaction, drawn: Option<Draw>, maps: [[&'static str; 2]; 2]) {
     use Expression::{DestinationNat, Equal, Load, Map, Meta as Known};
     // The parts of a key lie in consecutive registers of four bytes, and so do the address and port found there.
     let [of_ipv4, of_ipv6] = maps;
-    for (family, receiver, rest, port_found, [bound, any]) in [
-        (FAMILY_IPV4, Field::IPV4_RECEIVER, [WORD_1, WORD_2, WORD_3], WORD_1, of_ipv4),
-        (FAMILY_IPV6, Field::IPV6_RECEIVER, [REGISTER_2, WORD_5, WORD_6], REGISTER_2, of_ipv6),
+    for (family, receiver, sender, rest, port_found, [bound, any]) in [
+        (FAMILY_IPV4, Field::IPV4_RECEIVER, Field::IPV4_SENDER, [WORD_1, WORD_2, WORD_3], WORD_1, of_ipv4),
+        (
+            FAMILY_IPV6,
+            Field::IPV6_RECEIVER,
+            Field::IPV6_SENDER,
+            [REGISTER_2, WORD_5, WORD_6],
+            REGISTER_2,
+            of_ipv6,
+        ),
     ] {
+        let number = |register| drawn.map(|draw| draw.below(share::WHOLE, sender, register));
         let of_family = vec![Known(Meta::Family, REGISTER), Equal(REGISTER, vec![family])];
         let found = DestinationNat(family, REGISTER, port_found);
-        let bound_key = [vec![Load(receiver, REGISTER)], port_key(drawn, rest)].concat();
+        let bound_key = [vec![Load(receiver, REGISTER)], port_key(number, rest)].concat();
         let bound_lookup = vec![Map(REGISTER, bound), found.clone()];
         transaction.rule("publish", [of_family.clone(), bound_key, bound_lookup].concat());
-        let any_key = port_key(drawn, [REGISTER, WORD_1, WORD_2]);
+        let any_key = port_key(number, [REGISTER, WORD_1, WORD_2]);
         transaction.rule("publish", [of_family, any_key, vec![Map(REGISTER, any), found]].concat());
     }
 }
 
 /// The protocol and port that a packet is for, behind the number that is drawn.
-fn port_key(drawn: Option<u32>, [first, second, third]: [Register; 3]) -> Vec<Expression> {
-    use Expression::{Load, Meta as Known, Random};
+fn port_key(
+    number: impl Fn(Register) -> Option<Expression>,
+    [first, second, third]: [Register; 3],
+) -> Vec<Expression> {
+    use Expression::{Load, Meta as Known};
     let port = Field::port(PortField::Destination);
-    match drawn {
+    match number(first) {
         None => vec![Known(Meta::Protocol, first), Load(port, second)],
-        Some(below) => vec![Random(below, first), Known(Meta::Protocol, second), Load(port, third)],
+        Some(number) => vec![number, Known(Meta::Protocol, second), Load(port, third)],
     }
 }
 

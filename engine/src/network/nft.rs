@@ -116,6 +116,8 @@ pub(crate) type Register = u32;
 pub(crate) const REGISTER: Register = 1;
 /// The second 16 bytes.
 pub(crate) const REGISTER_2: Register = 2;
+/// The last 16 bytes.
+const REGISTER_4: Register = 4;
 /// The second 4 bytes of the first register.
 pub(crate) const WORD_1: Register = 9;
 /// The third 4 bytes of the first register.
@@ -136,6 +138,9 @@ pub(crate) enum Expression {
     Load(Field, Register),
     /// Draws a number below this one.
     Random(u32, Register),
+    /// Makes a number below this one of the value of a field: always the same one of the same value. The field is loaded
+    /// into the last register.
+    Hash(Field, u32, Register),
     /// Goes on if the register begins with these bytes.
     Equal(Register, Vec<u8>),
     /// Goes on if it does not.
@@ -266,6 +271,10 @@ const ENDS_RANGE: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 /// A number is drawn anew each time (`NFT_NG_RANDOM`).
 const DRAWN: u32 = 1;
+
+/// `NFT_HASH_JENKINS`, and what it starts from.
+const JENKINS: u32 = 0;
+const SEED: u32 = 0x9e37_79b9;
 /// An attribute's length has 16 bits; a message with more elements than this is continued in another one.
 const FULL_MESSAGE: usize = 48 * 1024;
 /// What the kernel keeps as user data of an element, less its header and the NUL.
@@ -560,6 +569,14 @@ impl Expression {
             Self::Random(below, register) => expression(list, "numgen", |data| {
                 data.be32(1, *register).be32(2, *below).be32(3, DRAWN);
             }),
+            Self::Hash(field, below, register) => {
+                Self::Load(*field, REGISTER_4).encode(list);
+                expression(list, "hash", |data| {
+                    data.be32(1, REGISTER_4).be32(2, *register).be32(3, field.length);
+                    // Without a seed of ours each rule would have one of its own.
+                    data.be32(4, *below).be32(5, SEED).be32(7, JENKINS);
+                });
+            }
             Self::Equal(register, bytes) => compare(list, *register, 0, bytes),
             Self::Differs(register, bytes) => compare(list, *register, 1, bytes),
             Self::In(register, set) => expression(list, "lookup", |data| {

@@ -1,15 +1,15 @@
 //! Published ports of one container of which another container gets a part of the new connections.
 
 use crate::id::ContainerId;
-use crate::network::firewall::share::{Share, ShareTable};
+use crate::network::firewall::share::{Draw, Share, ShareTable};
 use crate::network::ports::is_of;
 use crate::network::{NetworkError, Networks, PublishedPort};
 use crate::quantity::Percent;
 
 impl Networks {
     /// Leads so many of a hundred new connections to each published port of one container to another one, which listens
-    /// on the same ports of its own. What it had of it before is replaced; established connections stay where they
-    /// are. It ends with the other container, or when the ports move to it. The ports.
+    /// on the same ports of its own; `draw` says which ones. What it had of it before is replaced; established
+    /// connections stay where they are. It ends with the other container, or when the ports move to it. The ports.
     ///
     /// # Errors
     /// When the other container is not attached to any network with a way in.
@@ -18,6 +18,7 @@ impl Networks {
         from: &ContainerId,
         to: &ContainerId,
         percent: Percent,
+        draw: Draw,
     ) -> Result<Vec<PublishedPort>, NetworkError> {
         let successor = self.successor(to)?;
         let owner = &successor.owner;
@@ -25,10 +26,13 @@ impl Networks {
         let _lock = self.lock()?;
         let shared = successor.take(self.published(from)?)?;
         self.mark_shared(to, owner, true)?;
-        let table = ShareTable::beside(self.root.tag());
-        let mut shares = others(&table, to)?;
-        shares.extend(shared.iter().map(|port| Share { forward: port.forward(owner), percent }));
-        table.set(&shares)?;
+        for table in ShareTable::beside(self.root.tag()) {
+            let mut shares = others(&table, to)?;
+            if table.draw() == draw {
+                shares.extend(shared.iter().map(|port| Share { forward: port.forward(owner), percent }));
+            }
+            table.set(&shares)?;
+        }
         Ok(shared)
     }
 
@@ -44,9 +48,10 @@ impl Networks {
 
     /// Leads no connections to what others publish to a container any more. The caller holds the locks.
     pub(crate) fn end_shares(&self, container: &ContainerId) -> Result<(), NetworkError> {
-        let table = ShareTable::beside(self.root.tag());
-        let others = others(&table, container)?;
-        table.set(&others)?;
+        for table in ShareTable::beside(self.root.tag()) {
+            let others = others(&table, container)?;
+            table.set(&others)?;
+        }
         self.mark_shared(container, "", false)
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::host::*;
 use engine::container::spec::{PortBinding, Protocol};
-use engine::network::NetworkSpec;
+use engine::network::{Draw, NetworkSpec};
 use engine::quantity::Percent;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -169,8 +169,8 @@ fn a_part_of_the_connections_goes_to_another_container() {
         let new_of_200 =
             |at: &str| (0..200).filter(|_| call(at).expect("nobody is refused").starts_with("new")).count();
         assert_eq!(new_of_200("127.0.0.1:8080"), 0);
-        host.networks.share_ports(&old.id, &new.id, Percent::new(10).unwrap()).unwrap();
-        host.networks.share_ports(&old.id, &new.id, Percent::new(30).unwrap()).unwrap();
+        host.networks.share_ports(&old.id, &new.id, Percent::new(10).unwrap(), Draw::Connection).unwrap();
+        host.networks.share_ports(&old.id, &new.id, Percent::new(30).unwrap(), Draw::Connection).unwrap();
         let gateways = old.endpoints[0].addresses.iter().filter_map(|entry| entry.gateway);
         let gateway = gateways.into_iter().find(std::net::IpAddr::is_ipv6).unwrap();
         for at in ["127.0.0.1:8080", "127.0.0.1:8081", &format!("[{gateway}]:8080")] {
@@ -185,12 +185,69 @@ fn a_part_of_the_connections_goes_to_another_container() {
 
         let next = host.guest("web-3", &[on("back")]);
         next.place.serve_tcp("[::]:80", "new");
-        host.networks.share_ports(&old.id, &next.id, Percent::new(50).unwrap()).unwrap();
+        host.networks.share_ports(&old.id, &next.id, Percent::new(50).unwrap(), Draw::Connection).unwrap();
         host.networks.move_ports(&old.id, &next.id).unwrap();
         assert_eq!(new_of_200("127.0.0.1:8080"), 200);
         assert!(!tables().contains("-shares"), "{}", tables());
         assert_eq!(host.networks.published(&next.id).unwrap().len(), 3);
     });
+}
+
+#[test]
+fn a_part_by_the_sender_is_the_same_for_the_same_sender() {
+    on_a_host(|host| {
+        let spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("back".parse().unwrap()) };
+        host.networks.create(spec).unwrap();
+        let old = host.guest("web-1", &[on("back")]);
+        let new = host.guest("web-2", &[on("back")]);
+        old.place.serve_tcp("[::]:80", "old");
+        new.place.serve_tcp("[::]:80", "new");
+        let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
+        host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
+        call("127.0.0.1:8080").expect("the bridge is up");
+        let is_new = |answer: &str| answer.starts_with("new");
+        // Which of 60 senders get the new one, at either port and each time they ask.
+        let who = || -> Vec<bool> {
+            let ask = |sender: u8| {
+                let ask = |at| is_new(&call_from([127, 0, 1, sender], at));
+                let first = ask(8080);
+                assert!([8080, 8081, 8080].into_iter().all(|at| ask(at) == first), "127.0.1.{sender}");
+                first
+            };
+            (1..=60).map(ask).collect()
+        };
+        let share = |percent| {
+            host.networks
+                .share_ports(&old.id, &new.id, Percent::new(percent).unwrap(), Draw::Sender)
+                .unwrap();
+        };
+        share(30);
+        let few = who();
+        assert!((5..35).contains(&few.iter().filter(|new| **new).count()), "{few:?}");
+        share(80);
+        let many = who();
+        assert!((35..60).contains(&many.iter().filter(|new| **new).count()), "{many:?}");
+        assert!(few.iter().zip(&many).all(|(few, many)| !few || *many), "who had it keeps it");
+        let gateways = old.endpoints[0].addresses.iter().filter_map(|entry| entry.gateway);
+        let gateway = gateways.into_iter().find(std::net::IpAddr::is_ipv6).unwrap();
+        let by_ipv6: Vec<_> = (0..20).map(|_| is_new(&call(&format!("[{gateway}]:8080")).unwrap())).collect();
+        assert!(by_ipv6.iter().all(|new| *new == by_ipv6[0]), "{by_ipv6:?}");
+        host.networks.unshare_ports(&new.id).unwrap();
+        assert!(who().iter().all(|new| !new));
+        let tables = run("nft", "list tables");
+        assert!(!tables.contains("-shares"), "{tables}");
+    });
+}
+
+/// What the server at a port of 127.0.0.1 says to this address of this host.
+fn call_from(sender: [u8; 4], port: u16) -> String {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&socket, &std::net::SocketAddr::from((sender, 0))).unwrap();
+    connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    let mut answer = String::new();
+    TcpStream::from(socket).read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]

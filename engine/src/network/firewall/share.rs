@@ -5,9 +5,24 @@ use super::{
     Entry, FORMS, Forward, PRIORITY_DESTINATION_NAT, add_entrance, add_publish_rules, change, forward_entry,
     forward_of, refused,
 };
+use serde::{Deserialize, Serialize};
+
 use crate::network::NetworkError;
-use crate::network::nft::{self, Chain, Change, DataType, Element, Hook, Place, SetForm, Transaction};
+use crate::network::nft::{
+    self, Chain, Change, DataType, Element, Expression, Field, Hook, Place, Register, SetForm, Transaction,
+};
 use crate::quantity::Percent;
+
+/// By what it is decided which connections are led elsewhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Draw {
+    /// By chance, for each connection anew.
+    #[default]
+    Connection,
+    /// By the address of who connects: always the same for the same one, and for a greater part whoever is in a smaller one.
+    Sender,
+}
 
 /// So many of a hundred new connections to a published port, and where they go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,17 +31,18 @@ pub(crate) struct Share {
     pub(crate) percent: Percent,
 }
 
-/// The table of what is shared in a root.
+/// The table of what is shared in a root, by one way to draw.
 #[derive(Debug)]
 pub(crate) struct ShareTable {
     name: String,
+    draw: Draw,
 }
 
 /// Before the root's own table.
 const PRIORITY: i32 = PRIORITY_DESTINATION_NAT - 1;
 
 /// One element a hundredth.
-const WHOLE: u32 = 100;
+pub(super) const WHOLE: u32 = 100;
 
 const HUNDREDTH: DataType = DataType::Mark;
 const SHARED_4: SetForm = SetForm {
@@ -65,9 +81,15 @@ static SHARED: [(&SetForm, &str, usize); 4] = [
 // === impl ShareTable ===
 
 impl ShareTable {
-    /// That of the root whose own table has this name, whether it exists or not.
-    pub(crate) fn beside(table: &str) -> Self {
-        Self { name: format!("{table}-shares") }
+    /// Those of the root whose own table has this name, whether they exist or not.
+    pub(crate) fn beside(table: &str) -> [Self; 2] {
+        [(Draw::Connection, "shares"), (Draw::Sender, "shares-by-sender")]
+            .map(|(draw, name)| Self { name: format!("{table}-{name}"), draw })
+    }
+
+    /// How it is drawn here.
+    pub(crate) fn draw(&self) -> Draw {
+        self.draw
     }
 
     /// What is shared.
@@ -97,15 +119,38 @@ impl ShareTable {
         if !shares.is_empty() {
             transaction.push(Change::Table);
             SHARED.iter().for_each(|(form, ..)| transaction.push(Change::Set(form)));
-            add_chains(&mut transaction);
+            self.add_chains(&mut transaction);
             let entries: Vec<Entry> = shares.iter().filter_map(entry).collect();
             change(&mut transaction, SHARED.iter().map(|(form, ..)| *form), &entries, Change::Add);
         }
         transaction.commit(&self.name).map_err(|refusal| self.refused(&refusal))
     }
 
+    fn add_chains(&self, transaction: &mut Transaction) {
+        transaction.push(Change::Chain(Chain { name: "publish", hook: None }));
+        for (name, place) in [("prerouting", Place::Prerouting), ("output", Place::Output)] {
+            let hook = Some(Hook { kind: "nat", place, priority: PRIORITY });
+            transaction.push(Change::Chain(Chain { name, hook }));
+        }
+        add_entrance(transaction);
+        let maps = [[SHARED_BOUND_4.name, SHARED_4.name], [SHARED_BOUND_6.name, SHARED_6.name]];
+        add_publish_rules(transaction, Some(self.draw), maps);
+    }
+
     fn refused(&self, refusal: &crate::sys::netlink::Refusal) -> NetworkError {
         refused(&self.name, refusal)
+    }
+}
+
+// === impl Draw ===
+
+impl Draw {
+    /// Draws a number below this one; `sender` is where a packet says who sends it.
+    pub(super) fn below(self, whole: u32, sender: Field, register: Register) -> Expression {
+        match self {
+            Self::Connection => Expression::Random(whole, register),
+            Self::Sender => Expression::Hash(sender, whole, register),
+        }
     }
 }
 
@@ -130,17 +175,6 @@ fn without_hundredth(mut element: Element, at: usize) -> Element {
         element.key.drain(at..at + 4);
     }
     element
-}
-
-fn add_chains(transaction: &mut Transaction) {
-    transaction.push(Change::Chain(Chain { name: "publish", hook: None }));
-    for (name, place) in [("prerouting", Place::Prerouting), ("output", Place::Output)] {
-        let hook = Some(Hook { kind: "nat", place, priority: PRIORITY });
-        transaction.push(Change::Chain(Chain { name, hook }));
-    }
-    add_entrance(transaction);
-    let maps = [[SHARED_BOUND_4.name, SHARED_4.name], [SHARED_BOUND_6.name, SHARED_6.name]];
-    add_publish_rules(transaction, Some(WHOLE), maps);
 }
 
 #[cfg(test)]
