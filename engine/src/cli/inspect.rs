@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::cli::output;
-use crate::container::spec::{Grace, HealthCheck, MountSource, MountSpec};
+use crate::container::spec::{Grace, HealthCheck, MountSource, MountSpec, NetworkAttachment};
 use crate::container::state::{Health, State};
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
@@ -393,6 +393,12 @@ fn network_settings_json(container: &Container) -> Value {
             networks.insert(name, no_endpoint_json());
         }
     }
+    for attachment in container.record.spec.network.attachments() {
+        if let Some(shown) = networks.get_mut(&attachment.network) {
+            shown["IPAMConfig"] = wanted_addresses_json(attachment);
+            shown["Aliases"] = attachment.aliases.clone().into();
+        }
+    }
     let first =
         container.endpoints.first().map_or_else(|| json!({}), |first| endpoint_json(container.id(), first));
     let field = |name: &str| first.get(name).cloned().unwrap_or_else(|| "".into());
@@ -448,6 +454,20 @@ fn endpoint_json(container: &ContainerId, endpoint: &Endpoint) -> Value {
         "MacAddress": endpoint.mac_address,
         "DNSNames": endpoint.names().collect::<Vec<_>>(),
     })
+}
+
+/// The addresses that somebody asked for; null when nobody did.
+fn wanted_addresses_json(attachment: &NetworkAttachment) -> Value {
+    let of_family =
+        |ipv4: bool| attachment.addresses.iter().find(|one| one.is_ipv4() == ipv4).map(ToString::to_string);
+    let mut wanted = Map::new();
+    wanted.extend(of_family(true).map(|address| ("IPv4Address".to_owned(), address.into())));
+    wanted.extend(of_family(false).map(|address| ("IPv6Address".to_owned(), address.into())));
+    if !attachment.link_local.is_empty() {
+        let addresses: Vec<String> = attachment.link_local.iter().map(ToString::to_string).collect();
+        wanted.insert("LinkLocalIPs".to_owned(), addresses.into());
+    }
+    if wanted.is_empty() { Value::Null } else { wanted.into() }
 }
 
 /// A network that the container is not attached to at the moment.

@@ -61,6 +61,9 @@ pub(super) struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
+    /// The volume's name, as it was given once
+    #[arg(long = "name", hide = true, value_name = "NAME", conflicts_with = "name")]
+    name_flag: Option<VolumeName>,
     #[command(flatten)]
     of_swarm: swarm::VolumeArgs,
     /// The volume's name; a random one without it
@@ -88,7 +91,7 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             let args = *args;
             args.of_swarm.check()?;
             let volume = engine.volumes().create(VolumeSpec {
-                name: args.name,
+                name: args.name.or(args.name_flag),
                 driver: args.driver,
                 options: pairs(args.opt),
                 labels: pairs(args.label),

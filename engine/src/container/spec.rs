@@ -606,6 +606,14 @@ impl ContainerSpec {
 }
 
 impl NetworkMode {
+    /// What was asked for of each network.
+    pub fn attachments(&self) -> &[NetworkAttachment] {
+        match self {
+            Self::Bridge(attachments) => attachments,
+            Self::Host | Self::None | Self::Container(_) => &[],
+        }
+    }
+
     /// The networks by name, the default one included.
     pub fn names(&self) -> Vec<String> {
         match self {
@@ -628,7 +636,7 @@ impl NetworkMode {
         attachment: &NetworkAttachment,
         is_same: impl Fn(&str) -> bool,
     ) -> Result<Self, AttachError> {
-        let mut attachments = self.attachments()?;
+        let mut attachments = self.changeable()?;
         if attachments.iter().any(|known| is_same(&known.network)) {
             return Err(AttachError::Attached);
         }
@@ -641,7 +649,7 @@ impl NetworkMode {
     /// # Errors
     /// When it is not attached to it, or lives in somebody else's network.
     pub(crate) fn without(&self, is_same: impl Fn(&str) -> bool) -> Result<Self, AttachError> {
-        let mut attachments = self.attachments()?;
+        let mut attachments = self.changeable()?;
         let before = attachments.len();
         attachments.retain(|known| !is_same(&known.network));
         match attachments.len() {
@@ -652,7 +660,7 @@ impl NetworkMode {
     }
 
     /// Every attachment, the default one included.
-    fn attachments(&self) -> Result<Vec<NetworkAttachment>, AttachError> {
+    fn changeable(&self) -> Result<Vec<NetworkAttachment>, AttachError> {
         match self {
             Self::Bridge(attachments) if attachments.is_empty() => Ok(vec![NetworkAttachment {
                 network: "bridge".to_owned(),

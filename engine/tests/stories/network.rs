@@ -160,6 +160,8 @@ fn an_address_can_be_asked_for() {
     world.rengine(["network", "create", "--subnet", &subnet, "lan"]).succeeds();
     world.run(&format!("--network lan --ip {address}"), "ip -4 addr show eth0").succeeds().shows(&address);
     world.background(&format!("--network lan --ip {address} --name it"), "sleep 1000");
+    let asked = format!(r#"{{"IPv4Address":"{address}"}}"#);
+    assert_eq!(world.inspect("it", "{{json .NetworkSettings.Networks.lan.IPAMConfig}}"), asked);
     world.rengine(["run", "--rm", "--network", "lan", "--ip", &address, BOX, "true"]).exits(125);
     world.rengine(["network", "rm", "lan"]).exits(1);
     world.rengine(["rm", "-f", "it"]).succeeds();

@@ -158,7 +158,7 @@ fn anonymous_volumes_go_with_their_container_when_asked_to() {
 fn volumes_are_listed_and_pruned_by_what_they_are() {
     let world = World::new();
     world.rengine(["volume", "create", "--label", "stage=test", "test-data"]).succeeds();
-    world.rengine(["volume", "create", "--label", "stage=live", "live-data"]).succeeds();
+    world.rengine(["volume", "create", "--label", "stage=live", "--name", "live-data"]).succeeds();
     let list = |filter: &str| world.rengine(["volume", "ls", "-q", "--filter", filter]);
     list("label=stage=live").prints("live-data\n");
     list("name=test").prints("test-data\n");
