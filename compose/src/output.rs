@@ -300,7 +300,8 @@ pub struct LogPrinter {
     known: Mutex<Vec<String>>,
 }
 
-const COLOURS: [u8; 6] = [36, 33, 32, 35, 34, 31];
+/// The colours of names in front of lines, in docker compose's order; red is left to what goes wrong.
+const COLOURS: [&str; 10] = ["36", "33", "32", "35", "34", "36;1", "33;1", "32;1", "35;1", "34;1"];
 
 impl Ansi {
     /// Whether what goes to standard output is coloured.
@@ -337,6 +338,6 @@ impl LogPrinter {
             known.push(name.to_owned());
             known.len() - 1
         });
-        format!("\x1b[{}m{name:<width$} |\x1b[0m ", COLOURS[place % COLOURS.len()])
+        format!("\x1b[{}m{name:<width$} | \x1b[0m", COLOURS[place % COLOURS.len()])
     }
 }

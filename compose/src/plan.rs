@@ -47,6 +47,9 @@ pub enum PlanError {
     /// A name that is no service.
     #[error("no such service: {0}")]
     NoSuchService(String),
+    /// A service that was never brought up.
+    #[error("service {0:?} has no container to start")]
+    NothingToStart(String),
     /// Neither `image` nor `build`.
     #[error("service {0} has neither an image nor a build context")]
     NoImage(String),

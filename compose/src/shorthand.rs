@@ -240,8 +240,8 @@ impl Expander {
                 }
                 Value::List(words.into_iter().map(Value::Text).collect())
             }
-            Err(message) => {
-                self.wrong(message);
+            Err(why) => {
+                self.wrong(format!("invalid command: {why}"));
                 Value::Null
             }
         }
@@ -450,7 +450,7 @@ pub(crate) fn clean(path: &str) -> String {
 // === commands ===
 
 /// Splits a line into words as a shell would quote them, and gives back what follows an operator of the shell.
-fn words(line: &str) -> Result<(Vec<String>, &str), String> {
+pub(crate) fn words(line: &str) -> Result<(Vec<String>, &str), String> {
     let mut words = Vec::new();
     let mut word = String::new();
     let mut started = false;
@@ -478,7 +478,7 @@ fn words(line: &str) -> Result<(Vec<String>, &str), String> {
                 }
             }
             ('`' | '(' | ')', None) => {
-                return Err(format!("invalid command: {c:?} means something to a shell only; quote it"));
+                return Err(format!("{c:?} means something to a shell only; quote it"));
             }
             (';' | '&' | '|' | '<' | '>', None) => {
                 // `2>` is an operator as a whole.
@@ -495,7 +495,7 @@ fn words(line: &str) -> Result<(Vec<String>, &str), String> {
         }
     }
     if escaped || quote.is_some() {
-        return Err("invalid command: a quote is not closed".to_owned());
+        return Err("a quote is not closed".to_owned());
     }
     if started {
         words.push(word);

@@ -836,6 +836,26 @@ fn restart_stops_dependents_first_and_starts_them_last() {
 }
 
 #[test]
+fn what_is_started_brings_along_what_it_depends_on() {
+    let world = World::new()
+        .service("db")
+        .service("other")
+        .service("web")
+        .needs("web", "db", Milestone::Started)
+        .has('a', "db", 1, Life::Exited(0))
+        .has('b', "web", 1, Life::Exited(0));
+    assert_plan(
+        &world.apply(&["web"], Verb::Start { wait: false }),
+        &["1 container p-db-1: start (asked)", "2 container p-web-1: start (asked) after 1"],
+    );
+    let fails =
+        |services: &[String]| apply(&world.desired, &world.seen, services, Verb::Start { wait: false });
+    let nothing = Err(PlanError::NothingToStart("other".to_owned()));
+    assert_eq!(fails(&["other".to_owned()]), nothing);
+    assert_eq!(fails(&[]), nothing, "it is a service of the project");
+}
+
+#[test]
 fn rm_removes_what_does_not_run() {
     let world = World::new().service("db").service("web").has('a', "db", 1, Life::Running).has(
         'b',

@@ -49,6 +49,15 @@ impl Error {
         Self { kind, ..self }
     }
 
+    /// As the failure of an `exec`: what keeps the program from being executed ends like one that cannot be, as with docker.
+    #[must_use]
+    pub fn of_execution(self) -> Self {
+        match self.kind {
+            Kind::Invalid | Kind::Failed => self.with_kind(Kind::NotExecutable),
+            _ => self,
+        }
+    }
+
     /// No such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(Kind::NotFound, message)

@@ -8,6 +8,7 @@ use engine::cli::invocation::{InService, Invocation};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::terminal::DetachKeys;
+use engine::error::Error;
 
 use super::failure::CliError;
 use super::flags;
@@ -88,12 +89,13 @@ pub(super) fn exec(session: &Session, args: ExecArgs) -> Result<u8, CliError> {
         interactive: !args.detach,
         privileged: args.privileged,
     };
+    let failed = |error: Error| CliError::Program(error.of_execution());
     if args.detach {
-        opened.engine().exec_detached(&container.id, &spec).map_err(CliError::Program)?;
+        opened.engine().exec_detached(&container.id, &spec).map_err(failed)?;
         return Ok(0);
     }
     let options = AttachOptions { stdin: true, tty, ..AttachOptions::default() };
-    let end = opened.engine().exec(&container.id, &spec, &options).map_err(CliError::Program)?;
+    let end = opened.engine().exec(&container.id, &spec, &options).map_err(failed)?;
     Ok(code(end))
 }
 
@@ -130,10 +132,13 @@ fn running(opened: &Opened, service: &str, index: Option<u32>) -> Result<SeenCon
         .filter(|container| container.service == service && !container.one_off)
         .filter(|container| matches!(container.life, Life::Running | Life::Paused))
         .find(|container| index.is_none_or(|index| index == container.number))
-        .ok_or_else(|| match index {
-            None => CliError::Invalid(format!("service {service:?} is not running")),
-            Some(index) => {
-                CliError::Invalid(format!("service {service:?} has no running container #{index}"))
-            }
-        })
+        .ok_or_else(|| not_running(service, index))
+}
+
+/// There is no such container to do something with.
+pub(super) fn not_running(service: &str, index: Option<u32>) -> CliError {
+    CliError::Invalid(match index {
+        None => format!("service {service:?} is not running"),
+        Some(index) => format!("service {service:?} has no running container #{index}"),
+    })
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use engine::cli::changes::{self, ExportArgs};
 use engine::cli::copy::{self, CopyArgs};
 use engine::engine::CommitOptions;
+use engine::error::Error;
 use engine::image::Reference;
 
 use super::failure::CliError;
@@ -91,6 +92,11 @@ pub(super) fn cp(session: &Session, args: &CpArgs) -> Result<u8, CliError> {
     if !into {
         containers.truncate(1);
     }
+    if into && containers.len() > 1 && args.source == *"-" {
+        let number = containers.len();
+        let message = format!("service {service:?} has {number} containers and standard input is there once");
+        return Err(CliError::Engine(Error::invalid(message).with_hint("--index chooses one of them")));
+    }
     for container in containers {
         let named = |end: &OsStr| match service_of(end) {
             Some(service) => in_container(end, &service, &container.name),
@@ -107,6 +113,8 @@ pub(super) fn cp(session: &Session, args: &CpArgs) -> Result<u8, CliError> {
             output::note(&format!("copy {} to {}", copy.source.display(), copy.destination.display()));
         } else {
             copy::copy(opened.engine(), &copy)?;
+            let what = format!("copy {} to {}", copy.source.display(), copy.destination.display());
+            opened.progress.stands(&format!("{} {what}", container.name), "Copied");
         }
     }
     Ok(0)
@@ -169,7 +177,8 @@ fn containers(
             && index.is_none_or(|index| index == container.number)
     });
     if all.is_empty() {
-        return Err(CliError::Invalid(format!("no container found for service {service:?}")));
+        let number = index.map(|index| format!(" #{index}")).unwrap_or_default();
+        return Err(CliError::Invalid(format!("no container{number} found for service {service:?}")));
     }
     Ok(all)
 }

@@ -6,6 +6,7 @@ use engine::container::spec::Grace;
 use engine::quantity::Span;
 
 use super::failure::CliError;
+use crate::shorthand::words;
 
 /// Seconds until the kill; -1 waits for ever.
 pub(super) fn grace(seconds: Option<i64>) -> Option<Grace> {
@@ -36,6 +37,24 @@ pub(super) fn variables(texts: &[String]) -> Vec<String> {
             None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
         })
         .collect()
+}
+
+/// `KEY=VALUE` of `--label`.
+pub(super) fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(CliError::Invalid(format!("invalid label {text:?}: KEY=VALUE is needed"))),
+        })
+        .collect()
+}
+
+/// The words of a command line in one argument, as in `--entrypoint 'sh -c "echo hello"'`.
+pub(super) fn command_line(flag: &str, text: &str) -> Result<Vec<String>, CliError> {
+    let wrong = |why: String| CliError::Invalid(format!("invalid {flag} {text:?}: {why}"));
+    let (words, rest) = words(text).map_err(wrong)?;
+    if rest.is_empty() { Ok(words) } else { Err(wrong(format!("{rest:?} means something to a shell only"))) }
 }
 
 /// `KEY=VALUE` pairs; a key alone has the value it has in this environment.

@@ -9,7 +9,9 @@ use engine::signal::Signal;
 use super::failure::CliError;
 use super::flags;
 use super::session::{Opened, Session, Wanted};
+use crate::operation::Operation;
 use crate::output;
+use crate::plan::Plan;
 use crate::plan::down::{self, DownOptions, Images};
 use crate::plan::verbs::{self, Verb};
 
@@ -164,7 +166,13 @@ pub(super) fn restart(session: &Session, args: &RestartArgs) -> Result<u8, CliEr
 }
 
 pub(super) fn kill(session: &Session, args: &KillArgs) -> Result<u8, CliError> {
-    apply(session, &args.services, Verb::Kill { signal: args.signal }, None)?;
+    let opened = session.open(wanted(&args.services))?;
+    let verb = Verb::Kill { signal: args.signal };
+    let plan = verbs::apply(opened.desired(), &opened.observe()?, &args.services, verb)?;
+    if plan.is_empty() {
+        output::note("no container to kill");
+    }
+    opened.execute(plan)?;
     if args.remove_orphans {
         let opened = session.open(Wanted { writes: true, ..Wanted::default() })?;
         let seen = opened.observe()?;
@@ -201,14 +209,24 @@ pub(super) fn rm(session: &Session, args: &RmArgs) -> Result<u8, CliError> {
         output::note("No stopped containers");
         return Ok(0);
     }
-    if !args.force && std::io::stdin().is_terminal() {
-        output::note(&plan.to_string());
-        if !output::confirm("Are you sure?") {
-            return Ok(0);
-        }
+    let doomed = format!("Going to remove {}", removed(&plan).join(", "));
+    if args.force || !std::io::stdin().is_terminal() {
+        output::line(&doomed);
+    } else if !output::confirm(&doomed) {
+        return Ok(0);
     }
     opened.execute(plan)?;
     Ok(0)
+}
+
+/// The names of the containers that a plan removes.
+fn removed(plan: &Plan) -> Vec<&str> {
+    let steps = plan.steps().iter();
+    let names = steps.filter_map(|step| match &step.operation {
+        Operation::RemoveContainer { container, .. } => Some(container.name.as_str()),
+        _ => None,
+    });
+    names.collect()
 }
 
 pub(super) fn wait(session: &Session, args: &WaitArgs) -> Result<u8, CliError> {

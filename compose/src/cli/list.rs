@@ -11,6 +11,7 @@ use engine::quantity::ByteSize;
 use regex::Regex;
 use serde_json::{Value as Json, json};
 
+use super::exec::not_running;
 use super::failure::CliError;
 use super::session::{Session, Wanted};
 use crate::labels;
@@ -262,7 +263,7 @@ pub(super) fn port(session: &Session, args: &PortArgs) -> Result<u8, CliError> {
         .iter()
         .filter(|container| of(container, labels::SERVICE) == args.service && container.state.is_running())
         .find(|container| index.as_deref().is_none_or(|index| of(container, labels::NUMBER) == index))
-        .ok_or_else(|| CliError::Invalid(format!("service {:?} is not running", args.service)))?;
+        .ok_or_else(|| not_running(&args.service, args.index))?;
     let published = container
         .ports
         .iter()

@@ -66,11 +66,7 @@ pub(super) struct LogFlags {
 pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     let project = session.load_or_name(&args.services)?;
     let opened = session.open_project(project, Wanted::default())?;
-    let mut containers = crate::observe::containers(opened.engine(), &opened.project().name)?;
-    containers.retain(|container| {
-        (args.services.is_empty() && !container.one_off || args.services.contains(&container.service))
-            && args.index.is_none_or(|index| index == container.number)
-    });
+    let containers = containers(&opened, args)?;
     let flags = LogFlags {
         prefix: !args.no_log_prefix,
         colours: opened.colours() && !args.no_color,
@@ -91,6 +87,27 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
         options.print(&opened, &containers)?;
     }
     Ok(0)
+}
+
+/// The containers whose output is asked for.
+fn containers(opened: &Opened, args: &LogsArgs) -> Result<Vec<SeenContainer>, CliError> {
+    let mut containers = crate::observe::containers(opened.engine(), &opened.project().name)?;
+    let Some(index) = args.index else {
+        containers.retain(|container| match args.services.as_slice() {
+            [] => !container.one_off,
+            services => services.contains(&container.service),
+        });
+        return Ok(containers);
+    };
+    let [service] = args.services.as_slice() else {
+        return Err(CliError::Invalid("--index is for one service: name it".to_owned()));
+    };
+    containers
+        .retain(|container| container.service == *service && container.number == index && !container.one_off);
+    if containers.is_empty() {
+        return Err(CliError::Invalid(format!("service {service:?} has no container #{index}")));
+    }
+    Ok(containers)
 }
 
 struct Reading {

@@ -1,5 +1,6 @@
 //! `run`: a command in a container of its own.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
@@ -107,12 +108,28 @@ pub(super) struct RunArgs {
     invocation: Invocation<OfService>,
 }
 
+/// What the command line says of the container and may be wrong: it is understood before anything is done.
+struct Overrides {
+    entrypoint: Option<Vec<String>>,
+    labels: BTreeMap<String, String>,
+}
+
+// === impl Overrides ===
+
+impl Overrides {
+    fn of(args: &RunArgs) -> Result<Self, CliError> {
+        let entrypoint = args.entrypoint.as_deref().map(|text| flags::command_line("--entrypoint", text));
+        Ok(Self { entrypoint: entrypoint.transpose()?, labels: flags::labels(&args.label)? })
+    }
+}
+
 /// `run`.
 pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
     let images = match args.pull.as_deref() {
         None => None,
         Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
     };
+    let overrides = Overrides::of(args)?;
     let mut wanted = Wanted {
         services: vec![args.invocation.place.clone()],
         writes: true,
@@ -125,7 +142,7 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
     let mut opened = session.open(wanted)?;
     ready(&opened, args)?;
     let terminals = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let tty = terminals && !args.no_tty && !args.detach;
+    let tty = terminals && !args.no_tty;
     if opened.is_dry_run() {
         return Ok(0);
     }
@@ -137,7 +154,9 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
         .unwrap_or_else(|| names::one_off(separator, &opened.project().name, &args.invocation.place, &slug));
     let id = opened
         .runtime
-        .create_one_off(&args.invocation.place, &OneOff { name, slug }, |spec| change(spec, args, tty))
+        .create_one_off(&args.invocation.place, &OneOff { name, slug }, |spec| {
+            change(spec, args, overrides, tty)
+        })
         .map_err(CliError::Program)?;
     // The command may run for long, and others may change the project meanwhile.
     opened.lock = None;
@@ -204,9 +223,9 @@ fn run_container(opened: &Opened, args: &RunArgs, id: &ContainerId, tty: bool) -
 }
 
 /// What the command line changes about the service's container.
-fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<()> {
-    if let Some(entrypoint) = &args.entrypoint {
-        spec.process.entrypoint = Some(words(entrypoint));
+fn change(spec: &mut ContainerSpec, args: &RunArgs, overrides: Overrides, tty: bool) -> EngineResult<()> {
+    if overrides.entrypoint.is_some() {
+        spec.process.entrypoint = overrides.entrypoint;
         spec.process.command = None;
     }
     if !args.invocation.command.is_empty() {
@@ -223,9 +242,10 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
         spec.process.working_dir.clone_from(&args.workdir);
     }
     spec.process.tty = tty;
-    spec.process.open_stdin = args.interactive && !args.detach;
-    spec.process.stdin_once = spec.process.open_stdin;
-    spec.labels.extend(flags::pairs(&args.label));
+    // In the background it waits for whoever attaches.
+    spec.process.open_stdin = args.interactive;
+    spec.process.stdin_once = args.interactive && !args.detach;
+    spec.labels.extend(overrides.labels);
     spec.security.cap_add.extend(args.cap_add.iter().map(|name| engine::cli::run::bare_capability(name)));
     spec.security.cap_drop.extend(args.cap_drop.iter().map(|name| engine::cli::run::bare_capability(name)));
     if !args.service_ports {
@@ -249,9 +269,4 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, tty: bool) -> EngineResult<(
     spec.restart = RestartPolicy::No;
     spec.auto_remove = args.rm && args.detach;
     Ok(())
-}
-
-/// The words of `--entrypoint`.
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
 }

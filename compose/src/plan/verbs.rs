@@ -60,11 +60,17 @@ pub fn apply(
     if let Some(unknown) = services.iter().find(|name| !desired.services.contains_key(*name)) {
         return Err(PlanError::NoSuchService(unknown.clone()));
     }
+    // What is started needs what it depends on.
+    let reach = matches!(verb, Verb::Start { .. }).then(|| graph::with_dependencies(desired, services));
     let mut order = graph::order(desired)?;
-    order.retain(|name| services.is_empty() || services.contains(name));
+    order.retain(|name| match &reach {
+        Some(reach) => reach.contains(name),
+        None => services.is_empty() || services.contains(name),
+    });
     let mut verbs = Verbs { desired, observed, order, plan: Plan::default() };
     match verb {
         Verb::Start { wait } => {
+            verbs.must_exist(services)?;
             verbs.start(&BTreeMap::new(), wait);
         }
         Verb::Stop { grace } => {
@@ -117,6 +123,22 @@ impl<'a> Verbs<'a> {
                 }
             }
         }
+    }
+
+    /// Nothing is made here: a service that was asked for, or that another one cannot do without, has to have containers.
+    fn must_exist(&self, asked: &[String]) -> Result<(), PlanError> {
+        let is_needed = |name: &String| {
+            let needs_it = |other: &String| {
+                let other = &self.desired.services[other];
+                other.shares.contains(name) || other.depends_on.get(name).is_some_and(|needs| needs.required)
+            };
+            asked.is_empty() || asked.contains(name) || self.order.iter().any(needs_it)
+        };
+        let is_missing = |name: &&String| {
+            self.desired.services[*name].scale > 0 && self.containers(name).is_empty() && is_needed(name)
+        };
+        let missing = self.order.iter().find(is_missing);
+        missing.map_or(Ok(()), |name| Err(PlanError::NothingToStart(name.clone())))
     }
 
     /// Starts what does not run, and what was stopped by these steps.

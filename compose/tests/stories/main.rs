@@ -20,5 +20,6 @@ mod rollback;
 mod settings;
 mod up;
 mod update;
+mod verbs;
 mod watch;
 mod world;

@@ -499,7 +499,7 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
     };
     let id = engine.find_id(&args.invocation.place)?;
     if args.detach {
-        engine.exec_detached(&id, &spec).map_err(cannot_execute)?;
+        engine.exec_detached(&id, &spec).map_err(Error::of_execution)?;
         return Ok(0);
     }
     let options = AttachOptions {
@@ -510,15 +510,7 @@ fn exec(engine: &Engine, args: ExecArgs) -> Result<u8> {
         detach_keys: args.detach_keys,
         ..AttachOptions::default()
     };
-    engine.exec(&id, &spec, &options).map(end_code).map_err(cannot_execute)
-}
-
-/// What keeps the program from being executed ends like one that cannot be, as with docker.
-fn cannot_execute(error: Error) -> Error {
-    match error.kind() {
-        Kind::Invalid | Kind::Failed => error.with_kind(Kind::NotExecutable),
-        _ => error,
-    }
+    engine.exec(&id, &spec, &options).map(end_code).map_err(Error::of_execution)
 }
 
 fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {

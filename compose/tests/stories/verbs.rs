@@ -1,0 +1,105 @@
+//! What the verbs say when there is nothing to do, and which of several containers they mean.
+
+use crate::world::{Outcome, World};
+
+const PROJECT: &str = r#"
+services:
+  web: {image: box, command: [sleep, "1000"], stop_grace_period: 0s, depends_on: [db]}
+  db: {image: box, command: [sleep, "1000"], stop_grace_period: 0s, scale: 2}
+"#;
+
+fn says(outcome: Outcome) -> (i32, String) {
+    (outcome.code, outcome.stderr.trim().to_owned())
+}
+
+#[test]
+fn a_verb_with_nothing_to_do_says_so() {
+    let world = World::new(PROJECT);
+    let none = "rcompose: service \"db\" has no container to start".to_owned();
+    assert_eq!(says(world.rcompose(["start", "web"])), (1, none));
+    assert_eq!(says(world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
+    assert_eq!(says(world.rcompose(["rm", "-f"])), (0, "No stopped containers".to_owned()));
+    world.rcompose(["create"]).succeeds();
+    assert_eq!(says(world.rcompose(["kill", "web"])), (0, "no container to kill".to_owned()));
+    world.rcompose(["start", "web"]).succeeds();
+    assert_eq!(world.running(), ["p-db-1", "p-db-2", "p-web-1"], "web depends on db");
+    let removed = world.rcompose(["rm", "-fs", "db"]).succeeds().stdout;
+    assert_eq!(removed, "Going to remove p-db-1, p-db-2\n");
+}
+
+#[test]
+fn an_index_chooses_one_of_a_services_containers() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    for arguments in [
+        &["exec", "-T", "--index", "3", "db", "true"][..],
+        &["port", "--index", "3", "db", "80"],
+        &["attach", "--index", "3", "db"],
+    ] {
+        let expected = "rcompose: service \"db\" has no running container #3".to_owned();
+        assert_eq!(says(world.rcompose(arguments)), (1, expected), "{arguments:?}");
+    }
+    for arguments in [&["cp", "--index", "3", "compose.yaml", "db:/"][..], &["logs", "--index", "3", "db"]] {
+        let (code, said) = says(world.rcompose(arguments));
+        assert!(code == 1 && said.contains("#3"), "{arguments:?}: {said}");
+    }
+    for services in [&[][..], &["web", "db"]] {
+        let logs = world.rcompose(["logs", "--index", "1"].iter().chain(services));
+        assert!(logs.code == 1 && logs.stderr.contains("--index is for one service"), "{}", logs.stderr);
+    }
+}
+
+#[test]
+fn what_is_copied_is_told_and_a_stream_goes_to_one_container() {
+    let world = World::new(PROJECT);
+    world.rcompose(["create"]).succeeds();
+    let told = world.rcompose(["cp", "compose.yaml", "db:/"]).succeeds().stderr;
+    for name in ["p-db-1", "p-db-2"] {
+        assert!(told.contains(&format!("{name} copy compose.yaml to {name}:/  Copied")), "{told}");
+    }
+    let archive = world.rcompose(["cp", "web:/etc/hello", "-"]).succeeds().stdout;
+    assert!(archive.starts_with("hello\0"));
+    let refused = world.rcompose(["cp", "-", "db:/tmp"]);
+    assert!(refused.code == 1 && refused.stderr.contains("--index chooses one"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_run_is_given_is_read_as_a_shell_reads_it() {
+    let world = World::new(PROJECT);
+    let run = |arguments: &[&str]| world.rcompose(["run", "--rm", "--no-deps"].iter().chain(arguments));
+    let said = run(&["-T", "--entrypoint", "sh -c 'echo \"a  b\"'", "db"]).succeeds().stdout;
+    assert_eq!(said, "a  b\n");
+    for (arguments, reason) in [
+        (&["--entrypoint", "sh -c 'open", "db"][..], "a quote is not closed"),
+        (&["--entrypoint", "echo a | cat", "db"], "\"| cat\" means something to a shell only"),
+        (&["-l", "tier", "db"], "invalid label \"tier\": KEY=VALUE is needed"),
+    ] {
+        let refused = run(arguments);
+        assert!(refused.code == 1 && refused.stderr.contains(reason), "{arguments:?}: {}", refused.stderr);
+        assert_eq!(world.names(), [] as [String; 0], "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_shell_in_the_background_waits_for_whoever_attaches() {
+    let world = World::new(PROJECT);
+    world.rcompose(["run", "-d", "--no-deps", "--name", "shell", "web", "sh"]).succeeds();
+    assert_eq!(world.running(), ["shell"]);
+    assert!(world.container("shell").record.spec.process.open_stdin);
+}
+
+#[test]
+fn what_exec_cannot_execute_has_a_code_of_its_own() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d", "db"]).succeeds();
+    for (arguments, code) in [
+        (&["db", "sh", "-c", "exit 42"][..], 42),
+        (&["db", "nothing-like-this"], 127),
+        (&["db", "/etc/passwd"], 126),
+        (&["-u", "nobody-like-this", "db", "true"], 126),
+        (&["-w", "/nowhere", "db", "true"], 126),
+        (&["web", "true"], 1),
+    ] {
+        assert_eq!(world.rcompose(["exec", "-T"].iter().chain(arguments)).code, code, "{arguments:?}");
+    }
+}
