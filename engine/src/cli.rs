@@ -24,6 +24,7 @@ pub mod output;
 pub mod publish;
 mod refusal;
 pub mod run;
+mod sink;
 pub mod stats;
 mod swarm;
 mod system;

@@ -40,7 +40,7 @@ pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_l
 pub use form::Form;
 pub use manifest::ManifestError;
 pub use platform::Platform;
-pub use reference::Reference;
+pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference};
 pub use registry::RegistryError;
 pub use remote::{FoundImage, RemoteManifest};
 
@@ -245,8 +245,10 @@ pub struct Progress {
 /// How far a layer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Here (or there) already.
+    /// Here already.
     Exists,
+    /// At the registry already.
+    ExistsThere,
     /// Its turn comes.
     Waiting,
     /// Bytes done, of how many.

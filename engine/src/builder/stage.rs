@@ -199,7 +199,8 @@ impl<'a> StageRun<'a> {
             }
             Instruction::Onbuild(text) => {
                 config.on_build.push(text.clone());
-                format!("ONBUILD {text}")
+                // BuildKit has no line of history for it.
+                return Ok(());
             }
             Instruction::Maintainer(name) => {
                 self.config.author = Some(name.clone());

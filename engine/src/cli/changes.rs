@@ -1,6 +1,5 @@
 //! `diff`, `export` and `commit`: what a container made of its image.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use clap::Args;
 
 use crate::cli::copy::pour;
 use crate::cli::output;
+use crate::cli::sink::Sink;
 use crate::container::changes::ChangeKind;
 use crate::engine::{CommitOptions, Engine};
 use crate::error::{Error, Result};
@@ -67,22 +67,8 @@ pub(super) fn diff(engine: &Engine, container: &str) -> Result<u8> {
 pub fn export(engine: &Engine, args: &ExportArgs) -> Result<u8> {
     let id = engine.find_id(&args.container)?;
     let failed = |error: io::Error| Error::failed("write the archive", error);
-    let Some(path) = &args.output else {
-        let mut stdout = io::stdout().lock();
-        if rustix::termios::isatty(&stdout) {
-            return Err(Error::invalid("an archive is not written to a terminal")
-                .with_hint("use -o FILE or redirect standard output"));
-        }
-        return engine.export(&id, &mut |tar| pour(tar, &mut stdout).map_err(failed)).map(|()| 0);
-    };
-    // Half an archive under the asked name would be taken for a whole one.
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial)
-        .map_err(|error| Error::failed(format!("make {}", partial.display()), error))?;
-    let written = engine.export(&id, &mut |tar| pour(tar, &mut file).map_err(failed)).and_then(|()| {
-        fs::rename(&partial, path).map_err(|error| Error::failed(format!("make {}", path.display()), error))
-    });
-    written.inspect_err(|_| drop(fs::remove_file(&partial)))?;
+    Sink::private(args.output.clone())
+        .write(|file| engine.export(&id, &mut |tar| pour(tar, file).map_err(failed)))?;
     Ok(0)
 }
 

@@ -413,7 +413,7 @@ fn fetch(
         engine,
         &reference,
         &PullOptions { platform, ..PullOptions::default() },
-        quiet,
+        if quiet { None } else { Some(output::note) },
     )?;
     Ok(())
 }

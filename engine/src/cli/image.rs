@@ -6,7 +6,7 @@ mod registry;
 mod tree;
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -17,14 +17,15 @@ use crate::cli::build::{self, BuildArgs};
 use crate::cli::lazy::Lazy;
 use crate::cli::list::ago;
 use crate::cli::output;
+use crate::cli::sink::Sink;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
 pub(super) use list::{ListArgs, PruneArgs, list, prune, warn_of_damage};
-use registry::SearchArgs;
 pub(super) use registry::{ManifestVerb, manifest, pull_with_progress};
+use registry::{SearchArgs, Written};
 
 /// A verb on images.
 #[derive(Debug, Subcommand)]
@@ -43,7 +44,7 @@ pub(super) enum Verb {
         #[arg(short, long)]
         all_tags: bool,
         /// The image
-        reference: Reference,
+        name: Written,
     },
     /// Send an image to a registry
     Push {
@@ -63,7 +64,7 @@ pub(super) enum Verb {
         #[arg(long, value_name = "LEVEL")]
         compression_level: Option<String>,
         /// The image
-        reference: Reference,
+        name: Written,
     },
     /// Give an image a further name
     Tag {
@@ -178,23 +179,25 @@ pub(super) struct RemoveArgs {
 pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     match verb {
         Verb::Build(args) => return build::run(engine, &args),
-        Verb::Pull { quiet, platform, all_tags: true, reference } => {
+        Verb::Pull { quiet, platform, all_tags: true, name } => {
             let options = PullOptions { platform, ..PullOptions::default() };
-            registry::pull_all(engine, &reference, &options, quiet)?;
+            registry::pull_all(engine, &name, &options, lines(quiet))?;
         }
-        Verb::Pull { quiet, platform, all_tags: false, reference } => {
+        Verb::Pull { quiet, platform, all_tags: false, name } => {
             let options = PullOptions { platform, ..PullOptions::default() };
-            pull_with_progress(engine, &reference, &options, quiet)?;
-            output::line(&reference.to_string());
+            registry::pull(engine, &name, &options, lines(quiet))?;
         }
-        Verb::Push { quiet, all_tags, platform, compression, compression_level, reference } => {
+        Verb::Push { quiet, all_tags, platform, compression, compression_level, name } => {
             let form = registry::form(compression.as_deref(), compression_level.as_deref())?;
             let options = PushOptions { platform, ..PushOptions::default() };
-            registry::push(engine, &reference, all_tags, quiet, &form, &options)?;
+            registry::push(engine, &name, all_tags, lines(quiet), &form, &options)?;
         }
         Verb::Tag { source, target } => engine.images().tag(&source, &target)?,
-        Verb::Save { output, platform, names } => save(engine, output, &names, &platform)?,
-        Verb::Load { input, quiet, platform } => load(engine, input.as_deref(), quiet, &platform)?,
+        Verb::Save { output, platform, names } => {
+            Sink::private(output).write(|file| Ok(engine.images().save_for(&names, &platform, file)?))?;
+        }
+        // There is no progress to be quiet about.
+        Verb::Load { input, quiet: _, platform } => load(engine, input.as_deref(), &platform)?,
         Verb::Import { change, file, reference, message, platform } => {
             let about = (message.as_deref(), reference.as_ref(), platform.as_ref());
             let image = import(engine, &file, &change, about)?;
@@ -217,29 +220,12 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
     Ok(0)
 }
 
-fn save(engine: &Engine, path: Option<PathBuf>, names: &[String], platforms: &[Platform]) -> Result<()> {
-    let Some(path) = path else {
-        let mut stdout = io::stdout().lock();
-        if rustix::termios::isatty(&stdout) {
-            return Err(Error::invalid("an archive is not written to a terminal")
-                .with_hint("use -o FILE or redirect standard output"));
-        }
-        engine.images().save_for(names, platforms, &mut stdout)?;
-        return stdout.flush().map_err(|error| Error::failed("write the archive", error));
-    };
-    // Half an archive under the asked name would be taken for a whole one.
-    let partial = path.with_extension("partial");
-    let written = File::create(&partial)
-        .map_err(|error| Error::failed(format!("make {}", partial.display()), error))
-        .and_then(|mut file| engine.images().save_for(names, platforms, &mut file).map_err(Error::from))
-        .and_then(|()| {
-            std::fs::rename(&partial, &path)
-                .map_err(|error| Error::failed(format!("make {}", path.display()), error))
-        });
-    written.inspect_err(|_| drop(std::fs::remove_file(&partial)))
+/// Progress as lines of data, as docker has it, unless it is to be quiet.
+fn lines(quiet: bool) -> registry::Say {
+    if quiet { None } else { Some(output::line) }
 }
 
-fn load(engine: &Engine, path: Option<&Path>, quiet: bool, platforms: &[Platform]) -> Result<()> {
+fn load(engine: &Engine, path: Option<&Path>, platforms: &[Platform]) -> Result<()> {
     let name = path.map(|path| path.display().to_string());
     let mut reader = open_input(name.as_deref())?;
     let loaded =
@@ -249,7 +235,7 @@ fn load(engine: &Engine, path: Option<&Path>, quiet: bool, platforms: &[Platform
             Some(reference) => format!("Loaded image: {reference}"),
             None => format!("Loaded image ID: {}", loaded.image.id),
         };
-        if quiet { output::note(&text) } else { output::line(&text) }
+        output::line(&text);
     }
     Ok(())
 }
@@ -352,7 +338,10 @@ pub(super) fn remove(engine: &Engine, args: &RemoveArgs) -> Result<u8> {
             Ok(removed) => removed.iter().for_each(tell_removed),
             Err(error) => {
                 output::failure(&error);
-                code = 1;
+                // By force it is to be gone, and it is.
+                if !(args.force && error.kind() == Kind::NotFound) {
+                    code = 1;
+                }
             }
         }
     }

@@ -119,6 +119,9 @@ const OPTIONAL: [&str; 20] = [
     "Labels",
 ];
 
+/// Those of them that are texts, and print as an empty one.
+const OPTIONAL_TEXTS: [&str; 4] = ["MacAddress", "StopSignal", "Variant", "Status"];
+
 type Result<T> = std::result::Result<T, TemplateError>;
 
 // === impl Template ===
@@ -532,7 +535,11 @@ fn walk(value: &Value, path: &[String]) -> Result<Value> {
             Some(found) => found,
             None => {
                 let parent = depth.checked_sub(1).and_then(|above| path.get(above)).map(String::as_str);
-                return absent(at, name, parent).map_or(Ok(Value::Null), Err);
+                let nothing = match at {
+                    Value::Object(_) if OPTIONAL_TEXTS.contains(&name.as_str()) => "".into(),
+                    _ => Value::Null,
+                };
+                return absent(at, name, parent).map_or(Ok(nothing), Err);
             }
         };
     }

@@ -19,6 +19,7 @@ use crate::id::ContainerId;
 use crate::image::change;
 use crate::image::config::{Empty, History, ImageHealthCheck, RunConfig};
 use crate::image::{Image, Reference};
+use crate::layer::Layers;
 
 /// How an image is made of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,9 +114,7 @@ impl Engine {
         let mut config = images.get(container.image().as_str())?.config;
         config.config = run_config(&container, &config.config);
         // Before the long part: a typing mistake should not cost the packing.
-        for change in &options.changes {
-            change::apply(&mut config.config, change)?;
-        }
+        change::apply_all(&mut config.config, &options.changes)?;
         let layers = self.layers();
         let _hold = layers.hold()?;
         let paused = options.pause && container.state.word() == "running";
@@ -134,13 +133,16 @@ impl Engine {
         let now = Timestamp::now().to_string();
         config.created = Some(now.clone());
         config.author = options.author.clone().or(config.author);
-        config.rootfs.diff_ids.push(layer);
+        let empty_layer = layer == Layers::empty();
+        if !empty_layer {
+            config.rootfs.diff_ids.push(layer);
+        }
         config.history.push(History {
             created: Some(now),
             created_by: Some(container.record.argv.join(" ")),
             author: options.author.clone(),
             comment: options.message.clone(),
-            empty_layer: false,
+            empty_layer,
         });
         let image = images.commit(&config, options.reference.as_slice())?;
         let named = options.reference.as_ref().map(ToString::to_string).unwrap_or_default();

@@ -10,9 +10,27 @@ pub struct ChangeError {
     reason: &'static str,
 }
 
+/// Makes changes, one after the other. As in a Dockerfile, an `ENTRYPOINT` takes the command away that it was not given with.
+///
+/// # Errors
+/// At the first change that is none.
+pub fn apply_all(config: &mut RunConfig, changes: &[String]) -> Result<(), ChangeError> {
+    let before = config.cmd.take();
+    for change in changes {
+        apply(config, change)?;
+    }
+    let is_entrypoint = |change: &String| {
+        change.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("entrypoint"))
+    };
+    if config.cmd.is_none() && !changes.iter().any(is_entrypoint) {
+        config.cmd = before;
+    }
+    Ok(())
+}
+
 /// Makes one change: `CMD`, `ENTRYPOINT`, `ENV`, `EXPOSE`, `LABEL`, `ONBUILD`, `STOPSIGNAL`, `USER`, `VOLUME` or
 /// `WORKDIR`, with what a Dockerfile would have behind it.
-pub fn apply(config: &mut RunConfig, change: &str) -> Result<(), ChangeError> {
+fn apply(config: &mut RunConfig, change: &str) -> Result<(), ChangeError> {
     let wrong = |reason| ChangeError { change: change.to_owned(), reason };
     let (word, rest) = change.trim().split_once(char::is_whitespace).unwrap_or((change.trim(), ""));
     let rest = rest.trim();
@@ -141,6 +159,19 @@ mod tests {
         assert_eq!(config.labels["a.b"], "c d");
         assert_eq!(config.working_dir, "/srv/app");
         assert_eq!((config.user.as_str(), config.stop_signal.as_deref()), ("1000:1000", Some("SIGINT")));
+    }
+
+    #[test]
+    fn an_entrypoint_takes_the_command_before_it_away() {
+        let cmd_after = |changes: &[&str]| {
+            let mut config = RunConfig { cmd: Some(vec!["before".into()]), ..Default::default() };
+            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+            apply_all(&mut config, &changes).unwrap();
+            config.cmd.map(|cmd| cmd.join(" "))
+        };
+        assert_eq!(cmd_after(&["ENTRYPOINT [\"run\"]"]), None);
+        assert_eq!(cmd_after(&["CMD [\"new\"]", "entrypoint [\"run\"]"]).unwrap(), "new");
+        assert_eq!(cmd_after(&["USER me"]).unwrap(), "before");
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::image::reference::DEFAULT_REGISTRY;
+use crate::image::registry::RegistryError;
 use crate::store::{Durability, write_atomic};
 
 /// Who somebody is to a registry.
@@ -62,8 +63,16 @@ pub enum CredentialsError {
     #[error("there is no place for credentials: neither HOME nor DOCKER_CONFIG is set")]
     Nowhere,
     /// The registry did not take them.
+    #[error("{registry} does not take this user name and password: {message}")]
+    Refused {
+        /// The registry.
+        registry: String,
+        /// What it said.
+        message: String,
+    },
+    /// The registry could not be asked.
     #[error(transparent)]
-    Registry(#[from] super::registry::RegistryError),
+    Registry(#[from] RegistryError),
 }
 
 /// A file of credentials: docker's `config.json` or podman's `auth.json`.
@@ -94,15 +103,35 @@ const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// What helpers say when they know nothing.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// Asks the registry whether it takes these credentials, and keeps them if it does.
-pub fn login(server: &str, username: &str, password: &str) -> Result<(), CredentialsError> {
+/// Asks the registry whether it takes these credentials, and keeps them if it does: with the credential helper that the
+/// configuration names, else in the file that is returned.
+pub fn login(server: &str, username: &str, password: &str) -> Result<Option<PathBuf>, CredentialsError> {
     let registry = host(server);
     let credentials = Credentials::Basic { username: username.to_owned(), password: password.to_owned() };
-    super::registry::check(&registry, &credentials)?;
+    check(&registry, &credentials)?;
     let path = file_to_write().ok_or(CredentialsError::Nowhere)?;
-    change(&path, |auths| {
+    let Some(helper) = read(&path)?.helper(&registry) else {
         let auth = STANDARD.encode(format!("{username}:{password}"));
-        auths.insert(key(&registry), json!({ "auth": auth }));
+        change(&path, |auths| drop(auths.insert(key(&registry), json!({ "auth": auth }))))?;
+        return Ok(Some(path));
+    };
+    let secret = json!({ "ServerURL": key(&registry), "Username": username, "Secret": password });
+    call_helper(&helper, "store", &secret.to_string())?;
+    // That there are some, and none of them.
+    change(&path, |auths| drop(auths.insert(key(&registry), json!({}))))?;
+    Ok(None)
+}
+
+/// Asks the registry whether it takes what was kept for it; `None` when nothing was.
+pub fn try_kept(server: &str) -> Result<Option<()>, CredentialsError> {
+    let registry = host(server);
+    find(&registry, "")?.map(|credentials| check(&registry, &credentials)).transpose()
+}
+
+fn check(registry: &str, credentials: &Credentials) -> Result<(), CredentialsError> {
+    super::registry::check(registry, credentials).map_err(|error| match error {
+        RegistryError::Denied { host, message, .. } => CredentialsError::Refused { registry: host, message },
+        other => other.into(),
     })
 }
 
@@ -112,6 +141,9 @@ pub fn remove(server: &str) -> Result<(), CredentialsError> {
     let path = file_to_write().ok_or(CredentialsError::Nowhere)?;
     if !path.exists() {
         return Ok(());
+    }
+    if let Some(helper) = read(&path)?.helper(&registry) {
+        call_helper(&helper, "erase", &key(&registry))?;
     }
     change(&path, |auths| auths.retain(|known, _| host(known) != registry))
 }
@@ -149,18 +181,7 @@ pub(crate) fn find(registry: &str, repository: &str) -> Result<Option<Credential
         return Ok(Some(found));
     }
     for path in files_to_read() {
-        let bytes = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => {
-                other.map_err(|source| CredentialsError::File { step: "read", path: path.clone(), source })?
-            }
-        };
-        let file: AuthFile = serde_json::from_slice(&bytes).map_err(|error| CredentialsError::File {
-            step: "read",
-            path,
-            source: error.into(),
-        })?;
-        if let Some(found) = file.find(registry, repository)? {
+        if let Some(found) = read(&path)?.find(registry, repository)? {
             return Ok(Some(found));
         }
     }
@@ -225,11 +246,8 @@ impl fmt::Debug for Credentials {
 
 impl AuthFile {
     fn find(&self, registry: &str, repository: &str) -> Result<Option<Credentials>, CredentialsError> {
-        let named =
-            self.cred_helpers.iter().find(|(known, _)| host(known) == registry).map(|(_, helper)| helper);
-        let helper = named.or(Some(&self.creds_store).filter(|store| !store.is_empty()));
-        if let Some(helper) = helper
-            && let Some(found) = ask_helper(helper, &key(registry))?
+        if let Some(helper) = self.helper(registry)
+            && let Some(found) = ask_helper(&helper, &key(registry))?
         {
             return Ok(Some(found));
         }
@@ -241,6 +259,13 @@ impl AuthFile {
             .filter(|(known, _)| host(known) == registry && serves(known, &full))
             .max_by_key(|(known, _)| path_of(known).len());
         Ok(best.and_then(|(_, entry)| entry.credentials()))
+    }
+
+    /// The program that keeps a registry's credentials.
+    fn helper(&self, registry: &str) -> Option<String> {
+        let named =
+            self.cred_helpers.iter().find(|(known, _)| host(known) == registry).map(|(_, helper)| helper);
+        named.or(Some(&self.creds_store)).filter(|helper| !helper.is_empty()).cloned()
     }
 }
 
@@ -294,7 +319,7 @@ fn serves(known: &str, full: &str) -> bool {
     path.is_empty() || repository == path || repository.starts_with(&format!("{path}/"))
 }
 
-/// `docker-credential-<helper> get`: the server on its standard input, JSON on its output.
+/// What a helper knows of a server: JSON on its output.
 fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, CredentialsError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -302,9 +327,21 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, Credent
         username: String,
         secret: String,
     }
+    let Some(output) = call_helper(helper, "get", server)? else { return Ok(None) };
+    let Answer { username, secret } = serde_json::from_slice(&output).map_err(|_| {
+        CredentialsError::Helper { helper: helper.to_owned(), message: "its answer is not JSON".to_owned() }
+    })?;
+    Ok(Some(match username.as_str() {
+        "<token>" => Credentials::Identity(secret),
+        _ => Credentials::Basic { username, password: secret },
+    }))
+}
+
+/// `docker-credential-<helper> <verb>`, with what it is about on its standard input. `None` when it knows nothing of that.
+fn call_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>, CredentialsError> {
     let fail = |message: String| CredentialsError::Helper { helper: helper.to_owned(), message };
     let mut child = Command::new(format!("docker-credential-{helper}"))
-        .arg("get")
+        .arg(verb)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -312,19 +349,14 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>, Credent
         .map_err(|error| fail(error.to_string()))?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that does not read its input answers all the same.
-        let _ = stdin.write_all(server.as_bytes());
+        let _ = stdin.write_all(input.as_bytes());
     }
     let output = child.wait_with_output().map_err(|error| fail(error.to_string()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        return if said.contains(NOT_FOUND) { Ok(None) } else { Err(fail(said)) };
+    if output.status.success() {
+        return Ok(Some(output.stdout));
     }
-    let Answer { username, secret } =
-        serde_json::from_slice(&output.stdout).map_err(|_| fail("its answer is not JSON".to_owned()))?;
-    Ok(Some(match username.as_str() {
-        "<token>" => Credentials::Identity(secret),
-        _ => Credentials::Basic { username, password: secret },
-    }))
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if said.contains(NOT_FOUND) { Ok(None) } else { Err(fail(said)) }
 }
 
 fn files_to_read() -> Vec<PathBuf> {
@@ -351,6 +383,15 @@ fn docker_file() -> Option<PathBuf> {
     directory.or_else(home).map(|directory| directory.join(FILE))
 }
 
+/// A file's content; one that is not there has none.
+fn read(path: &Path) -> Result<AuthFile, CredentialsError> {
+    let fail = |source| CredentialsError::File { step: "read", path: path.to_owned(), source };
+    match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AuthFile::default()),
+        other => serde_json::from_slice(&other.map_err(fail)?).map_err(|error| fail(error.into())),
+    }
+}
+
 /// Changes the `auths` of a file and leaves the rest of it as it is.
 fn change(path: &Path, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<(), CredentialsError> {
     let fail = |step| move |source| CredentialsError::File { step, path: path.to_owned(), source };
@@ -366,7 +407,11 @@ fn change(path: &Path, edit: impl FnOnce(&mut Map<String, Value>)) -> Result<(),
     if let Some(auths) = auths.as_object_mut() {
         edit(auths);
     }
-    let text = serde_json::to_vec_pretty(&file).map_err(|error| fail("write")(error.into()))?;
+    let mut text = Vec::new();
+    // With tabs, as docker writes it: people keep this file under version control.
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    file.serialize(&mut serializer).map_err(|error| fail("write")(error.into()))?;
     if let Some(directory) = path.parent() {
         crate::store::private_directory(directory).map_err(fail("write"))?;
     }
@@ -379,6 +424,7 @@ impl From<CredentialsError> for crate::Error {
     fn from(error: CredentialsError) -> Self {
         match error {
             CredentialsError::Registry(error) => error.into(),
+            CredentialsError::Refused { .. } => crate::Error::new(crate::Kind::Denied, error.to_string()),
             other => crate::Error::failed(other.to_string(), other),
         }
     }

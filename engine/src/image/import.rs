@@ -39,9 +39,7 @@ impl Images {
             ..Default::default()
         };
         // Before the long part: a typing mistake should not cost the unpacking.
-        for change in changes {
-            change::apply(&mut config.config, change)?;
-        }
+        change::apply_all(&mut config.config, changes)?;
         let layers = self.layers();
         let _hold = layers.hold()?;
         config.rootfs.diff_ids = vec![layers.unpack(reader)?];

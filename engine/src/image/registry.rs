@@ -52,8 +52,13 @@ pub(crate) struct Fetched {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No such repository, tag or digest.
-    #[error("{0} is not in the registry")]
-    NotFound(String),
+    #[error("{what} is not in the registry{}", said(message))]
+    NotFound {
+        /// Which.
+        what: String,
+        /// What the registry said.
+        message: String,
+    },
     /// Not with these credentials.
     #[error("{host} denies access to {name}{}", said(message))]
     Denied {
@@ -465,7 +470,9 @@ impl Repository {
         }
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Denied { host, name, message },
-            StatusCode::NOT_FOUND => RegistryError::NotFound(format!("{host}/{url}")),
+            StatusCode::NOT_FOUND => {
+                RegistryError::NotFound { what: format!("{host}/{}", asked_for(&url)), message }
+            }
             StatusCode::TOO_MANY_REQUESTS => RegistryError::TooMany { host, message },
             _ => RegistryError::Unexpected { host, step, status: status.as_u16(), message },
         }
@@ -504,6 +511,11 @@ impl Repository {
 // === impl RegistryError ===
 
 impl RegistryError {
+    /// Nothing of this name.
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::NotFound { what: what.to_owned(), message: String::new() }
+    }
+
     /// No connection to this host, for the innermost reason: those around it name layers of the client.
     pub(crate) fn unreachable(host: String, error: &reqwest::Error) -> Self {
         let mut reason = String::new();
@@ -536,9 +548,7 @@ impl RegistryError {
         match self {
             Self::Denied { host, message, .. } => Self::Unexpected { host, step, status: 401, message },
             Self::TooMany { host, message } => Self::Unexpected { host, step, status: 429, message },
-            Self::NotFound(what) => {
-                Self::Unexpected { host: what, step, status: 404, message: String::new() }
-            }
+            Self::NotFound { what, message } => Self::Unexpected { host: what, step, status: 404, message },
             other => other,
         }
     }
@@ -548,7 +558,7 @@ impl From<RegistryError> for crate::Error {
     fn from(error: RegistryError) -> Self {
         let message = error.to_string();
         match &error {
-            RegistryError::NotFound(_) => crate::Error::not_found(message)
+            RegistryError::NotFound { .. } => crate::Error::not_found(message)
                 .with_hint("check the name and the tag; a private one needs `rengine login`"),
             RegistryError::Denied { host, .. } => {
                 let server = if host == DEFAULT_REGISTRY { String::new() } else { format!(" {host}") };
@@ -568,6 +578,15 @@ impl From<RegistryError> for crate::Error {
             }
             _ => crate::Error::failed(message, error),
         }
+    }
+}
+
+/// What a path below `/v2/` means, as people write it: `app:1` of `app/manifests/1`.
+fn asked_for(path: &str) -> String {
+    match path.rsplit_once("/manifests/") {
+        Some((name, digest)) if digest.contains(':') => format!("{name}@{digest}"),
+        Some((name, tag)) => format!("{name}:{tag}"),
+        None => path.to_owned(),
     }
 }
 

@@ -83,7 +83,7 @@ fn catalog(host: &str, word: &str, limit: u32) -> Result<Vec<FoundImage>, ImageE
     let credentials = credentials::find(host, "")?;
     let names = runtime(host)?.block_on(async {
         let reference: Reference =
-            format!("{host}/catalog").parse().map_err(|_| RegistryError::NotFound(host.to_owned()))?;
+            format!("{host}/catalog").parse().map_err(|_| RegistryError::not_found(host))?;
         let mut repository = Repository::open(&reference, "pull", credentials, &[]).await?;
         repository.name = String::new();
         repository.list("_catalog", "repositories").await

@@ -140,7 +140,7 @@ impl Images {
                     break;
                 }
             }
-            let nobody = || RegistryError::NotFound(reference.to_string());
+            let nobody = || RegistryError::not_found(&reference.to_string());
             wanted = digest.ok_or_else(nobody)?.to_string();
         }
         self.fetch_from(&repository, &wanted, reference, options, progress).await
@@ -268,7 +268,7 @@ impl Images {
             }
         };
         if repository.has_blob(&blob.digest).await? {
-            tell(Step::Exists);
+            tell(Step::ExistsThere);
             return Ok(());
         }
         tell(Step::Pushing(0, blob.size));

@@ -87,14 +87,12 @@ fn a_registry_brings_a_build_to_another_machine() {
     assert_eq!(printed(&there), printed(&here));
 }
 
-/// Two stages with the same step, which waits for a file in the context `gate`.
+/// Two stages with the same step, which waits until somebody opens the gate.
 const TWICE: &str = "\
 FROM box AS a
-RUN --mount=from=gate,target=/gate --mount=type=cache,target=/c \
-    until [ -e /gate/go ]; do usleep 10000; done; echo ran >>/c/runs; echo made >/made
+RUN --mount=type=cache,target=/c until [ -e /c/go ]; do usleep 10000; done; echo ran >>/c/runs; echo made >/made
 FROM box AS b
-RUN --mount=from=gate,target=/gate --mount=type=cache,target=/c \
-    until [ -e /gate/go ]; do usleep 10000; done; echo ran >>/c/runs; echo made >/made
+RUN --mount=type=cache,target=/c until [ -e /c/go ]; do usleep 10000; done; echo ran >>/c/runs; echo made >/made
 FROM box
 COPY --from=a /made /a
 COPY --from=b /made /b
@@ -104,21 +102,21 @@ COPY --from=b /made /b
 fn what_is_being_made_already_is_waited_for() {
     let world = World::new();
     world.write("context/Dockerfile", TWICE);
-    let gate = world.path("gate");
-    std::fs::create_dir(&gate).unwrap();
-    let gate = format!("gate={}", gate.display());
     let context = world.path("context");
-    let args = ["build", "--progress", "plain", "--build-context", &gate, context.to_str().unwrap()];
-    let mut builds = [world.spawn(args), world.spawn(args)];
+    let mut builds =
+        [(); 2].map(|()| world.spawn(["build", "--progress", "plain", context.to_str().unwrap()]));
     for build in &mut builds {
         build.await_line("[b 2/2] RUN");
     }
-    world.write("gate/go", "");
+    let build = |dockerfile| {
+        world.write("other/Dockerfile", dockerfile);
+        world.rengine(["build", "-t", "built", world.path("other").to_str().unwrap()]).succeeds();
+    };
+    build("FROM box\nRUN --mount=type=cache,target=/c touch /c/go\n");
     for build in builds {
         build.ends().succeeds();
     }
     // Two stages of two builds.
-    world.write("context/Dockerfile", "FROM box\nRUN --mount=type=cache,target=/c cat /c/runs >/runs\n");
-    world.rengine(["build", "-t", "built", context.to_str().unwrap()]).succeeds();
+    build("FROM box\nRUN --mount=type=cache,target=/c cat /c/runs >/runs\n");
     world.rengine(["run", "--rm", "--network", "none", "built", "cat", "/runs"]).succeeds().prints("ran\n");
 }

@@ -1,6 +1,7 @@
 //! Images: how they come, what they are called, and how they go.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use crate::registry::Registry;
@@ -37,6 +38,8 @@ fn an_image_in_use_stays() {
     world.rengine(["exec", "it", "true"]).succeeds();
     world.rengine(["rm", "-f", "it"]).succeeds();
     world.rengine(["rmi", &image]).succeeds().shows("Deleted: sha256:");
+    world.rengine(["rmi", &image]).exits(1).complains("no such image");
+    world.rengine(["rmi", "-f", &image]).succeeds().complains("no such image");
 }
 
 #[test]
@@ -166,7 +169,8 @@ fn images_are_found_by_what_is_known_of_them() {
     assert_eq!(names(&["reference=t*", "reference=o*"]), ["one", "two"]);
     assert_eq!(names(&["until=1h"]), Vec::<String>::new());
     world.rengine(["images", "--filter", "colour=red"]).fails().complains("colour");
-    world.rengine(["image", "prune", "-af", "--filter", "label=kind=one"]).succeeds().shows("one:1");
+    let pruned = world.rengine(["image", "prune", "-af", "--filter", "label=kind=one"]).succeeds();
+    pruned.shows("Deleted Images:\nuntagged: one:1\ndeleted: sha256:");
     assert_eq!(names(&[]), [BOX, "two"]);
 }
 
@@ -182,4 +186,33 @@ fn archives_are_loaded_however_they_are_compressed() {
         let packed = format!("{}.{ending}", archive.display());
         other.rengine(["load", "-i", &packed]).succeeds().prints("Loaded image: box:latest\n");
     }
+}
+
+#[test]
+fn an_archive_is_its_owners_and_keeps_the_order_it_was_asked_for() {
+    let world = World::new();
+    let archive = world.path("images.tar");
+    let archive = archive.to_str().unwrap();
+    for (name, change) in [("aa", "CMD [\"a\"]"), ("bb", "CMD [\"b\"]"), ("cc", "CMD [\"c\"]")] {
+        world.rengine(["create", "--name", name, "--network", "none", BOX, "true"]).succeeds();
+        world.rengine(["commit", "-c", change, name, &format!("{name}:1")]).succeeds();
+    }
+    for names in [["cc:1", "aa:1", "bb:1"], ["bb:1", "cc:1", "aa:1"]] {
+        world.rengine(["save", "-o", archive].iter().chain(&names)).succeeds();
+        let loaded = names.map(|name| format!("Loaded image: {name}\n")).concat();
+        World::empty().rengine(["load", "-q", "-i", archive]).succeeds().prints(&loaded);
+    }
+    assert_eq!(fs::metadata(archive).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_commit_is_what_a_dockerfile_would_have_made() {
+    let world = World::new();
+    world.rengine(["create", "--name", "it", "--network", "none", BOX, "sleep", "1"]).succeeds();
+    world.rengine(["commit", "-c", "ENTRYPOINT [\"echo\"]", "it", "made"]).succeeds();
+    assert_eq!(world.inspect("made", "{{json .Config.Entrypoint}} {{json .Config.Cmd}}"), "[\"echo\"] null");
+    // Nothing has changed, so there is no layer.
+    assert_eq!(world.inspect("made", "{{len .RootFS.Layers}}"), world.inspect(BOX, "{{len .RootFS.Layers}}"));
+    assert_eq!(world.inspect("made", "[{{.Config.StopSignal}}]"), "[]");
+    world.rengine(["history", "--format", "{{.Size}}", "made"]).succeeds().shows("0B\n");
 }

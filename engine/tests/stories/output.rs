@@ -125,7 +125,7 @@ fn what_has_changed_is_explained() {
 #[test]
 fn the_same_files_make_the_same_image_again() {
     let world = World::new();
-    let dockerfile = "FROM box\nRUN mkdir /new && echo x > /new/file && ln -s file /new/link && touch -d 2001-01-01 /old\n\
+    let dockerfile = "FROM box\nRUN mkdir /new && echo x > /new/file && ln -s file /new/link && touch -d 200101010000.00 /old\n\
          WORKDIR /made/here\nCOPY Dockerfile /\nENV A=1\n";
     let epoch = "SOURCE_DATE_EPOCH=1700000000";
     let flags = ["-q", "--reproducible", "--no-cache", "--build-arg", epoch, "-t", "built"];

@@ -24,7 +24,19 @@ impl Registry {
 
     /// One that also has these keys in the `http` part of its configuration, each on a line of its own.
     pub(crate) fn start_with(keys: &str) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), keys, "")
+    }
+
+    /// One that only lets `user` in, whose password is `secret`.
+    pub(crate) fn start_private() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let users = directory.path().join("htpasswd");
+        fs::write(&users, "user:$2b$05$.z1pcBpgFw3qfKkos4egq./Ner0eKVKVFc8GkgDT34bMaiH3Le.Le\n").unwrap();
+        let auth = format!("auth: {{htpasswd: {{realm: story, path: {}}}}}\n", users.display());
+        Self::start_in(directory, "", &auth)
+    }
+
+    fn start_in(directory: tempfile::TempDir, keys: &str, rest: &str) -> Self {
         let port = free_port();
         let storage = directory.path().join("storage");
         let mut config = format!(
@@ -32,6 +44,7 @@ impl Registry {
             storage.display()
         );
         keys.lines().for_each(|line| config.push_str(&format!("  {line}\n")));
+        config.push_str(rest);
         let path = directory.path().join("config.yml");
         fs::write(&path, config).unwrap();
         let mut command = Command::new("docker-registry");

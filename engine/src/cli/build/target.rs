@@ -1,12 +1,11 @@
 //! `--output`: what becomes of a built image.
 
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::builder::{Attested, Part, statements, write_directory, write_tar};
 use crate::cli::form::FormWords;
 use crate::cli::output;
+use crate::cli::sink::Sink;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{Form, Image, PushOptions, Reference};
@@ -28,13 +27,6 @@ pub(super) enum Target {
 
 /// Whether each platform's files go to a directory of their own; when it is not said, those of several do.
 pub(super) type Split = Option<bool>;
-
-/// A file, or standard output.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Sink {
-    File(PathBuf),
-    Stdout,
-}
 
 // === impl Target ===
 
@@ -200,45 +192,11 @@ fn place(engine: &Engine, part: &Part<'_>, directory: &Path, epoch: Option<i64>)
     let directory = directory.join(&part.below);
     write_directory(engine.root(), part.image, &directory, epoch)?;
     for (name, bytes) in &part.statements {
-        whole(&directory.join(name), |file| {
+        Sink::File(directory.join(name)).write(|file| {
             file.write_all(bytes).map_err(|error| Error::failed(format!("write {name}"), error))
         })?;
     }
     Ok(())
-}
-
-// === impl Sink ===
-
-impl Sink {
-    fn write(&self, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                if rustix::termios::isatty(&stdout) {
-                    return Err(Error::invalid("an archive is not written to a terminal")
-                        .with_hint("give dest=FILE or redirect standard output"));
-                }
-                fill(&mut stdout)?;
-                stdout.flush().map_err(|error| Error::failed("write the archive", error))
-            }
-            Self::File(path) => whole(path, fill),
-        }
-    }
-}
-
-/// Writes a file that is there whole or not at all.
-fn whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    let failed = |error: io::Error| Error::failed(format!("write {}", path.display()), error);
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let partial = tempfile::Builder::new().prefix(".rengine-").tempfile_in(directory).map_err(failed)?;
-    let mut file = File::options().write(true).open(partial.path()).map_err(failed)?;
-    fill(&mut file)?;
-    let (file, partial) = partial.keep().map_err(|error| failed(error.error))?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.set_permissions(mode)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .inspect_err(|_| drop(std::fs::remove_file(&partial)))
-        .map_err(failed)
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::filter::{Filters, matches};
-use super::{tell_removed, tree};
+use super::tree;
 use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::Image;
+use crate::image::{Image, Removed};
 use crate::quantity::ByteSize;
 
 /// The flags of `images`.
@@ -178,7 +178,13 @@ pub(crate) fn prune(engine: &Engine, args: &PruneArgs) -> Result<u8> {
     let (removed, bytes) = engine.prune_images(args.all, &|image| filters.takes(image))?;
     if !removed.is_empty() {
         output::line("Deleted Images:");
-        removed.iter().for_each(tell_removed);
+        for removed in &removed {
+            // In lower case, other than `rmi` has it, because docker's does so.
+            output::line(&match removed {
+                Removed::Untagged(reference) => format!("untagged: {reference}"),
+                Removed::Deleted(digest) => format!("deleted: {digest}"),
+            });
+        }
         output::line("");
     }
     output::line(&format!("Total reclaimed space: {}", ByteSize(bytes)));

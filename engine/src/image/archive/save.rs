@@ -13,8 +13,9 @@ use crate::image::index::fitting;
 use crate::image::manifest::{Descriptor, Document, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
 use crate::image::{Image, ImageError, Images, Platform, Reference};
 
-/// What is saved: an image, or those of several platforms, by their ids, and the tags it is saved under.
-type Chosen = BTreeMap<Vec<Digest>, (Vec<Image>, BTreeSet<Reference>)>;
+/// What is saved, in the order that it was asked for: an image, or those of several platforms, and the tags it is saved
+/// under.
+type Chosen = Vec<(Vec<Image>, BTreeSet<Reference>)>;
 
 /// A tar being written, every file once.
 struct Archive<'a> {
@@ -86,7 +87,7 @@ impl Images {
         let mut index = Vec::new();
         let mut docker = Vec::new();
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for (images, tags) in chosen.values() {
+        for (images, tags) in chosen {
             // Docker's list knows no platforms: it has the image that is meant where none is asked for.
             let Some(image) = images.first() else { continue };
             let manifests = self.portable_manifests(images)?;
@@ -318,8 +319,12 @@ impl Write for Counted<'_> {
 }
 
 fn add(chosen: &mut Chosen, images: Vec<Image>, tag: Option<Reference>) {
-    let ids = images.iter().map(|image| image.id.clone()).collect();
-    chosen.entry(ids).or_insert_with(|| (images, BTreeSet::new())).1.extend(tag);
+    let is_same =
+        |(known, _): &&mut (Vec<Image>, _)| known.iter().map(|it| &it.id).eq(images.iter().map(|it| &it.id));
+    match chosen.iter_mut().find(is_same) {
+        Some((_, tags)) => tags.extend(tag),
+        None => chosen.push((images, tag.into_iter().collect())),
+    }
 }
 
 fn index_entries(descriptor: &Descriptor, tags: &BTreeSet<Reference>) -> Vec<Descriptor> {
