@@ -97,9 +97,11 @@ pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
     let all = statuses(&loaded, &mut connect::fleet(globals, &loaded)?)?;
     let mut drifted = false;
     for (host, status) in &all {
-        drifted |= !status.drift.is_empty();
+        drifted |= !status.drift.is_empty() || status.release.is_none();
         if globals.json {
             output::json(&json!({ "host": host, "release": status.release, "drift": status.drift }));
+        } else if status.release.is_none() {
+            output::line(&format!("{host}: nothing of the project {} is deployed", loaded.project.name));
         } else if status.drift.is_empty() {
             output::line(&format!("{host}: as the release says"));
         } else {

@@ -23,11 +23,11 @@ impl Deployment<'_> {
             return Err(self.call_off(fleet, id, failures, "prepared"));
         }
         if fleet.members.iter().all(|member| nothing_to_do(&member.task.planned)) {
-            leave(fleet, None);
+            back_out(fleet, None);
             return Ok(false);
         }
         if let Err(error) = self.hook("before-commit", &self.settings.hooks.before_commit, id, fleet) {
-            leave(fleet, Some(&engine::error::chain(&error)));
+            self.leave(fleet, Some(&engine::error::chain(&error)));
             return Err(error);
         }
         if let Err(failures) = self.canary(fleet, canary) {
@@ -37,7 +37,9 @@ impl Deployment<'_> {
             return Err(self.call_off(fleet, id, failures, "changed over"));
         }
         self.finish(fleet)?;
-        self.hook("after-commit", &self.settings.hooks.after_commit, id, fleet)?;
+        self.hook("after-commit", &self.settings.hooks.after_commit, id, fleet).map_err(|error| {
+            error.with_hint(format!("the release {id} serves all the same; `rdeploy rollback` goes back"))
+        })?;
         Ok(true)
     }
 
@@ -96,7 +98,7 @@ impl Deployment<'_> {
         let will = self.will(fleet)?;
         // One host alone decides for itself.
         let heir = (will.hosts.len() > 1).then(|| Heir::appoint(&will)).transpose();
-        let heir = heir.inspect_err(|error| leave(fleet, Some(&engine::error::chain(error))))?;
+        let heir = heir.inspect_err(|error| self.leave(fleet, Some(&engine::error::chain(error))))?;
         let finished = fleet.each(|host, _| {
             let name = host.name().to_owned();
             host.ask(&Request::Finish, &|event| (self.told)(&name, event)).map(drop)
@@ -145,10 +147,24 @@ impl Deployment<'_> {
         let names = failures.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
         let error = Error::from(failures);
         let reason = format!("it could not be {step} on {names}: {}", engine::error::chain(&error));
-        leave(fleet, Some(&reason));
+        self.leave(fleet, Some(&reason));
         // What the hook ends with changes nothing any more.
         let _ = self.hook("after-failure", &self.settings.hooks.after_failure, id, fleet);
         error
+    }
+
+    /// Lets every host go back to how it was, and says so.
+    fn leave(&self, fleet: &mut Fleet<Task>, reason: Option<&str>) {
+        let lost = back_out(fleet, reason);
+        let remark = if lost.is_empty() {
+            "called off: every host is as it was before".to_owned()
+        } else {
+            let lost = lost.join(", ");
+            format!(
+                "called off: every host is as it was before; {lost} is not reached, and goes back by itself"
+            )
+        };
+        (self.told)("", Event::Remark(remark));
     }
 }
 
@@ -156,9 +172,11 @@ fn nothing_to_do(planned: &Planned) -> bool {
     planned.commit.is_empty() && planned.retire.is_empty() && planned.changed.is_empty()
 }
 
-/// Lets every host go back to how it was. One that cannot be reached does so by itself.
-fn leave(fleet: &mut Fleet<Task>, reason: Option<&str>) {
+/// Lets every host go back to how it was. Those that could not be told: they do so by themselves.
+fn back_out(fleet: &mut Fleet<Task>, reason: Option<&str>) -> Vec<String> {
     let request = Request::BackOut { reason: reason.map(str::to_owned) };
-    // The failure that led here is the one to tell.
-    let _ = fleet.each(|host, _| host.ask(&request, &|_| {}).map(drop));
+    match fleet.each(|host, _| host.ask(&request, &|_| {}).map(drop)) {
+        Ok(_) => Vec::new(),
+        Err(Failures(lost)) => lost.into_iter().map(|(name, _)| name).collect(),
+    }
 }

@@ -125,6 +125,9 @@ impl SshError {
             Self::Refused { .. } => {
                 "is its ssh server running, and on this port? Another one is user@host:port"
             }
+            Self::Unreachable { .. } => {
+                "is the address right, and is this machine on the same network or VPN?"
+            }
             Self::UnknownHost { .. } => "check the name, or write its IP address",
             Self::TimedOut { .. } => "a firewall that drops, a host that is down, or one that is very busy",
             Self::NotSsh { .. } => "check the port",
@@ -135,7 +138,7 @@ impl SshError {
                     .unwrap_or(fingerprint);
                 return Some(format!(
                     "compare it with what `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` shows on the server, then pin it \
-                     ({pin}) or add the host to known_hosts"
+                     (--fingerprint {pin}) or add the host to known_hosts"
                 ));
             }
             Self::HostKeyChanged { .. } => {
@@ -145,13 +148,14 @@ impl SshError {
                 "the server was set up anew, or somebody is in between: ask who runs it before pinning another"
             }
             Self::NoMethodLeft { .. } => {
-                "give it what it accepts: a key for publickey, a password for password or keyboard-interactive"
+                "give it what it accepts: a key (-i, RDEPLOY_SSH_KEY) for publickey, a password (RDEPLOY_SSH_PASSWORD) for password or \
+                 keyboard-interactive"
             }
             Self::KeyNotAccepted { .. } => {
                 "is its public half in ~/.ssh/authorized_keys of that user there, and is the user the right one?"
             }
             Self::PassphraseNeeded { .. } | Self::Key(KeyError::PassphraseNeeded(_)) => {
-                "give the passphrase, or a key without one"
+                "give the passphrase by RDEPLOY_SSH_PASSPHRASE, or a key without one"
             }
             Self::Key(KeyError::Public(_)) => "the private key is in the file without .pub",
             Self::Key(KeyError::Putty(_)) => "convert it: puttygen key.ppk -O private-openssh -o key",
@@ -169,7 +173,7 @@ impl SshError {
             Self::SocketRefused { .. } => "its sshd_config needs AllowStreamLocalForwarding yes (or remote)",
             Self::SudoMissing { .. } => "log in as root, or install sudo",
             Self::SudoWantsPassword { .. } => {
-                "give the sudo password, or let sudoers have NOPASSWD for this user"
+                "give the password by RDEPLOY_SUDO_PASSWORD, or let sudoers have NOPASSWD for this user"
             }
             Self::NotInSudoers { .. } => "log in as root, or as a user whom sudoers knows",
             Self::SudoNeedsTerminal { .. } => "take requiretty out of sudoers for this user",

@@ -27,13 +27,16 @@ fn a_failing_health_check_leaves_the_old_release_and_says_what_it_saw() {
     let up = up.fails();
     assert!(up.stderr.contains("container p-web-1 is unhealthy"), "{}", up.stderr);
     assert!(up.stderr.contains("no database"), "{}", up.stderr);
+    assert!(up.stderr.contains("called off: every host is as it was before"), "{}", up.stderr);
     assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
     assert_eq!(world.names(0), names);
     let history = world.rdeploy(["history"]).succeeds().stdout;
     assert!(history.lines().last().unwrap().contains("called off"), "{history}");
     // What failed is in nobody's way.
     world.write("compose.yaml", &file("true"));
-    world.rdeploy(["up"]).succeeds();
+    world.write("rdeploy.yaml", "hooks: {after-commit: ['exit 4']}\n");
+    let up = world.rdeploy(["up"]).fails();
+    assert!(up.stderr.contains("serves all the same"), "{}", up.stderr);
     assert_eq!(get(port).unwrap(), "two");
 }
 
