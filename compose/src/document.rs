@@ -130,6 +130,17 @@ fn walk(value: &mut Json, path: &mut Vec<String>, change: &mut dyn FnMut(&mut St
     }
 }
 
+/// A line as words, quoted as for a shell.
+///
+/// # Errors
+/// When a quote is not closed, or there is something that only a shell could do.
+pub fn words(line: &str) -> Result<Vec<String>, String> {
+    match crate::shorthand::words(line)? {
+        (words, "") => Ok(words),
+        (_, rest) => Err(format!("invalid command: {rest:?} means something to a shell only; quote it")),
+    }
+}
+
 /// `did you mean "image"?`, when one of the names is near enough.
 pub fn suggestion<'a>(wrong: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     crate::schema::suggestion(wrong, names)

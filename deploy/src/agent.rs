@@ -21,6 +21,8 @@ mod rollout;
 mod setup;
 mod status;
 mod taking;
+mod telling;
+mod turn;
 mod undo;
 
 use std::io;
@@ -180,6 +182,10 @@ impl Agent {
             }
             Request::Status { project } => {
                 status::status(&self.engine, &self.places(&project), &project, &tell).map(Outcome::Status)
+            }
+            Request::Turn { project, services, turn } => {
+                let places = self.held(&project)?.places.clone();
+                turn::turn(&self.engine, &places, &services, turn, &tell).map(|()| Outcome::Nothing)
             }
             Request::Prune { project } => {
                 let places = self.held(&project)?.places.clone();

@@ -1,6 +1,7 @@
 //! The command line of `rdeploy`.
 
 mod action;
+mod alias;
 mod connect;
 mod export;
 mod image;
@@ -8,7 +9,9 @@ mod lock;
 mod output;
 mod rollout;
 mod show;
+mod turn;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,6 +21,7 @@ use engine::Error;
 use engine::cli::lazy::{Lazy, help_as_flag};
 use engine::image::Login;
 
+use crate::message::{Turn, confused};
 use crate::secrets;
 
 /// From a commit to running on the servers
@@ -69,7 +73,11 @@ struct Globals {
     /// A profile that is active; may be given several times
     #[arg(long, global = true, value_name = "PROFILE")]
     profile: Vec<String>,
-    /// The settings: hosts, roles, ssh, executables, builder, transfer, drain, canary, keep, strategy, hooks [default:
+    /// Where the project goes, when it goes to several places: compose.NAME.yaml is merged over the compose file,
+    /// .env.NAME over .env, rdeploy.NAME.yaml taken for the settings, and the project called PROJECT-NAME
+    #[arg(short, long, global = true, value_name = "NAME", env = "RDEPLOY_DESTINATION")]
+    destination: Option<String>,
+    /// The settings: hosts, roles, ssh, executables, builder, transfer, drain, canary, keep, strategy, hooks, aliases [default:
     /// rdeploy.yaml beside the compose file, or `x-rdeploy` in it]
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -144,6 +152,14 @@ enum Command {
     Exec(Lazy<show::ExecArgs>),
     /// Run a program in a new container of a service, on the first host
     Run(Lazy<show::RunArgs>),
+    /// Stop containers of services where they run; the next `start` or `up` starts them again
+    Stop(Lazy<turn::TurnArgs>),
+    /// Start containers of services that do not run, and wait until they are ready
+    Start(Lazy<turn::TurnArgs>),
+    /// Stop and start containers of services as they are, and wait until they are ready
+    ///
+    /// Who connects meanwhile is refused. A change of the project or its settings comes with `up`, with nobody refused.
+    Restart(Lazy<turn::TurnArgs>),
     /// Deploy again whenever a file of the project changes, until interrupted
     Watch(Lazy<rollout::UpArgs>),
     /// Take the project away from the hosts: containers, networks, releases and their images
@@ -168,6 +184,9 @@ enum Command {
     Agent(AgentArgs),
     /// Show the version
     Version,
+    /// What `aliases:` of the settings has a name for.
+    #[command(external_subcommand)]
+    Alias(Vec<OsString>),
 }
 
 /// The flags of `agent`.
@@ -193,7 +212,7 @@ enum AgentTask {
 
 /// Runs `rdeploy` with this command line, name first.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(help_as_flag(arguments)) {
+    let cli = match parsed(help_as_flag(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help is data and success; anything else is the user's mistake.
@@ -208,6 +227,20 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
             output::failure(&error, json);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The command line, with what a name of the project's own stands for in its place. What that begins with is a command.
+fn parsed(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let cli = Cli::try_parse_from(&arguments)?;
+    let Command::Alias(behind) = &cli.command else { return Ok(cli) };
+    let cli = Cli::try_parse_from(alias::expanded(&cli.globals, arguments, behind)?)?;
+    match &cli.command {
+        Command::Alias(behind) => {
+            let name = behind.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+            Err(alias::unknown(&name, &BTreeMap::new()))
+        }
+        _ => Ok(cli),
     }
 }
 
@@ -255,6 +288,9 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Logs(args) => show::logs(globals, &args),
         Command::Exec(args) => show::exec(globals, &args),
         Command::Run(args) => show::run(globals, &args),
+        Command::Stop(args) => turn::turn(globals, &args, Turn::Stop),
+        Command::Start(args) => turn::turn(globals, &args, Turn::Start),
+        Command::Restart(args) => turn::turn(globals, &args, Turn::Restart),
         Command::Watch(args) => rollout::watch(globals, &args),
         Command::Uninstall(args) => rollout::uninstall(globals, &args),
         Command::Lock(args) => lock::lock(globals, *args.0),
@@ -274,6 +310,8 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
                 }
             }
         }
+        // It has become another command before.
+        Command::Alias(_) => Err(confused()),
         Command::Version => {
             let version = env!("CARGO_PKG_VERSION");
             if globals.json {

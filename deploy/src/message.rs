@@ -109,6 +109,15 @@ pub enum Request {
         /// The project.
         project: String,
     },
+    /// Stop or start containers of the release that serves, as they are.
+    Turn {
+        /// The project.
+        project: String,
+        /// The services; all when empty.
+        services: Vec<String>,
+        /// What is done to them.
+        turn: Turn,
+    },
     /// Take away what no kept release needs.
     Prune {
         /// The project.
@@ -138,6 +147,17 @@ pub struct Rollout {
     pub services: Vec<String>,
     /// Where registries want to be told who asks, by registry.
     pub credentials: BTreeMap<String, RegistryLogin>,
+}
+
+/// What is done to containers that stay what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Turn {
+    /// They are stopped, dependents first.
+    Stop,
+    /// Those that do not run are started, and it is waited until they are ready.
+    Start,
+    /// Both.
+    Restart,
 }
 
 /// Images to build.

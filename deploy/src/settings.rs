@@ -48,6 +48,8 @@ pub struct Settings {
     pub strategy: BTreeMap<String, Strategy>,
     /// Commands that run here, at certain moments.
     pub hooks: Hooks,
+    /// Command lines of `rdeploy` by other names: `{console: exec web bin/console}`.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// A host: its address alone, or with what is particular to it.
@@ -327,6 +329,8 @@ mod tests {
             ("hooks: {after-commit: a b}", "1:23", "after-commit must be a list", "['a b']"),
             ("ssh: {fingerprint: ['MD5:aa']}", "1:21", "MD5 fingerprint, which is not safe", ""),
             ("ssh: {password: x}", "1:7", "unknown key", "RDEPLOY_SSH_PASSWORD"),
+            ("aliases: {x: \"exec 'a\"}", "1:14", "a quote is not closed", ""),
+            ("aliases: {x: exec a | b}", "1:14", "means something to a shell only", ""),
             ("builder: remote", "1:10", "here or host is needed", ""),
             ("builder: {arm/linux/x/y: a}", "1:11", "arm/linux/x/y", ""),
             ("hosts: ['${NOBODY}']", "1:9", "the variable NOBODY is not set", ""),

@@ -70,6 +70,23 @@ impl Opened {
         Ok(Self { runtime, policy: release.policy.clone(), services: rollout.services.clone() })
     }
 
+    /// Loads a release that was decided about before, for all its services.
+    pub(crate) fn as_it_serves(
+        engine: &Engine,
+        places: &Places,
+        release: Release,
+        tell: &Tell,
+    ) -> Result<Self> {
+        let rollout = Rollout {
+            release,
+            rollback: false,
+            author: String::new(),
+            services: Vec::new(),
+            credentials: BTreeMap::new(),
+        };
+        Self::new(engine, places, &rollout, tell)
+    }
+
     /// What there is now, what is to be done about it, and in which stages.
     pub(crate) fn plan(&self) -> Result<(Observed, Plan, Stages)> {
         let observed = observe(self.runtime.engine(), self.runtime.desired())?;

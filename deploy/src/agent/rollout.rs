@@ -1,11 +1,10 @@
 //! A rollout on one host: prepare, commit, finish. Each of them looks at what there is and plans from that, so that one
 //! that was cut off and begun again goes on where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use compose::execute::Event as Walking;
 use compose::observe::Observed;
 use compose::operation::Operation;
 use compose::plan::{Plan, StepId};
@@ -22,7 +21,7 @@ use super::journal::{Before, Journal, Move, Stage, Standing};
 use super::opened::Opened;
 use super::places::Places;
 use super::prober::Prober;
-use super::{Tell, guard, history, opened, ports, prune, undo};
+use super::{Tell, guard, history, opened, ports, prune, telling, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::Outcome;
 use crate::walk;
@@ -186,35 +185,14 @@ impl Running {
     ) -> Result<()> {
         let runtime = self.opened.runtime.clone();
         let perform = perform.clone();
-        let teller = tell.clone();
-        let told = move |event: Walking<'_>| {
-            let (operation, word, took) = match event {
-                Walking::Began(operation) => (operation, operation.words().0, None),
-                Walking::Done(operation, took) => (operation, operation.words().1, Some(took)),
-                Walking::Failed(operation) => (operation, "Error", None),
-                Walking::Forgiven(operation, why) => {
-                    teller(Event::Remark(format!("WARNING: {}: {why}", operation.object())));
-                    return;
-                }
-            };
-            let took_ms = took.map(millis);
-            teller(Event::Step { object: operation.object(), word: word.to_owned(), took_ms });
-        };
-        walk::to_the_end(plan, AT_ONCE, move |operation| perform(&runtime, operation), &told)
+        walk::to_the_end(plan, AT_ONCE, move |operation| perform(&runtime, operation), &telling::teller(tell))
     }
 }
 
 /// Goes on with a rollout that was decided and cut off while the old went away.
 pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Result<()> {
     let tell: Tell = Arc::new(|_| {});
-    let rollout = Rollout {
-        release: journal.release.clone(),
-        rollback: journal.rollback,
-        author: journal.author.clone(),
-        services: Vec::new(),
-        credentials: BTreeMap::new(),
-    };
-    let opened = Opened::new(engine, places, &rollout, &tell)?;
+    let opened = Opened::as_it_serves(engine, places, journal.release.clone(), &tell)?;
     Running::new(engine, places, opened, journal).retire(&tell)
 }
 

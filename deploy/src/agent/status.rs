@@ -9,7 +9,7 @@ use engine::error::Result;
 use super::opened::Opened;
 use super::places::Places;
 use super::{Tell, history, taking};
-use crate::message::{ContainerStatus, Rollout, Status};
+use crate::message::{ContainerStatus, Status};
 
 /// Looks.
 pub(crate) fn status(engine: &Engine, places: &Places, project: &str, tell: &Tell) -> Result<Status> {
@@ -23,14 +23,8 @@ pub(crate) fn status(engine: &Engine, places: &Places, project: &str, tell: &Tel
     let drift = match &serving {
         None => Vec::new(),
         Some(id) => {
-            let rollout = Rollout {
-                release: history::find(places, id)?,
-                rollback: false,
-                author: String::new(),
-                services: Vec::new(),
-                credentials: std::collections::BTreeMap::new(),
-            };
-            let (_, plan, _) = Opened::new(engine, places, &rollout, tell)?.plan()?;
+            let opened = Opened::as_it_serves(engine, places, history::find(places, id)?, tell)?;
+            let (_, plan, _) = opened.plan()?;
             plan.steps().iter().map(|step| format!("{} ({})", step.operation, step.cause)).collect()
         }
     };

@@ -112,6 +112,7 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
     globals.ssh.ssh_persist = Some(Span(Duration::ZERO));
     // Nobody reads the text for people there, and the outputs take what is in the other one.
     globals.json = true;
+    globals.destination = input("destination").or(globals.destination);
     globals.config = input("config").map(Into::into).or(globals.config);
     let wish = match input("command").as_deref() {
         None | Some("up" | "deploy") => Wish::Up,

@@ -14,7 +14,8 @@ use compose::remote::Remote;
 use engine::error::{Error, Result};
 use engine::quantity::Span;
 
-use super::{Globals, output};
+use super::{Globals, alias, output};
+use crate::destination::Destination;
 use crate::fleet::{Failures, Fleet, Member};
 use crate::host::{Host, LOCAL, is_local};
 use crate::pipeline::Task;
@@ -81,9 +82,61 @@ pub(super) struct Loaded {
     pub(super) settings: Settings,
 }
 
+/// A project as its files say, and where it goes.
+pub(super) struct Files {
+    pub(super) loaded: compose::Loaded,
+    destination: Option<Destination>,
+}
+
 /// Loads the project's files, and prints what is odd about them.
 pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
-    let options = LoadOptions {
+    let loaded = files(globals)?.loaded;
+    loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
+    Ok(loaded)
+}
+
+/// The settings, for who needs nothing else of the project.
+pub(super) fn settings_alone(globals: &Globals) -> Result<Settings> {
+    let files = files(globals)?;
+    settings(globals, &files)
+}
+
+fn settings(globals: &Globals, files: &Files) -> Result<Settings> {
+    let of_destination = files.destination.as_ref().and_then(|destination| destination.settings.as_deref());
+    let settings = Settings::find(globals.config.as_deref().or(of_destination), &files.loaded.project)?;
+    alias::expect_free(&settings.aliases)?;
+    Ok(settings)
+}
+
+fn files(globals: &Globals) -> Result<Files> {
+    let mut options = options(globals);
+    let loaded = read(&options)?;
+    let Some(name) = globals.destination.as_ref().filter(|name| !name.is_empty()) else {
+        return Ok(Files { loaded, destination: None });
+    };
+    let destination = Destination::find(name, &loaded.project.working_dir)?;
+    let usual = loaded.project.name;
+    options.files = loaded.project.files;
+    options.files.extend(destination.file.clone());
+    if let (Some(variables), true) = (&destination.variables, globals.env_file.is_empty()) {
+        let all = [loaded.project.working_dir.join(".env"), variables.clone()];
+        options.env_files = all.into_iter().filter(|file| file.is_file()).collect();
+    }
+    let mut loaded = read(&options)?;
+    // Unless somebody gave it another one there.
+    if options.project_name.is_none() && loaded.project.name == usual {
+        options.project_name = Some(destination.name_of(&usual));
+        loaded = read(&options)?;
+    }
+    Ok(Files { loaded, destination: Some(destination) })
+}
+
+fn read(options: &LoadOptions) -> Result<compose::Loaded> {
+    load(options).map_err(|diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned()))
+}
+
+fn options(globals: &Globals) -> LoadOptions {
+    LoadOptions {
         files: globals.file.clone(),
         project_directory: globals.project_directory.clone(),
         project_name: globals.project_name.clone(),
@@ -92,17 +145,15 @@ pub(super) fn load_files(globals: &Globals) -> Result<compose::Loaded> {
         environment: std::env::vars().collect(),
         remote: Some(Remote::of_user()),
         ..LoadOptions::default()
-    };
-    let loaded = load(&options)
-        .map_err(|diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned()))?;
-    loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
-    Ok(loaded)
+    }
 }
 
 /// Loads the project and its settings, and prints what is odd about it.
 pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
-    let mut project = load_files(globals)?.project;
-    let mut settings = Settings::find(globals.config.as_deref(), &project)?;
+    let files = files(globals)?;
+    files.loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
+    let mut settings = settings(globals, &files)?;
+    let mut project = files.loaded.project;
     globals.image.say(&mut project, &mut settings, &globals.image_services)?;
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =

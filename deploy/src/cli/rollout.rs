@@ -282,13 +282,16 @@ pub(super) fn prune(globals: &Globals) -> Result<ExitCode> {
         if globals.json {
             output::json(&json!({ "host": name, "removed": count }));
         } else {
-            output::line(&format!("{name}: {count} removed"));
+            output::line(&format!(
+                "{name}: {count} removed (releases, images, files and programs that nothing needs)"
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn lock(fleet: &mut Fleet<Task>, loaded: &Loaded) -> Result<()> {
+/// Keeps everybody else from changing the project as long as the hosts are connected.
+pub(super) fn lock(fleet: &mut Fleet<Task>, loaded: &Loaded) -> Result<()> {
     fleet.lock(&loaded.project.name, &commit::author(), 0, &|_, _| {})
 }
 
@@ -312,7 +315,8 @@ fn deployment<'a>(
     }
 }
 
-fn teller(globals: &Globals) -> impl Fn(&str, Event) + Sync + use<> {
+/// Prints what happens, with the host's name where there are several.
+pub(super) fn teller(globals: &Globals) -> impl Fn(&str, Event) + Sync + use<> {
     let several = globals.host.len() != 1;
     move |host: &str, event: Event| output::event(if several { host } else { "" }, &event)
 }

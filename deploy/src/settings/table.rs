@@ -44,6 +44,7 @@ pub(super) static SETTINGS: Shape = Shape::Object(
         ("keep", Shape::Count),
         ("strategy", Shape::Map(&Shape::Word(&["start-first", "stop-first"]))),
         ("hooks", HOOKS),
+        ("aliases", Shape::Map(&Shape::Checked(command))),
     ],
     &[],
 );
@@ -107,6 +108,10 @@ fn jump(text: &str) -> Result<(), String> {
 
 fn duration(text: &str) -> Result<(), String> {
     text.parse::<Span>().map(drop).map_err(|error| error.to_string())
+}
+
+fn command(text: &str) -> Result<(), String> {
+    compose::document::words(text).map(drop)
 }
 
 fn canary(text: &str) -> Result<(), String> {

@@ -4,6 +4,7 @@
 mod builder;
 mod canary;
 mod cut;
+mod daily;
 mod datagrams;
 mod fleet;
 mod load;
