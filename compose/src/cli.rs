@@ -9,7 +9,9 @@ mod exec;
 mod failure;
 mod files;
 mod flags;
+mod follower;
 mod images;
+mod interrupts;
 mod lifecycle;
 mod list;
 mod logs;
@@ -228,7 +230,11 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     trace(cli.globals.debug);
-    let (session, command) = (Session::new(cli.globals), cli.command);
+    let (mut globals, command) = (cli.globals, cli.command);
+    if let Command::Build(args) = &command {
+        globals.progress = args.progress.or(globals.progress);
+    }
+    let session = Session::new(globals);
     let as_json = session.speaks_json() || matches!(&command, Command::Config(args) if args.format == "json");
     match dispatch(&session, command) {
         Ok(code) => ExitCode::from(code),

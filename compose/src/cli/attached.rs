@@ -5,8 +5,9 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use jiff::Timestamp;
 
-use super::failure::CliError;
-use super::logs::{Follower, Happening, LogFlags};
+use super::failure::{CliError, INTERRUPTED};
+use super::follower::{Follower, Happening};
+use super::logs::{LogFlags, ended, replaced};
 use super::menu::{Key, Menu};
 use super::session::Opened;
 use super::up::{UpArgs, show_standing};
@@ -158,12 +159,12 @@ impl Attached<'_> {
 
     /// Until every container has ended, one ends that ends all, or the user has enough.
     fn watch(&self, opened: &Opened, follower: &mut Follower) -> Result<Over, CliError> {
+        let shown = |name: &str| names::without_project(&opened.project().name, name).to_owned();
         let abort = self.args.abort_on_container_exit || self.args.exit_code_from.is_some();
         loop {
             match follower.next()? {
                 Happening::Ended { name, service, code } => {
-                    let shown = names::without_project(&opened.project().name, &name);
-                    output::note(&format!("{shown} exited with code {code}"));
+                    output::note(&ended(&shown(&name), code));
                     let fails = self.args.abort_on_container_failure && code != 0;
                     if abort || fails {
                         output::note("Aborting on container exit...");
@@ -171,6 +172,7 @@ impl Attached<'_> {
                         return self.code(opened, &service, code).map(Over::Ended);
                     }
                 }
+                Happening::Replaced { name } => output::note(&replaced(&shown(&name))),
                 Happening::AllEnded => return Ok(Over::Ended(0)),
                 Happening::Pressed(key) => return Ok(Over::Pressed(key)),
                 Happening::Interrupted => {
@@ -178,7 +180,7 @@ impl Attached<'_> {
                     if matches!(self.stop(opened), Err(CliError::Interrupted)) {
                         self.apply(opened, Verb::Kill { signal: engine::signal::Signal::KILL })?;
                     }
-                    return Err(CliError::Interrupted);
+                    return Ok(Over::Ended(INTERRUPTED));
                 }
             }
         }
@@ -189,8 +191,8 @@ impl Attached<'_> {
     }
 
     fn apply(&self, opened: &Opened, verb: Verb) -> Result<(), CliError> {
-        let services: Vec<String> = up::scope(opened.desired(), self.options)?.into_iter().collect();
-        let plan = verbs::apply(opened.desired(), &opened.observe()?, &services, verb)?;
+        // As with `stop`: what these depend on may be of use to others.
+        let plan = verbs::apply(opened.desired(), &opened.observe()?, &self.args.services, verb)?;
         opened.execute(plan)
     }
 

@@ -8,6 +8,9 @@ use crate::output;
 use crate::plan::PlanError;
 use crate::runtime::Failure;
 
+/// The exit code after Ctrl-C, as a shell has it.
+pub(super) const INTERRUPTED: u8 = 130;
+
 /// Why a command failed.
 #[derive(Debug)]
 pub(super) enum CliError {
@@ -71,7 +74,7 @@ impl CliError {
     /// 130 after Ctrl-C, as a shell has it; docker's codes where a program was to run; else 1.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Interrupted => 130,
+            Self::Interrupted => INTERRUPTED,
             Self::Program(error) if error.kind() == Kind::CommandNotFound => 127,
             Self::Program(error) if error.kind() == Kind::NotExecutable => 126,
             _ => 1,

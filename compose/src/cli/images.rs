@@ -13,7 +13,7 @@ use crate::desired::{Changes, Desired};
 use crate::graph;
 use crate::model::Project;
 use crate::operation::Operation;
-use crate::output;
+use crate::output::{self, ProgressMode};
 use crate::plan::images;
 use crate::runtime::Flags;
 
@@ -56,6 +56,9 @@ pub(super) struct BuildArgs {
     /// Build the services these depend on too
     #[arg(long)]
     with_dependencies: bool,
+    /// How progress is shown; the same option in front of build is the better place
+    #[arg(long, value_enum, value_name = "MODE", hide = true)]
+    pub(super) progress: Option<ProgressMode>,
     /// Do not show the steps
     #[arg(short, long)]
     quiet: bool,

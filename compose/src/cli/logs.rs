@@ -1,24 +1,17 @@
-//! `logs`, and following several containers at once.
+//! `logs`: what containers wrote, and what they write.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use clap::Args;
-use engine::Engine;
-use engine::container::logs::{LogLine, LogOptions, parse_moment};
-use engine::id::ContainerId;
+use engine::container::logs::{LogOptions, parse_moment};
 use jiff::Timestamp;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::failure::CliError;
-use super::menu::Key;
-use super::session::{self, Opened, Session, Wanted};
+use super::failure::{CliError, INTERRUPTED};
+use super::follower::{Follower, Happening};
+use super::session::{Opened, Session, Wanted};
 use crate::names;
 use crate::observe::SeenContainer;
-use crate::operation::{Instance, Operation};
-use crate::output::LogPrinter;
-use crate::runtime::Runtime;
+use crate::output::{self, LogPrinter};
 
 /// The flags of `logs`.
 #[derive(Debug, Args)]
@@ -82,10 +75,13 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
     };
     let options = Reading { tail, since: moment(&args.since)?, until: moment(&args.until)?, flags };
     if args.follow {
-        options.follow(&opened, &containers)?;
-    } else {
-        options.print(&opened, &containers)?;
+        let (services, index) = (args.services.clone(), args.index.map(|index| index.to_string()));
+        return options.follow(&opened, &containers, move |service, number| {
+            (services.is_empty() || services.iter().any(|name| name == service))
+                && index.as_deref().is_none_or(|index| index == number)
+        });
     }
+    options.print(&opened, &containers)?;
     Ok(0)
 }
 
@@ -141,202 +137,53 @@ impl Reading {
         Ok(())
     }
 
-    fn follow(&self, opened: &Opened, containers: &[SeenContainer]) -> Result<(), CliError> {
+    /// Until none of the containers is left, nor one that took the place of another.
+    fn follow(
+        &self,
+        opened: &Opened,
+        containers: &[SeenContainer],
+        is_asked: impl Fn(&str, &str) -> bool + Send + 'static,
+    ) -> Result<u8, CliError> {
         let shown = containers.iter().map(|container| container.service.clone()).collect();
         let mut follower = Follower::new(opened, &self.flags, &shown)?;
+        let mut idle = BTreeSet::new();
         for container in containers {
-            follower.read(&container.id, &container.name, &container.service, self.options(true));
+            if !container.life.is_up() {
+                idle.insert(container.name.as_str());
+            }
+            follower.read(container, self.options(true));
         }
+        follower.welcome(is_asked)?;
+        let shown = |name: &str| names::without_project(&opened.project().name, name).to_owned();
         loop {
             match follower.next()? {
-                Happening::Ended { .. } | Happening::Pressed(_) => {}
-                Happening::AllEnded => return Ok(()),
-                Happening::Interrupted => return Err(CliError::Interrupted),
+                // Of what had ended before there is nothing to tell.
+                Happening::Ended { name, .. } if idle.remove(name.as_str()) => {}
+                Happening::Ended { name, code, .. } => output::note(&ended(&shown(&name), code)),
+                Happening::Replaced { name } => output::note(&replaced(&shown(&name))),
+                Happening::Pressed(_) => {}
+                Happening::AllEnded => return Ok(0),
+                Happening::Interrupted => return Ok(INTERRUPTED),
             }
         }
     }
 }
 
-fn printer<'a>(names: impl Iterator<Item = &'a str>, project: &str, flags: &LogFlags) -> LogPrinter {
+/// How the end of a container that is followed is told.
+pub(super) fn ended(name: &str, code: i32) -> String {
+    format!("{name} exited with code {code}")
+}
+
+/// How it is told that another container has taken the place of one that is followed.
+pub(super) fn replaced(name: &str) -> String {
+    format!("{name} has been recreated")
+}
+
+pub(super) fn printer<'a>(
+    names: impl Iterator<Item = &'a str>,
+    project: &str,
+    flags: &LogFlags,
+) -> LogPrinter {
     let width = names.map(|name| names::without_project(project, name).len()).max().unwrap_or(0);
     LogPrinter::new(width, flags.prefix, flags.colours)
-}
-
-/// Something that happened while containers are followed.
-pub(super) enum Happening {
-    /// A container ended, and will not start again by itself.
-    Ended {
-        /// Its name.
-        name: String,
-        /// Its service.
-        service: String,
-        /// Its exit code.
-        code: i32,
-    },
-    /// None is left.
-    AllEnded,
-    /// The user pressed Ctrl-C.
-    Interrupted,
-    /// The user pressed a key.
-    Pressed(Key),
-}
-
-/// Prints what several containers write, as they write it. Each container has a thread that blocks on its log.
-pub(super) struct Follower {
-    handle: Starter,
-    happenings: UnboundedReceiver<Happening>,
-    executor: tokio::runtime::Runtime,
-    /// From the beginning on: Ctrl-C is never what ends the program by itself.
-    interrupts: Signal,
-}
-
-/// Follows containers as they start.
-#[derive(Clone)]
-pub(super) struct Starter {
-    runtime: Arc<Runtime>,
-    printer: Arc<LogPrinter>,
-    shown: Arc<BTreeSet<String>>,
-    timestamps: bool,
-    since: Option<Timestamp>,
-    sender: UnboundedSender<Happening>,
-    open: Arc<std::sync::atomic::AtomicUsize>,
-}
-
-// === impl Follower ===
-
-impl Follower {
-    pub(super) fn new(opened: &Opened, flags: &LogFlags, shown: &BTreeSet<String>) -> Result<Self, CliError> {
-        let executor = session::runtime()?;
-        let interrupts = {
-            let _inside = executor.enter();
-            signal(SignalKind::interrupt())
-                .map_err(|error| CliError::Invalid(format!("listen for Ctrl-C: {error}")))?
-        };
-        let desired = opened.desired();
-        let names: Vec<String> = shown
-            .iter()
-            .filter_map(|service| Some(desired.container_name(service, desired.services.get(service)?.scale)))
-            .collect();
-        let printer = printer(names.iter().map(String::as_str), &desired.project, flags);
-        let (sender, happenings) = unbounded_channel();
-        let handle = Starter {
-            runtime: opened.runtime.clone(),
-            printer: Arc::new(printer),
-            shown: Arc::new(shown.clone()),
-            timestamps: flags.timestamps,
-            since: None,
-            sender,
-            open: Arc::default(),
-        };
-        Ok(Self { handle, happenings, executor, interrupts })
-    }
-
-    /// Follows a container from some time on.
-    pub(super) fn follow(&self, instance: &Instance, since: Option<Timestamp>) {
-        Starter { since, ..self.handle.clone() }.follow(instance);
-    }
-
-    /// Follows a container in this way.
-    pub(super) fn read(&self, id: &ContainerId, name: &str, service: &str, options: LogOptions) {
-        self.handle.read(id.clone(), name.to_owned(), service.to_owned(), options);
-    }
-
-    /// Goes on even when no container is left: others will start.
-    pub(super) fn keep_open(&self) {
-        self.handle.open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Takes back [`Self::keep_open`].
-    pub(super) fn let_close(&self) {
-        self.handle.open.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Has a key among what happens.
-    pub(super) fn presser(&self) -> impl Fn(Key) + Send + 'static {
-        let sender = self.handle.sender.clone();
-        // Nobody listens any more when the command is about to end.
-        move |key| drop(sender.send(Happening::Pressed(key)))
-    }
-
-    /// Follows what starts from some time on.
-    pub(super) fn starter(&self, since: Timestamp) -> Starter {
-        Starter { since: Some(since), ..self.handle.clone() }
-    }
-
-    /// Waits until something happens.
-    pub(super) fn next(&mut self) -> Result<Happening, CliError> {
-        if self.handle.open.load(std::sync::atomic::Ordering::SeqCst) == 0 {
-            return Ok(Happening::AllEnded);
-        }
-        let (happenings, interrupts) = (&mut self.happenings, &mut self.interrupts);
-        let happening = self.executor.block_on(async {
-            tokio::select! {
-                happening = happenings.recv() => happening.unwrap_or(Happening::AllEnded),
-                _ = interrupts.recv() => Happening::Interrupted,
-            }
-        });
-        if let Happening::Ended { .. } = happening {
-            self.handle.open.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-        }
-        Ok(happening)
-    }
-}
-
-// === impl Starter ===
-
-impl Starter {
-    /// Follows the container a step has started, when its output is wanted.
-    pub(super) fn started(&self, operation: &Operation) {
-        if let Operation::StartContainer { instance } = operation
-            && self.shown.contains(instance.service())
-        {
-            self.follow(instance);
-        }
-    }
-
-    fn follow(&self, instance: &Instance) {
-        let Ok(id) = self.runtime.id_of(instance) else { return };
-        let options = LogOptions { follow: true, tail: None, since: self.since, until: None };
-        self.read(id, instance.name().to_owned(), instance.service().to_owned(), options);
-    }
-
-    fn read(&self, id: ContainerId, name: String, service: String, options: LogOptions) {
-        self.open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        let this = self.clone();
-        std::thread::spawn(move || {
-            let shown = names::without_project(&this.runtime.project().name, &name).to_owned();
-            let code = follow_to_the_end(this.runtime.engine(), &id, options, &mut |line| {
-                this.printer.print(&shown, this.timestamps.then_some(line.time.as_str()), &line.log);
-            });
-            // Nobody listens any more when the command is about to end.
-            let _ = this.sender.send(Happening::Ended { name, service, code });
-        });
-    }
-}
-
-/// Reads a container's log until the container has ended for good, over restarts.
-fn follow_to_the_end(
-    engine: &Engine,
-    id: &ContainerId,
-    mut options: LogOptions,
-    each: &mut dyn FnMut(&LogLine),
-) -> i32 {
-    loop {
-        let mut last = None;
-        let read = engine.logs(id, &options, &mut |line| {
-            last = line.time.parse::<Timestamp>().ok().or(last);
-            each(line);
-        });
-        let ended = engine.wait(id);
-        let goes_on = engine.container(id.as_str()).is_ok_and(|container| {
-            use engine::container::state::State;
-            matches!(container.state, State::Running(_) | State::Restarting(_))
-        });
-        if !goes_on || read.is_err() {
-            return ended.unwrap_or(0);
-        }
-        let next = last.or(options.since).unwrap_or_else(Timestamp::now);
-        options.since = next.checked_add(jiff::SignedDuration::from_nanos(1)).ok();
-        options.tail = None;
-    }
 }

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Globals;
 use super::failure::CliError;
+use super::interrupts::Interrupts;
 use super::settings::Settings;
 use super::turn::{Turn, Underway};
 use crate::desired::{Changes, Desired};
@@ -309,6 +310,7 @@ impl Opened {
             walked
         };
         let limit = timeout.unwrap_or(Duration::MAX);
+        let mut interrupts = Interrupts::listen()?;
         tokio::select! {
             walked = walk => {
                 underway.is_over()?;
@@ -318,7 +320,7 @@ impl Opened {
             () = sleep(limit) => {
                 Err(CliError::Invalid(format!("timeout after {}s: not everything is ready", limit.as_secs())))
             }
-            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+            () = interrupts.next() => Err(CliError::Interrupted),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::CliError;
+use super::interrupts::Interrupts;
 use super::session::{self, Opened, Session, Wanted};
 use super::up::{UpArgs, prepare, up};
 use super::update;
@@ -89,8 +90,13 @@ impl<'a> Watching<'a> {
         std::thread::spawn(move || {
             if let Ok(tokio) = session::runtime() {
                 // Without a handler the signal ends the program, which is what it asks for.
-                let _ = tokio.block_on(tokio::signal::ctrl_c());
-                stopper.stop();
+                let interrupted = tokio.block_on(async {
+                    Interrupts::listen()?.next().await;
+                    Ok::<(), CliError>(())
+                });
+                if interrupted.is_ok() {
+                    stopper.stop();
+                }
             }
         });
         self.follow(tree)?;

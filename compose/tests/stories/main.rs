@@ -6,6 +6,7 @@ mod depends;
 mod devices;
 mod examples;
 mod fault;
+mod follow;
 mod hooks;
 mod keys;
 mod kill;

@@ -1,0 +1,128 @@
+//! Staying with containers: `logs -f` and `up` in the foreground, until they end or somebody wants them to.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::process::{Child, ChildStdout};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::world::World;
+
+const PROJECT: &str = r#"
+services:
+  web:
+    image: box
+    command: [sh, -c, "echo in $$HOSTNAME; exec sleep 1000"]
+    hostname: ${NAME:-one}
+    stop_grace_period: 0s
+    depends_on: [db]
+  db: {image: box, command: [sleep, "1000"], stop_grace_period: 0s}
+"#;
+
+/// A command whose output is read as it comes.
+struct Spectator {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Spectator {
+    fn of(world: &World, arguments: &[&str]) -> Self {
+        let mut child = world.spawn(arguments);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// Reads on until this line comes.
+    #[track_caller]
+    fn sees(&mut self, expected: &str) {
+        let mut seen = Vec::new();
+        for line in self.lines.by_ref().map_while(Result::ok) {
+            let found = line == expected;
+            seen.push(line);
+            if found {
+                return;
+            }
+        }
+        panic!("{expected:?} did not come, but {seen:?}");
+    }
+
+    /// Sends a signal and waits for the end: the exit code, and what it said on standard error.
+    fn ends_on(mut self, signal: Signal) -> (Option<i32>, String) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        // Whoever writes must not wait for a reader.
+        while self.lines.next().is_some() {}
+        self.is_over()
+    }
+
+    fn is_over(mut self) -> (Option<i32>, String) {
+        let said = std::io::read_to_string(self.child.stderr.take().unwrap()).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+#[test]
+fn logs_go_on_with_what_takes_a_containers_place_and_what_is_added() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    let mut logs = Spectator::of(&world, &["logs", "-f", "web"]);
+    logs.sees("web-1  | in one");
+    world.write(".env", "NAME=two\n");
+    world.rcompose(["up", "-d"]).succeeds();
+    logs.sees("web-1  | in two");
+    world.rcompose(["up", "-d", "--scale", "web=2"]).succeeds();
+    logs.sees("web-2  | in two");
+    world.rcompose(["kill", "web"]).succeeds();
+    let (code, said) = logs.is_over();
+    assert_eq!(code, Some(0), "none is left: {said}");
+    assert!(said.contains("web-1 has been recreated\n"), "{said}");
+    assert!(said.contains("web-2 exited with code 137\n"), "{said}");
+}
+
+#[test]
+fn logs_of_what_has_ended_are_told_once_and_nothing_else() {
+    let world = World::new("services: {web: {image: box, command: [echo, once]}}\n");
+    world.rcompose(["up"]).succeeds();
+    let logs = world.rcompose(["logs", "-f"]).succeeds();
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("web-1  | once\n", ""));
+}
+
+#[test]
+fn logs_end_without_a_word_when_somebody_has_seen_enough() {
+    let world = World::new(PROJECT);
+    world.rcompose(["up", "-d"]).succeeds();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut logs = Spectator::of(&world, &["logs", "-f", "web"]);
+        logs.sees("web-1  | in one");
+        assert_eq!(logs.ends_on(signal), (Some(130), String::new()));
+    }
+    assert_eq!(world.running(), ["p-db-1", "p-web-1"]);
+}
+
+#[test]
+fn an_up_that_is_told_to_end_stops_what_it_was_asked_for() {
+    let world = World::new(PROJECT);
+    let mut up = Spectator::of(&world, &["up", "web"]);
+    up.sees("web-1  | in one");
+    let (code, said) = up.ends_on(Signal::INT);
+    assert_eq!(code, Some(130), "{said}");
+    assert_eq!(world.running(), ["p-db-1"], "others may use what web depends on");
+    // As a service manager does it.
+    let mut up = Spectator::of(&world, &["up"]);
+    up.sees("web-1  | in one");
+    let (code, said) = up.ends_on(Signal::TERM);
+    assert_eq!(code, Some(130), "{said}");
+    assert_eq!(world.running(), [] as [String; 0]);
+}
+
+#[test]
+fn an_up_stays_with_a_service_that_others_recreate() {
+    let world = World::new(PROJECT);
+    let mut up = Spectator::of(&world, &["up", "--abort-on-container-exit"]);
+    up.sees("web-1  | in one");
+    world.write(".env", "NAME=two\n");
+    world.rcompose(["up", "-d"]).succeeds();
+    up.sees("web-1  | in two");
+    let (code, said) = up.ends_on(Signal::INT);
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("web-1 has been recreated\n"), "{said}");
+    assert!(!said.contains("Aborting"), "{said}");
+}
