@@ -31,7 +31,7 @@ mod system;
 pub mod template;
 mod top;
 mod update;
-mod volume;
+pub mod volume;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

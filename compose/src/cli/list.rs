@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
-use engine::cli::list::{host_side, ports_text};
-use engine::cli::output::METHODS;
+use engine::cli::list::{ago, host_side, ports_text};
 use engine::container::spec::Protocol;
 use engine::engine::Container;
+use engine::image::Image;
 use engine::quantity::ByteSize;
+use jiff::Timestamp;
 use regex::Regex;
 use serde_json::{Value as Json, json};
 
@@ -15,6 +16,7 @@ use super::exec::not_running;
 use super::failure::CliError;
 use super::session::{Session, Wanted};
 use crate::labels;
+use crate::model::{Project, ServiceVolume};
 use crate::output;
 
 /// The flags of `ls`.
@@ -30,7 +32,7 @@ pub(super) struct LsArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
     /// table or json
-    #[arg(long, default_value = "table")]
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
 }
 
@@ -41,7 +43,7 @@ pub(super) struct ImagesArgs {
     #[arg(short, long)]
     quiet: bool,
     /// table or json
-    #[arg(long, default_value = "table")]
+    #[arg(long, default_value = "table", value_parser = ["table", "json"])]
     format: String,
     /// The services; all when none is named
     services: Vec<String>,
@@ -56,6 +58,8 @@ pub(super) struct VolumesArgs {
     /// table, json, or a template
     #[arg(long, default_value = "table")]
     format: String,
+    /// Those that these services mount; all when none is named
+    services: Vec<String>,
 }
 
 /// The flags of `top`.
@@ -152,99 +156,128 @@ pub(super) fn images(session: &Session, args: &ImagesArgs) -> Result<u8, CliErro
         let reference = container.record.spec.image.parse::<engine::image::Reference>().ok();
         let repository = reference.as_ref().map(engine::image::Reference::familiar_name).unwrap_or_default();
         let tag = reference.as_ref().and_then(|reference| reference.tag()).unwrap_or("latest").to_owned();
-        rows.push((container.name().to_string(), repository, tag, image));
+        let tagged = match &reference {
+            Some(reference) => engine.images().named_at(reference).map_err(engine::Error::from)?,
+            None => None,
+        };
+        rows.push(Used { container: container.name().to_string(), repository, tag, tagged, image });
     }
     if args.quiet {
-        let ids: BTreeSet<&str> = rows.iter().map(|(.., image)| image.id.hex()).collect();
+        let ids: BTreeSet<&str> = rows.iter().map(|used| used.image.id.hex()).collect();
         ids.iter().for_each(|id| output::line(id));
     } else if args.format == "json" {
-        let rows: Vec<Json> = rows
-            .iter()
-            .map(|(name, repository, tag, image)| {
-                json!({
-                    "ID": image.id.as_str(),
-                    "ContainerName": name,
-                    "Repository": repository,
-                    "Tag": tag,
-                    "Platform": format!("{}/{}", image.config.os, image.config.architecture),
-                    "Size": image.size,
-                    "Created": image.config.created,
-                })
-            })
-            .collect();
-        output::line(&Json::Array(rows).to_string());
+        output::line(&rows.iter().map(Used::json).collect::<Json>().to_string());
     } else {
-        let rows: Vec<Vec<String>> = rows
-            .into_iter()
-            .map(|(name, repository, tag, image)| {
-                let platform = format!("{}/{}", image.config.os, image.config.architecture);
-                vec![
-                    name,
-                    repository,
-                    tag,
-                    platform,
-                    image.id.short().to_owned(),
-                    ByteSize(image.size).to_string(),
-                ]
-            })
-            .collect();
-        output::table(&["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE"], &rows);
+        let rows: Vec<Vec<String>> = rows.into_iter().map(Used::row).collect();
+        output::table(&["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"], &rows);
     }
     Ok(0)
 }
 
+/// The image of a container.
+struct Used {
+    container: String,
+    repository: String,
+    tag: String,
+    /// When the name was last given to the image.
+    tagged: Option<Timestamp>,
+    image: Image,
+}
+
+// === impl Used ===
+
+impl Used {
+    fn platform(&self) -> String {
+        format!("{}/{}", self.image.config.os, self.image.config.architecture)
+    }
+
+    fn json(&self) -> Json {
+        json!({
+            "ID": self.image.id.as_str(),
+            "ContainerName": self.container,
+            "Repository": self.repository,
+            "Tag": self.tag,
+            "Platform": self.platform(),
+            "Size": self.image.size,
+            "Created": self.image.config.created,
+            "LastTagTime": self.tagged,
+        })
+    }
+
+    fn row(self) -> Vec<String> {
+        let platform = self.platform();
+        let created = self.image.created().map_or_else(|| "N/A".to_owned(), |at| format!("{} ago", ago(at)));
+        let (id, size) = (self.image.id.short().to_owned(), ByteSize(self.image.size).to_string());
+        vec![self.container, self.repository, self.tag, platform, id, size, created]
+    }
+}
+
 /// `volumes`.
 pub(super) fn volumes(session: &Session, args: &VolumesArgs) -> Result<u8, CliError> {
-    let project = session.load_or_name(&[])?;
+    let project = session.load_or_name(&args.services)?;
+    let mounted = mounted(&project, &args.services)?;
     let mut all = session.engine()?.volumes().list().map_err(engine::Error::from)?;
-    all.retain(|volume| labels::belongs_to(&volume.labels, &project.name));
+    all.retain(|volume| {
+        labels::belongs_to(&volume.labels, &project.name)
+            && mounted
+                .as_ref()
+                .is_none_or(|keys| keys.contains(labels::value(&volume.labels, labels::VOLUME)))
+    });
     if args.quiet {
         all.iter().for_each(|volume| output::line(volume.name.as_str()));
     } else {
-        let rows: Vec<Json> = all
-            .iter()
-            .map(|volume| {
-                json!({
-                    "Driver": "local",
-                    "Labels": pairs(&volume.labels),
-                    "Name": volume.name.as_str(),
-                    METHODS: { "Label": volume.labels },
-                })
-            })
-            .collect();
+        let rows: Vec<Json> = all.iter().map(engine::cli::volume::row).collect();
         rows_as(&args.format, &[("DRIVER", "Driver"), ("VOLUME NAME", "Name")], &rows)?;
     }
     Ok(0)
+}
+
+/// The volumes that some services mount; `None` when no service is named.
+fn mounted<'a>(project: &'a Project, services: &[String]) -> Result<Option<BTreeSet<&'a str>>, CliError> {
+    if services.is_empty() {
+        return Ok(None);
+    }
+    let mut keys = BTreeSet::new();
+    for name in services {
+        let unknown = || CliError::Invalid(format!("no such service: {name}"));
+        let service = project.services.get(name).ok_or_else(unknown)?;
+        keys.extend(service.volumes.iter().filter_map(|volume| match volume {
+            ServiceVolume::Volume { source: Some(key), .. } => Some(key.as_str()),
+            _ => None,
+        }));
+    }
+    Ok(Some(keys))
 }
 
 /// `top`.
 pub(super) fn top(session: &Session, args: &TopArgs) -> Result<u8, CliError> {
     let project = session.load_or_name(&args.services)?;
     let engine = session.engine()?;
+    let mut rows = Vec::new();
     for container in containers(session, Some(&project.name))? {
         let service = of(&container, labels::SERVICE);
         let asked = args.services.is_empty() || args.services.iter().any(|name| name == service);
         if !asked || !container.state.is_running() {
             continue;
         }
-        output::line(container.name().as_str());
-        let rows: Vec<Vec<String>> = engine
-            .top(container.id())?
-            .into_iter()
-            .map(|process| {
-                vec![
-                    process.user,
-                    process.pid.to_string(),
-                    process.parent.to_string(),
-                    process.started,
-                    process.terminal,
-                    process.time,
-                    process.command,
-                ]
-            })
-            .collect();
-        output::table(&["UID", "PID", "PPID", "STIME", "TTY", "TIME", "CMD"], &rows);
-        output::line("");
+        let number = of(&container, labels::NUMBER);
+        rows.extend(engine.top(container.id())?.into_iter().map(|process| {
+            vec![
+                service.to_owned(),
+                number.to_owned(),
+                process.user,
+                process.pid.to_string(),
+                process.parent.to_string(),
+                format!("{:.0}", process.cpu_percent),
+                process.started,
+                process.terminal,
+                process.time,
+                process.command,
+            ]
+        }));
+    }
+    if !rows.is_empty() {
+        output::table(&["SERVICE", "#", "UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], &rows);
     }
     Ok(0)
 }

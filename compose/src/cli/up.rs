@@ -280,9 +280,10 @@ fn options(session: &Session, services: &[String], common: &Common) -> UpOptions
     let settings = session.settings();
     UpOptions {
         services: services.to_vec(),
-        recreate: match (common.force_recreate, common.no_recreate) {
-            (true, _) => Recreate::Always,
+        recreate: match (common.force_recreate || common.renew_anon_volumes, common.no_recreate) {
             (_, true) => Recreate::Never,
+            // New volumes take new containers.
+            (true, _) => Recreate::Always,
             _ => Recreate::Changed,
         },
         recreate_dependencies: common.always_recreate_deps,

@@ -42,8 +42,17 @@ fn lists_are_about_the_project_and_have_dockers_shape() {
     assert_eq!(projects[0]["ConfigFiles"], world.project().join("compose.yaml").to_str().unwrap());
     assert_eq!(print(&["ls", "-q"]), "p\n");
     let top = print(&["top", "web"]);
-    assert!(top.starts_with("p-web-1\n") && top.contains("httpd -f"), "{top}");
-    assert!(print(&["images"]).contains("p-web-1"));
+    let (head, processes) = top.split_once('\n').unwrap();
+    assert!(head.starts_with("SERVICE   #   UID"), "{top}");
+    assert!(
+        processes.starts_with("web       1   root") && processes.ends_with("httpd -f -p 8080 -h /etc\n"),
+        "{top}"
+    );
+    let images = print(&["images"]);
+    assert!(images.contains("p-web-1") && images.contains("CREATED"), "{images}");
+    let images: Json = serde_json::from_str(&print(&["images", "--format", "json"])).unwrap();
+    assert!(images[0]["LastTagTime"].is_string(), "{images}");
+    assert_eq!(world.rcompose(["ls", "--format", "xml"]).code, 1);
     let port = world.port("web", 8080);
     assert_eq!(print(&["port", "web", "8080"]), format!("0.0.0.0:{port}\n"));
     let version = print(&["version", "--short"]);
@@ -121,7 +130,9 @@ services:
         "src/Dockerfile",
         "FROM box\nARG PAGE=page\nRUN echo $PAGE > /page\nCMD [\"cat\", \"/page\"]\n",
     );
-    world.rcompose(["build"]).succeeds();
+    // The place where docker compose had the option at first.
+    let told = world.rcompose(["build", "--progress=json"]).succeeds().stderr;
+    assert!(told.contains(r#""text":"Built""#), "{told}");
     let named = format!("{}/named:1", registry.address);
     let has = |image: &str| world.engine().images().find(image).unwrap().is_some();
     assert!(has(&named) && has("p-local"));

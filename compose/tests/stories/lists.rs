@@ -28,6 +28,19 @@ fn rows_take_the_form_of_a_template() {
 }
 
 #[test]
+fn volumes_are_those_of_the_project_or_of_some_services() {
+    let world = World::new(
+        "services: {web: {image: box, command: 'true', volumes: ['pages:/w']}, db: {image: box, command: 'true', volumes: ['data:/d']}}\nvolumes: {pages: {}, data: {}}\n",
+    );
+    world.rcompose(["create"]).succeeds();
+    let print = |arguments: &[&str]| world.rcompose(arguments.iter().copied()).succeeds().stdout;
+    assert_eq!(print(&["volumes", "-q"]), "p_data\np_pages\n");
+    assert_eq!(print(&["volumes", "-q", "web"]), "p_pages\n");
+    assert_eq!(print(&["volumes", "db", "--format", "{{.Scope}} {{.Size}}"]), "local N/A\n");
+    assert_eq!(world.rcompose(["volumes", "nobody"]).code, 1);
+}
+
+#[test]
 fn projects_are_found_by_a_regular_expression() {
     let world = World::new("services: {web: {image: box, command: 'true'}}\n");
     for project in ["shop", "shop-test", "wiki"] {
