@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 mod archive;
 mod artifact;
+mod assembly;
 mod attestation;
 pub mod cache;
 mod challenge;
@@ -33,6 +34,7 @@ mod verify;
 
 pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};
+pub use assembly::{AssemblyError, PlatformNote};
 pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
@@ -42,7 +44,7 @@ pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference};
 pub use registry::RegistryError;
-pub use remote::{FoundImage, RemoteManifest};
+pub use remote::{FoundImage, RemoteImage, RemoteManifest};
 
 pub use crate::layer::{Compression, Packing};
 
@@ -117,6 +119,9 @@ pub enum ImageError {
     /// Credentials could not be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// An index could not be put together.
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
     /// A manifest is not one of an image.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -721,6 +726,7 @@ impl From<ImageError> for crate::Error {
             ImageError::Registry(error) => error.into(),
             ImageError::Credentials(error) => error.into(),
             ImageError::Layer(error) => error.into(),
+            ImageError::Assembly(error) => error.into(),
             other => crate::Error::failed(message, other),
         }
     }

@@ -183,7 +183,7 @@ fn an_image_goes_to_a_registry_and_comes_back() {
     // A second time nothing moves.
     let (again, steps) = world.push(&name).unwrap();
     assert_eq!(again.digest, pushed.digest);
-    assert_eq!(steps, [Step::Exists, Step::Exists]);
+    assert_eq!(steps, [Step::ExistsThere, Step::ExistsThere]);
 
     let other = World::new();
     let (pulled, steps) = other.pull_with(&name, &PullOptions::default()).unwrap();

@@ -2,6 +2,7 @@
 
 mod filter;
 mod list;
+mod manifest;
 mod registry;
 mod tree;
 
@@ -24,7 +25,8 @@ use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Refere
 use crate::quantity::ByteSize;
 
 pub(super) use list::{ListArgs, PruneArgs, list, prune, warn_of_damage};
-pub(super) use registry::{ManifestVerb, manifest, pull_with_progress};
+pub(super) use manifest::{ManifestVerb, manifest};
+pub(super) use registry::pull_with_progress;
 use registry::{SearchArgs, Written};
 
 /// A verb on images.

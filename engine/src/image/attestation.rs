@@ -101,8 +101,11 @@ impl Images {
             let blobs = blobs(&raw).iter().map(read).collect::<Result<_, _>>()?;
             let mut entry = Descriptor::new(OCI_MANIFEST, digest, raw.len() as u64);
             let unknown = || "unknown".to_owned();
-            entry.platform =
-                Some(DescriptorPlatform { os: unknown(), architecture: unknown(), variant: None });
+            entry.platform = Some(Box::new(DescriptorPlatform {
+                os: unknown(),
+                architecture: unknown(),
+                ..DescriptorPlatform::default()
+            }));
             entry.annotations = Some(BTreeMap::from([
                 ("vnd.docker.reference.digest".to_owned(), subject.to_string()),
                 ("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned()),

@@ -39,7 +39,7 @@ pub(crate) struct Descriptor {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) urls: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) platform: Option<DescriptorPlatform>,
+    pub(crate) platform: Option<Box<DescriptorPlatform>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) annotations: Option<BTreeMap<String, String>>,
 }
@@ -51,6 +51,10 @@ pub(crate) struct DescriptorPlatform {
     pub(crate) architecture: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) variant: Option<String>,
+    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
+    pub(crate) os_version: Option<String>,
+    #[serde(default, rename = "os.features", skip_serializing_if = "Vec::is_empty")]
+    pub(crate) os_features: Vec<String>,
 }
 
 /// One image: its configuration and its layers.
@@ -248,11 +252,12 @@ impl Descriptor {
 
     /// The same with the platform it is for.
     pub(crate) fn on(mut self, platform: &Platform) -> Self {
-        self.platform = Some(DescriptorPlatform {
+        self.platform = Some(Box::new(DescriptorPlatform {
             os: platform.os.clone(),
             architecture: platform.architecture.clone(),
             variant: platform.variant.clone(),
-        });
+            ..DescriptorPlatform::default()
+        }));
         self
     }
 
@@ -276,7 +281,7 @@ impl Descriptor {
 // === impl DescriptorPlatform ===
 
 impl DescriptorPlatform {
-    fn to_platform(&self) -> Platform {
+    pub(crate) fn to_platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, self.variant.as_deref())
     }
 }

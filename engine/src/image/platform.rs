@@ -23,6 +23,9 @@ const ARCHITECTURES: [&str; 13] = [
     "riscv64", "s390x",
 ];
 
+/// The operating systems that there are images for, in Go's names.
+const SYSTEMS: [&str; 5] = ["linux", "windows", "darwin", "freebsd", "wasip1"];
+
 /// Why a text is not a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid platform {0:?}: os/arch or os/arch/variant is needed, as in linux/arm64")]
@@ -45,6 +48,11 @@ impl Platform {
     pub fn host() -> Self {
         let variant = (std::env::consts::ARCH == "arm").then_some("v7");
         Self::new("linux", std::env::consts::ARCH, variant)
+    }
+
+    /// Whether there may be images for it.
+    pub(crate) fn is_known(&self) -> bool {
+        ARCHITECTURES.contains(&self.architecture.as_str()) && SYSTEMS.contains(&self.os.as_str())
     }
 
     /// How well `offered` serves somebody who wants `self`: `None` not at all, else the higher the better.

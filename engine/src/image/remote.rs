@@ -5,10 +5,12 @@ use reqwest::header::LINK;
 use serde::Deserialize;
 
 use crate::id::Digest;
+use crate::image::assembly::described;
 use crate::image::credentials;
+use crate::image::manifest::{DOCKER_MANIFEST, Descriptor, Document};
 use crate::image::reference::DEFAULT_REGISTRY;
-use crate::image::registry::{RegistryError, Repository, header, runtime};
-use crate::image::{ImageError, Images, Reference, http};
+use crate::image::registry::{Fetched, RegistryError, Repository, header, runtime};
+use crate::image::{ImageError, Images, ManifestError, Reference, http};
 
 /// A manifest or an index at a registry.
 #[derive(Debug, Clone)]
@@ -19,6 +21,19 @@ pub struct RemoteManifest {
     pub media_type: String,
     /// Its digest.
     pub digest: Digest,
+}
+
+/// An image at a registry.
+#[derive(Debug, Clone)]
+pub struct RemoteImage {
+    /// Its name there, by digest.
+    pub address: Reference,
+    /// Whether it was named itself, and not as one of an index.
+    pub(crate) is_named_itself: bool,
+    /// What an index lists of it.
+    pub(crate) descriptor: Descriptor,
+    /// Its manifest, as it came.
+    pub bytes: Vec<u8>,
 }
 
 /// One image that `search` found.
@@ -40,14 +55,28 @@ pub struct FoundImage {
 /// Pages of a list that are read at most.
 const MOST_PAGES: usize = 1000;
 
+// === impl RemoteImage ===
+
+impl RemoteImage {
+    /// Whether its manifest is of docker's family, and not OCI's.
+    pub(crate) fn is_docker(&self) -> bool {
+        self.descriptor.media_type == DOCKER_MANIFEST
+    }
+}
+
 // === impl Images ===
 
 impl Images {
-    /// Fetches a manifest or an index and nothing of what it lists.
-    pub fn remote_manifest(&self, reference: &Reference) -> Result<RemoteManifest, ImageError> {
+    /// Fetches a manifest or an index and nothing of what it lists. `insecure` are registries spoken to over http, or
+    /// https without verification.
+    pub fn remote_manifest(
+        &self,
+        reference: &Reference,
+        insecure: &[String],
+    ) -> Result<RemoteManifest, ImageError> {
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         Ok(runtime(reference.registry())?.block_on(async {
-            let repository = Repository::open(reference, "pull", credentials, &[]).await?;
+            let repository = Repository::open(reference, "pull", credentials, insecure).await?;
             let fetched = repository.manifest(reference.wanted()).await?;
             let media_type = fetched.media_type.unwrap_or_default();
             Ok::<_, RegistryError>(RemoteManifest {
@@ -56,6 +85,31 @@ impl Images {
                 digest: fetched.digest,
             })
         })?)
+    }
+
+    /// The manifests that a name means at its registry: one, or those of an index. `insecure` is as above.
+    pub fn remote_images(
+        &self,
+        reference: &Reference,
+        insecure: &[String],
+    ) -> Result<Vec<RemoteImage>, ImageError> {
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        runtime(reference.registry())?.block_on(async {
+            let repository = Repository::open(reference, "pull", credentials, insecure).await?;
+            let top = repository.manifest(reference.wanted()).await?;
+            let entries = match Document::parse(&top.bytes, top.media_type.as_deref())? {
+                Document::Index(index) => index.manifests,
+                Document::Manifest(_) => {
+                    return Ok(vec![remote_image(&repository, reference, top, None).await?]);
+                }
+            };
+            let mut images = Vec::new();
+            for entry in entries {
+                let fetched = repository.manifest(entry.digest.as_str()).await?;
+                images.push(remote_image(&repository, reference, fetched, Some(entry)).await?);
+            }
+            Ok(images)
+        })
     }
 
     /// The tags of a repository at its registry.
@@ -77,6 +131,26 @@ impl Images {
             None => hub(term, limit),
         }
     }
+}
+
+async fn remote_image(
+    repository: &Repository,
+    reference: &Reference,
+    fetched: Fetched,
+    entry: Option<Descriptor>,
+) -> Result<RemoteImage, ImageError> {
+    let is_named_itself = entry.is_none();
+    let descriptor = match entry {
+        Some(entry) if entry.platform.is_some() => entry,
+        _ => match Document::parse(&fetched.bytes, fetched.media_type.as_deref())? {
+            Document::Manifest(manifest) => {
+                described(repository, &manifest, &fetched.digest, fetched.bytes.len() as u64).await?
+            }
+            Document::Index(_) => return Err(ManifestError::Contradiction("is an index in an index").into()),
+        },
+    };
+    let address = reference.with_digest(&fetched.digest);
+    Ok(RemoteImage { address, is_named_itself, descriptor, bytes: fetched.bytes })
 }
 
 fn catalog(host: &str, word: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {

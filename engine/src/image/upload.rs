@@ -84,6 +84,12 @@ impl Repository {
         self.expect(response, "a blob", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
     }
 
+    /// Whether the registry takes a blob from another repository of its own.
+    pub(crate) async fn mount(&self, digest: &Digest, from: &str) -> Result<bool, RegistryError> {
+        // An upload that was begun instead ends by itself.
+        Ok(self.begin_upload(digest, Some(from)).await?.is_none())
+    }
+
     /// Starts an upload; `None` when the registry took the blob from where it had it.
     async fn begin_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Option<Url>, RegistryError> {
         let mut start = self.url("blobs/uploads/")?;

@@ -23,6 +23,7 @@ mod limits;
 mod list;
 mod login;
 mod logs;
+mod manifest;
 mod network;
 mod oci;
 mod options;

@@ -22,7 +22,8 @@ pub(in crate::cli) fn resolve(engine: &Engine, project: &mut Project) -> Result<
         if reference.digest().is_some() {
             continue;
         }
-        let manifest = engine.images().remote_manifest(&reference).map_err(|error| wrong(error.into()))?;
+        let manifest =
+            engine.images().remote_manifest(&reference, &[]).map_err(|error| wrong(error.into()))?;
         service.image = Some(format!("{}@{}", reference.canonical(), manifest.digest));
     }
     Ok(())

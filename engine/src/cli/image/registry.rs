@@ -1,11 +1,11 @@
-//! The verbs that talk to registries: pull, push, login, search, manifest.
+//! The verbs that talk to registries: pull, push, login, search.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::str::FromStr;
 use std::sync::Mutex;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 
 use crate::cli::form::FormWords;
@@ -36,22 +36,6 @@ pub(crate) struct SearchArgs {
     format: Option<String>,
     /// What to look for; after a registry and a slash, among that registry's names
     term: String,
-}
-
-/// A verb on manifests.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ManifestVerb {
-    /// Show an image's manifest, or its index, as its registry has it
-    Inspect {
-        /// With its digest and size
-        #[arg(short, long)]
-        verbose: bool,
-        /// Accepted for docker's sake: daemon.json says which registries are insecure
-        #[arg(long, hide = true)]
-        insecure: bool,
-        /// The image
-        image: Reference,
-    },
 }
 
 /// Where the way of a pull or a push is told: nowhere, or as lines of data or for the person.
@@ -347,31 +331,5 @@ pub(crate) fn search(engine: &Engine, args: &SearchArgs) -> Result<u8> {
         ("OFFICIAL", "IsOfficial"),
     ];
     output::rows(args.format.as_deref(), &columns, &rows)?;
-    Ok(0)
-}
-
-/// Shows manifests.
-pub(crate) fn manifest(engine: &Engine, verb: &ManifestVerb) -> Result<u8> {
-    let ManifestVerb::Inspect { verbose, insecure: _, image } = verb;
-    let manifest = engine.images().remote_manifest(image)?;
-    if *verbose {
-        let document: serde_json::Value = serde_json::from_slice(&manifest.bytes)
-            .map_err(|error| Error::failed(format!("read the manifest of {image}"), error))?;
-        output::json(&json!({
-            "Ref": image.canonical(),
-            "Descriptor": {
-                "mediaType": manifest.media_type,
-                "digest": manifest.digest.as_str(),
-                "size": manifest.bytes.len(),
-            },
-            "Raw": document,
-        }));
-        return Ok(0);
-    }
-    // As it came: its digest is of these bytes.
-    output::raw(&manifest.bytes);
-    if !manifest.bytes.ends_with(b"\n") {
-        output::line("");
-    }
     Ok(0)
 }
