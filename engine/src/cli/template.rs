@@ -96,7 +96,8 @@ const LISTS: [&str; 12] = [
 const MAPS: [&str; 4] = ["DriverOpts", "Labels", "Options", "Volumes"];
 
 /// Fields that docker leaves out when there is nothing in them.
-const OPTIONAL: [&str; 20] = [
+const OPTIONAL: [&str; 21] = [
+    "DockerVersion",
     "Health",
     "Healthcheck",
     "ExposedPorts",
@@ -120,7 +121,7 @@ const OPTIONAL: [&str; 20] = [
 ];
 
 /// Those of them that are texts, and print as an empty one.
-const OPTIONAL_TEXTS: [&str; 4] = ["MacAddress", "StopSignal", "Variant", "Status"];
+const OPTIONAL_TEXTS: [&str; 5] = ["DockerVersion", "MacAddress", "StopSignal", "Variant", "Status"];
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
