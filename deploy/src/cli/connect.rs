@@ -217,6 +217,20 @@ pub(super) fn tasks(loaded: &Loaded) -> Result<Vec<Task>> {
 
 /// Reaches the project's hosts all at once.
 pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Result<Fleet<Task>> {
+    let (fleet, lost) = try_to_reach(globals, loaded, tasks);
+    if lost.0.is_empty() { Ok(fleet) } else { Err(lost.into()) }
+}
+
+/// Those of the project's hosts that are reached, for who only looks, and why the others are not.
+///
+/// # Errors
+/// When none is.
+pub(super) fn reachable(globals: &Globals, loaded: &Loaded) -> Result<(Fleet<Task>, Failures)> {
+    let (fleet, lost) = try_to_reach(globals, loaded, tasks(loaded)?);
+    if fleet.members.is_empty() { Err(lost.into()) } else { Ok((fleet, lost)) }
+}
+
+fn try_to_reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> (Fleet<Task>, Failures) {
     let settings = &loaded.settings;
     let connected: Vec<(String, Result<Host>)> = thread::scope(|scope| {
         let running: Vec<_> = settings
@@ -237,7 +251,7 @@ pub(super) fn reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> Res
             Err(error) => failed.push((name, error)),
         }
     }
-    if failed.is_empty() { Ok(Fleet { members }) } else { Err(Failures(failed).into()) }
+    (Fleet { members }, Failures(failed))
 }
 
 /// Runs `rcompose` on a host, with this process's own input and output.

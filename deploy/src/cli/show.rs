@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::connect::{self, Loaded};
 use super::{Globals, output};
-use crate::fleet::Fleet;
+use crate::fleet::{Failures, Fleet};
 use crate::message::{Outcome, Request, Status, confused};
 use crate::pipeline::Task;
 use crate::release::{self, Entry};
@@ -61,10 +61,11 @@ pub(super) struct RunArgs {
 /// `status`.
 pub(super) fn status(globals: &Globals) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
-    let all = statuses(&loaded, &mut connect::fleet(globals, &loaded)?)?;
+    let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
+    let all = statuses(&loaded, &mut fleet)?;
     if globals.json {
         all.iter().for_each(|(host, status)| output::json(&json!({ "host": host, "status": status })));
-        return Ok(ExitCode::SUCCESS);
+        return unless_lost(lost, ExitCode::SUCCESS);
     }
     let mut rows = Vec::new();
     for (host, status) in &all {
@@ -88,13 +89,19 @@ pub(super) fn status(globals: &Globals) -> Result<ExitCode> {
         let frozen = status.frozen.as_ref().map(|freeze| format!("; locked by {freeze}")).unwrap_or_default();
         output::note(&format!("{host}: {release}{held}{frozen}"));
     }
-    Ok(ExitCode::SUCCESS)
+    unless_lost(lost, ExitCode::SUCCESS)
+}
+
+/// Tells of hosts that are not reached, when the others have been shown.
+fn unless_lost(lost: Failures, code: ExitCode) -> Result<ExitCode> {
+    if lost.0.is_empty() { Ok(code) } else { Err(lost.into()) }
 }
 
 /// `drift`.
 pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
-    let all = statuses(&loaded, &mut connect::fleet(globals, &loaded)?)?;
+    let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
+    let all = statuses(&loaded, &mut fleet)?;
     let mut drifted = false;
     for (host, status) in &all {
         drifted |= !status.drift.is_empty() || status.release.is_none();
@@ -108,7 +115,7 @@ pub(super) fn drift(globals: &Globals) -> Result<ExitCode> {
             status.drift.iter().for_each(|line| output::line(&format!("{host}: {line}")));
         }
     }
-    Ok(if drifted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    unless_lost(lost, if drifted { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// What runs on every host.
@@ -127,8 +134,8 @@ pub(super) fn statuses(loaded: &Loaded, fleet: &mut Fleet<Task>) -> Result<Vec<(
 /// `history`.
 pub(super) fn history(globals: &Globals) -> Result<ExitCode> {
     let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
-    print_history(globals, &mut fleet, &loaded, None)
+    let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
+    unless_lost(lost, print_history(globals, &mut fleet, &loaded, None)?)
 }
 
 /// Prints the last entries of every host's history, the newest last.
@@ -192,10 +199,14 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     words.extend(args.since.iter().flat_map(|since| ["--since".to_owned(), since.clone()]));
     words.extend(args.services.iter().cloned());
     let loaded = connect::load_project(globals)?;
-    let mut fleet = connect::fleet(globals, &loaded)?;
+    let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
+    if args.follow {
+        // The end is too late.
+        lost.0.iter().for_each(|(_, error)| output::note(&engine::error::chain(error)));
+    }
     let project = &loaded.project.name;
     // Each host as it comes: one that is followed never ends, and the others write meanwhile.
-    if globals.json || fleet.members.len() > 1 {
+    if globals.json || loaded.settings.hosts.len() > 1 {
         let ended = connect::compose_told(project, fleet, &words, &|host, line| match globals.json {
             true => output::json(&logged(host, line)),
             false => output::line(&format!("{host}  {line}")),
@@ -204,7 +215,7 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
             let said = String::from_utf8_lossy(&ended.stderr);
             said.lines().for_each(|line| output::note(&format!("{host}  {line}")));
         }
-        return Ok(worst(&ended));
+        return unless_lost(lost, worst(&ended));
     }
     let only = fleet.members.pop().ok_or_else(confused)?;
     connect::compose_on(project, only, &words)

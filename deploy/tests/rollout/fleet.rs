@@ -73,6 +73,26 @@ impl Phase {
 }
 
 #[test]
+fn a_host_that_is_lost_does_not_hide_the_others() {
+    let world = World::new(2, WEB);
+    world.rdeploy(["up"]).succeeds();
+    let mend = Phase::Connect.break_host(&world);
+    for command in ["status", "history", "drift", "logs"] {
+        let shown = world.rdeploy([command]).fails();
+        assert!(command == "logs" || shown.stdout.contains(&world.host(0)), "{command}: {}", shown.stdout);
+        assert!(shown.stderr.contains(&world.host(1)), "{command}: {}", shown.stderr);
+    }
+    // Who changes something does so on all of them or on none.
+    world.page("two");
+    for command in ["up", "stop"] {
+        assert!(world.rdeploy([command]).fails().stderr.contains(&world.host(1)), "{command}");
+    }
+    assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+    mend();
+    world.rdeploy(["status"]).succeeds();
+}
+
+#[test]
 fn a_failure_on_one_of_four_hosts_leaves_all_on_the_old_version_in_each_phase() {
     use Phase::{Canary, Commit, Connect, Hook, Lock, Prepare, Transfer};
     const HOSTS: usize = 4;
