@@ -1,5 +1,6 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
+mod listeners;
 pub mod parking;
 mod pre_start;
 mod provide;

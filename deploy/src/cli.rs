@@ -92,7 +92,7 @@ struct Globals {
     )]
     host: Vec<String>,
     /// Where the engine on the hosts keeps itself
-    #[arg(long, global = true, value_name = "DIRECTORY", env = "RDEPLOY_REMOTE_ROOT")]
+    #[arg(long, global = true, value_name = "DIRECTORY", env = "RDEPLOY_REMOTE_ROOT", value_parser = absolute)]
     remote_root: Option<String>,
     /// Where the engine of this machine keeps itself
     #[arg(long, global = true, value_name = "DIRECTORY")]
@@ -187,6 +187,11 @@ enum Command {
     /// What `aliases:` of the settings has a name for.
     #[command(external_subcommand)]
     Alias(Vec<OsString>),
+}
+
+/// A path that means the same wherever somebody stands.
+fn absolute(path: &str) -> Result<String, String> {
+    if path.starts_with('/') { Ok(path.to_owned()) } else { Err("it has to begin with /".to_owned()) }
 }
 
 /// The flags of `agent`.

@@ -4,12 +4,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use engine::Engine;
-use engine::container::spec::{NetworkMode, Protocol};
+use engine::container::spec::{ContainerPort, NetworkMode, Protocol};
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
 use engine::network::Endpoint;
+
+use super::listeners;
 
 /// How long a container without a health check may take until it listens.
 const LISTENING: Duration = Duration::from_secs(60);
@@ -46,12 +48,7 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
     for port in spec.ports.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp) {
         while TcpStream::connect_timeout(&SocketAddr::new(address, port.port), TRY).is_err() {
             if began.elapsed() > LISTENING {
-                return Err(Error::conflict(format!(
-                    "container {} does not listen on {port} {} seconds after its start",
-                    container.name(),
-                    LISTENING.as_secs()
-                ))
-                .with_hint("does the program listen on 0.0.0.0, on the port that `ports:` names?"));
+                return Err(deaf(&container, &port));
             }
             running(&engine.container(id.as_str())?)?;
             std::thread::sleep(pause);
@@ -59,6 +56,20 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A container that does not listen on a port, with where it listens instead.
+fn deaf(container: &Container, port: &ContainerPort) -> Error {
+    let listeners = match &container.state {
+        State::Running(running) => listeners::of(running.pid),
+        _ => Vec::new(),
+    };
+    Error::conflict(format!(
+        "container {} does not listen on {port} {} seconds after its start: {}",
+        container.name(),
+        LISTENING.as_secs(),
+        listeners::described(&listeners)
+    ))
 }
 
 /// A container with its networks. One that runs without them is about to end: they go before that is on record.

@@ -142,7 +142,8 @@ impl SshError {
                 ));
             }
             Self::HostKeyChanged { .. } => {
-                "the server was set up anew, or somebody is in between: ask who runs it before removing the old line"
+                "the server was set up anew, or somebody is in between: ask who runs it before removing the old line \
+                 (ssh-keygen -R HOST)"
             }
             Self::PinMismatch { .. } => {
                 "the server was set up anew, or somebody is in between: ask who runs it before pinning another"
@@ -160,7 +161,9 @@ impl SshError {
             Self::Key(KeyError::Public(_)) => "the private key is in the file without .pub",
             Self::Key(KeyError::Putty(_)) => "convert it: puttygen key.ppk -O private-openssh -o key",
             Self::Key(KeyError::Open(..)) => "chmod 600 the file",
-            Self::Key(KeyError::Damaged(_)) => "paste the whole file, from -----BEGIN to -----END",
+            Self::Key(KeyError::Damaged(_) | KeyError::Other(_)) => {
+                "paste the whole file, from -----BEGIN to -----END"
+            }
             Self::Key(KeyError::Certificate(_)) => {
                 "give the private key as the key, and this as the certificate"
             }

@@ -105,9 +105,10 @@ impl From<BuildError> for Error {
                 Some(format!("the stages are {}", known.join(", ")))
             }
             BuildError::Step { source, .. } => source.hint().map(str::to_owned),
-            BuildError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Some("-f names a Dockerfile that is elsewhere than in the build context".to_owned())
-            }
+            BuildError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
+                "a Dockerfile that is elsewhere is named by -f, or `dockerfile:` in a compose file"
+                    .to_owned(),
+            ),
             _ => None,
         };
         let mut wrapped = Error::new(kind, error.to_string());
