@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod host;
 pub mod message;
 pub mod parcel;
+pub mod partial;
 pub mod pipeline;
 pub mod project;
 pub mod protocol;

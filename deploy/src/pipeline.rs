@@ -20,6 +20,7 @@ use crate::fleet::{Failures, Fleet};
 use crate::hooks::{self, Moment};
 use crate::host::Host;
 use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, confused, millis};
+use crate::partial::Selection;
 use crate::project::{self, Parcel};
 use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
 use crate::settings::Settings;
@@ -227,9 +228,17 @@ impl Deployment<'_> {
     ) -> Result<Vec<Parcel>> {
         let mut parcels = Vec::new();
         let mut remarks = BTreeSet::new();
+        let selection = Selection::of(self.project, &self.services)?;
         for member in &mut fleet.members {
-            let part = project::only(self.project, member.task.services.as_deref());
-            let mut parcel = project::pack(&part, images, self.settings.transfer, id)?;
+            let mut part = project::only(self.project, member.task.services.as_deref());
+            let mut images = images.clone();
+            if let Some(selection) = &selection {
+                let serving = self.serving(&mut member.host)?;
+                (part, images) = selection
+                    .beside(&part, &images, serving.as_ref())
+                    .map_err(|error| on(member.host.name(), error))?;
+            }
+            let mut parcel = project::pack(&part, &images, self.settings.transfer, id)?;
             remarks.extend(std::mem::take(&mut parcel.remarks));
             let release = Release {
                 version: release::VERSION,
@@ -256,12 +265,23 @@ impl Deployment<'_> {
                     .filter(|name| part.services.contains_key(*name))
                     .cloned()
                     .collect(),
-                credentials: delivery::credentials(&part, images)?,
+                credentials: delivery::credentials(&part, &images)?,
             });
             parcels.push(parcel);
         }
         remarks.into_iter().for_each(|remark| (self.told)("", Event::Remark(remark)));
         Ok(parcels)
+    }
+
+    /// The release that serves on a host.
+    fn serving(&self, host: &mut Host) -> Result<Option<Release>> {
+        let project = &self.project.name;
+        let request = Request::History { project: project.clone() };
+        let Outcome::History(entries) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        let Some(id) = release::before(&entries, 0) else { return Ok(None) };
+        let request = Request::Release { project: project.clone(), id };
+        let Outcome::Release(release) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        Ok(Some(*release))
     }
 
     fn policy(&self, project: &Project) -> Policy {

@@ -64,7 +64,7 @@ impl Deployment<'_> {
             let here = task.rollout.as_ref().map(|rollout| &rollout.release.images);
             let wanted: BTreeMap<&String, &SentImage> = images
                 .iter()
-                .filter(|(service, _)| here.is_some_and(|here| here.contains_key(*service)))
+                .filter(|(service, image)| here.is_some_and(|here| here.get(*service) == Some(*image)))
                 .collect();
             if !wanted.is_empty() && self.settings.transfer == Transfer::Direct {
                 let engine = Engine::open(self.root.as_deref())?;

@@ -8,6 +8,7 @@ mod daily;
 mod datagrams;
 mod fleet;
 mod load;
+mod partial;
 mod rest;
 mod serve;
 mod sick;

@@ -47,6 +47,49 @@ fn a_new_release_takes_over_and_nobody_is_refused() {
 }
 
 #[test]
+fn a_neighbour_who_calls_by_name_or_by_the_published_port_is_served_all_along() {
+    // It asks over and over: whom the name leads to, and by the gateway, which is this machine, what is published.
+    let script = "
+        ask() { printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | nc -w 5 $$1 $$2 | grep -q one || echo FAILED $$1 $$2; }
+        gateway=$$(ip route | awk '/^default/ {print $$3}')
+        while :; do
+          ask $$(nslookup web | awk '/^Name:/ {found = 1} found && /^Address/ {print $$NF; exit}') 80
+          ask $$gateway PORT
+          echo asked
+        done";
+    let file = |version: u8, port: u16| {
+        let published = if port == 0 { "'80'".to_owned() } else { format!("'{port}:80'") };
+        let script = script.replace("PORT", &port.to_string()).replace('\n', "\n      ");
+        format!(
+            "
+services:
+  web: {{build: ., ports: [{published}], environment: {{V: '{version}'}}, stop_grace_period: 0s}}
+  neighbour:
+    build: .
+    command:
+    - sh
+    - -c
+    - |
+      {script}
+    stop_grace_period: 0s
+"
+        )
+    };
+    let world = World::new(1, &file(0, 0));
+    world.rdeploy(["up", "web"]).succeeds();
+    let port = world.port(0, "web");
+    world.write("compose.yaml", &file(0, port));
+    world.rdeploy(["up"]).succeeds();
+    for version in 1..=3 {
+        world.write("compose.yaml", &file(version, port));
+        world.rdeploy(["up", "web", "--drain", "0s"]).succeeds();
+    }
+    let said = world.rdeploy(["logs", "neighbour"]).succeeds().stdout;
+    assert!(said.matches("asked").count() > 10, "{said}");
+    assert!(!said.contains("FAILED"), "{said}");
+}
+
+#[test]
 fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
     let world = World::new(1, BOTH_KINDS);
     world.rdeploy(["up"]).succeeds();
