@@ -47,6 +47,10 @@ impl Kept {
     /// The place for a connection like this; `None` when it is not to be kept, cannot be, or somebody else is about to
     /// make it. What takes a secret to log in is never kept, nor what goes over a connection of ours on the way.
     pub(super) fn of(address: &Address, access: &Access) -> Option<Self> {
+        Self::below(&short_directory(), address, access)
+    }
+
+    fn below(place: &Path, address: &Address, access: &Access) -> Option<Self> {
         let login = &access.login;
         let takes_secret = login.password.is_some()
             || login.passphrase.is_some()
@@ -55,7 +59,7 @@ impl Kept {
         if access.keep < Duration::from_secs(1) || takes_secret || !access.jump.is_empty() {
             return None;
         }
-        let directory = own_directory(&short_directory()).ok()?;
+        let directory = own_directory(place).ok()?;
         let name = name(address, access)?;
         let making = fs::File::create(directory.join(format!("{name}.lock"))).ok()?;
         rustix::fs::flock(&making, FlockOperation::NonBlockingLockExclusive).ok()?;
@@ -164,8 +168,10 @@ mod tests {
     use super::*;
 
     fn kept(access: &Access) -> Option<String> {
+        let place = tempfile::tempdir().unwrap();
         let address = "me@h".parse().unwrap();
-        Kept::of(&address, access).map(|kept| kept.control().display().to_string())
+        let kept = Kept::below(place.path(), &address, access)?;
+        Some(kept.control().file_name().unwrap().to_string_lossy().into_owned())
     }
 
     #[test]
