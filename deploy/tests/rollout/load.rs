@@ -139,7 +139,7 @@ fn whoever_comes_by_ipv6_waits_for_a_service_that_stops_first() {
         1,
         "
 services:
-  store: {build: ., command: [httpd, -f, -p, '[::]:80', -h, /www], ports: ['80'], volumes: ['data:/data'], stop_grace_period: 0s}
+  store: {build: ., command: [httpd, -f, -p, '[::]:80', -h, /www], ports: ['80'], volumes: ['data:/data'], stop_grace_period: 1s}
 networks: {default: {enable_ipv6: true}}
 volumes: {data: {}}
 ",
