@@ -1,25 +1,26 @@
 //! `action`: what `action/action.yml` calls. It reads the action's inputs, deploys, and tells GitHub what came of it:
 //! masks, outputs, a summary and annotations (docs.github.com, Workflow commands).
 
+mod annotation;
+mod mask;
+mod runner;
+
 use std::env;
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use engine::error::{Error, Result};
 use engine::quantity::Span;
 
+use self::annotation::annotate;
+use self::mask::mask_secrets;
+use self::runner::{output_token, summarize, write_output};
 use super::image::{ImageInputs, absolute, is_dockerfile};
 use super::rollout::UpArgs;
-use super::{Globals, connect, output, rollout};
+use super::{Globals, output, rollout};
 use crate::host::LOCAL;
 use crate::pipeline::Report;
 use crate::release::ReleaseId;
-use crate::secrets;
 use crate::ssh::Address;
 
 /// What the workflow asks for.
@@ -30,9 +31,6 @@ enum Wish {
     Plan,
     Uninstall,
 }
-
-/// The shortest text that is masked: what is shorter is in everything.
-const MASKABLE: usize = 4;
 
 /// `action`.
 pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
@@ -201,45 +199,6 @@ fn lines(name: &str) -> Vec<String> {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
 }
 
-/// The runner masks secrets as they are; a log may show them in other forms.
-fn mask_secrets() {
-    for name in secrets::NAMES {
-        if let Some(secret) = secrets::get(name) {
-            for form in forms(secret.expose()) {
-                output::line(&format!("::add-mask::{}", escaped(&form)));
-            }
-        }
-    }
-}
-
-/// The forms in which a text may turn up.
-fn forms(secret: &str) -> Vec<String> {
-    let json = serde_json::to_string(secret).unwrap_or_default();
-    let url: String = secret
-        .bytes()
-        .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
-            other => format!("%{other:02X}"),
-        })
-        .collect();
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let mut all = vec![
-        secret.trim().to_owned(),
-        STANDARD.encode(secret),
-        STANDARD.encode(secret.trim()),
-        url,
-        hex,
-        json.trim_matches('"').to_owned(),
-    ];
-    all.extend(secret.lines().map(|line| line.trim().to_owned()));
-    all.retain(|form| form.len() >= MASKABLE && !form.contains('\n') && !form.starts_with("-----"));
-    all.sort();
-    all.dedup();
-    all
-}
-
 fn tell(report: &Report) -> Result<()> {
     let downtime = report.hosts.iter().filter_map(|host| host.measured.downtime_ms).max();
     let sent: u64 = report.hosts.iter().map(|host| host.sent).sum();
@@ -304,79 +263,6 @@ fn ports(report: &Report) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What images are built from, where messages about instructions start. A project that cannot be read has none.
-fn contexts(globals: &Globals) -> Vec<PathBuf> {
-    let Ok(loaded) = connect::load_project(globals) else { return Vec::new() };
-    let builds = loaded.project.services.into_values().filter_map(|service| service.build?.context);
-    builds.map(PathBuf::from).collect()
-}
-
-/// One error where it belongs: at its line of a file when it has one.
-fn annotate(error: &Error, globals: Option<&Globals>) {
-    let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-    let text = engine::error::chain(error) + &hint;
-    let find_in = |places: &[PathBuf], file: &str| {
-        places.iter().map(|place| place.join(file)).find(|file| file.is_file())
-    };
-    let here = [PathBuf::new()];
-    let place_in =
-        |places: &[PathBuf]| text.lines().find_map(|line| place(line, &|file| find_in(places, file)));
-    let found = place_in(&here).or_else(|| place_in(&contexts(globals?)));
-    let place = found.map(|(file, line, column)| {
-        let column = column.map(|column| format!("col={column},")).unwrap_or_default();
-        format!("file={},line={line},{column}", escaped_property(&in_repository(&file)))
-    });
-    let place = place.unwrap_or_default();
-    output::line(&format!("::error {place}title=rdeploy::{}", escaped(&text)));
-}
-
-/// `compose.yaml:3:5: …`, or `Dockerfile:3: …` anywhere in a line, as our own messages write places. A word is one when
-/// `find` knows such a file; an address with a port is none.
-fn place(line: &str, find: &dyn Fn(&str) -> Option<PathBuf>) -> Option<(PathBuf, u64, Option<u64>)> {
-    line.split_whitespace().find_map(|word| {
-        let mut parts = word.trim_end_matches(':').split(':');
-        let (file, row) = (parts.next()?, parts.next()?.parse().ok()?);
-        Some((find(file)?, row, parts.next().and_then(|column| column.parse().ok())))
-    })
-}
-
-/// A file as GitHub names it: from the top of the repository.
-fn in_repository(file: &Path) -> String {
-    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let top = env::var_os("GITHUB_WORKSPACE").unwrap_or_default();
-    path.strip_prefix(&top).unwrap_or(file).to_string_lossy().into_owned()
-}
-
-fn write_output(name: &str, value: &str) -> Result<()> {
-    let delimiter = format!("rdeploy-{}", output_token());
-    append("GITHUB_OUTPUT", &format!("{name}<<{delimiter}\n{value}\n{delimiter}\n"))
-}
-
-fn summarize(text: &str) -> Result<()> {
-    append("GITHUB_STEP_SUMMARY", text)
-}
-
-/// Appends to one of the runner's files; outside of a runner there is none.
-fn append(variable: &str, text: &str) -> Result<()> {
-    let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) else { return Ok(()) };
-    let failed = |error| Error::failed(format!("write {variable}"), error);
-    let mut file = OpenOptions::new().append(true).create(true).open(path).map_err(failed)?;
-    file.write_all(text.as_bytes()).map_err(failed)
-}
-
-/// A text that nobody can have written before.
-fn output_token() -> String {
-    engine::id::ContainerId::random().to_string()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
-}
-
-fn escaped_property(text: &str) -> String {
-    escaped(text).replace(':', "%3A").replace(',', "%2C")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,33 +310,5 @@ mod tests {
         assert_eq!(url("local:/x", &ports).unwrap(), "http://localhost:49153");
         assert_eq!(url("web1", &ports[..2]), None);
         assert_eq!(url("a@[fd00::1]:22", &["[::]:443->443/tcp".to_owned()]).unwrap(), "https://[fd00::1]");
-    }
-
-    #[test]
-    fn a_secret_is_masked_in_every_form() {
-        let all = forms("p\"ss w/rd");
-        for form in ["p\"ss w/rd", "cCJzcyB3L3Jk", "p%22ss%20w%2Frd", "p\\\"ss w/rd", "7022737320772f7264"] {
-            assert!(all.iter().any(|known| known == form), "{form} of {all:?}");
-        }
-        let key = forms("-----BEGIN KEY-----\nAAAAB3Nza\nb3Blbg==\n-----END KEY-----\n");
-        assert!(key.iter().any(|form| form == "AAAAB3Nza") && key.iter().any(|form| form == "b3Blbg=="));
-        assert!(forms("abc").iter().all(|form| form.len() >= MASKABLE));
-    }
-
-    #[test]
-    fn a_message_with_a_place_is_shown_there() {
-        let find = |file: &str| match file {
-            "compose.yaml" => Some(file.into()),
-            "Dockerfile" => Some("web/Dockerfile".into()),
-            _ => None,
-        };
-        let place = |line: &str| place(line, &find);
-        let found = Some(("compose.yaml".into(), 3, Some(5)));
-        assert_eq!(place("compose.yaml:3:5: unknown key"), found);
-        assert_eq!(place(" --> compose.yaml:3:5"), found);
-        let of_build = "service web: image 127.0.0.1:80/a: Dockerfile:7: no such stage";
-        assert_eq!(place(of_build), Some(("web/Dockerfile".into(), 7, None)));
-        assert_eq!(place("host web: refused: really"), None);
-        assert_eq!(escaped("100%\nnext"), "100%25%0Anext");
     }
 }
