@@ -343,6 +343,21 @@ fn a_job_runs_before_those_that_wait_for_its_end() {
 }
 
 #[test]
+fn a_finished_job_runs_again_for_a_command_of_its_own() {
+    let world = World::new()
+        .service("job")
+        .service("web")
+        .needs("web", "job", Milestone::Completed)
+        .has('a', "job", 1, Life::Exited(0))
+        .with(|options| {
+            options.services = vec!["web".to_owned()];
+            options.one_off_of = Some("web".to_owned());
+        });
+    let plan = world.up().to_string();
+    assert!(plan.contains("container p-job-1: start (not running)"), "{plan}");
+}
+
+#[test]
 fn a_finished_job_runs_again_only_when_something_starts_that_waits_for_it() {
     let world = World::new().service("job").service("web").needs("web", "job", Milestone::Completed).has(
         'a',
@@ -626,6 +641,35 @@ fn a_changed_network_is_emptied_and_made_anew_under_its_containers() {
             "4 network p_default: create (configuration changed) after 3",
             "5 container p-db-1: start (network p_default changed) after 2, 4",
             "6 container p-web-1: start (network p_default changed) after 1, 4, 5",
+        ],
+    );
+}
+
+#[test]
+fn a_network_that_is_made_anew_for_one_service_leaves_the_others_running() {
+    let mut world = World::new()
+        .service("db")
+        .service("web")
+        .service("other")
+        .needs("web", "db", Milestone::Started)
+        .network("default", &["db", "web", "other"])
+        .with_resources()
+        .has('a', "db", 1, Life::Running)
+        .has('b', "other", 1, Life::Running)
+        .has('c', "web", 1, Life::Running)
+        .with(|options| options.services = vec!["db".to_owned()]);
+    world.seen.networks.get_mut("p_default").unwrap().config_hash = "n0".to_owned();
+    assert_plan(
+        &world.up(),
+        &[
+            "1 container p-db-1: stop (network p_default changed)",
+            "2 container p-other-1: stop (network p_default changed)",
+            "3 container p-web-1: stop (network p_default changed)",
+            "4 network p_default: remove (configuration changed) after 1, 2, 3",
+            "5 network p_default: create (configuration changed) after 4",
+            "6 container p-db-1: start (network p_default changed) after 1, 5",
+            "7 container p-other-1: start (network p_default changed) after 2, 5",
+            "8 container p-web-1: start (network p_default changed) after 3, 5, 6",
         ],
     );
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use clap::Args;
+use engine::error::Error;
 
 use super::attached::Attached;
 use super::failure::CliError;
@@ -168,6 +169,10 @@ pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
     check(args)?;
     let mut opened = session.open(wanted(&args.services, &args.common)?)?;
     check_names(args, opened.project())?;
+    if args.services.is_empty() && opened.project().services.is_empty() {
+        let none = Error::invalid("no service selected");
+        return Err(CliError::Engine(none.with_hint("--profile NAME enables the services of a profile")));
+    }
     let mut options = options(session, &args.services, &args.common);
     options.no_dependencies = args.no_deps;
     options.start = !args.no_start;
@@ -225,7 +230,7 @@ pub(super) fn create(session: &Session, args: CreateArgs) -> Result<u8, CliError
 /// `scale`.
 pub(super) fn scale(session: &Session, args: ScaleArgs) -> Result<u8, CliError> {
     let services = flags::scale(&args.scale)?.into_keys().collect();
-    let common = Common { scale: args.scale, no_recreate: true, ..Common::default() };
+    let common = Common { scale: args.scale, ..Common::default() };
     up(session, &UpArgs { common, services, detach: true, no_deps: args.no_deps, ..UpArgs::default() })
 }
 

@@ -4,6 +4,7 @@
 //! one is made beside it, and only then the old one stops, the new one starts and the old one goes. A run that
 //! is cut off between two of these steps leaves a state the next one goes on from.
 
+mod bystanders;
 mod creations;
 mod decide;
 mod starts;
@@ -170,6 +171,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
     planner.add_stops();
     planner.add_starts();
     planner.add_waits();
+    planner.add_bystanders();
     planner.treat_orphans();
     Ok(planner.plan)
 }

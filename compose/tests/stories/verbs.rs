@@ -15,6 +15,7 @@ fn says(outcome: Outcome) -> (i32, String) {
 #[test]
 fn a_verb_with_nothing_to_do_says_so() {
     let world = World::new(PROJECT);
+    world.write("off.yaml", "services: {spare: {image: box, profiles: [spare]}}\n");
     let none = "rcompose: service \"db\" has no container to start".to_owned();
     assert_eq!(says(world.rcompose(["start", "web"])), (1, none));
     assert_eq!(says(world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
@@ -23,6 +24,8 @@ fn a_verb_with_nothing_to_do_says_so() {
     assert_eq!(says(world.rcompose(["kill", "web"])), (0, "no container to kill".to_owned()));
     world.rcompose(["start", "web"]).succeeds();
     assert_eq!(world.running(), ["p-db-1", "p-db-2", "p-web-1"], "web depends on db");
+    let (code, said) = says(world.rcompose(["-f", "off.yaml", "up", "-d"]));
+    assert!(code == 1 && said.contains("no service selected"), "{said}");
     let removed = world.rcompose(["rm", "-fs", "db"]).succeeds().stdout;
     assert_eq!(removed, "Going to remove p-db-1, p-db-2\n");
 }
@@ -102,4 +105,21 @@ fn what_exec_cannot_execute_has_a_code_of_its_own() {
     ] {
         assert_eq!(world.rcompose(["exec", "-T"].iter().chain(arguments)).code, code, "{arguments:?}");
     }
+}
+
+#[test]
+fn what_is_scaled_is_also_what_the_file_says_now() {
+    let world = World::new("services: {db: {image: box, command: [sleep, '1000'], stop_grace_period: 0s}}\n");
+    world.rcompose(["up", "-d"]).succeeds();
+    let before = world.ids();
+    world.rcompose(["scale", "db=2"]).succeeds();
+    assert_eq!(world.ids()[0], before[0], "nothing else has changed");
+    world.write(
+        "compose.yaml",
+        "services: {db: {image: box, command: [sleep, '2000'], stop_grace_period: 0s}}\n",
+    );
+    world.rcompose(["scale", "db=2"]).succeeds();
+    let commands: Vec<String> =
+        ["p-db-1", "p-db-2"].iter().map(|name| world.container(name).record.argv.join(" ")).collect();
+    assert_eq!(commands, ["sleep 2000", "sleep 2000"]);
 }

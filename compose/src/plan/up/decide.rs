@@ -229,7 +229,7 @@ impl<'a> Planner<'a> {
         let mut any = false;
         let idle = dependents.all(|other| {
             any = true;
-            !self.starting.contains(other)
+            !self.starting.contains(other) && self.options.one_off_of.as_ref() != Some(other)
         });
         any && idle
     }
