@@ -144,9 +144,8 @@ impl Deployment<'_> {
     }
 
     fn call_off(&self, fleet: &mut Fleet<Task>, id: &ReleaseId, failures: Failures, step: &str) -> Error {
-        let names = failures.0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
         let error = Error::from(failures);
-        let reason = format!("it could not be {step} on {names}: {}", engine::error::chain(&error));
+        let reason = format!("it could not be {step}: {}", engine::error::chain(&error));
         self.leave(fleet, Some(&reason));
         // What the hook ends with changes nothing any more.
         let _ = self.hook("after-failure", &self.settings.hooks.after_failure, id, fleet);
