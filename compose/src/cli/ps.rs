@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::Args;
 use engine::cli::list::{ago, ports_text, status_text};
 use engine::cli::output::METHODS;
+use engine::container::record::ContainerRecord;
 use engine::container::spec::MountSource;
 use engine::container::state::State;
 use engine::engine::Container;
@@ -139,7 +140,7 @@ fn row(container: &Container, whole: bool) -> Json {
         }
     }
     json!({
-        "Command": format!("{:?}", command(&record.argv, whole)),
+        "Command": format!("{:?}", command(record, whole)),
         "CreatedAt": record.created.to_string(),
         "ExitCode": exit,
         "Health": health,
@@ -164,8 +165,8 @@ fn row(container: &Container, whole: bool) -> Json {
 }
 
 /// A command line, cut after twenty characters unless it is to be shown whole.
-fn command(argv: &[String], whole: bool) -> String {
-    let command = argv.join(" ");
+fn command(record: &ContainerRecord, whole: bool) -> String {
+    let command = record.command_line();
     if whole || command.chars().count() <= 20 {
         return command;
     }

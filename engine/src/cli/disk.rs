@@ -175,7 +175,7 @@ fn container_row(usage: &ContainerUsage) -> Value {
     json!({
         "ID": container.id().short(),
         "Image": container.record.spec.image,
-        "Command": format!("{:?}", container.record.argv.join(" ")),
+        "Command": format!("{:?}", container.record.command_line()),
         "Size": ByteSize(usage.writable).to_string(),
         "LogSize": ByteSize(usage.logs).to_string(),
         "RunningFor": format!("{} ago", ago(container.created())),

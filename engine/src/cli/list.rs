@@ -86,7 +86,7 @@ pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8> {
 
 fn row(engine: &Engine, container: &Container, args: &PsArgs) -> Value {
     let record = &container.record;
-    let command = record.argv.join(" ");
+    let command = record.command_line();
     let shown = if args.no_trunc { command } else { truncated(&command, 20) };
     let id = if args.no_trunc { container.id().as_str() } else { container.id().short() };
     let size = args.size.then(|| size_text(engine, container));

@@ -125,6 +125,14 @@ impl ContainerRecord {
         })
     }
 
+    /// What it runs, as tables show it: an argument that has spaces in it stands in quotes.
+    pub fn command_line(&self) -> String {
+        let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
+        let mut words = self.argv.iter();
+        let program = words.next().cloned();
+        program.into_iter().chain(words.map(quoted)).collect::<Vec<_>>().join(" ")
+    }
+
     /// The hostname inside: as asked, else the short id.
     pub fn hostname(&self) -> &str {
         self.spec.hostname.as_deref().unwrap_or(self.id.short())
@@ -163,7 +171,7 @@ mod tests {
             created: Timestamp::UNIX_EPOCH,
             image: ImageId::of(b"image"),
             spec: ContainerSpec::default(),
-            argv: vec!["sh".to_owned()],
+            argv: ["sh", "-c", "exec web"].map(str::to_owned).to_vec(),
             lower: vec!["/layer".into()],
             purpose: Purpose::Service,
             users: None,
@@ -176,5 +184,6 @@ mod tests {
         State::Created.write(&root, &record).unwrap();
         assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
         assert_eq!(record.hostname(), record.id.short());
+        assert_eq!(record.command_line(), "sh -c 'exec web'");
     }
 }

@@ -219,7 +219,11 @@ impl Rootfs {
                     continue;
                 }
                 ResolvedSource::Tmpfs { options, exec, suid, dev } => {
-                    let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let hidden = mode_of_hidden(self.root(), &wanted.target);
+                    let mut options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    if !options.iter().any(|(name, _)| *name == "mode") {
+                        options.push(("mode", &hidden));
+                    }
                     let attributes = tmpfs_attributes(*exec, *suid, *dev);
                     mount::make("tmpfs", &options, attributes).at("mount a tmpfs at", &target)?
                 }
@@ -464,6 +468,13 @@ fn state_attributes(tree: BorrowedFd<'_>, wanted: &ResolvedMount) -> std::io::Re
         }
     }
     Ok(())
+}
+
+/// The mode of the directory that a tmpfs hides, in octal; the usual one of a tmpfs where there is none.
+fn mode_of_hidden(root: BorrowedFd<'_>, target: &Path) -> String {
+    let hidden = target::find(root, target).and_then(rustix::fs::fstat);
+    let mode = hidden.map_or(0o1777, |hidden| Mode::from_raw_mode(hidden.st_mode).as_raw_mode());
+    format!("{mode:o}")
 }
 
 fn tmpfs_attributes(exec: bool, suid: bool, dev: bool) -> MountAttrFlags {

@@ -197,6 +197,13 @@ fn only_what_is_shareable_is_shared() {
 }
 
 #[test]
+fn a_tmpfs_has_the_mode_of_what_it_hides() {
+    let world = World::new();
+    run(&world, &["--tmpfs", "/etc", "--tmpfs", "/new"], "stat -c %a /etc /new").prints("755\n1777\n");
+    run(&world, &["--tmpfs", "/etc:mode=700"], "stat -c %a /etc").prints("700\n");
+}
+
+#[test]
 fn in_the_hosts_network_it_has_the_hosts_names() {
     let world = World::new();
     let own = rustix::system::uname().nodename().to_str().unwrap().to_owned();

@@ -424,10 +424,12 @@ fn shown_by(
     Ok(None)
 }
 
-/// Docker's defaults for a tmpfs: nothing on it is executed, has privileges or is a device, unless asked.
+/// Docker's defaults for a tmpfs: nothing on it is executed, has privileges or is a device, unless asked. Its mode is
+/// that of the directory it hides, unless asked.
 fn tmpfs(size: Option<u64>, mode: Option<u32>, options: &[String]) -> Result<ResolvedSource, LaunchError> {
     let (mut exec, mut suid, mut dev) = (false, false, false);
-    let mut settings = vec![("mode".to_owned(), format!("{:o}", mode.unwrap_or(0o1777)))];
+    let mut settings: Vec<_> =
+        mode.map(|mode| ("mode".to_owned(), format!("{mode:o}"))).into_iter().collect();
     settings.extend(size.map(|size| ("size".to_owned(), size.to_string())));
     for option in options {
         match option.as_str() {

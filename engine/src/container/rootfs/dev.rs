@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use rustix::pty::OpenptFlags;
@@ -30,12 +30,15 @@ pub(crate) struct Terminal {
 const NODES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
+/// The kernel's memory as a core file (proc(5)).
+const MEMORY: &str = "/proc/kcore";
+
 const LINKS: [(&str, &str); 6] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
+    ("core", MEMORY),
     ("ptmx", "pts/ptmx"),
 ];
 
@@ -124,7 +127,9 @@ fn fill(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
 }
 
 fn link(dev: BorrowedFd<'_>) -> Result<(), LaunchError> {
-    for (name, to) in LINKS {
+    // As runc: a kernel may have no image of its memory.
+    let has_memory = rustix::fs::access(MEMORY, Access::EXISTS).is_ok();
+    for (name, to) in LINKS.into_iter().filter(|(_, to)| *to != MEMORY || has_memory) {
         there(rustix::fs::symlinkat(to, dev, name)).at("link", name)?;
     }
     Ok(())
