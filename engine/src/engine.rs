@@ -87,6 +87,7 @@ pub struct RemoveOptions {
 pub fn enter_monitor_if_asked() -> Option<std::process::ExitCode> {
     crate::container::monitor::enter_if_asked(life::discard)
         .or_else(crate::container::files::enter_if_asked)
+        .or_else(crate::network::relay::enter_if_asked)
         .or_else(crate::rootless::enter_if_asked)
 }
 

@@ -16,6 +16,7 @@ mod link_options;
 mod nft;
 mod options;
 pub mod ports;
+pub(crate) mod relay;
 pub mod resolv;
 mod shares;
 mod watch;
@@ -323,12 +324,15 @@ impl Networks {
         Ok(removed)
     }
 
-    /// Removes every kernel object of this root: bridges and the firewall table. Records stay, and the next
+    /// Removes every kernel object of this root: bridges, the firewall table and the relay's address. Records stay, and the next
     /// attachment makes everything again.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn teardown(&self) -> Result<(), NetworkError> {
+        if self.root.relay().exists() {
+            relay::clear_away(&self.root)?;
+        }
         let networks = self.recorded()?;
         let table = Table::named(self.root.tag());
         // The table outlives the last network, in case there is a next one.

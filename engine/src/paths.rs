@@ -307,6 +307,11 @@ impl Root {
         self.port_runs().join(id.as_str())
     }
 
+    /// The lock of the relay, which holds it as long as it lives.
+    pub fn relay(&self) -> PathBuf {
+        self.run.join("relay")
+    }
+
     /// What deployments keep: releases, history, and the journal of one that goes on.
     pub fn deployments(&self) -> PathBuf {
         self.state.join("deploy")

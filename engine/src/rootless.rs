@@ -9,7 +9,7 @@ pub(crate) mod door;
 mod ids;
 mod keeper;
 pub(crate) mod outpost;
-mod porter;
+pub(crate) mod porter;
 mod tree;
 pub(crate) mod uplink;
 

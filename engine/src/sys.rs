@@ -10,5 +10,6 @@ pub(crate) mod notice;
 pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod process;
+pub(crate) mod readiness;
 pub(crate) mod self_exec;
 pub(crate) mod title;

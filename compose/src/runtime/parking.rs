@@ -165,7 +165,7 @@ impl Parking {
             gateways.find(|gateway| gateway.is_ipv4() == like.is_ipv4())
         };
         for port in engine.networks().published(from)? {
-            let Some(gateway) = gateway(port.host_ip) else { continue };
+            let Some(gateway) = gateway(port.target.ip()) else { continue };
             match port.container.protocol {
                 Protocol::Tcp => {
                     let listener = TcpListener::bind((gateway, 0)).map_err(failed)?;
@@ -199,10 +199,10 @@ impl Parking {
             let of_family = if like.is_ipv4() { Endpoint::ipv4 } else { Endpoint::ipv6 };
             reached.find_map(of_family)
         };
-        for ((host, port), (listening, _)) in &self.listeners {
+        for ((_, port), (listening, place)) in &self.listeners {
             let nowhere =
-                if host.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
-            listening.pass_on(SocketAddr::new(address(*host).unwrap_or(nowhere), *port));
+                if place.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            listening.pass_on(SocketAddr::new(address(*place).unwrap_or(nowhere), *port));
         }
         self.datagrams.values().for_each(|(waiting, _)| waiting.pass_on());
         Ok(())

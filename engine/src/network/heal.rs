@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use crate::id::ContainerId;
 use crate::network::attachment::{claimant, names_in};
 use crate::network::firewall::{Forward, Table};
-use crate::network::{INTERFACE_NAME, Network, NetworkError, Networks, link, make_bridge};
+use crate::network::{INTERFACE_NAME, Network, NetworkError, Networks, link, make_bridge, relay};
 
 impl Networks {
     /// Whether everything that live endpoints need is in the kernel. A short look: a network without members needs
@@ -16,6 +16,9 @@ impl Networks {
     /// # Errors
     /// When the kernel does not say.
     pub fn is_whole(&self) -> Result<bool, NetworkError> {
+        if relay::is_lost(&self.root) {
+            return Ok(false);
+        }
         let used = self.used()?;
         if used.is_empty() {
             return Ok(true);
@@ -48,7 +51,24 @@ impl Networks {
             used.iter().for_each(|network| self.announce_repair(network, &text, None));
             healed.push(text);
         }
+        if let Some(text) = self.heal_relay()? {
+            used.iter().for_each(|network| self.announce_repair(network, &text, None));
+            healed.push(text);
+        }
         Ok(healed)
+    }
+
+    /// A relay that was killed is started again when there is something to carry.
+    fn heal_relay(&self) -> Result<Option<String>, NetworkError> {
+        if !relay::is_lost(&self.root) {
+            return Ok(None);
+        }
+        if self.carried_ports()?.is_empty() {
+            relay::clear_away(&self.root)?;
+            return Ok(None);
+        }
+        relay::ensure(&self.root)?;
+        Ok(Some("started the relay of published ports again, which takes in IPv6".to_owned()))
     }
 
     /// The containers that have an address or a published port, alive or not.

@@ -5,7 +5,7 @@
 //! put back when somebody flushed the firewall. No socket is held for a published port: a port must be able to move
 //! from one container to another, and traffic for it never gets as far as a socket of the host.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -21,7 +21,8 @@ use crate::id::ContainerId;
 use crate::network::attachment::names_in;
 use crate::network::endpoint::Endpoint;
 use crate::network::firewall::{self, Forward, Table};
-use crate::network::{NetworkError, Networks, conntrack, file_error};
+use crate::network::{NetworkError, Networks, conntrack, file_error, relay};
+use crate::paths::Root;
 use crate::rootless;
 use crate::rootless::door::{Door, Transport};
 use crate::store::{self, Durability};
@@ -67,6 +68,8 @@ struct Reach {
     ipv6: Option<IpAddr>,
     /// The address of the host that its network publishes on by default.
     host_binding: Option<IpAddr>,
+    /// Whether whoever comes by IPv6 can be carried to an address of IPv4.
+    carried: bool,
 }
 
 /// A port that is to be published, before a port of the host is chosen for it.
@@ -163,11 +166,14 @@ impl Networks {
             claims.chosen.extend(ports);
         }
         let chosen = claims.chosen;
+        if chosen.iter().any(PublishedPort::is_carried) {
+            relay::ensure(&self.root)?;
+        }
         self.write_ports(
             container,
             &Record { version: VERSION, owner: owner.clone(), ports: chosen.clone(), ..before },
         )?;
-        let new: Vec<Forward> = chosen.iter().map(|port| port.forward(&owner)).collect();
+        let new: Vec<Forward> = chosen.iter().map(|port| port.forward(&owner, &self.root)).collect();
         let replaced = Table::named(self.root.tag()).replace(&own, &new);
         if let Err(error) = replaced {
             // What the file says must not come back with the next table.
@@ -209,6 +215,7 @@ impl Networks {
                 ipv4: (!is_ipv6).then_some(Ipv4Addr::UNSPECIFIED.into()),
                 ipv6: is_ipv6.then_some(Ipv6Addr::UNSPECIFIED.into()),
                 host_binding: None,
+                carried: relay::is_needed_here(),
             };
             for wish in wishes(std::slice::from_ref(binding), reach)? {
                 let claims =
@@ -247,7 +254,7 @@ impl Networks {
         let moved = successor.take(moving)?;
         let owner = successor.owner;
         let table = Table::named(self.root.tag());
-        let coming: Vec<Forward> = moved.iter().map(|port| port.forward(&owner)).collect();
+        let coming: Vec<Forward> = moved.iter().map(|port| port.forward(&owner, &self.root)).collect();
         let leaving = displaced(table.forwards()?, from, &coming);
         // Both files name the ports for a moment; a table made again then takes the first of the two.
         let moves_in = |port: &PublishedPort| {
@@ -309,7 +316,7 @@ impl Networks {
         let lot = parked(owner);
         let owner = format!("{} parked", lot.short());
         let table = Table::named(self.root.tag());
-        let coming: Vec<Forward> = waiting.iter().map(|port| port.forward(&owner)).collect();
+        let coming: Vec<Forward> = waiting.iter().map(|port| port.forward(&owner, &self.root)).collect();
         let leaving = displaced(table.forwards()?, from, &coming);
         self.write_ports(&lot, &Record { version: VERSION, owner, ports: waiting, shared: false })?;
         table.replace(&leaving, &coming)?;
@@ -372,6 +379,17 @@ impl Networks {
         })
     }
 
+    /// The ports that the relay carries, and where it leads them.
+    pub(super) fn carried_ports(&self) -> Result<HashMap<(IpAddr, u16), SocketAddr>, NetworkError> {
+        let mut carried = HashMap::new();
+        for container in names_in(&self.root.port_runs())?.iter().filter_map(|name| name.parse().ok()) {
+            let ports = self.read_ports(&container)?.map(|record| record.ports).unwrap_or_default();
+            let those = ports.iter().filter(|port| port.is_carried());
+            carried.extend(those.map(|port| ((port.host_ip, port.host_port), port.target)));
+        }
+        Ok(carried)
+    }
+
     /// What every file of published ports says, each port once.
     pub(crate) fn recorded_forwards(&self) -> Result<Vec<Forward>, NetworkError> {
         let mut seen = HashSet::new();
@@ -382,7 +400,7 @@ impl Networks {
                 .ports
                 .iter()
                 .filter(|port| seen.insert((port.host_ip, port.host_port, port.container.protocol)));
-            forwards.extend(new.map(|port| port.forward(&record.owner)));
+            forwards.extend(new.map(|port| port.forward(&record.owner, &self.root)));
         }
         Ok(forwards)
     }
@@ -462,12 +480,17 @@ fn displaced(all: Vec<Forward>, from: &ContainerId, coming: &[Forward]) -> Vec<F
 // === impl PublishedPort ===
 
 impl PublishedPort {
-    pub(crate) fn forward(&self, owner: &str) -> Forward {
+    /// Whether the firewall cannot lead it to the container: the relay does.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.host_ip.is_ipv6() && self.target.is_ipv4()
+    }
+
+    pub(crate) fn forward(&self, owner: &str, root: &Root) -> Forward {
         Forward {
             host_ip: entrance(self.host_ip),
             host_port: self.host_port,
             protocol: self.container.protocol,
-            target: self.target,
+            target: if self.is_carried() { relay::place(root) } else { self.target },
             owner: owner.to_owned(),
         }
     }
@@ -516,7 +539,14 @@ impl Reach {
             ipv4: ipv4.and_then(Endpoint::ipv4),
             ipv6: ipv6.and_then(Endpoint::ipv6),
             host_binding: ipv4.and_then(|endpoint| endpoint.host_binding),
+            carried: relay::is_needed_here(),
         }
+    }
+
+    /// Where a port leads that is published on this address of the host.
+    fn target(self, host: IpAddr, protocol: Protocol) -> Option<IpAddr> {
+        let carried = || (self.carried && protocol == Protocol::Tcp).then_some(self.ipv4).flatten();
+        self.address(host.is_ipv4()).or_else(|| if host.is_ipv6() { carried() } else { None })
     }
 
     fn address(self, ipv4: bool) -> Option<IpAddr> {
@@ -533,8 +563,10 @@ fn wishes(bindings: &[PortBinding], reach: Reach) -> Result<Vec<Wish>, NetworkEr
         let every: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
         let asked =
             binding.host_ip.or(reach.host_binding).map_or_else(|| every.to_vec(), |address| vec![address]);
-        let hosts: Vec<(IpAddr, IpAddr)> =
-            asked.into_iter().filter_map(|host| Some((host, reach.address(host.is_ipv4())?))).collect();
+        let hosts: Vec<(IpAddr, IpAddr)> = asked
+            .into_iter()
+            .filter_map(|host| Some((host, reach.target(host, binding.container.protocol)?)))
+            .collect();
         if hosts.is_empty() {
             let has_way_in = reach.ipv4.or(reach.ipv6).is_some();
             if let Some(address) = binding.host_ip.filter(|_| has_way_in) {
@@ -783,7 +815,8 @@ mod tests {
     }
 
     fn only_v4() -> Reach {
-        Reach { ipv4: Some("172.18.0.2".parse().unwrap()), ipv6: None, host_binding: None }
+        let ipv4 = Some("172.18.0.2".parse().unwrap());
+        Reach { ipv4, ipv6: None, host_binding: None, carried: false }
     }
 
     #[test]

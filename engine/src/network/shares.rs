@@ -29,7 +29,9 @@ impl Networks {
         for table in ShareTable::beside(self.root.tag()) {
             let mut shares = others(&table, to)?;
             if table.draw() == draw {
-                shares.extend(shared.iter().map(|port| Share { forward: port.forward(owner), percent }));
+                shares.extend(
+                    shared.iter().map(|port| Share { forward: port.forward(owner, &self.root), percent }),
+                );
             }
             table.set(&shares)?;
         }

@@ -5,7 +5,7 @@
 
 mod datagram;
 mod here;
-mod stream;
+pub(crate) mod stream;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -101,7 +101,7 @@ async fn answer(mut stream: UnixStream, doors: &Mutex<Doors>) -> io::Result<()> 
 }
 
 /// Each connection takes two.
-fn allow_many_descriptors() {
+pub(crate) fn allow_many_descriptors() {
     let mut limit = rustix::process::getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = rustix::process::setrlimit(Resource::Nofile, limit);

@@ -47,6 +47,8 @@ pub(crate) fn on_a_host(story: impl FnOnce(&Host) + Send) {
             // SAFETY: only this thread changes its namespace, and it holds nothing of the old one.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }.unwrap();
             ip("link set lo up");
+            // The relay would be this program executed again, which is none.
+            std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "1").unwrap();
             story(&Host::new());
         });
         if let Err(panic) = play.join() {

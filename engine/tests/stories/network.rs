@@ -7,9 +7,10 @@ use std::net::{TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::process::{Signal, pidfd_send_signal};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::world::{BOX, World, free_port};
+use crate::world::{BOX, World, free_port, wait_readable};
 
 /// A program that answers every connection with its host name.
 pub(crate) const SERVE: &str = "hostname > /tmp/name; nc -ll -p 80 -e cat /tmp/name & ";
@@ -96,6 +97,45 @@ fn a_published_port_answers_from_everywhere() {
     world.rengine(["exec", "server", "nc", "-w", "5", &gateway, &port.to_string()]).prints("server\n");
     world.rengine(["rm", "-f", "server"]).succeeds();
     assert!(ask("127.0.0.1", port).is_err());
+}
+
+#[test]
+fn who_comes_by_ipv6_reaches_what_has_ipv4_alone() {
+    let world = World::new();
+    let (port, narrow, six) = (free_port(), free_port(), free_port());
+    let flags = format!("-p {port}:80 -p 127.0.0.1:{narrow}:80 -p [::1]:{six}:80");
+    serve(&world, &flags, "server", SERVE);
+    assert_eq!(ask("::1", port).unwrap(), "server\n");
+    assert_eq!(ask("::1", six).unwrap(), "server\n");
+    assert!(ask("::1", narrow).is_err());
+    assert!(ask("127.0.0.1", six).is_err());
+    let shown = world.rengine(["port", "server", "80"]).succeeds();
+    for place in [format!("0.0.0.0:{port}"), format!("[::]:{port}"), format!("[::1]:{six}")] {
+        assert!(shown.stdout.lines().any(|line| line == place), "{place} in {}", shown.stdout);
+    }
+    // Another container with the port is in the way by either family.
+    world.rengine(["create", "-p", &format!("[::1]:{port}:80"), "--name", "other", BOX, "true"]).succeeds();
+    world.rengine(["start", "other"]).exits(1).complains("in use by container server");
+    world.rengine(["rm", "-f", "server"]).succeeds();
+    assert!(ask("::1", port).is_err());
+}
+
+#[test]
+fn the_relay_comes_back_when_it_is_killed_and_goes_when_nobody_needs_it() {
+    let world = World::new();
+    let port = free_port();
+    serve(&world, &format!("-p {port}:80"), "server", SERVE);
+    let killed = world.relay().unwrap();
+    pidfd_send_signal(&killed, Signal::KILL).unwrap();
+    assert!(wait_readable(&killed, Duration::from_secs(10)), "the relay does not die");
+    world.rengine(["ps"]).succeeds().complains("started the relay of published ports again");
+    assert_eq!(ask("::1", port).unwrap(), "server\n");
+    let relay = world.relay().unwrap();
+    world.rengine(["rm", "-f", "server"]).succeeds();
+    assert!(wait_readable(&relay, Duration::from_secs(20)), "the relay stays");
+    let addresses = std::fs::read_to_string("/proc/net/if_inet6").unwrap();
+    let tag = u32::from_str_radix(world.root().short_tag(), 16).unwrap();
+    assert!(!addresses.contains(&format!("fd2e72656e6700020000000{tag:09x}")), "{addresses}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -39,6 +40,9 @@ pub(crate) struct Running {
 
 /// After this long a command counts as hanging. Nothing here takes a tenth of it on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The name of the process that takes in IPv6 for what has IPv4 alone.
+const RELAY: &[u8] = b"rengine-relay";
 
 /// The image of every story that needs no other: busybox under all its names, and little else.
 pub(crate) const BOX: &str = "box";
@@ -206,9 +210,14 @@ impl World {
         assert!(wait_readable(&monitor, PATIENCE), "the monitor does not die");
     }
 
+    /// The process that takes in IPv6 for what has IPv4 alone.
+    pub(crate) fn relay(&self) -> Option<OwnedFd> {
+        processes_with(self.root.state(), |name| name == RELAY).pop()
+    }
+
     /// Waits until no monitor of this world is alive.
     pub(crate) fn await_monitors_end(&self) {
-        for monitor in processes_with(self.root.state()) {
+        for monitor in processes_with(self.root.state(), |name| name != RELAY) {
             assert!(wait_readable(&monitor, Duration::from_secs(10)), "a monitor is left");
         }
     }
@@ -256,7 +265,7 @@ impl Drop for World {
         if !ids.is_empty() {
             let _ = self.rengine(["rm", "-f", "-v"].into_iter().chain(ids));
         }
-        for monitor in processes_with(self.root.state()) {
+        for monitor in processes_with(self.root.state(), |_| true) {
             let _ = pidfd_send_signal(&monitor, Signal::KILL);
         }
         for id in Cgroup::list(&self.root).unwrap_or_default() {
@@ -482,7 +491,7 @@ fn drain(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8
     })
 }
 
-fn wait_readable(fd: &impl std::os::fd::AsFd, within: Duration) -> bool {
+pub(crate) fn wait_readable(fd: &impl std::os::fd::AsFd, within: Duration) -> bool {
     let timeout = Timespec { tv_sec: within.as_secs() as i64, tv_nsec: within.subsec_nanos().into() };
     loop {
         match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&timeout)) {
@@ -493,8 +502,8 @@ fn wait_readable(fd: &impl std::os::fd::AsFd, within: Duration) -> bool {
     }
 }
 
-/// Processes with this path in their arguments: the monitors of a world.
-fn processes_with(path: &Path) -> Vec<std::os::fd::OwnedFd> {
+/// Processes of such a name with this path in their arguments: the monitors of a world, and its relay.
+fn processes_with(path: &Path, is_one: impl Fn(&[u8]) -> bool) -> Vec<OwnedFd> {
     let needle = path.as_os_str().as_encoded_bytes();
     let own = std::process::id().to_string();
     let mut found = Vec::new();
@@ -504,7 +513,9 @@ fn processes_with(path: &Path) -> Vec<std::os::fd::OwnedFd> {
             continue;
         };
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if arguments.split(|&byte| byte == 0).any(|argument| argument == needle)
+        let mut words = arguments.split(|&byte| byte == 0);
+        if words.next().is_some_and(&is_one)
+            && words.any(|argument| argument == needle)
             && let Some(pid) = Pid::from_raw(pid)
             && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
         {

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 
 /// For how long nobody is let in when there is no descriptor left.
-pub(super) const BREATH: Duration = Duration::from_millis(100);
+pub(crate) const BREATH: Duration = Duration::from_millis(100);
 /// An other side that is gone without a word is found out, as a server of its own would.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What is read at once. Nothing is kept of it but what the other side does not take at that moment, which is no more than
@@ -32,7 +32,8 @@ pub(super) async fn accept(listener: TcpListener, target: SocketAddr) {
     }
 }
 
-async fn carry(outside: TcpStream, target: SocketAddr) {
+/// Calls the target and carries what both sides say, until both have said all.
+pub(crate) async fn carry(outside: TcpStream, target: SocketAddr) {
     let connected = tokio::select! {
         connected = TcpStream::connect(target) => connected,
         error = broken(&outside) => Err(error),
