@@ -22,6 +22,7 @@ use exchange::Exchange;
 use execute::{Broken, Build, Message};
 use fault::Source;
 use instruction::Dockerfile;
+use prompt::Remains;
 use report::Reporter;
 
 pub use crate::container::stdio::Stream;
@@ -57,6 +58,7 @@ mod packages;
 mod parser;
 mod predecessor;
 pub mod progress;
+mod prompt;
 mod provenance;
 mod remote;
 mod report;
@@ -185,6 +187,8 @@ pub struct RunOptions {
     pub resources: Resources,
     /// The control group that those of the commands are in, from the top of each hierarchy.
     pub cgroup_parent: Option<PathBuf>,
+    /// Whether a person gets a shell in the sandbox of the first command that fails, before the build ends.
+    pub shell_on_failure: bool,
 }
 
 /// A secret of a build. Its value reaches the commands that mount it and nothing else.
@@ -250,6 +254,10 @@ pub trait Runner: Sync {
     /// Runs one command to its end and returns its exit code, 128 + n after signal n. `output` is called for
     /// every piece of output, in order. After an error the content of `step.upper` does not matter.
     fn run(&self, step: &RunStep, output: &mut dyn FnMut(Stream, &[u8])) -> crate::Result<i32>;
+
+    /// Lets the person at the terminal of this process use the command, a shell, until it ends. How it ends does not
+    /// matter.
+    fn prompt(&self, step: &RunStep) -> crate::Result<()>;
 
     /// Fetches an image into the store the build uses. Lines for people go to `progress`.
     fn pull(
@@ -343,6 +351,8 @@ pub struct Failure {
     pub tail: Vec<(Duration, String)>,
     /// `Dockerfile:3` and the lines around, the failed ones marked by `>>>`.
     pub excerpt: Option<String>,
+    /// Whether a shell in the command's sandbox follows.
+    pub has_prompt: bool,
 }
 
 /// Builds an image in this root, or one for each platform, the host's first: base images, layers, cache and the
@@ -455,6 +465,7 @@ fn carry_out(
         now: now(request),
         reporter,
         made: HashMap::new(),
+        remains: Remains::default(),
     };
     if !build.is_check {
         build.exchange = Exchange::open(&build.images, request, &build.reporter);
@@ -486,7 +497,12 @@ fn carry_out(
     if !request.context.starts_with(root.scratch()) {
         build.digests.save();
     }
-    result.map_err(|broken| fail(&text, *broken, events))?;
+    if let Err(mut broken) = result {
+        broken.failure.has_prompt = build.remains.is_kept();
+        let error = fail(&text, *broken, events);
+        build.remains.enter(runner)?;
+        return Err(error);
+    }
     if let Err(fault) = build.reporter.verdict()
         && !build.is_check
     {
@@ -516,6 +532,9 @@ fn refuse(request: &BuildRequest) -> crate::Result<()> {
     {
         let message = format!("BUILDKIT_SYNTAX={syntax}: {}", parser::NOT_SPOKEN);
         return Err(crate::Error::invalid(message));
+    }
+    if request.run.shell_on_failure && request.platforms.len() > 1 {
+        return Err(crate::Error::invalid("a shell for a failed step is there for one platform at a time"));
     }
     Ok(())
 }
@@ -787,6 +806,7 @@ impl Default for RunOptions {
             ulimits: BTreeMap::new(),
             resources: Resources::default(),
             cgroup_parent: None,
+            shell_on_failure: false,
         }
     }
 }

@@ -16,6 +16,7 @@ use super::exchange::Exchange;
 use super::graph::{Plan, Source};
 use super::ignore::Ignore;
 use super::instruction::Step;
+use super::prompt::Remains;
 use super::report::Reporter;
 use super::stack::Stack;
 use super::stage::{Made, StageRun};
@@ -62,6 +63,8 @@ pub(crate) struct Build<'a> {
     pub(crate) reporter: Reporter<Message>,
     /// What stages have made, by their number.
     pub(crate) made: HashMap<usize, OnceLock<Arc<Made>>>,
+    /// What the first command that failed has left.
+    pub(crate) remains: Remains,
 }
 
 /// From the threads of stages to the one that started them.

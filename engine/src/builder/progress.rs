@@ -101,6 +101,9 @@ pub fn explain(failure: &Failure) -> String {
     if let Some(excerpt) = &failure.excerpt {
         let _ = writeln!(text, "{excerpt}");
     }
+    if failure.has_prompt {
+        text.push_str("a shell in the sandbox of the failed step, as it was left; exit ends the build\n");
+    }
     text
 }
 
@@ -139,6 +142,7 @@ mod tests {
             vertex: Some("[2/2] RUN x".into()),
             tail: vec![(Duration::from_millis(120), "no such thing".into())],
             excerpt: Some("Dockerfile:2".into()),
+            has_prompt: false,
         };
         assert_eq!(explain(&failure), "------\n > [2/2] RUN x:\n0.120 no such thing\n------\nDockerfile:2\n");
     }

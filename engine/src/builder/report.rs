@@ -128,7 +128,7 @@ impl<M: From<BuildEvent>> Work<M> {
             self.end_line();
         }
         self.reporter.send(BuildEvent::Failed { vertex: self.vertex, message: message.to_owned() });
-        Failure { vertex: Some(self.name), tail: self.tail.into(), excerpt: None }
+        Failure { vertex: Some(self.name), tail: self.tail.into(), ..Failure::default() }
     }
 
     fn end_line(&mut self) {

@@ -43,7 +43,7 @@ type PreparedMount = (Mount, String, Option<(Tree, Vec<Selected>)>);
 
 /// What lives as long as the command runs.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     mounts: Vec<MountSpec>,
     env: Vec<String>,
     directories: Vec<Scratch>,
@@ -250,10 +250,14 @@ impl StageRun<'_> {
             cgroup_parent: options.cgroup_parent.clone(),
         };
         let code = self.build.runner.run(&step, &mut |stream, bytes| work.output(stream, bytes))?;
-        drop(held);
         if code != 0 {
+            if options.shell_on_failure {
+                let shell = self.config.config.shell.as_ref().and_then(|shell| shell.first());
+                self.build.remains.keep(step, shell.map_or("/bin/sh", String::as_str).to_owned(), held);
+            }
             return Err(Trouble::Command { command: prepared.argv.join(" "), code });
         }
+        drop(held);
         clean_stubs(upper, &stack, &targets).map_err(Trouble::io("clean up after the command"))?;
         Ok(Written { is_steady: true, ..Written::default() })
     }

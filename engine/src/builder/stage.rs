@@ -394,7 +394,13 @@ impl<'a> StageRun<'a> {
         let scratch = self.build.scratch()?;
         let upper = scratch.path().join("upper");
         std::fs::create_dir(&upper).map_err(Trouble::io("make a layer's directory"))?;
-        let Written { is_steady, known } = make(self, &upper, work)?;
+        let Written { is_steady, known } = match make(self, &upper, work) {
+            Ok(written) => written,
+            Err(trouble) => {
+                self.build.remains.keep_layer(&upper, scratch);
+                return Err(trouble);
+            }
+        };
         if let Some(epoch) = self.build.epoch.filter(|_| self.build.request.clamp_times) {
             clamp(&upper, epoch).map_err(Trouble::io("set the times of a layer's files"))?;
         }

@@ -55,6 +55,10 @@ impl Runner for Script {
         Ok(0)
     }
 
+    fn prompt(&self, step: &RunStep) -> crate::Result<()> {
+        self.run(step, &mut |_, _| ()).map(drop)
+    }
+
     fn pull(
         &self,
         reference: &Reference,

@@ -138,6 +138,9 @@ pub(super) struct BuildArgs {
     /// Say of each step that is not cached what has changed
     #[arg(long)]
     explain: bool,
+    /// What is done when a step fails: shell, a prompt in its sandbox
+    #[arg(long, value_name = "ACTION", value_enum)]
+    on_fail: Option<OnFail>,
     /// Attest how the image was made: mode=min|max, builder-id=URI, or false
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     provenance: Option<String>,
@@ -185,6 +188,12 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
                 .with_hint("build, check, outline and targets"))
         }
     }
+}
+
+/// What is done when a step fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OnFail {
+    Shell,
 }
 
 fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result<u8> {

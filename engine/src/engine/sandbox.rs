@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use jiff::Timestamp;
 
 use crate::builder::{self, BuildEvent, BuildRequest, Garbage, Kept, RunStep, Runner, Stream};
-use crate::container::client;
+use crate::container::client::{self, AttachEnd, AttachOptions, Connection};
 use crate::container::merge::DEFAULT_PATH;
 use crate::container::mounted::Mounted;
 use crate::container::record::{ContainerRecord, Purpose};
@@ -19,6 +19,7 @@ use crate::engine::life::remove_files;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ImageId};
 use crate::image::{Image, Platform, PullOptions, Reference};
+use crate::signal::Signal;
 use crate::store;
 
 /// Runs the commands of builds on an engine.
@@ -118,23 +119,56 @@ impl Sandbox<'_> {
     }
 }
 
-impl Runner for Sandbox<'_> {
-    fn run(&self, step: &RunStep, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32> {
-        let record = self.record(step)?;
+impl Sandbox<'_> {
+    /// Runs a step's container to its end. Nothing is left of it but what it wrote.
+    fn run_as<T>(
+        &self,
+        record: &ContainerRecord,
+        step: &RunStep,
+        watch: impl FnOnce(Connection) -> Result<T>,
+    ) -> Result<T> {
         let outcome = self
-            .prepare(&record, step)
+            .prepare(record, step)
             .map_err(|error| Error::failed("prepare a build step", error))
             .and_then(|()| client::spawn_monitor(self.0.root(), &record.id))
-            .and_then(|mut connection| {
-                connection.subscribe(Streams::OUTPUT)?;
-                connection.started()?;
-                connection.follow(output)
-            });
+            .and_then(watch);
         let _no_monitor = self.0.monitor_lock(&record.id)?;
         // Its upper directory is about to become a layer.
         let _unmounted = Mounted::claim(self.0.root(), &record.id)?;
-        remove_files(self.0, &record, false)?;
+        remove_files(self.0, record, false)?;
         outcome
+    }
+}
+
+impl Runner for Sandbox<'_> {
+    fn run(&self, step: &RunStep, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32> {
+        self.run_as(&self.record(step)?, step, |mut connection| {
+            connection.subscribe(Streams::OUTPUT)?;
+            connection.started()?;
+            connection.follow(output)
+        })
+    }
+
+    fn prompt(&self, step: &RunStep) -> Result<()> {
+        let mut record = self.record(step)?;
+        (record.spec.process.tty, record.spec.process.open_stdin) = (true, true);
+        let options = AttachOptions {
+            stdin: true,
+            stdout: true,
+            stderr: true,
+            tty: true,
+            sig_proxy: false,
+            detach_keys: None,
+        };
+        self.run_as(&record, step, |mut connection| {
+            connection.subscribe(options.streams())?;
+            connection.started()?;
+            if connection.attach(&options)? == AttachEnd::Detached {
+                // There is nothing to come back to.
+                self.0.kill(&record.id, Signal::KILL)?;
+            }
+            Ok(())
+        })
     }
 
     fn pull(

@@ -127,3 +127,28 @@ fn usage_is_drawn_again_in_its_place() {
         screen.shows("it");
     }
 }
+
+#[test]
+fn a_person_looks_around_where_a_build_failed() {
+    let world = World::new();
+    let dockerfile = "FROM box\nWORKDIR /work\nENV NAME=value\n\
+         RUN --mount=type=cache,target=/cache echo left >file; echo kept >/cache/it; exit 3\n";
+    world.write("context/Dockerfile", dockerfile);
+    let context = world.path("context");
+    let args = ["build", "--on-fail", "shell", "--network", "none", "-t", "built", context.to_str().unwrap()];
+    world.rengine(args).exits(1).complains("--on-fail shell needs a terminal");
+    for progress in ["plain", "tty"] {
+        let mut command = world.command(args.iter().chain(&["--progress", progress]));
+        command.env("TERM", "xterm");
+        let mut screen = Screen::of(command);
+        screen.shows("exit ends the build");
+        screen.types("echo $(pwd) $NAME $(cat file /cache/it) $((1 + 1))\n");
+        screen.shows("/work value left kept 2");
+        screen.types("exit 7\n");
+        screen.shows("exit code: 3");
+        assert_eq!(screen.ends(), Some(1));
+    }
+    world.rengine(["images", "-q", "built"]).succeeds().prints("");
+    world.rengine(["ps", "-aq"]).succeeds().prints("");
+    assert_eq!(std::fs::read_dir(world.root().scratch()).unwrap().count(), 0);
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
-use crate::cli::build::BuildArgs;
+use crate::cli::build::{BuildArgs, OnFail};
 use crate::cli::run::{memory_swap, pairs, parse_cgroup_parent, parse_ulimit};
 use crate::container::spec::{NetworkAttachment, NetworkMode, Resources};
 use crate::engine::Engine;
@@ -129,6 +129,10 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
             .map(|(name, address)| (name.to_owned(), address.trim_matches(['[', ']']).to_owned()))
             .ok_or_else(|| Error::invalid(format!("invalid host {text:?}: name:address is needed")))
     };
+    let shell_on_failure = args.on_fail == Some(OnFail::Shell);
+    if shell_on_failure && !rustix::termios::isatty(std::io::stdin()) {
+        return Err(Error::invalid("--on-fail shell needs a terminal on standard input"));
+    }
     Ok(RunOptions {
         network: network(args.network.as_deref())?,
         allow_host_network: args.allow.iter().any(|allowed| allowed == "network.host"),
@@ -147,6 +151,7 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
             ..Resources::default()
         },
         cgroup_parent: args.cgroup_parent.as_deref().map(parse_cgroup_parent).transpose()?.flatten(),
+        shell_on_failure,
     })
 }
 
