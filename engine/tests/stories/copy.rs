@@ -183,3 +183,16 @@ fn an_image_is_made_of_a_container() {
         .prints("1 2\n");
     world.rengine(["commit", "-c", "RUN true", "it"]).exits(1).complains("invalid change");
 }
+
+#[test]
+fn an_image_without_layers_is_an_empty_root() {
+    let world = World::empty();
+    world.write("context/Dockerfile", "FROM scratch\nENV A=1\n");
+    world.rengine(["build", "-q", "-t", "empty", world.path("context").to_str().unwrap()]).succeeds();
+    world.rengine(["create", "--name", "it", "--network", "none", "empty", "x"]).succeeds();
+    let file = world.write("file", "content");
+    world.rengine(["cp", file.to_str().unwrap(), "it:/copied"]).succeeds();
+    world.rengine(["export", "it"]).succeeds().shows("copied");
+    world.rengine(["commit", "it", "made"]).succeeds();
+    assert_eq!(world.inspect("made", "{{len .RootFS.Layers}}"), "1");
+}

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::container::failure::{AtStep, LaunchError};
+use crate::container::failure::LaunchError;
 use crate::container::plan::{ResolvedSource, RootfsPlan};
 use crate::container::record::ContainerRecord;
 use crate::container::rootfs::sources::{cannot_bind, clone_bound, mount_system};
@@ -19,9 +19,7 @@ pub(crate) fn enter_at_rest(root: &Root, record: &ContainerRecord, bare: bool) -
     // Before the host's tree goes private, as in a start: a shared source is cloned as it is.
     let sources = if bare { Vec::new() } else { sources(&plan)? };
     Rootfs::isolate()?;
-    let RootfsPlan { lower, upper, work, volatile, .. } = &plan;
-    let overlay = mount::Overlay { lower, upper, work, volatile: *volatile };
-    let top = overlay.mount().at("mount the layers at", upper.display())?;
+    let top = Rootfs::layers(&plan)?;
     for (wanted, tree) in plan.mounts.iter().zip(&sources) {
         if let Some(tree) = tree {
             attach_requested(top.as_fd(), wanted, tree.as_fd())?;
