@@ -155,6 +155,8 @@ enum ImageCommand {
     Inspect(inspect::ImagesArgs),
     /// Remove images that nothing uses
     Prune(image::PruneArgs),
+    /// Show why two images are not the same
+    Diff(image::DifferenceArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -303,6 +305,7 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
             ImageCommand::Rm(args) => image::remove(engine, &args),
             ImageCommand::Prune(args) => image::prune(engine, &args),
             ImageCommand::Inspect(args) => inspect::images(engine, &args),
+            ImageCommand::Diff(args) => image::difference(engine, &args),
         },
         Command::Images(args) => image::list(engine, &args),
         Command::Rmi(args) => image::remove(engine, &args),

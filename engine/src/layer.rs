@@ -21,6 +21,7 @@ mod digest;
 mod donor;
 mod error;
 pub(crate) mod gzip;
+mod inventory;
 pub(crate) mod members;
 pub(crate) mod pack;
 mod rebuild;
@@ -31,6 +32,7 @@ mod verify;
 
 pub use compress::Packing;
 pub use error::LayerError;
+pub(crate) use inventory::{Inventory, Item};
 pub(crate) use rebuild::may_share;
 pub use rebuild::{Files, Supply};
 pub use stream::Compression;

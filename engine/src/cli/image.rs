@@ -1,5 +1,6 @@
 //! The verbs on images.
 
+mod difference;
 mod filter;
 mod list;
 mod manifest;
@@ -24,6 +25,7 @@ use crate::error::{Error, Kind, Result};
 use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
+pub(super) use difference::{DifferenceArgs, difference};
 pub(super) use list::{ListArgs, PruneArgs, list, prune, warn_of_damage};
 pub(super) use manifest::{ManifestVerb, manifest};
 pub(super) use registry::pull_with_progress;

@@ -216,3 +216,27 @@ fn a_commit_is_what_a_dockerfile_would_have_made() {
     assert_eq!(world.inspect("made", "[{{.Config.StopSignal}}]"), "[]");
     world.rengine(["history", "--format", "{{.Size}}", "made"]).succeeds().shows("0B\n");
 }
+
+#[test]
+fn two_images_are_told_apart() {
+    let world = World::empty();
+    for (image, text, mode) in [("one", "first", 0o644), ("two", "other", 0o755)] {
+        let file = world.write(&format!("{image}/app/file"), text);
+        fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+        world.write(&format!("{image}/app/{image}"), "");
+        world
+            .write(&format!("{image}/Dockerfile"), &format!("FROM scratch\nENV IT={image}\nCOPY app /app\n"));
+        let context = world.path(image);
+        world.rengine(["build", "-q", "-t", image, context.to_str().unwrap()]).succeeds();
+    }
+    let told = world.rengine(["image", "diff", "one", "two"]).exits(1);
+    let told = told
+        .shows("configuration config.Env[1]: IT=one → IT=two\n")
+        .shows("layer 1 (COPY app /app # buildkit): ");
+    let told = told.shows("\n  D app/one\n").shows("\n  A app/two\n");
+    let file = told.stdout.lines().find(|line| line.starts_with("  C app/file: ")).unwrap();
+    assert!(file.contains("mode 644 → 755") && file.ends_with(", content"), "{file}");
+    assert!(!file.contains("size"), "{file}");
+    world.rengine(["image", "diff", "one", "one"]).succeeds().prints("");
+    world.rengine(["image", "diff", "one", "three"]).exits(1).complains("no such image: three");
+}
