@@ -148,9 +148,9 @@ enum Command {
     History,
     /// Show what services write
     Logs(Lazy<show::LogsArgs>),
-    /// Run a program in a container of a service, on the first host
+    /// Run a program in a container of a service, on the first host that has it, or on all of them
     Exec(Lazy<show::ExecArgs>),
-    /// Run a program in a new container of a service, on the first host
+    /// Run a program in a new container of a service, on the first host that has it
     Run(Lazy<show::RunArgs>),
     /// Stop containers of services where they run; the next `start` or `up` starts them again
     Stop(Lazy<turn::TurnArgs>),

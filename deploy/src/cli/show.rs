@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use engine::cli::invocation::{InService, Invocation, OfService};
-use engine::error::Result;
+use engine::error::{Error, Result};
 use serde_json::{Value, json};
 
 use super::connect::{self, Loaded};
@@ -47,6 +47,9 @@ pub(super) struct ExecArgs {
     /// A variable that it has; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// On every host that has the service, at once and without input; each line begins with the host
+    #[arg(long)]
+    all_hosts: bool,
     #[command(flatten)]
     invocation: Invocation<InService>,
 }
@@ -211,10 +214,7 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
             true => output::json(&logged(host, line)),
             false => output::line(&format!("{host}  {line}")),
         })?;
-        for (host, ended) in &ended {
-            let said = String::from_utf8_lossy(&ended.stderr);
-            said.lines().for_each(|line| output::note(&format!("{host}  {line}")));
-        }
+        tell_stderr(&ended);
         return unless_lost(lost, worst(&ended));
     }
     let only = fleet.members.pop().ok_or_else(confused)?;
@@ -231,13 +231,17 @@ fn logged(host: &str, line: &str) -> Value {
 /// `exec`.
 pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
     let mut words = vec!["exec".to_owned()];
-    words.extend(globals.json.then(|| "-T".to_owned()));
+    words.extend((globals.json || args.all_hosts).then(|| "-T".to_owned()));
     words.extend(args.user.iter().flat_map(|user| ["--user".to_owned(), user.clone()]));
     words.extend(args.workdir.iter().flat_map(|place| ["--workdir".to_owned(), place.clone()]));
     words.extend(args.env.iter().flat_map(|pair| ["--env".to_owned(), pair.clone()]));
     words.push(args.invocation.place.clone());
     words.extend(args.invocation.command.iter().cloned());
-    on_one(globals, &words)
+    if args.all_hosts {
+        on_all(globals, &args.invocation.place, &words)
+    } else {
+        on_one(globals, &args.invocation.place, &words)
+    }
 }
 
 /// `run`.
@@ -246,12 +250,54 @@ pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
     words.extend(globals.json.then(|| "-T".to_owned()));
     words.push(args.invocation.place.clone());
     words.extend(args.invocation.command.iter().cloned());
-    on_one(globals, &words)
+    on_one(globals, &args.invocation.place, &words)
 }
 
-/// Runs `rcompose` on the first host: with this process's own input and output, or as JSON tells of it.
-fn on_one(globals: &Globals, words: &[String]) -> Result<ExitCode> {
+/// The project with those of its hosts that have a service.
+fn where_runs(globals: &Globals, service: &str) -> Result<Loaded> {
     let mut loaded = connect::load_project(globals)?;
+    connect::expect_services(&loaded.project, &[service.to_owned()])?;
+    let Loaded { project, settings } = &mut loaded;
+    let mut here = Vec::new();
+    for host in &settings.hosts {
+        let services = settings.services_of(&host.roles, project.services.keys().map(String::as_str))?;
+        if services.is_none_or(|services| services.iter().any(|name| name == service)) {
+            here.push(host.clone());
+        }
+    }
+    if here.is_empty() && !settings.hosts.is_empty() {
+        return Err(Error::not_found(format!("no host has a role that service {service} is in")));
+    }
+    settings.hosts = here;
+    Ok(loaded)
+}
+
+/// Runs `rcompose` on every host that has a service.
+fn on_all(globals: &Globals, service: &str, words: &[String]) -> Result<ExitCode> {
+    let loaded = where_runs(globals, service)?;
+    let fleet = connect::fleet(globals, &loaded)?;
+    let ended =
+        connect::compose_told(&loaded.project.name, fleet, words, &|host, line| match globals.json {
+            true => output::json(&json!({ "host": host, "line": line })),
+            false => output::line(&format!("{host}  {line}")),
+        })?;
+    tell_stderr(&ended);
+    if globals.json {
+        ended.iter().for_each(|(host, output)| output::json(&json!({ "host": host, "code": output.code })));
+    }
+    Ok(worst(&ended))
+}
+
+fn tell_stderr(ended: &[(String, Output)]) {
+    for (host, output) in ended {
+        let said = String::from_utf8_lossy(&output.stderr);
+        said.lines().for_each(|line| output::note(&format!("{host}  {line}")));
+    }
+}
+
+/// Runs `rcompose` on the first host that has a service: with this process's own input and output, or as JSON tells of it.
+fn on_one(globals: &Globals, service: &str, words: &[String]) -> Result<ExitCode> {
+    let mut loaded = where_runs(globals, service)?;
     loaded.settings.hosts.truncate(1);
     let mut fleet = connect::fleet(globals, &loaded)?;
     let project = &loaded.project.name;

@@ -167,4 +167,12 @@ hosts:
     world.rdeploy(["up"]).succeeds();
     assert_eq!(world.names(0), ["p-logs-1", "p-web-1"]);
     assert_eq!(world.names(1), ["p-jobs-1", "p-logs-1"]);
+    // A program is run where the service is, and not on the first host there happens to be.
+    assert_eq!(world.rdeploy(["exec", "jobs", "echo", "here"]).succeeds().stdout, "here\n");
+    let everywhere = world.rdeploy(["exec", "--all-hosts", "logs", "echo", "here"]).succeeds().stdout;
+    let mut lines: Vec<&str> = everywhere.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [format!("{}  here", host(0)), format!("{}  here", host(1))]);
+    let failing = world.rdeploy(["exec", "--all-hosts", "web", "sh", "-c", "exit 7"]);
+    assert_eq!(failing.code, 7, "{}", failing.stderr);
 }
