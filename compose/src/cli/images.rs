@@ -1,5 +1,7 @@
 //! `build`, `pull` and `push`.
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use engine::builder::{ProvenanceRequest, wants_bill};
 use engine::image::{PushOptions, Reference};
@@ -236,15 +238,15 @@ pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
     } else {
         args.services.iter().cloned().collect()
     };
-    let images: std::collections::BTreeSet<&str> = opened
-        .desired()
-        .services
-        .iter()
-        .filter(|(name, service)| {
-            (scope.is_empty() || scope.contains(*name)) && service.image.buildable && service.image.named
-        })
-        .map(|(_, service)| service.image.name.as_str())
-        .collect();
+    let mut images = BTreeSet::new();
+    for (name, service) in &opened.desired().services {
+        let is_asked = scope.is_empty() || scope.contains(name);
+        if is_asked && service.image.buildable && service.image.named {
+            images.insert(service.image.name.as_str());
+        } else if is_asked && !args.quiet {
+            opened.progress.stands(&format!("Service {name}"), "Skipped");
+        }
+    }
     for image in images {
         if opened.is_dry_run() {
             output::note(&format!("push {image}"));

@@ -127,8 +127,8 @@ pub(super) fn down(session: &Session, args: DownArgs) -> Result<u8, CliError> {
     };
     // Without a file there is no service to be an orphan of: all that carries the project's name goes.
     let project = session.load_or_name(&[])?;
-    let options =
-        DownOptions { remove_orphans: options.remove_orphans || project.services.is_empty(), ..options };
+    let has_services = !project.services.is_empty() || !project.disabled_services.is_empty();
+    let options = DownOptions { remove_orphans: options.remove_orphans || !has_services, ..options };
     let opened = session.open_project(project, Wanted { writes: true, ..Wanted::default() })?;
     take_down(&opened, &options)
 }

@@ -143,7 +143,9 @@ services:
         media_type.ends_with("index.v1+json")
     };
     assert!(is_attested("p-local") && !is_attested(&named));
-    world.rcompose(["push"]).succeeds();
+    let told = world.rcompose(["push"]).succeeds().stderr;
+    assert!(told.contains("Service local  Skipped") && told.contains("Service fetched  Skipped"), "{told}");
+    assert!(told.contains(&format!("Image {named}  Pushed")), "{told}");
     world.rcompose(["up", "--no-color"]).succeeds();
     world.rcompose(["down", "--rmi", "local"]).succeeds();
     assert!(has(&named) && !has("p-local"), "what no file names was made here");

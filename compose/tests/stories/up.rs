@@ -186,6 +186,13 @@ services:
     );
     let up = world.rcompose(["up", "-d"]).succeeds();
     assert!(up.stderr.contains("found orphan containers (p-web-1)"), "{}", up.stderr);
+    world.write("off.yaml", "services: {spare: {image: box, profiles: [spare]}}\n");
+    world.rcompose(["-f", "off.yaml", "down"]).succeeds();
+    assert_eq!(
+        world.running(),
+        ["p-other-1", "p-web-1"],
+        "they are orphans, too, where all services are off"
+    );
     world.rcompose(["up", "-d", "--remove-orphans"]).succeeds();
     assert_eq!(world.names(), ["p-other-1"]);
 }
