@@ -13,7 +13,7 @@ pub(crate) mod porter;
 mod tree;
 pub(crate) mod uplink;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -204,10 +204,7 @@ fn staff(run: &RootlessRun, keeper: Pid) -> Result<()> {
     if is_absent(run.outpost_alive())? {
         let again = run.outpost_record().exists();
         let programs = uplink::Programs::find();
-        let arguments = |tells: &OsStr| -> Vec<OsString> {
-            let given = outpost::arguments(tells, run, OsStr::new(&number), &programs);
-            given.into_iter().map(OsStr::to_owned).collect()
-        };
+        let arguments = outpost::arguments(run, OsStr::new(&number), &programs);
         post(outpost::ARGV0, &arguments)?;
         if again && run.doors().exists() {
             note(run, "started the outpost of the user's engine again");
@@ -218,10 +215,7 @@ fn staff(run: &RootlessRun, keeper: Pid) -> Result<()> {
     }
     if is_absent(run.porter_alive())? {
         let again = run.doors().exists();
-        let arguments = |tells: &OsStr| -> Vec<OsString> {
-            [tells, run.directory().as_os_str(), OsStr::new(&number)].map(OsStr::to_owned).to_vec()
-        };
-        post(porter::ARGV0, &arguments)?;
+        post(porter::ARGV0, &[run.directory().as_os_str(), OsStr::new(&number)])?;
         if again {
             note(run, "opened the published ports of the host again");
         }
@@ -230,16 +224,8 @@ fn staff(run: &RootlessRun, keeper: Pid) -> Result<()> {
 }
 
 /// Starts such a process and waits until it is ready.
-fn post(name: &str, arguments: &dyn Fn(&OsStr) -> Vec<OsString>) -> Result<()> {
-    let failed = |error: std::io::Error| Error::failed(format!("start {name}"), error);
-    let (told, tells) = pipe().map_err(failed)?;
-    let number = tells.as_raw_fd().to_string();
-    let arguments = arguments(OsStr::new(&number));
-    let arguments: Vec<&OsStr> = arguments.iter().map(OsString::as_os_str).collect();
-    detached::spawn(own_program().map_err(failed)?.as_fd(), name, &arguments, &[tells.as_fd()])
-        .map_err(failed)?;
-    drop(tells);
-    File::from(told).read_exact(&mut [0]).map_err(failed)
+fn post(name: &str, arguments: &[&OsStr]) -> Result<()> {
+    detached::post(name, arguments, &[]).map_err(|error| Error::failed(format!("start {name}"), error))
 }
 
 /// Writes down what was put right, for whoever is told next.

@@ -10,7 +10,7 @@ mod ports;
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
@@ -18,10 +18,8 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketType, sockopt};
-use rustix::pipe::PipeFlags;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
@@ -89,16 +87,9 @@ pub(super) fn ensure(root: &Root) -> Result<(), NetworkError> {
     let Some(alive) = Lock::try_exclusive(&path).map_err(|source| file_error("lock", &path, source))? else {
         return Ok(());
     };
-    let (told, tells) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.into()))?;
-    let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|errno| failed(errno.into()))?;
-    let kept = [tells.as_fd(), alive.file().as_fd()];
-    let numbers = kept.map(|fd| fd.as_raw_fd().to_string());
-    let [tells_number, alive_number] = numbers.each_ref().map(OsStr::new);
-    let arguments = [tells_number, alive_number, root.state().as_os_str()];
-    detached::spawn(program.as_fd(), ARGV0, &arguments, &kept).map_err(failed)?;
-    drop(tells);
-    File::from(told).read_exact(&mut [0]).map_err(failed)
+    let number = alive.file().as_raw_fd().to_string();
+    let arguments = [OsStr::new(&number), root.state().as_os_str()];
+    detached::post(ARGV0, &arguments, &[alive.file().as_fd()]).map_err(failed)
 }
 
 /// Whether there was one that was killed.

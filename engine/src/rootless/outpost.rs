@@ -195,12 +195,11 @@ fn receive(stream: &UnixStream) -> Result<OwnedFd, Errno> {
 
 /// What it is started with.
 pub(super) fn arguments<'a>(
-    tells: &'a OsStr,
     run: &'a RootlessRun,
     keeper: &'a OsStr,
     programs: &'a Programs,
 ) -> Vec<&'a OsStr> {
-    let mut args = vec![tells, run.directory().as_os_str(), keeper];
+    let mut args = vec![run.directory().as_os_str(), keeper];
     args.extend(programs.0.iter().map(|path: &PathBuf| OsStr::from_bytes(Path::as_os_str(path).as_bytes())));
     args
 }

@@ -2,7 +2,8 @@
 #![expect(unsafe_code, reason = "clone with shared memory exists in no safe form")]
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,6 +12,7 @@ use std::ptr;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
+use crate::sys::pipe::Pipe;
 use crate::sys::process;
 
 /// What the two processes on the way need: all of it made before, for they allocate nothing.
@@ -65,6 +67,20 @@ pub(crate) fn spawn(
     drop(blocked);
     outcome?;
     execution.failure.map_or(Ok(()), Err)
+}
+
+/// Executes this program under another name as nobody's child, with these descriptors beside its first one, and waits
+/// until it says that it is ready: by a byte to the descriptor whose number is its first argument.
+pub(crate) fn post(name: &str, args: &[&OsStr], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let Pipe { read: told, write: tells } = Pipe::new()?;
+    let program = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let number = tells.as_raw_fd().to_string();
+    let args: Vec<&OsStr> = std::iter::once(OsStr::new(&number)).chain(args.iter().copied()).collect();
+    let kept: Vec<BorrowedFd<'_>> =
+        std::iter::once(tells.as_fd()).chain(descriptors.iter().copied()).collect();
+    spawn(program.as_fd(), name, &args, &kept)?;
+    drop(tells);
+    File::from(told).read_exact(&mut [0])
 }
 
 /// The first process: begins the second one and ends when that one is executing its program.
