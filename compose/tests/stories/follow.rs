@@ -50,10 +50,10 @@ impl Spectator {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
         // Whoever writes must not wait for a reader.
         while self.lines.next().is_some() {}
-        self.is_over()
+        self.waits_for_the_end()
     }
 
-    fn is_over(mut self) -> (Option<i32>, String) {
+    fn waits_for_the_end(mut self) -> (Option<i32>, String) {
         let said = std::io::read_to_string(self.child.stderr.take().unwrap()).unwrap();
         (self.child.wait().unwrap().code(), said)
     }
@@ -71,7 +71,7 @@ fn logs_go_on_with_what_takes_a_containers_place_and_what_is_added() {
     world.rcompose(["up", "-d", "--scale", "web=2"]).succeeds();
     logs.sees("web-2  | in two");
     world.rcompose(["kill", "web"]).succeeds();
-    let (code, said) = logs.is_over();
+    let (code, said) = logs.waits_for_the_end();
     assert_eq!(code, Some(0), "none is left: {said}");
     assert!(said.contains("web-1 has been recreated\n"), "{said}");
     assert!(said.contains("web-2 exited with code 137\n"), "{said}");

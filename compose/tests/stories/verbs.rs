@@ -8,7 +8,7 @@ services:
   db: {image: box, command: [sleep, "1000"], stop_grace_period: 0s, scale: 2}
 "#;
 
-fn says(outcome: Outcome) -> (i32, String) {
+fn says(outcome: &Outcome) -> (i32, String) {
     (outcome.code, outcome.stderr.trim().to_owned())
 }
 
@@ -17,14 +17,14 @@ fn a_verb_with_nothing_to_do_says_so() {
     let world = World::new(PROJECT);
     world.write("off.yaml", "services: {spare: {image: box, profiles: [spare]}}\n");
     let none = "rcompose: service \"db\" has no container to start".to_owned();
-    assert_eq!(says(world.rcompose(["start", "web"])), (1, none));
-    assert_eq!(says(world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
-    assert_eq!(says(world.rcompose(["rm", "-f"])), (0, "No stopped containers".to_owned()));
+    assert_eq!(says(&world.rcompose(["start", "web"])), (1, none));
+    assert_eq!(says(&world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
+    assert_eq!(says(&world.rcompose(["rm", "-f"])), (0, "No stopped containers".to_owned()));
     world.rcompose(["create"]).succeeds();
-    assert_eq!(says(world.rcompose(["kill", "web"])), (0, "no container to kill".to_owned()));
+    assert_eq!(says(&world.rcompose(["kill", "web"])), (0, "no container to kill".to_owned()));
     world.rcompose(["start", "web"]).succeeds();
     assert_eq!(world.running(), ["p-db-1", "p-db-2", "p-web-1"], "web depends on db");
-    let (code, said) = says(world.rcompose(["-f", "off.yaml", "up", "-d"]));
+    let (code, said) = says(&world.rcompose(["-f", "off.yaml", "up", "-d"]));
     assert!(code == 1 && said.contains("no service selected"), "{said}");
     let removed = world.rcompose(["rm", "-fs", "db"]).succeeds().stdout;
     assert_eq!(removed, "Going to remove p-db-1, p-db-2\n");
@@ -40,10 +40,10 @@ fn an_index_chooses_one_of_a_services_containers() {
         &["attach", "--index", "3", "db"],
     ] {
         let expected = "rcompose: service \"db\" has no running container #3".to_owned();
-        assert_eq!(says(world.rcompose(arguments)), (1, expected), "{arguments:?}");
+        assert_eq!(says(&world.rcompose(arguments)), (1, expected), "{arguments:?}");
     }
     for arguments in [&["cp", "--index", "3", "compose.yaml", "db:/"][..], &["logs", "--index", "3", "db"]] {
-        let (code, said) = says(world.rcompose(arguments));
+        let (code, said) = says(&world.rcompose(arguments));
         assert!(code == 1 && said.contains("#3"), "{arguments:?}: {said}");
     }
     for services in [&[][..], &["web", "db"]] {
