@@ -174,7 +174,6 @@ pub(super) fn kill(session: &Session, args: &KillArgs) -> Result<u8, CliError> {
     }
     opened.execute(plan)?;
     if args.remove_orphans {
-        let opened = session.open(Wanted { writes: true, ..Wanted::default() })?;
         let seen = opened.observe()?;
         let known = |service: &String| {
             opened.desired().services.contains_key(service) || opened.desired().disabled.contains(service)

@@ -195,6 +195,9 @@ services:
     );
     world.rcompose(["up", "-d", "--remove-orphans"]).succeeds();
     assert_eq!(world.names(), ["p-other-1"]);
+    world.write("compose.yaml", "services: {third: {image: box, command: [sleep, '1000']}}\n");
+    world.rcompose(["kill", "--remove-orphans"]).succeeds();
+    assert_eq!(world.names(), [] as [String; 0]);
 }
 
 #[test]
