@@ -120,7 +120,7 @@ pub(crate) fn enter_if_asked() -> Option<ExitCode> {
 fn serve(args: &[OsString]) -> Option<()> {
     let [tells, alive, state] = args else { return None };
     let tells = File::from(inherited(tells)?);
-    let _alive = inherited(alive)?;
+    let alive = inherited(alive)?;
     let _ = rustix::thread::set_name(c"rengine-relay");
     porter::allow_many_descriptors();
     let root = Root::at(Path::new(state));
@@ -129,7 +129,7 @@ fn serve(args: &[OsString]) -> Option<()> {
     listener.set_nonblocking(true).ok()?;
     let held = listener.try_clone().ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let ended = tokio::task::LocalSet::new().block_on(&runtime, work(root, listener, tells));
+    let ended = tokio::task::LocalSet::new().block_on(&runtime, work(root, listener, alive, tells));
     // In this order: the next one has neither before it has both.
     let _ = link::take_from_loopback(address);
     drop(held);
@@ -150,10 +150,10 @@ fn listen(address: Ipv6Addr) -> io::Result<OwnedFd> {
     }
 }
 
-async fn work(root: Root, listener: std::net::TcpListener, mut tells: File) -> Option<()> {
+async fn work(root: Root, listener: std::net::TcpListener, alive: OwnedFd, mut tells: File) -> Option<()> {
     let networks = Networks::at(&root);
     let listener = TcpListener::from_std(listener).ok()?;
-    let ports = Ports::watch(&networks, &root).ok()?;
+    let ports = Ports::watch(&networks, &root, alive).ok()?;
     let relay = Rc::new(Relay { networks, root, ports, carried: Cell::new(0), changed: Notify::new() });
     tells.write_all(b".").ok()?;
     drop(tells);
@@ -218,7 +218,10 @@ impl Relay {
             if !self.is_needed() {
                 let Ok(_lock) = self.networks.lock() else { return };
                 if !self.is_needed() {
-                    let _ = store::remove_file(&self.root.relay());
+                    // One whose lock somebody else removed leaves the next one's alone.
+                    if !self.ports.are_gone() {
+                        let _ = store::remove_file(&self.root.relay());
+                    }
                     return;
                 }
             }

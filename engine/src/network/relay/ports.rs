@@ -1,13 +1,12 @@
 //! Which ports the relay carries, and to where. The files of published ports say so; the kernel tells when they change
 //! (inotify(7)), and before each look it is asked whether they have.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
@@ -21,8 +20,10 @@ use crate::sys::readiness;
 /// The carried ports of all containers of a root.
 pub(super) struct Ports {
     networks: Networks,
-    lock: PathBuf,
+    lock: OwnedFd,
     news: AsyncFd<OwnedFd>,
+    /// Whether the lock or the directory is gone, which is told once.
+    gone: Cell<bool>,
     /// What the files said; nothing when they have changed since.
     known: RefCell<Option<HashMap<(IpAddr, u16), SocketAddr>>>,
 }
@@ -35,7 +36,8 @@ const NEWS: usize = 4096;
 // === impl Ports ===
 
 impl Ports {
-    pub(super) fn watch(networks: &Networks, root: &Root) -> io::Result<Self> {
+    /// Begins to watch; `lock` is the relay's own.
+    pub(super) fn watch(networks: &Networks, root: &Root, lock: OwnedFd) -> io::Result<Self> {
         store::private_directory(&root.port_runs())?;
         let news = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         inotify::add_watch(&news, root.port_runs(), CHANGES)?;
@@ -43,8 +45,9 @@ impl Ports {
         inotify::add_watch(&news, root.relay(), WatchFlags::ATTRIB)?;
         Ok(Self {
             networks: networks.clone(),
-            lock: root.relay(),
+            lock,
             news: readiness::of(news)?,
+            gone: Cell::new(false),
             known: RefCell::new(None),
         })
     }
@@ -68,6 +71,11 @@ impl Ports {
         })
     }
 
+    /// Whether the lock or the directory is gone, and with them whatever was to be carried.
+    pub(super) fn are_gone(&self) -> bool {
+        self.hear().is_err()
+    }
+
     pub(super) fn are_none(&self) -> bool {
         self.look(HashMap::is_empty)
     }
@@ -88,11 +96,13 @@ impl Ports {
                 Ok(news) => {
                     self.known.replace(None);
                     let events = news.events();
-                    let unlocked = events.contains(ReadFlags::ATTRIB) && !self.lock.exists();
+                    // There may be another one of that name already.
+                    let unlocked = rustix::fs::fstat(&self.lock).is_ok_and(|lock| lock.st_nlink == 0);
                     if unlocked || events.contains(ReadFlags::IGNORED) {
-                        return Err(io::ErrorKind::NotFound.into());
+                        self.gone.set(true);
                     }
                 }
+                Err(Errno::AGAIN) if self.gone.get() => return Err(io::ErrorKind::NotFound.into()),
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
