@@ -50,9 +50,15 @@ impl Sink {
 /// Writes a file beside its name and gives it that when it is done: half an archive would be taken for a whole one.
 fn whole(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
     let failed = |error: io::Error| Error::failed(format!("write {}", path.display()), error);
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+    // What a link leads to is written, and the link stays.
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match std::fs::metadata(path) {
+        Ok(there) if there.is_dir() => return Err(failed(io::ErrorKind::IsADirectory.into())),
         // A pipe or a device is written to: it must not be replaced.
-        return fill(&mut File::options().write(true).open(path).map_err(failed)?);
+        Ok(there) if !there.is_file() => {
+            return fill(&mut File::options().write(true).open(path).map_err(failed)?);
+        }
+        _ => {}
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let partial = tempfile::Builder::new().prefix(".rengine-").tempfile_in(directory).map_err(failed)?;
@@ -83,6 +89,22 @@ mod tests {
         .unwrap_err();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_one_and_a_directory_is_refused_before_anything_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "before").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let write = |path: &Path| {
+            Sink::private(Some(path.to_owned()))
+                .write(|file| file.write_all(b"after").map_err(|error| Error::failed("write", error)))
+        };
+        write(&link).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"after");
+        Sink::private(Some(directory.path().to_owned())).write(|_| panic!("it is written")).unwrap_err();
     }
 
     #[test]

@@ -52,7 +52,11 @@ impl Layers {
             let packed = packer
                 .join()
                 .unwrap_or_else(|_| Err(LayerError::Stream(io::Error::other("the packer panicked"))));
-            packed?;
+            match packed {
+                // Who stopped reading knows why.
+                Err(LayerError::Stream(error)) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                packed => packed?,
+            }
             inventory.map_err(|error| LayerError::Unpack(Box::new(error)))
         })
     }
