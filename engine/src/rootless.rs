@@ -298,8 +298,3 @@ fn join(keeper: Pid) -> Result<()> {
     }
     Ok(())
 }
-
-/// A descriptor that this program was started with, by its number in the arguments.
-fn inherited(number: &std::ffi::OsStr) -> Option<OwnedFd> {
-    self_exec::inherited(number.to_str()?.parse().ok()?).ok()
-}

@@ -4,6 +4,7 @@ pub(crate) mod bpf;
 pub(crate) mod detached;
 pub(crate) mod filter;
 pub(crate) mod listener;
+pub(crate) mod loopback;
 pub(crate) mod mount;
 pub(crate) mod netlink;
 pub(crate) mod notice;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -57,7 +57,6 @@ const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
-const DELETE_ADDRESS: u16 = 21;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
 const GET_ROUTE: u16 = 26;
@@ -83,11 +82,7 @@ const GENERATE_NOTHING: u8 = 1;
 const ADDRESS_ADDRESS: u16 = 1;
 const ADDRESS_LOCAL: u16 = 2;
 const ADDRESS_BROADCAST: u16 = 4;
-const ADDRESS_LIFETIMES: u16 = 6;
 const ADDRESS_FLAGS: u16 = 8;
-/// Seconds, in `ifa_cacheinfo` (linux/if_addr.h).
-const NEVER_PREFERRED: u32 = 0;
-const VALID_FOR_EVER: u32 = u32::MAX;
 const NO_DUPLICATE_DETECTION: u32 = 0x02;
 const ROUTE_DESTINATION: u16 = 1;
 const ROUTE_LINK: u16 = 4;
@@ -318,40 +313,6 @@ pub(crate) fn has_addresses(name: &str, wanted: &[EndpointAddress]) -> Result<bo
         })
     };
     Ok(wanted.iter().all(has))
-}
-
-/// Gives `lo` an address of IPv6 that can be called, and that nothing of this host calls from: it is deprecated
-/// (RFC 4862 section 5.5.4). One that it has already is fine.
-pub(crate) fn lend_to_loopback(address: Ipv6Addr) -> Result<(), NetworkError> {
-    let change = |batch: &mut Batch| {
-        batch.message(format!("lend {address} to lo"), NEW_ADDRESS, CREATE | 0x100, &loopback_header());
-        batch.attribute(ADDRESS_LOCAL, &address.octets()).attribute(ADDRESS_ADDRESS, &address.octets());
-        batch.u32(ADDRESS_FLAGS, NO_DUPLICATE_DETECTION);
-        let lifetimes = [NEVER_PREFERRED, VALID_FOR_EVER, 0, 0].map(u32::to_ne_bytes).concat();
-        batch.attribute(ADDRESS_LIFETIMES, &lifetimes);
-    };
-    change_loopback(change)
-}
-
-/// Takes it away again; one that is not there is fine.
-pub(crate) fn take_from_loopback(address: Ipv6Addr) -> Result<(), NetworkError> {
-    let change = |batch: &mut Batch| {
-        batch.message(format!("take {address} from lo"), DELETE_ADDRESS, 0, &loopback_header()).tolerated();
-        batch.attribute(ADDRESS_LOCAL, &address.octets()).attribute(ADDRESS_ADDRESS, &address.octets());
-    };
-    change_loopback(change)
-}
-
-fn change_loopback(change: impl FnOnce(&mut Batch)) -> Result<(), NetworkError> {
-    let socket = Socket::route().map_err(|source| failed("open netlink for", "lo", source))?;
-    let mut batch = Batch::new();
-    change(&mut batch);
-    socket.run(batch).map_err(|refusal| refused(&refusal))
-}
-
-/// `lo` is the first link of every network namespace.
-fn loopback_header() -> Vec<u8> {
-    [&[FAMILY_INET6, 128, 0, 0][..], &LOOPBACK.to_ne_bytes()].concat()
 }
 
 /// The names of all links of this host.

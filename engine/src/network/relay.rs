@@ -24,11 +24,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use self::ports::Ports;
-use crate::network::{NetworkError, Networks, file_error, link};
+use crate::network::{NetworkError, Networks, file_error};
 use crate::paths::Root;
 use crate::rootless::porter::{self, stream};
 use crate::store::{self, Lock};
-use crate::sys::{detached, listener, self_exec};
+use crate::sys::loopback::{self, Source};
+use crate::sys::{detached, listener};
 
 /// The first of the relays' addresses.
 const RANGE: u128 = 0xfd2e_7265_6e67_0002 << 64;
@@ -48,7 +49,6 @@ const TURN: Duration = Duration::from_millis(5);
 /// A relay at work.
 struct Relay {
     networks: Networks,
-    root: Root,
     ports: Ports,
     /// How many connections it carries.
     carried: Cell<usize>,
@@ -103,24 +103,22 @@ pub(super) fn is_lost(root: &Root) -> bool {
 /// # Errors
 /// When something of it cannot be removed.
 pub(super) fn clear_away(root: &Root) -> Result<(), NetworkError> {
-    link::take_from_loopback(address(root))?;
+    let failed =
+        |source| NetworkError::Link { step: "take from lo", object: address(root).to_string(), source };
+    loopback::take(address(root)).map_err(failed)?;
     let path = root.relay();
     store::remove_file(&path).map_err(|source| file_error("remove", &path, source))
 }
 
 /// Becomes the relay when this process was executed as one.
 pub(crate) fn enter_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args_os();
-    (args.next()? == ARGV0).then(|| {
-        let args: Vec<OsString> = args.collect();
-        serve(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-    })
+    detached::enter(ARGV0, serve)
 }
 
 fn serve(args: &[OsString]) -> Option<()> {
     let [tells, alive, state] = args else { return None };
-    let tells = File::from(inherited(tells)?);
-    let alive = inherited(alive)?;
+    let tells = File::from(detached::inherited(tells)?);
+    let alive = detached::inherited(alive)?;
     let _ = rustix::thread::set_name(c"rengine-relay");
     porter::allow_many_descriptors();
     let root = Root::at(Path::new(state));
@@ -129,9 +127,10 @@ fn serve(args: &[OsString]) -> Option<()> {
     listener.set_nonblocking(true).ok()?;
     let held = listener.try_clone().ok()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let ended = tokio::task::LocalSet::new().block_on(&runtime, work(root, listener, alive, tells));
+    let ended =
+        tokio::task::LocalSet::new().block_on(&runtime, work(Networks::at(&root), listener, alive, tells));
     // In this order: the next one has neither before it has both.
-    let _ = link::take_from_loopback(address);
+    let _ = loopback::take(address);
     drop(held);
     ended
 }
@@ -140,7 +139,7 @@ fn serve(args: &[OsString]) -> Option<()> {
 fn listen(address: Ipv6Addr) -> io::Result<OwnedFd> {
     let end = Instant::now() + PATIENCE;
     loop {
-        link::lend_to_loopback(address).map_err(io::Error::other)?;
+        loopback::lend(address, Source::Never)?;
         match listener::listen(SocketAddr::new(address.into(), PORT), SocketType::STREAM) {
             Err(Errno::ADDRINUSE | Errno::ADDRNOTAVAIL) if Instant::now() < end => {
                 std::thread::sleep(TURN);
@@ -150,11 +149,15 @@ fn listen(address: Ipv6Addr) -> io::Result<OwnedFd> {
     }
 }
 
-async fn work(root: Root, listener: std::net::TcpListener, alive: OwnedFd, mut tells: File) -> Option<()> {
-    let networks = Networks::at(&root);
+async fn work(
+    networks: Networks,
+    listener: std::net::TcpListener,
+    alive: OwnedFd,
+    mut tells: File,
+) -> Option<()> {
     let listener = TcpListener::from_std(listener).ok()?;
-    let ports = Ports::watch(&networks, &root, alive).ok()?;
-    let relay = Rc::new(Relay { networks, root, ports, carried: Cell::new(0), changed: Notify::new() });
+    let ports = Ports::watch(&networks, alive).ok()?;
+    let relay = Rc::new(Relay { networks, ports, carried: Cell::new(0), changed: Notify::new() });
     tells.write_all(b".").ok()?;
     drop(tells);
     tokio::select! {
@@ -163,10 +166,6 @@ async fn work(root: Root, listener: std::net::TcpListener, alive: OwnedFd, mut t
         () = relay.wait_for_nobody() => {}
     }
     Some(())
-}
-
-fn inherited(number: &OsStr) -> Option<OwnedFd> {
-    self_exec::inherited(number.to_str()?.parse().ok()?).ok()
 }
 
 // === impl Relay ===
@@ -189,7 +188,7 @@ impl Relay {
     /// Where a connection is to be led. It is closed when nobody has the port any more, or somebody called the relay.
     fn target(&self, outside: &TcpStream) -> Option<SocketAddr> {
         let called = sockopt::ipv6_original_dst(outside).ok()?;
-        if *called.ip() == address(&self.root) {
+        if *called.ip() == address(&self.networks.root) {
             return None;
         }
         self.ports.target((*called.ip()).into(), called.port())
@@ -220,7 +219,7 @@ impl Relay {
                 if !self.is_needed() {
                     // One whose lock somebody else removed leaves the next one's alone.
                     if !self.ports.are_gone() {
-                        let _ = store::remove_file(&self.root.relay());
+                        let _ = store::remove_file(&self.networks.root.relay());
                     }
                     return;
                 }

@@ -6,26 +6,23 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{Word, inherited, tree};
-use crate::sys;
+use super::{Word, tree};
+use crate::sys::{self, detached};
 
 /// How a process knows that it is one.
 pub(super) const ARGV0: &str = "rengine-keeper";
 
 /// Becomes a keeper when this process was executed as one.
 pub(super) fn enter_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args_os();
-    (args.next()? == ARGV0).then(|| {
-        let args: Vec<OsString> = args.collect();
-        keep(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-    })
+    detached::enter(ARGV0, keep)
 }
 
 fn keep(args: &[OsString]) -> Option<()> {
     let [tells, orders, alive, directory] = args else { return None };
-    let (mut tells, mut orders) = (File::from(inherited(tells)?), File::from(inherited(orders)?));
+    let (mut tells, mut orders) =
+        (File::from(detached::inherited(tells)?), File::from(detached::inherited(orders)?));
     // Held as long as this lives: others know by it.
-    let _held = inherited(alive)?;
+    let _held = detached::inherited(alive)?;
     let mut tell = |word: &Word| {
         let line = serde_json::to_string(word).ok()? + "\n";
         tells.write_all(line.as_bytes()).ok()

@@ -22,11 +22,11 @@ use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use super::door::{Door, inside};
+use super::note;
 use super::uplink::{Programs, Uplink};
-use super::{inherited, note};
 use crate::paths::RootlessRun;
 use crate::store::{self, Durability, Lock};
-use crate::sys::listener;
+use crate::sys::{detached, listener};
 
 /// How a process knows that it is one.
 pub(super) const ARGV0: &str = "rengine-outpost";
@@ -54,11 +54,7 @@ const ANSWER: usize = 4;
 
 /// Becomes an outpost when this process was executed as one.
 pub(super) fn enter_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args_os();
-    (args.next()? == ARGV0).then(|| {
-        let args: Vec<OsString> = args.collect();
-        watch(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-    })
+    detached::enter(ARGV0, watch)
 }
 
 /// A socket at a port of the host.
@@ -100,7 +96,7 @@ pub(crate) fn sockets_of_the_host() -> Option<PathBuf> {
 
 fn watch(args: &[OsString]) -> Option<()> {
     let [tells, directory, keeper, programs @ ..] = args else { return None };
-    let tells = File::from(inherited(tells)?);
+    let tells = File::from(detached::inherited(tells)?);
     let run = RootlessRun::at(PathBuf::from(directory));
     let keeper = Pid::from_raw(keeper.to_str()?.parse().ok()?)?;
     let _ = rustix::thread::set_name(c"rengine-outpost");

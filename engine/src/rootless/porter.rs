@@ -26,9 +26,10 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
 use super::door::{Change, Changed, Door, Transport};
-use super::{inherited, note, outpost};
+use super::{note, outpost};
 use crate::paths::RootlessRun;
 use crate::store::{self, Durability, Lock};
+use crate::sys::detached;
 
 /// How a process knows that it is one.
 pub(super) const ARGV0: &str = "rengine-porter";
@@ -41,16 +42,12 @@ struct Doors {
 
 /// Becomes a porter when this process was executed as one.
 pub(super) fn enter_if_asked() -> Option<ExitCode> {
-    let mut args = std::env::args_os();
-    (args.next()? == ARGV0).then(|| {
-        let args: Vec<OsString> = args.collect();
-        serve(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-    })
+    detached::enter(ARGV0, serve)
 }
 
 fn serve(args: &[OsString]) -> Option<()> {
     let [tells, directory, keeper] = args else { return None };
-    let tells = File::from(inherited(tells)?);
+    let tells = File::from(detached::inherited(tells)?);
     let run = RootlessRun::at(PathBuf::from(directory));
     let keeper = Pid::from_raw(keeper.to_str()?.parse().ok()?)?;
     let _ = rustix::thread::set_name(c"rengine-porter");

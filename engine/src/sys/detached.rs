@@ -1,19 +1,20 @@
 //! Executing a program as nobody's child, without a copy of this process on the way.
 #![expect(unsafe_code, reason = "clone with shared memory exists in no safe form")]
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
 use std::ptr;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::FdFlags;
 
 use crate::sys::pipe::Pipe;
-use crate::sys::process;
+use crate::sys::{process, self_exec};
 
 /// What the two processes on the way need: all of it made before, for they allocate nothing.
 struct Execution<'a> {
@@ -81,6 +82,20 @@ pub(crate) fn post(name: &str, args: &[&OsStr], descriptors: &[BorrowedFd<'_>]) 
     spawn(program.as_fd(), name, &args, &kept)?;
     drop(tells);
     File::from(told).read_exact(&mut [0])
+}
+
+/// Becomes such a process when this one was executed under that name; `serve` does its work, and says whether it could.
+pub(crate) fn enter(name: &str, serve: impl FnOnce(&[OsString]) -> Option<()>) -> Option<ExitCode> {
+    let mut args = std::env::args_os();
+    (args.next()? == name).then(|| {
+        let args: Vec<OsString> = args.collect();
+        serve(&args).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+    })
+}
+
+/// A descriptor that such a process was started with, by its number in the arguments. Each is asked for once.
+pub(crate) fn inherited(number: &OsStr) -> Option<OwnedFd> {
+    self_exec::inherited(number.to_str()?.parse().ok()?).ok()
 }
 
 /// The first process: begins the second one and ends when that one is executing its program.

@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
 use crate::network::Networks;
-use crate::paths::Root;
 use crate::store;
 use crate::sys::readiness;
 
@@ -37,7 +36,8 @@ const NEWS: usize = 4096;
 
 impl Ports {
     /// Begins to watch; `lock` is the relay's own.
-    pub(super) fn watch(networks: &Networks, root: &Root, lock: OwnedFd) -> io::Result<Self> {
+    pub(super) fn watch(networks: &Networks, lock: OwnedFd) -> io::Result<Self> {
+        let root = &networks.root;
         store::private_directory(&root.port_runs())?;
         let news = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
         inotify::add_watch(&news, root.port_runs(), CHANGES)?;
