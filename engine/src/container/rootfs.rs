@@ -219,9 +219,10 @@ impl Rootfs {
                     continue;
                 }
                 ResolvedSource::Tmpfs { options, exec, suid, dev } => {
-                    let hidden = mode_of_hidden(self.root(), &wanted.target);
                     let mut options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                    let hidden;
                     if !options.iter().any(|(name, _)| *name == "mode") {
+                        hidden = mode_of_hidden(self.root(), &wanted.target);
                         options.push(("mode", &hidden));
                     }
                     let attributes = tmpfs_attributes(*exec, *suid, *dev);

@@ -381,21 +381,16 @@ impl Networks {
 
     /// The ports that the relay carries, and where it leads them.
     pub(super) fn carried_ports(&self) -> Result<HashMap<(IpAddr, u16), SocketAddr>, NetworkError> {
-        let mut carried = HashMap::new();
-        for container in names_in(&self.root.port_runs())?.iter().filter_map(|name| name.parse().ok()) {
-            let ports = self.read_ports(&container)?.map(|record| record.ports).unwrap_or_default();
-            let those = ports.iter().filter(|port| port.is_carried());
-            carried.extend(those.map(|port| ((port.host_ip, port.host_port), port.target)));
-        }
-        Ok(carried)
+        let records = self.all_ports()?;
+        let carried = records.iter().flat_map(|record| &record.ports).filter(|port| port.is_carried());
+        Ok(carried.map(|port| ((port.host_ip, port.host_port), port.target)).collect())
     }
 
     /// What every file of published ports says, each port once.
     pub(crate) fn recorded_forwards(&self) -> Result<Vec<Forward>, NetworkError> {
         let mut seen = HashSet::new();
         let mut forwards = Vec::new();
-        for container in names_in(&self.root.port_runs())?.iter().filter_map(|name| name.parse().ok()) {
-            let Some(record) = self.read_ports(&container)? else { continue };
+        for record in self.all_ports()? {
             let new = record
                 .ports
                 .iter()
@@ -403,6 +398,13 @@ impl Networks {
             forwards.extend(new.map(|port| port.forward(&record.owner, &self.root)));
         }
         Ok(forwards)
+    }
+
+    /// The records of all containers. One that is removed meanwhile is none.
+    fn all_ports(&self) -> Result<Vec<Record>, NetworkError> {
+        let names = names_in(&self.root.port_runs())?;
+        let containers = names.iter().filter_map(|name| name.parse().ok());
+        containers.filter_map(|container| self.read_ports(&container).transpose()).collect()
     }
 
     /// Writes down whether connections to ports of others may be led to a container, so that it is seen to when it goes.
