@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use engine::cli::list::{ago, ports_text, status_text};
+use engine::cli::list::{ago, ports_text, status_text, truncated};
 use engine::cli::output::METHODS;
 use engine::container::record::ContainerRecord;
 use engine::container::spec::MountSource;
@@ -167,8 +167,5 @@ fn row(container: &Container, whole: bool) -> Json {
 /// A command line, cut after twenty characters unless it is to be shown whole.
 fn command(record: &ContainerRecord, whole: bool) -> String {
     let command = record.command_line();
-    if whole || command.chars().count() <= 20 {
-        return command;
-    }
-    command.chars().take(19).chain(['…']).collect()
+    if whole { command } else { truncated(&command, 20) }
 }

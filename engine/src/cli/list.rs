@@ -131,7 +131,8 @@ fn size_text(engine: &Engine, container: &Container) -> String {
     format!("{} (virtual {})", ByteSize(own), ByteSize(own + image))
 }
 
-fn truncated(text: &str, length: usize) -> String {
+/// As much of a text as a column of this width shows.
+pub fn truncated(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
         return text.to_owned();
     }

@@ -155,17 +155,22 @@ fn ports_move_to_another_container_at_once() {
     });
 }
 
+/// A container whose ports are published, and one that may have a part of what comes by them.
+fn old_and_new(host: &Host) -> (Guest, Guest) {
+    let spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("back".parse().unwrap()) };
+    host.networks.create(spec).unwrap();
+    let (old, new) = (host.guest("web-1", &[on("back")]), host.guest("web-2", &[on("back")]));
+    old.place.serve_tcp("[::]:80", "old");
+    new.place.serve_tcp("[::]:80", "new");
+    let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
+    host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
+    (old, new)
+}
+
 #[test]
 fn a_part_of_the_connections_goes_to_another_container() {
     on_a_host(|host| {
-        let spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("back".parse().unwrap()) };
-        host.networks.create(spec).unwrap();
-        let old = host.guest("web-1", &[on("back")]);
-        let new = host.guest("web-2", &[on("back")]);
-        old.place.serve_tcp("[::]:80", "old");
-        new.place.serve_tcp("[::]:80", "new");
-        let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
-        host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
+        let (old, new) = old_and_new(host);
         let new_of_200 =
             |at: &str| (0..200).filter(|_| call(at).expect("nobody is refused").starts_with("new")).count();
         assert_eq!(new_of_200("127.0.0.1:8080"), 0);
@@ -196,14 +201,7 @@ fn a_part_of_the_connections_goes_to_another_container() {
 #[test]
 fn a_part_by_the_sender_is_the_same_for_the_same_sender() {
     on_a_host(|host| {
-        let spec = NetworkSpec { ipv6: true, ..NetworkSpec::new("back".parse().unwrap()) };
-        host.networks.create(spec).unwrap();
-        let old = host.guest("web-1", &[on("back")]);
-        let new = host.guest("web-2", &[on("back")]);
-        old.place.serve_tcp("[::]:80", "old");
-        new.place.serve_tcp("[::]:80", "new");
-        let bound = port(Some("127.0.0.1"), 8081, 80, Protocol::Tcp);
-        host.publish(&old, &[port(None, 8080, 80, Protocol::Tcp), bound]).unwrap();
+        let (old, new) = old_and_new(host);
         call("127.0.0.1:8080").expect("the bridge is up");
         let is_new = |answer: &str| answer.starts_with("new");
         // Which of 60 senders get the new one, at either port and each time they ask.
