@@ -258,13 +258,14 @@ fn a_container_is_stopped_with_its_signal_and_within_its_grace() {
 services:
   polite:
     image: box
-    command: ["sh", "-c", "trap 'echo bye > /out/word; exit 5' USR1; while :; do sleep 0.05; done"]
+    command: ["sh", "-c", "trap 'echo bye > /out/word; exit 5' USR1; touch /ready; while :; do sleep 0.05; done"]
+    healthcheck: {test: ["CMD", "test", "-e", "/ready"], interval: 1s}
     stop_signal: SIGUSR1
     volumes: ["./out:/out"]
   deaf: {image: box, command: ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"], stop_grace_period: 100ms}
 "#,
     );
-    world.rcompose(["up", "-d"]).succeeds();
+    world.rcompose(["up", "-d", "--wait"]).succeeds();
     world.rcompose(["stop"]).succeeds();
     assert_eq!(std::fs::read_to_string(world.project().join("out/word")).unwrap(), "bye\n");
     let code = |name: &str| match world.container(name).state {
