@@ -46,7 +46,18 @@ fn the_stories_of_limits_hold_on_pure_cgroup2() {
     fs::write(&init, script).unwrap();
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755)).unwrap();
 
+    let xstate = directory.path().join("xstate.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stories/uml/xstate.c");
+    let compiled = Command::new("cc")
+        .args(["-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])
+        .arg(&xstate)
+        .arg(source)
+        .output()
+        .unwrap();
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+
     let mut command = Command::new(kernel);
+    command.env("LD_PRELOAD", &xstate);
     command.args(["root=/dev/root", "rootfstype=hostfs", "rootflags=/", "rw", "mem=1G", "quiet"]);
     command.arg(format!("init={}", init.display()));
     // The kernel's own memory is a file of this directory, not of /dev/shm, which may be small.
