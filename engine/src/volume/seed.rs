@@ -15,7 +15,8 @@ use rustix::io::Errno;
 /// Where the first name of a hard-linked file was copied to: its directory and its name there.
 type Linked = HashMap<(u64, u64), (OwnedFd, CString)>;
 
-/// Copies everything below `from` into `into` if that is empty, and gives `into` the owner and mode of `from`.
+/// Copies everything below `from` into `into` if that is empty, and gives `into` the owner and mode of `from`. A `from`
+/// that is as a mount point is made gives nothing: `into` keeps the owner that somebody chose for it.
 /// Returns whether anything was done.
 ///
 /// # Errors
@@ -23,12 +24,18 @@ type Linked = HashMap<(u64, u64), (OwnedFd, CString)>;
 pub fn seed(from: BorrowedFd<'_>, into: BorrowedFd<'_>) -> io::Result<bool> {
     // Two containers may meet a new volume at once: the second one waits, and finds it filled.
     rustix::fs::flock(into, rustix::fs::FlockOperation::LockExclusive)?;
-    if !is_empty(into)? {
+    let stat = fstat(from)?;
+    if !is_empty(into)? || is_plain(&stat) && is_empty(from)? {
         return Ok(false);
     }
     copy_tree(from, into, &mut Linked::new())?;
-    copy_metadata(from, into, &fstat(from)?)?;
+    copy_metadata(from, into, &stat)?;
     Ok(true)
+}
+
+/// Whether it has the owner and mode that directories are made with.
+fn is_plain(directory: &Stat) -> bool {
+    directory.st_uid == 0 && directory.st_gid == 0 && directory.st_mode & 0o7777 == 0o755
 }
 
 fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {

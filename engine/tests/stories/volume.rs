@@ -34,6 +34,23 @@ fn a_new_volume_starts_with_what_the_image_has_there() {
 }
 
 #[test]
+fn the_owner_that_somebody_chose_for_a_volume_stays() {
+    let world = World::new();
+    let run = |flags: &[&str], script: &str| {
+        let args = [&["run", "--rm", "--network", "none"][..], flags, &[BOX, "sh", "-c", script]].concat();
+        world.rengine(args).succeeds().stdout
+    };
+    run(&["-v", "data:/made/here"], "chown 1000:1000 /made/here");
+    assert_eq!(
+        run(&["-v", "data:/made/here", "-u", "1000"], "touch /made/here/file && ls /made/here"),
+        "file\n"
+    );
+    let options = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=uid=7"];
+    world.rengine([&["volume", "create"][..], &options, &["memory"]].concat()).succeeds();
+    assert_eq!(run(&["-v", "memory:/made/here"], "stat -c %u /made/here"), "7\n");
+}
+
+#[test]
 fn a_volume_in_use_stays() {
     let world = World::new();
     world.background("--network none --name it -v things:/data", "sleep 1000");
