@@ -15,7 +15,7 @@ use crate::engine::{Container, Engine};
 use crate::error::{Error, Kind, Result};
 use crate::id::{ContainerId, Digest, NetworkId};
 use crate::image::{Image, Platform};
-use crate::network::{Endpoint, Network};
+use crate::network::{DEFAULT_NETWORK, Endpoint, Network};
 use crate::volume::Volume;
 
 /// The flags of every `inspect`.
@@ -613,9 +613,24 @@ fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
         "Containers": containers,
-        "Options": spec.options,
+        "Options": network_options(network),
         "Labels": spec.labels,
     }))
+}
+
+/// What was asked for; of the default network, for which nobody asks, what it is like.
+fn network_options(network: &Network) -> Value {
+    if network.spec.name.as_str() != DEFAULT_NETWORK {
+        return json!(network.spec.options);
+    }
+    json!({
+        "com.docker.network.bridge.default_bridge": "true",
+        "com.docker.network.bridge.enable_icc": "true",
+        "com.docker.network.bridge.enable_ip_masquerade": "true",
+        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+        "com.docker.network.bridge.name": network.bridge,
+        "com.docker.network.driver.mtu": "1500",
+    })
 }
 
 fn volume_json(volume: &Volume) -> Value {

@@ -56,6 +56,13 @@ const COLUMNS: [(&str, &str); 7] = [
     ("NAMES", "Names"),
 ];
 
+impl PsArgs {
+    /// A template that shows them asks for them; nobody else waits until they are counted.
+    fn wants_sizes(&self) -> bool {
+        self.size || self.format.as_ref().is_some_and(|format| format.contains(".Size"))
+    }
+}
+
 /// Lists containers.
 pub fn ps(engine: &Engine, args: &PsArgs) -> Result<u8> {
     engine.damaged()?.iter().for_each(|finding| output::warning(finding));
@@ -89,7 +96,7 @@ fn row(engine: &Engine, container: &Container, args: &PsArgs) -> Value {
     let command = record.command_line();
     let shown = if args.no_trunc { command } else { truncated(&command, 20) };
     let id = if args.no_trunc { container.id().as_str() } else { container.id().short() };
-    let size = args.size.then(|| size_text(engine, container));
+    let size = args.wants_sizes().then(|| size_text(engine, container));
     let labels: Vec<String> =
         record.spec.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mounts: Vec<String> = record

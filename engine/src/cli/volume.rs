@@ -106,7 +106,8 @@ pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
             for name in &names {
                 match engine.remove_volume(name) {
                     Ok(()) => output::line(name),
-                    Err(error) if force && error.kind() == crate::error::Kind::NotFound => {}
+                    // Gone is what was wanted.
+                    Err(error) if force && error.kind() == crate::error::Kind::NotFound => output::line(name),
                     Err(error) => {
                         output::failure(&error);
                         code = 1;

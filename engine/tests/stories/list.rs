@@ -41,6 +41,7 @@ fn containers_are_listed_by_what_they_are() {
     assert!(json.contains(r#""Names":"web-1""#) && !json.contains("methods"), "{json}");
     world.rengine(["exec", "web-1", "sh", "-c", "printf 12345 >/file"]).succeeds();
     world.rengine(["ps", "-s", "--format", "{{.Size}}"]).succeeds().shows("5B (virtual ");
+    world.rengine(["ps", "--format", "{{.Size}}"]).succeeds().shows("5B (virtual ");
     assert_eq!(world.rengine(["inspect", "-s", "-f", "{{.SizeRw}}", "web-1"]).succeeds().line(), "5");
 }
 
