@@ -83,7 +83,9 @@ pub fn exec_with(
 /// What the joining child does; the exit code it ends with when it fails.
 fn run(init: BorrowedFd<'_>, process: &ProcessPlan, stdio: Stdio<'_>, channel: &ChildEnd) -> i32 {
     let failure = match join(init, process, stdio, channel) {
-        Ok((program, identity)) => match privileges::filter(process, &identity, channel) {
+        Ok((program, identity)) => match privileges::limit(&process.limits)
+            .and_then(|()| privileges::filter(process, &identity, channel))
+        {
             Ok(()) => program.execute(),
             Err(failure) => failure,
         },
@@ -106,7 +108,7 @@ fn join(
     let mut namespaces = ALL;
     if process.users.is_some() {
         // What only the host's root can give is taken while this is it.
-        privileges::limit(&process.limits, &mut warn)?;
+        privileges::raise_limits(&process.limits, &mut warn)?;
         // The kernel joins this one first.
         namespaces |= ThreadNameSpaceType::USER;
     }
@@ -125,7 +127,7 @@ fn join(
         program::use_terminal(&terminal.slave)?;
     }
     program::start_session(matches!(stdio, Stdio::Terminal))?;
-    program::settle(process, &identity, root.as_fd(), false, &mut warn)?;
+    program::settle(process, &identity, root.as_fd(), &mut warn)?;
     program::announce(process, channel)?;
     Ok((program, identity))
 }

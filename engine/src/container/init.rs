@@ -69,7 +69,7 @@ pub(crate) fn run(
 impl Newborn<'_> {
     /// Everything up to the pivot. What is taken from the host comes before the mounts; what the parent does
     /// meanwhile is waited for as late as possible.
-    const STEPS: [Step<Self>; 15] = [
+    const STEPS: [Step<Self>; 16] = [
         Self::await_ids,
         Self::start_clean,
         Self::isolate_mounts,
@@ -80,6 +80,7 @@ impl Newborn<'_> {
         Self::join_cgroup_namespace,
         Self::mount_cgroups,
         Self::mount_requested,
+        Self::make_working_directory,
         Self::open_terminal,
         Self::configure_links,
         Self::name_itself,
@@ -173,6 +174,11 @@ impl Newborn<'_> {
         rootfs.mount_requested(&self.plan.rootfs, mapped, places, &mut self.sources)
     }
 
+    /// The root may be read-only later, and the directory may be in a volume.
+    fn make_working_directory(&mut self) -> Result<(), LaunchError> {
+        program::make_working_directory(self.rootfs()?.root(), &self.plan.process.cwd)
+    }
+
     fn open_terminal(&mut self) -> Result<(), LaunchError> {
         if matches!(self.stdio, Stdio::Streams(_)) {
             return Ok(());
@@ -238,7 +244,7 @@ impl Newborn<'_> {
         if !self.plan.init {
             program::start_session(self.terminal.is_some())?;
         }
-        program::settle(process, &identity, root.as_fd(), true, &mut |text| self.channel.warn(text))?;
+        program::settle(process, &identity, root.as_fd(), &mut |text| self.channel.warn(text))?;
         self.await_start(&program)?;
         self.links.before_program().at("prepare", "the program")?;
         if self.plan.init { self.become_init(&program, &identity) } else { self.execute(&program, &identity) }
@@ -255,6 +261,7 @@ impl Newborn<'_> {
 
     fn execute(&self, program: &Program, identity: &Identity) -> Result<i32, LaunchError> {
         program::announce(&self.plan.process, &self.channel)?;
+        privileges::limit(&self.plan.process.limits)?;
         privileges::filter(&self.plan.process, identity, &self.channel)?;
         Err(program.execute())
     }

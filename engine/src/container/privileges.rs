@@ -1,5 +1,5 @@
-//! Giving up privileges, in the one order that works: limits, bounding set, groups and user, capabilities,
-//! no_new_privs, and the system call filter last.
+//! Giving up privileges, in the one order that works: raised limits, bounding set, groups and user, capabilities,
+//! no_new_privs, lowered limits, and the system call filter last.
 
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
@@ -21,22 +21,38 @@ struct Sets {
     inheritable: CapabilitySet,
 }
 
-/// Sets the limits per process. What lies above the hard limit of the engine itself is cut to it, with a warning.
-pub(crate) fn limit(limits: &[Limit], warn: &mut dyn FnMut(String)) -> Result<(), LaunchError> {
-    for limit in limits {
-        let name = limit_name(limit.resource);
-        let wanted = Rlimit { current: limit.soft, maximum: limit.hard };
-        match rustix::process::setrlimit(limit.resource, wanted) {
-            Err(Errno::PERM) => {}
-            other => {
-                other.at("set the limit", name)?;
-                continue;
+/// Raises the hard limits of this process to those that are wanted, which only root may do. What lies above what the
+/// engine itself may have stays below it, with a warning.
+pub(crate) fn raise_limits(limits: &[Limit], warn: &mut dyn FnMut(String)) -> Result<(), LaunchError> {
+    for (resource, raised) in higher(limits) {
+        let name = limit_name(resource);
+        match rustix::process::setrlimit(resource, raised) {
+            Err(Errno::PERM) => {
+                let own = rustix::process::getrlimit(resource).maximum;
+                warn(format!("the limit {name} is {}: more is not ours to give", shown(own)));
             }
+            other => other.at("raise the limit", name)?,
         }
+    }
+    Ok(())
+}
+
+/// The hard limits that are above those of this process, each beside the soft limit there is.
+pub(crate) fn higher(limits: &[Limit]) -> impl Iterator<Item = (Resource, Rlimit)> {
+    limits.iter().filter_map(|limit| {
+        let own = rustix::process::getrlimit(limit.resource);
+        let is_higher = lower(limit.hard, own.maximum) != limit.hard;
+        is_higher.then_some((limit.resource, Rlimit { current: own.current, maximum: limit.hard }))
+    })
+}
+
+/// Sets the limits per process, as far as they were raised. From here on this process may have no file left to open: it
+/// comes last.
+pub(crate) fn limit(limits: &[Limit]) -> Result<(), LaunchError> {
+    for limit in limits {
         let own = rustix::process::getrlimit(limit.resource).maximum;
-        let cut = Rlimit { current: lower(limit.soft, own), maximum: lower(limit.hard, own) };
-        rustix::process::setrlimit(limit.resource, cut).at("set the limit", name)?;
-        warn(format!("the limit {name} is {}: more is not ours to give", shown(cut.maximum)));
+        let wanted = Rlimit { current: lower(limit.soft, own), maximum: lower(limit.hard, own) };
+        rustix::process::setrlimit(limit.resource, wanted).at("set the limit", limit_name(limit.resource))?;
     }
     Ok(())
 }

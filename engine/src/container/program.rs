@@ -153,22 +153,24 @@ fn words(texts: &[String]) -> Result<Vec<CString>, LaunchError> {
     texts.iter().map(word).collect()
 }
 
+/// Makes the working directory of a container's first process, unless it is there.
+pub(crate) fn make_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result<(), LaunchError> {
+    is_absolute(cwd)?;
+    let made = rootfs::find_or_make(root, cwd, Missing::Directory);
+    made.map(drop).at("make the working directory", cwd.display())
+}
+
+fn is_absolute(cwd: &Path) -> Result<(), LaunchError> {
+    let wrong = || format!("the working directory {} is not an absolute path", cwd.display());
+    if cwd.is_absolute() { Ok(()) } else { Err(LaunchError::Invalid(wrong())) }
+}
+
 /// Enters the working directory and checks that it is inside the root: a leaked descriptor of the host must not
-/// become the working directory (CVE-2024-21626). The first process of a container has a missing one made.
-pub(crate) fn enter_working_directory(
-    root: BorrowedFd<'_>,
-    cwd: &Path,
-    is_first: bool,
-) -> Result<(), LaunchError> {
+/// become the working directory (CVE-2024-21626).
+fn enter_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result<(), LaunchError> {
+    is_absolute(cwd)?;
     let shown = cwd.display();
-    if !cwd.is_absolute() {
-        return Err(LaunchError::Invalid(format!("the working directory {shown} is not an absolute path")));
-    }
-    let directory = if is_first {
-        rootfs::find_or_make(root, cwd, Missing::Directory).at("make the working directory", &shown)?
-    } else {
-        rootfs::find(root, cwd).at("enter the working directory", &shown)?
-    };
+    let directory = rootfs::find(root, cwd).at("enter the working directory", &shown)?;
     rustix::process::fchdir(&directory).at("enter the working directory", &shown)?;
     let here = rustix::process::getcwd(Vec::new()).at("enter the working directory", &shown)?;
     if here.as_bytes().first() == Some(&b'/') {
@@ -248,12 +250,11 @@ pub(crate) fn announce(process: &ProcessPlan, channel: &ChildEnd) -> Result<(), 
     channel.send(&Report::Executing, &[]).at("report to", "the parent")
 }
 
-/// Becomes the process but for its filter: limits, working directory, user, capabilities.
+/// Becomes the process but for its limits and its filter: working directory, user, capabilities.
 pub(crate) fn settle(
     process: &ProcessPlan,
     identity: &Identity,
     root: BorrowedFd<'_>,
-    is_first: bool,
     warn: &mut dyn FnMut(String),
 ) -> Result<(), LaunchError> {
     if process.own_keyring {
@@ -263,10 +264,10 @@ pub(crate) fn settle(
     if let Some(domain) = process.personality {
         sys::process::set_personality(domain).at("choose", "the execution domain")?;
     }
-    privileges::limit(&process.limits, warn)?;
+    privileges::raise_limits(&process.limits, warn)?;
     let umask = process.exact.as_ref().and_then(|exact| exact.umask).unwrap_or(0o022);
     rustix::process::umask(Mode::from_raw_mode(umask));
-    enter_working_directory(root, &process.cwd, is_first)?;
+    enter_working_directory(root, &process.cwd)?;
     give_streams_away(identity);
     if let Some(profile) = &process.apparmor {
         confine(root, profile)?;

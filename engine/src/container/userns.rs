@@ -4,12 +4,13 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
-use rustix::process::{DumpableBehavior, Pid, Rlimit, Signal, WaitId, WaitIdOptions};
+use rustix::process::{DumpableBehavior, Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::idmap::UserMap;
 use crate::container::launch::Streams;
 use crate::container::plan::ProcessPlan;
+use crate::container::privileges;
 use crate::sys::process::{NewNamespaces, clone_process, set_file_owner};
 
 /// Says what the ids of the user namespace mean that this process was born into.
@@ -78,9 +79,9 @@ pub(crate) fn grant(pid: Pid, process: &ProcessPlan) {
     if let Some(score) = process.oom_score_adj {
         let _ = fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), score.to_string());
     }
-    for limit in &process.limits {
-        let wanted = Rlimit { current: limit.soft, maximum: limit.hard };
-        let _ = rustix::process::prlimit(Some(pid), limit.resource, wanted);
+    // It was born with the limits of this process.
+    for (resource, raised) in privileges::higher(&process.limits) {
+        let _ = rustix::process::prlimit(Some(pid), resource, raised);
     }
 }
 

@@ -30,6 +30,27 @@ fn what_could_not_be_had_is_said_when_it_starts() {
 }
 
 #[test]
+fn a_limit_of_few_files_is_the_programs_and_not_the_launchs() {
+    let world = World::new();
+    for flags in [&["--ulimit", "nofile=4:5"][..], &["--ulimit", "nofile=4:5", "--userns", "auto"]] {
+        let outcome = run(&world, flags, "ulimit -n; ulimit -Hn").succeeds();
+        assert_eq!(outcome.stdout, "4\n5\n");
+    }
+    world.rengine(["run", "-d", "--name", "few", "--ulimit", "nofile=4:5", BOX, "sleep", "600"]).succeeds();
+    let outcome = world.rengine(["exec", "few", "sh", "-c", "ulimit -n"]).succeeds();
+    assert_eq!(outcome.stdout, "4\n");
+}
+
+#[test]
+fn the_working_directory_is_made_below_a_read_only_root_too() {
+    let world = World::new();
+    let outcome = run(&world, &["--read-only", "-w", "/not/there", "--tmpfs", "/t"], "pwd").succeeds();
+    assert_eq!(outcome.stdout, "/not/there\n");
+    let outcome = run(&world, &["--read-only", "-w", "/t/deep", "--tmpfs", "/t"], "pwd").succeeds();
+    assert_eq!(outcome.stdout, "/t/deep\n");
+}
+
+#[test]
 fn a_mistake_is_told_before_an_image_is_looked_for() {
     let world = World::new();
     // Nobody listens there: whoever asks fails, and says so.
