@@ -19,7 +19,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-LINKS = "sh true cat echo sleep id env sort ls pwd hostname touch mkdir stat df".split()
+ALL = ["containers.cases", "networks.cases", "volumes.cases", "images.cases", "registry.cases", "builds.dockerfiles"]
+LINKS = "sh true cat echo sleep id env sort ls pwd hostname touch mkdir stat df grep cut head tail tr wc seq".split()
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
+GROUP = "root:x:0:\nuser:x:1000:\nwheel:x:10:user\n"
 USERS = "user:$2b$05$.z1pcBpgFw3qfKkos4egq./Ner0eKVKVFc8GkgDT34bMaiH3Le.Le\n"
 REGISTRY = """version: 0.1
 log: {{accesslog: {{disabled: true}}, level: error}}
@@ -27,6 +30,11 @@ storage: {{filesystem: {{rootdirectory: {work}/{name}-{port}}}, delete: {{enable
 http: {{addr: '127.0.0.1:{port}'}}
 {auth}
 """
+FRESH = """docker ps -aq | xargs -r docker rm -fv
+docker volume ls -q | xargs -r docker volume rm
+docker network prune -f
+docker image prune -af
+docker import $BOX box"""
 # What is another value in every run, and by what it is replaced.
 VARIABLE = [
     (r"sha256:[0-9a-f]{64}", "sha256:<digest>"),
@@ -62,8 +70,8 @@ class Side:
 
     def run(self, case):
         done = subprocess.run(
-            ["bash", "-c", case], env=self.environment, cwd=self.directory / "cwd", stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, errors="replace", timeout=120, check=False)
+            ["timeout", "60", "bash", "-c", case], env=self.environment, cwd=self.directory / "cwd", stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, errors="replace", check=False)
         return done.returncode, self.settled(done.stdout), self.settled(done.stderr)
 
     def settled(self, text):
@@ -99,6 +107,8 @@ def make_box(work):
     (root / "bin/busybox").chmod(0o755)
     for link in LINKS:
         (root / "bin" / link).symlink_to("busybox")
+    (root / "etc/passwd").write_text(PASSWD)
+    (root / "etc/group").write_text(GROUP)
     subprocess.run(["tar", "-C", root, "-cf", work / "box.tar", "."], check=True)
 
 
@@ -148,7 +158,7 @@ def compare(case, theirs, ours):
 
 def main():
     rengine, *names = sys.argv[1:] or sys.exit(__doc__)
-    files = [HERE / name for name in names or ["images.cases", "registry.cases", "builds.dockerfiles"]]
+    files = [HERE / name for name in names or ALL]
     started = []
     with tempfile.TemporaryDirectory(prefix="duel-", dir="/var/tmp") as directory:
         work = Path(directory)
@@ -160,11 +170,11 @@ def main():
             inside = ["nsenter", "-t", str(daemon.pid), "-n"]
             docker = Side("docker", work, "/usr/bin/docker", inside, {"DOCKER_HOST": socket})
             started += docker.registries
-            ours = Side("rengine", work, str(Path(rengine).resolve()), [], {"RENGINE_ROOT": f"{work}/root"})
+            ours = Side("rengine", work, str(Path(rengine).absolute()), [], {"RENGINE_ROOT": f"{work}/root"})
             started += ours.registries
-            for side in [docker, ours]:
-                side.run("docker import $BOX box")
             for file in files:
+                for side in [docker, ours]:
+                    side.run(FRESH)
                 results = [compare(case, docker.run(case), ours.run(case)) for case in cases(file)]
                 print(f"{file.name}: {results.count(True)} the same, {results.count(False)} not")
             ours.run("docker ps -aq | xargs -r docker rm -f; docker system down")
