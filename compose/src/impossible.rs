@@ -5,16 +5,20 @@ use std::net::IpAddr;
 use std::path::{Path as FsPath, PathBuf};
 
 use engine::container::capabilities::CapabilitySet;
-use engine::container::plan::limit_names;
+use engine::container::logs;
+use engine::container::plan::{foreign_sysctls, limit_names};
 use engine::container::spec::ContainerSpec;
+use engine::error::Kind;
 use engine::id::{ContainerId, Digest, VolumeName};
-use engine::image::Reference;
 use engine::image::config::RunConfig;
+use engine::image::{Platform, Reference};
+use engine::network::link::parse_mac;
 
 use crate::model::{Project, Service};
 use crate::paths::is_remote;
 use crate::schema::{Problem, suggestion};
 use crate::translate::{self, Circumstances, TranslateError};
+use crate::unheeded::{is_log_driver, log_spec};
 use crate::value::Path;
 
 /// The least that a container can start with.
@@ -63,7 +67,8 @@ pub(crate) fn missing_contexts(project: &Project, asked: &[String]) -> Vec<Probl
     problems
 }
 
-fn scope<'a>(project: &'a Project, asked: &'a [String]) -> BTreeSet<&'a String> {
+/// The services asked for and those that they depend on; every one, when none is asked for.
+pub(crate) fn scope<'a>(project: &'a Project, asked: &'a [String]) -> BTreeSet<&'a String> {
     let mut scope = BTreeSet::new();
     let mut open: Vec<&String> =
         if asked.is_empty() { project.services.keys().collect() } else { asked.iter().collect() };
@@ -120,7 +125,46 @@ fn unstartable(service: &Service, spec: &ContainerSpec, at: &Path) -> Vec<Proble
         let key = if service.mem_limit.0 > 0 { "mem_limit" } else { "deploy.resources.limits.memory" };
         problems.push(Problem::value(&inside(at, key), "with less than 6 MiB of memory nothing can start"));
     }
+    for name in foreign_sysctls(spec) {
+        let message =
+            format!("the kernel parameter {name} does not belong to a namespace of the container's own");
+        problems.push(Problem::value(&at.key("sysctls").key(name), message).with_help(
+            "those of `net.`, `fs.mqueue.` and System V IPC do, unless the service shares the namespace with the host",
+        ));
+    }
     problems
+}
+
+/// Options that the log driver does not have, or not with this value.
+fn log_options(service: &Service, at: &Path) -> Vec<Problem> {
+    let Some(logging) = &service.logging else { return Vec::new() };
+    let driver = logging.driver.as_deref().unwrap_or_default();
+    if !is_log_driver(driver) {
+        return Vec::new();
+    }
+    let wrong = |(key, value): (&String, &String)| {
+        let error = logs::check(&log_spec(driver, key, value)).err()?;
+        if error.kind() == Kind::Unsupported {
+            return None;
+        }
+        let mut problem =
+            Problem::key(&at.key("logging").key("options").key(key), engine::error::chain(&error));
+        problem.help = error.hint().map(str::to_owned);
+        Some(problem)
+    };
+    logging.options.iter().filter_map(wrong).collect()
+}
+
+/// Devices of the host that are not there.
+fn devices(service: &Service, at: &Path) -> Vec<Problem> {
+    let is_missing = |source: &str| source.starts_with('/') && !FsPath::new(source).exists();
+    let missing = service.devices.iter().enumerate().filter(|(_, device)| is_missing(&device.source));
+    missing
+        .map(|(index, device)| {
+            let message = format!("this machine has no device {}", device.source);
+            Problem::value(&at.key("devices").index(index), message)
+        })
+        .collect()
 }
 
 /// Names of which there is a list, paths and addresses.
@@ -144,11 +188,29 @@ fn names(service: &Service, at: &Path) -> Vec<Problem> {
         problem.help = suggestion(name, limit_names()).or_else(|| Some(all()));
         problems.push(problem);
     }
+    let of_networks = service.networks.iter().flat_map(|(key, network)| {
+        let place = at.key("networks").key(key).key("mac_address");
+        network.as_ref().and_then(|network| Some((place, network.mac_address.as_ref()?)))
+    });
+    let of_service = service.mac_address.iter().map(|text| (at.key("mac_address"), text));
+    for (place, text) in of_service.chain(of_networks).filter(|(_, text)| !text.is_empty()) {
+        if parse_mac(text).is_none() {
+            let problem = Problem::value(&place, format!("{text:?} is no hardware address of a link"));
+            problems.push(
+                problem.with_help("six bytes are needed and the first one is even, as in 02:42:ac:11:00:03"),
+            );
+        }
+    }
     for (index, volume) in service.volumes.iter().enumerate() {
         if !volume.target().starts_with('/') {
             let message = format!("the target {:?} must be absolute", volume.target());
             problems.push(Problem::value(&at.key("volumes").index(index), message));
         }
+    }
+    problems.extend(log_options(service, at));
+    problems.extend(devices(service, at));
+    if let Some(error) = service.platform.as_ref().and_then(|text| text.parse::<Platform>().err()) {
+        problems.push(Problem::value(&at.key("platform"), error.to_string()));
     }
     for (index, host) in service.extra_hosts.iter().enumerate() {
         let address = host.split_once('=').map_or("", |(_, address)| address);

@@ -379,5 +379,7 @@ pub(crate) fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnost
         return vec![Diagnostic::error(message).at(Some(place)).with_help("write out what it stands for")];
     }
     let place = error.location().map(|location| source.place_at(location.line(), location.column(), 1));
-    vec![Diagnostic::error(format!("invalid YAML: {error}")).at(place)]
+    let message = error.to_string();
+    let help = place.as_ref().and_then(|place| syntax::advice(source, &message, place.line, place.column));
+    vec![Diagnostic { help, ..Diagnostic::error(format!("invalid YAML: {message}")).at(place) }]
 }

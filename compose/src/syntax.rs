@@ -20,6 +20,9 @@ fn unquoted(message: &str, written: &str, rest: &str) -> Option<String> {
             .contains(": ")
             .then(|| format!("a value with \": \" in it needs quotes: '{}'", value.replace('\'', "''")));
     }
+    if message.contains("unexpected ':'") {
+        return Some("a key without a value needs a space after its colon: `{A: , B: 1}`".to_owned());
+    }
     let first = rest.chars().next()?;
     if message.contains("unknown anchor") {
         return Some(

@@ -1,7 +1,12 @@
 //! Keys that are valid and that nothing here acts upon: each is named in a warning where it stands. None is accepted
 //! in silence. Keys that are remarks to people and other tools (`labels` of a deployment, names of ports) are not here.
 
+use std::collections::BTreeMap;
+
 use engine::builder::ProvenanceRequest;
+use engine::container::logs;
+use engine::container::spec::LogSpec;
+use engine::error::Kind;
 use engine::network::LinkOptions;
 
 use crate::model::{Build, Deploy, Network, Project, Service, ServiceVolume, UpdateConfig};
@@ -20,6 +25,7 @@ pub(crate) fn find(project: &Project) -> Vec<Problem> {
     for (name, service) in &project.services {
         unheeded.at = Path::keys(&["services", name]);
         unheeded.service(service);
+        unheeded.logging(service);
         if let Some(build) = &service.build {
             unheeded.at = Path::keys(&["services", name, "build"]);
             unheeded.build(build);
@@ -52,6 +58,17 @@ pub(crate) fn find(project: &Project) -> Vec<Problem> {
 /// Whether the kernel confines processes by labels of files (selinuxfs).
 fn has_selinux() -> bool {
     std::path::Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+/// Whether the engine has a log driver of this name, or is to take its own.
+pub(crate) fn is_log_driver(driver: &str) -> bool {
+    driver.is_empty() || logs::check(&LogSpec { driver: driver.to_owned(), options: BTreeMap::new() }).is_ok()
+}
+
+/// A driver with one option.
+pub(crate) fn log_spec(driver: &str, key: &str, value: &str) -> LogSpec {
+    let driver = if driver.is_empty() { LogSpec::default().driver } else { driver.to_owned() };
+    LogSpec { driver, options: BTreeMap::from([(key.to_owned(), value.to_owned())]) }
 }
 
 struct Unheeded {
@@ -89,6 +106,28 @@ impl Unheeded {
             service.security_opt.iter().any(apparmor),
             "asks for a confinement that this engine does not have",
         )]);
+    }
+
+    /// Where output goes. An option that is wrong is an error where containers are made.
+    fn logging(&mut self, service: &Service) {
+        let Some(logging) = &service.logging else { return };
+        let driver = logging.driver.as_deref().unwrap_or_default();
+        if !is_log_driver(driver) {
+            let why = "is not supported, and what is written is kept here, as json-file keeps it";
+            self.those([
+                (&["logging", "driver"][..], true, why),
+                (&["logging", "options"], !logging.options.is_empty(), "belongs to that driver"),
+            ]);
+            return;
+        }
+        for (key, value) in &logging.options {
+            let path = self.at.key("logging").key("options").key(key);
+            let warnings = match logs::check(&log_spec(driver, key, value)) {
+                Err(error) if error.kind() == Kind::Unsupported => vec![error.to_string()],
+                checked => checked.unwrap_or_default(),
+            };
+            self.problems.extend(warnings.into_iter().map(|warning| Problem::key(&path, warning)));
+        }
     }
 
     fn build(&mut self, build: &Build) {

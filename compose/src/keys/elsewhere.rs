@@ -78,6 +78,10 @@ pub(super) const ELSEWHERE: &[(&str, &str)] = &[
 pub(super) const NOTES: &[(&str, &str)] = &[
     ("services.*.cgroup", "on cgroup v1 too"),
     (
+        "services.*.logging.driver",
+        "`json-file`, `local` or `none`; of another one a warning says that output is kept here",
+    ),
+    (
         "services.*.build.context",
         "a directory, a git repository, or an archive at an address or on standard input",
     ),
@@ -197,6 +201,7 @@ pub(super) const SAMPLES: &[(&str, &str)] = &[
     ("services.*.uts", r#"{"value": "host"}"#),
     ("services.*.links", r#"{"value": ["b:x"]}"#),
     ("services.*.volumes_from", r#"{"value": ["b"]}"#),
+    ("services.*.logging.driver", r#"{"value": "local"}"#),
     ("services.*.mem_swappiness", r#"{"value": 60}"#),
     ("services.*.network_mode", r#"{"value": "host", "without": ["/services/a/networks"]}"#),
     ("services.*.networks.*.ipv4_address", r#"{"value": "10.0.0.9"}"#),

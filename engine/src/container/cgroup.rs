@@ -453,7 +453,13 @@ impl From<CgroupError> for crate::Error {
                 .with_hint("`commit --no-pause` does without"),
             CgroupError::BlockDevice { .. } => Self::invalid("limit a block device").with_source(error),
             CgroupError::Limit { limit, .. } => {
-                let hint = format!("the kernel refused this {limit} limit; a larger one may be needed");
+                let hint = match *limit {
+                    "cpuset" => {
+                        "the kernel refused it: `nproc` tells how many processors there are, from 0 on"
+                            .to_owned()
+                    }
+                    limit => format!("the kernel refused this {limit} limit; a larger one may be needed"),
+                };
                 Self::failed("limit the container", error).with_hint(hint)
             }
             _ => Self::failed("set up the control groups", error),

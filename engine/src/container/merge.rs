@@ -69,7 +69,7 @@ fn merge_argv(spec: &ContainerSpec, image: &RunConfig) -> Result<Vec<String>> {
     let argv: Vec<String> = entrypoint.into_iter().chain(command).flatten().cloned().collect();
     if argv.is_empty() {
         return Err(Error::invalid(format!("image {} names no command and none was given", spec.image))
-            .with_hint("write the command after the image, or give the image a CMD or ENTRYPOINT"));
+            .with_hint("give the container a command, or the image a CMD or ENTRYPOINT"));
     }
     Ok(argv)
 }

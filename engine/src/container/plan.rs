@@ -13,6 +13,7 @@ mod devices;
 mod resolve;
 
 pub(crate) use devices::{node_of, rule_for};
+pub use resolve::foreign_sysctls;
 pub(crate) use resolve::{is_namespaced, system_paths};
 
 /// How one container is launched.

@@ -666,7 +666,7 @@ pub(crate) fn render_mac(mac: [u8; 6]) -> String {
 }
 
 /// A hardware address as people write it; `None` when it is none, or a multicast one, which no link can have.
-pub(crate) fn parse_mac(text: &str) -> Option<[u8; 6]> {
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let bytes: Vec<u8> = text
         .split([':', '-'])
         .map(|part| {

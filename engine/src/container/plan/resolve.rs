@@ -505,6 +505,12 @@ fn sysctls(
     Ok(sysctls)
 }
 
+/// The kernel parameters of a specification that belong to no namespace of the container's own.
+pub fn foreign_sysctls(spec: &ContainerSpec) -> Vec<&String> {
+    let namespaces = presumed_namespaces(spec);
+    spec.sysctls.keys().filter(|name| !is_namespaced(name, &namespaces)).collect()
+}
+
 /// Whether setting it changes nothing outside the container.
 pub(crate) fn is_namespaced(name: &str, namespaces: &Namespaces) -> bool {
     const IPC: [&str; 8] =
