@@ -48,7 +48,7 @@ pub enum PlanError {
     #[error("no such service: {0}")]
     NoSuchService(String),
     /// A service that was never brought up.
-    #[error("service {0:?} has no container to start")]
+    #[error("service {0:?} has no container to start; `rcompose up` makes one")]
     NothingToStart(String),
     /// Neither `image` nor `build`.
     #[error("service {0} has neither an image nor a build context")]

@@ -896,7 +896,10 @@ fn what_is_started_brings_along_what_it_depends_on() {
         |services: &[String]| apply(&world.desired, &world.seen, services, Verb::Start { wait: false });
     let nothing = Err(PlanError::NothingToStart("other".to_owned()));
     assert_eq!(fails(&["other".to_owned()]), nothing);
-    assert_eq!(fails(&[]), nothing, "it is a service of the project");
+    assert_eq!(fails(&[]).map(|plan| plan.steps().len()), Ok(2), "what there is is started");
+    let mut nowhere = world.seen.clone();
+    nowhere.containers.clear();
+    assert!(apply(&world.desired, &nowhere, &[], Verb::Start { wait: false }).is_err());
 }
 
 #[test]

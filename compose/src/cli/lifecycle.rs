@@ -1,6 +1,5 @@
 //! `down`, `start`, `stop`, `restart`, `kill`, `pause`, `unpause`, `rm` and `wait`.
 
-use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -102,6 +101,9 @@ pub(super) struct RmArgs {
     /// Remove their anonymous volumes too
     #[arg(short, long)]
     volumes: bool,
+    /// Has no effect: containers of `run` always go, too
+    #[arg(short, long, hide = true)]
+    all: bool,
     /// The services; all when none is named
     services: Vec<String>,
 }
@@ -109,7 +111,7 @@ pub(super) struct RmArgs {
 /// The flags of `wait`.
 #[derive(Debug, Args)]
 pub(super) struct WaitArgs {
-    /// Take the project down when the first container has ended
+    /// Take the project down when they have ended
     #[arg(long)]
     down_project: bool,
     /// The services
@@ -201,6 +203,9 @@ pub(super) fn unpause(session: &Session, args: &ServicesArgs) -> Result<u8, CliE
 }
 
 pub(super) fn rm(session: &Session, args: &RmArgs) -> Result<u8, CliError> {
+    if args.all {
+        output::warning("--all has no effect: containers of `run` go anyway");
+    }
     let opened = session.open(wanted(&args.services))?;
     let verb = Verb::Remove { stop: args.stop, volumes: args.volumes };
     let plan = verbs::apply(opened.desired(), &opened.observe()?, &args.services, verb)?;
@@ -209,23 +214,27 @@ pub(super) fn rm(session: &Session, args: &RmArgs) -> Result<u8, CliError> {
         return Ok(0);
     }
     let doomed = format!("Going to remove {}", removed(&plan).join(", "));
-    if args.force || !std::io::stdin().is_terminal() {
+    if args.force || opened.is_dry_run() {
         output::line(&doomed);
     } else if !output::confirm(&doomed) {
+        output::note("nothing was removed; --force does not ask");
         return Ok(0);
     }
     opened.execute(plan)?;
     Ok(0)
 }
 
-/// The names of the containers that a plan removes.
+/// The names of the containers that a plan removes, sorted.
 fn removed(plan: &Plan) -> Vec<&str> {
     let steps = plan.steps().iter();
-    let names = steps.filter_map(|step| match &step.operation {
-        Operation::RemoveContainer { container, .. } => Some(container.name.as_str()),
-        _ => None,
-    });
-    names.collect()
+    let mut names: Vec<&str> = steps
+        .filter_map(|step| match &step.operation {
+            Operation::RemoveContainer { container, .. } => Some(container.name.as_str()),
+            _ => None,
+        })
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 pub(super) fn wait(session: &Session, args: &WaitArgs) -> Result<u8, CliError> {
@@ -236,16 +245,20 @@ pub(super) fn wait(session: &Session, args: &WaitArgs) -> Result<u8, CliError> {
         let (engine, id, sender) = (opened.engine().clone(), container.id.clone(), sender.clone());
         std::thread::spawn(move || {
             let code = engine.wait(&id);
-            // Only the first end counts.
+            // Nobody listens any more when one of the others could not be waited for.
             let _ = sender.send((id, code));
         });
     }
     drop(sender);
-    let Ok((id, code)) = ends.recv() else {
+    let mut last = None;
+    for (id, code) in ends {
+        let code = code?;
+        output::line(&format!("container {:?} exited with status code {code}", id.as_str()));
+        last = Some(code);
+    }
+    let Some(code) = last else {
         return Err(CliError::Invalid(format!("no containers for {}", args.services.join(", "))));
     };
-    let code = code?;
-    output::line(&format!("container {:?} exited with status code {code}", id.as_str()));
     if args.down_project {
         opened = session.open(Wanted { writes: true, ..Wanted::default() })?;
         take_down(&opened, &DownOptions::default())?;

@@ -46,14 +46,20 @@ pub fn down(desired: &Desired, observed: &Observed, options: &DownOptions) -> Re
     let mut plan = Plan::default();
     let removed = remove_containers(&mut plan, desired, observed, options)?;
     take_provisions_away(&mut plan, desired, options, &removed)?;
-    if !options.services.is_empty() {
-        return Ok(plan);
-    }
+    let stays = |seen: &SeenContainer| !removed.iter().any(|(gone, _)| gone.id == seen.id);
+    let is_in_use =
+        |name: &String| observed.containers.iter().any(|seen| seen.networks.contains(name) && stays(seen));
     for (name, network) in ours(&observed.networks, desired, |network| network.project.as_deref()) {
+        if !options.services.is_empty() && is_in_use(name) {
+            continue;
+        }
         let after: Vec<StepId> =
             removed.iter().filter(|(seen, _)| seen.networks.contains(name)).map(|(_, step)| *step).collect();
         let remove = Operation::RemoveNetwork { id: network.id.clone(), name: name.clone() };
         plan.add(remove, Cause::Asked, after);
+    }
+    if !options.services.is_empty() {
+        return Ok(plan);
     }
     if options.volumes {
         for (name, _) in ours(&observed.volumes, desired, |volume| volume.project.as_deref()) {

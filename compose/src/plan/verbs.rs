@@ -125,17 +125,22 @@ impl<'a> Verbs<'a> {
         }
     }
 
-    /// Nothing is made here: a service that was asked for, or that another one cannot do without, has to have containers.
+    /// Nothing is made here: a service that was asked for, or that one of those cannot do without, has to have containers.
+    /// When none was asked for, what there is counts.
     fn must_exist(&self, asked: &[String]) -> Result<(), PlanError> {
         let is_needed = |name: &String| {
             let needs_it = |other: &String| {
                 let other = &self.desired.services[other];
                 other.shares.contains(name) || other.depends_on.get(name).is_some_and(|needs| needs.required)
             };
-            asked.is_empty() || asked.contains(name) || self.order.iter().any(needs_it)
+            asked.contains(name) || self.order.iter().any(needs_it)
         };
+        if asked.is_empty() && self.order.iter().any(|name| !self.containers(name).is_empty()) {
+            return Ok(());
+        }
         let is_missing = |name: &&String| {
-            self.desired.services[*name].scale > 0 && self.containers(name).is_empty() && is_needed(name)
+            let is_asked = asked.is_empty() || is_needed(name);
+            self.desired.services[*name].scale > 0 && self.containers(name).is_empty() && is_asked
         };
         let missing = self.order.iter().find(is_missing);
         missing.map_or(Ok(()), |name| Err(PlanError::NothingToStart(name.clone())))
