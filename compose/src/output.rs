@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use engine::container::stdio::Stream;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::execute::Event;
@@ -297,6 +298,7 @@ pub struct LogPrinter {
     width: usize,
     prefix: bool,
     colours: bool,
+    splits: bool,
     known: Mutex<Vec<String>>,
 }
 
@@ -317,15 +319,24 @@ impl Ansi {
 impl LogPrinter {
     /// Names of up to this many characters are aligned.
     pub fn new(width: usize, prefix: bool, colours: bool) -> Self {
-        Self { width, prefix, colours, known: Mutex::default() }
+        Self { width, prefix, colours, splits: false, known: Mutex::default() }
+    }
+
+    /// What was written on standard error goes to standard error.
+    pub fn splitting(self) -> Self {
+        Self { splits: true, ..self }
     }
 
     /// Writes one line; `text` may or may not end with a line feed.
-    pub fn print(&self, name: &str, time: Option<&str>, text: &str) {
+    pub fn print(&self, name: &str, time: Option<&str>, stream: Stream, text: &str) {
         let time = time.map(|time| format!("{time} ")).unwrap_or_default();
         let text = text.strip_suffix('\n').unwrap_or(text);
         let start = if self.prefix { self.start(name) } else { String::new() };
-        raw(format!("{start}{time}{text}\n").as_bytes());
+        let line = format!("{start}{time}{text}\n");
+        match stream {
+            Stream::Stderr if self.splits => raw_error(line.as_bytes()),
+            _ => raw(line.as_bytes()),
+        }
     }
 
     fn start(&self, name: &str) -> String {

@@ -64,6 +64,7 @@ impl Attached<'_> {
             prefix: !self.args.no_log_prefix,
             colours: opened.colours() && !self.args.no_color,
             timestamps: self.args.timestamps,
+            splits: true,
         };
         let mut follower = Follower::new(opened, &flags, &shown)?;
         show_standing(opened, observed, self.options, &plan);

@@ -106,7 +106,10 @@ impl Follower {
             .iter()
             .filter_map(|service| Some(desired.container_name(service, desired.services.get(service)?.scale)))
             .collect();
-        let printer = printer(names.iter().map(String::as_str), &desired.project, flags);
+        let mut printer = printer(names.iter().map(String::as_str), &desired.project, flags);
+        if flags.splits {
+            printer = printer.splitting();
+        }
         let (sender, news) = unbounded_channel();
         let handle = Starter {
             runtime: opened.runtime.clone(),
@@ -236,7 +239,12 @@ impl Starter {
         loop {
             let shown = names::without_project(&self.runtime.project().name, &container.name).to_owned();
             let code = follow_to_the_end(self.runtime.engine(), &container.id, options, &mut |line| {
-                self.printer.print(&shown, self.timestamps.then_some(line.time.as_str()), &line.log);
+                self.printer.print(
+                    &shown,
+                    self.timestamps.then_some(line.time.as_str()),
+                    line.stream,
+                    &line.log,
+                );
             });
             self.met().insert(container.id.clone(), Met::Until(Timestamp::now()));
             let Followed { name, service, .. } = container;

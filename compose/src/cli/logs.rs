@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
-use engine::container::logs::{LogOptions, parse_moment};
+use engine::container::logs::{LogLine, LogOptions, parse_moment};
 use jiff::Timestamp;
 
 use super::failure::{CliError, INTERRUPTED};
@@ -53,6 +53,8 @@ pub(super) struct LogFlags {
     pub(super) colours: bool,
     /// Whether the time follows it.
     pub(super) timestamps: bool,
+    /// Whether what was written on standard error goes there.
+    pub(super) splits: bool,
 }
 
 /// `logs`.
@@ -64,6 +66,7 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
         prefix: !args.no_log_prefix,
         colours: opened.colours() && !args.no_color,
         timestamps: args.timestamps,
+        splits: false,
     };
     let moment = |text: &Option<String>| {
         let parsed = text.as_deref().map(parse_moment).transpose();
@@ -123,16 +126,16 @@ impl Reading {
         let project = &opened.project().name;
         let printer =
             printer(containers.iter().map(|container| container.name.as_str()), project, &self.flags);
-        let mut lines: Vec<(usize, String, String)> = Vec::new();
+        let mut lines: Vec<(usize, LogLine)> = Vec::new();
         for (place, container) in containers.iter().enumerate() {
             opened.engine().logs(&container.id, &self.options(false), &mut |line| {
-                lines.push((place, line.time.clone(), line.log.clone()));
+                lines.push((place, line.clone()));
             })?;
         }
-        lines.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
-        for (place, time, text) in &lines {
+        lines.sort_by(|(_, a), (_, b)| a.time.cmp(&b.time));
+        for (place, line) in &lines {
             let name = names::without_project(project, &containers[*place].name);
-            printer.print(name, self.flags.timestamps.then_some(time.as_str()), text);
+            printer.print(name, self.flags.timestamps.then_some(line.time.as_str()), line.stream, &line.log);
         }
         Ok(())
     }
