@@ -109,13 +109,13 @@ pub(crate) fn variables(text: &str, found: &mut BTreeMap<String, Variable>) {
                 variables(operand, found);
             }
             if !variable.name.is_empty() {
-                found.entry(variable.name.clone()).or_insert(variable);
+                found.entry(variable.name.clone()).or_default().and(variable);
             }
             rest = tail;
         } else {
             let name = name_at(after);
             if !name.is_empty() {
-                found.entry(name.to_owned()).or_insert_with(|| Variable::of(name));
+                found.entry(name.to_owned()).or_default().and(Variable::of(name));
             }
             rest = &after[name.len()..];
         }
@@ -123,6 +123,18 @@ pub(crate) fn variables(text: &str, found: &mut BTreeMap<String, Variable>) {
 }
 
 impl Variable {
+    /// The same variable in another place: the first default counts, and that it is required somewhere.
+    fn and(&mut self, other: Self) {
+        self.name = other.name;
+        self.required |= other.required;
+        if self.default.is_empty() {
+            self.default = other.default;
+        }
+        if self.alternate.is_empty() {
+            self.alternate = other.alternate;
+        }
+    }
+
     fn of(expression: &str) -> Self {
         let name = name_at(expression).to_owned();
         let operation = expression[name.len()..].trim_start_matches(':');

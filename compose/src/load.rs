@@ -44,6 +44,8 @@ pub struct LoadOptions {
     pub stdin: Option<String>,
     /// How files are had that are named by an address; they are not, when `None`.
     pub remote: Option<Remote>,
+    /// Leave out the services that are not asked for and that none of those depends on.
+    pub only_services: bool,
     /// Leave `${…}` as it is.
     pub no_interpolate: bool,
     /// Leave out implicit networks, names and dependencies.
@@ -195,6 +197,11 @@ fn load_project(
             session.merged_problem(&problem, Severity::Error);
         }
         session.settle()?;
+    }
+    if options.only_services {
+        let scope: BTreeSet<String> =
+            impossible::scope(&project, &options.services).into_iter().cloned().collect();
+        project.services.retain(|name, _| scope.contains(name));
     }
     if !options.all_resources {
         normalize::drop_unused(&mut project);

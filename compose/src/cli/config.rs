@@ -5,6 +5,7 @@ pub(super) mod digests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use serde::Serialize as _;
 use serde_json::{Value as Json, json};
 
 use super::failure::CliError;
@@ -92,22 +93,26 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     options.no_env_resolution = args.no_env_resolution;
     options.no_interpolate |= args.variables;
     options.keep_optional = args.names.is_empty();
+    options.only_services = true;
     options.all_resources |= options.no_interpolate;
     if args.variables {
         options.profiles.push("*".to_owned());
     }
-    let loaded = load(&options)?;
+    let mut loaded = load(&options)?;
     session.warn(&loaded.warnings);
     let mut project = loaded.project;
     if args.resolve_image_digests || args.lock_image_digests {
         let engine = session.engine()?;
         digests::resolve(&engine, &mut project)?;
+        if let Some(written) = &mut loaded.written {
+            digests::write_down(&project, written);
+        }
+    }
+    if args.quiet {
+        return Ok(0);
     }
     if args.lock_image_digests {
         write(args, &digests::lock_file(&project, &args.format))?;
-        return Ok(0);
-    }
-    if args.quiet {
         return Ok(0);
     }
     if args.variables {
@@ -139,7 +144,7 @@ fn print_variables(args: &ConfigArgs, written: &Json) {
                 (variable.name, json)
             })
             .collect();
-        output::line(&format!("{:#}", Json::Object(all)));
+        output::line(&indented(&Json::Object(all)));
     } else {
         let rows: Vec<Vec<String>> = found
             .into_values()
@@ -149,6 +154,15 @@ fn print_variables(args: &ConfigArgs, written: &Json) {
             .collect();
         output::table(&["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"], &rows);
     }
+}
+
+/// JSON with four spaces a level, as docker compose has it here.
+fn indented(json: &Json) -> String {
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    // Writing what is in memory to memory cannot fail.
+    let _ = json.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn collect_variables(json: &Json, found: &mut BTreeMap<String, Variable>) {

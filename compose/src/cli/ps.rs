@@ -116,9 +116,10 @@ fn row(container: &Container, whole: bool) -> Json {
         }
         _ => (0, String::new()),
     };
-    let publishers: Vec<Json> = container
-        .ports
-        .iter()
+    let mut ports: Vec<_> = container.ports.iter().collect();
+    ports.sort_by_key(|port| (port.container.port, port.container.protocol.to_string(), port.host_ip));
+    let publishers: Vec<Json> = ports
+        .into_iter()
         .map(|port| {
             json!({
                 "URL": port.host_ip.to_string(),

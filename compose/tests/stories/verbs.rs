@@ -16,7 +16,7 @@ fn says(outcome: &Outcome) -> (i32, String) {
 fn a_verb_with_nothing_to_do_says_so() {
     let world = World::new(PROJECT);
     world.write("off.yaml", "services: {spare: {image: box, profiles: [spare]}}\n");
-    let none = "rcompose: service \"db\" has no container to start".to_owned();
+    let none = "rcompose: service \"db\" has no container to start; `rcompose up` makes one".to_owned();
     assert_eq!(says(&world.rcompose(["start", "web"])), (1, none));
     assert_eq!(says(&world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
     assert_eq!(says(&world.rcompose(["rm", "-f"])), (0, "No stopped containers".to_owned()));
@@ -89,6 +89,74 @@ fn a_shell_in_the_background_waits_for_whoever_attaches() {
     world.rcompose(["run", "-d", "--no-deps", "--name", "shell", "web", "sh"]).succeeds();
     assert_eq!(world.running(), ["shell"]);
     assert!(world.container("shell").record.spec.process.open_stdin);
+}
+
+#[test]
+fn rm_asks_whoever_there_is_and_takes_no_answer_for_a_no() {
+    let world = World::new(PROJECT);
+    world.rcompose(["create"]).succeeds();
+    let asked = world.rcompose(["rm"]).succeeds();
+    assert!(asked.stderr.contains("nothing was removed; --force does not ask"), "{}", asked.stderr);
+    assert_eq!(world.names(), ["p-db-1", "p-db-2", "p-web-1"]);
+    world.write("yes", "y\n");
+    let mut said_yes = world.command(["rm", "web"]);
+    said_yes.stdin(std::fs::File::open(world.project().join("yes")).unwrap());
+    Outcome::of(&mut said_yes).succeeds();
+    assert_eq!(world.names(), ["p-db-1", "p-db-2"]);
+}
+
+#[test]
+fn what_is_there_is_started_and_the_last_network_goes_with_its_services() {
+    let world = World::new(PROJECT);
+    let networks = || world.rcompose(["config", "--networks"]).succeeds().stdout;
+    world.rcompose(["create", "db"]).succeeds();
+    world.rcompose(["start"]).succeeds();
+    assert_eq!(world.running(), ["p-db-1", "p-db-2"]);
+    world.rcompose(["up", "-d"]).succeeds();
+    let down = world.rcompose(["down", "web"]).succeeds().stderr;
+    assert!(!down.contains("Network"), "{} is in use: {down}", networks());
+    let down = world.rcompose(["down", "db"]).succeeds().stderr;
+    assert!(down.contains("Network p_default  Removed"), "{down}");
+}
+
+#[test]
+fn wait_waits_for_all_and_has_the_code_of_the_last() {
+    let world = World::new(
+        "services:\n  a: {image: box, command: [sh, -c, 'exit 3']}\n  b: {image: box, volumes: ['.:/here'], command: [sh, -c, 'while [ ! -e /here/go ]; do sleep 0.01; done; exit 4']}\n",
+    );
+    world.rcompose(["up", "-d"]).succeeds();
+    let waiting = world.command(["wait", "a", "b"]).spawn().unwrap();
+    world.rcompose(["wait", "a"]);
+    world.write("go", "");
+    let waited = waiting.wait_with_output().unwrap();
+    let said = String::from_utf8(waited.stdout).unwrap();
+    let codes: Vec<&str> = said.lines().filter_map(|line| line.split(' ').next_back()).collect();
+    assert_eq!((waited.status.code(), codes), (Some(4), vec!["3", "4"]));
+}
+
+#[test]
+fn up_keeps_the_two_streams_of_containers_apart() {
+    let world =
+        World::new("services: {a: {image: box, command: [sh, -c, 'echo out; echo err >&2; exit 2']}}\n");
+    let up = world.rcompose(["up"]);
+    assert_eq!(up.stdout, "a-1  | out\n");
+    assert!(up.stderr.contains("a-1  | err\n"), "{}", up.stderr);
+    let logs = world.rcompose(["logs", "--no-log-prefix"]).succeeds();
+    assert_eq!((logs.stdout.lines().count(), logs.stderr.as_str()), (2, ""));
+}
+
+#[test]
+fn config_of_some_services_is_of_what_they_need() {
+    let world = World::new(
+        "services:\n  a: {image: 'box:${TAG:-1}', depends_on: [b], networks: [x]}\n  b: {image: box, command: '${TAG}'}\n  c: {image: box, profiles: [p], volumes: ['data:/d']}\nnetworks: {x: }\nvolumes: {data: }\n",
+    );
+    let print = |arguments: &[&str]| world.rcompose(["config"].iter().chain(arguments)).succeeds().stdout;
+    assert_eq!(print(&["--services", "c"]), "c\n");
+    assert_eq!(print(&["--volumes", "c"]), "data\n");
+    assert_eq!(print(&["--services", "a"]), "a\nb\n");
+    assert_eq!(print(&["--networks", "b"]), "default\n");
+    assert_eq!(print(&["-q", "--services"]), "");
+    assert!(print(&["--variables"]).contains("TAG    false      1"));
 }
 
 #[test]

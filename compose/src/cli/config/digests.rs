@@ -29,6 +29,16 @@ pub(in crate::cli) fn resolve(engine: &Engine, project: &mut Project) -> Result<
     Ok(())
 }
 
+/// Names the images of the model as it is written by their digests, too.
+pub(in crate::cli) fn write_down(project: &Project, written: &mut Json) {
+    for (name, service) in &project.services {
+        let image = written.get_mut("services").and_then(|services| services.get_mut(name)?.get_mut("image"));
+        if let (Some(image), Some(resolved)) = (image, &service.image) {
+            *image = Json::from(resolved.clone());
+        }
+    }
+}
+
 /// A file to be given behind the others: images and nothing else.
 pub(in crate::cli) fn lock_file(project: &Project, format: &str) -> String {
     let images: Map<String, Json> = project
