@@ -96,7 +96,7 @@ struct Globals {
     #[arg(long, value_name = "FILE")]
     env_file: Vec<String>,
     /// Directory that relative paths start from
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", alias = "workdir")]
     project_directory: Option<String>,
     /// How many things are done at once; -1 leaves it to us
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -110,6 +110,9 @@ struct Globals {
     /// Show what would be done, and do nothing
     #[arg(long, global = true)]
     dry_run: bool,
+    /// The name that `--ansi never` had
+    #[arg(long, hide = true)]
+    no_ansi: bool,
     /// Name containers as Compose v1 did
     #[arg(long)]
     compatibility: bool,
@@ -120,7 +123,7 @@ struct Globals {
     #[arg(long, env = "RENGINE_ROOT", value_name = "DIR")]
     root: Option<std::path::PathBuf>,
     /// Say what is being done, on standard error
-    #[arg(short = 'D', long)]
+    #[arg(short = 'D', long, alias = "verbose")]
     debug: bool,
 }
 
@@ -148,7 +151,7 @@ enum Command {
     Rm(Lazy<lifecycle::RmArgs>),
     /// Change how many containers services have
     Scale(Lazy<up::ScaleArgs>),
-    /// Wait until the first container of some services has ended
+    /// Wait until all containers of some services have ended; the code is that of the last one
     Wait(Lazy<lifecycle::WaitArgs>),
     /// Bring files that change on the host to the containers
     Watch(Lazy<watch::WatchArgs>),
@@ -215,7 +218,11 @@ enum Command {
 }
 
 /// Runs `rcompose` with this command line, name first.
-pub fn main(arguments: Vec<OsString>) -> ExitCode {
+pub fn main(mut arguments: Vec<OsString>) -> ExitCode {
+    // What comes by the environment is no argument, and without one there is help.
+    if arguments.len() < 2 {
+        arguments.push("--help".into());
+    }
     let cli = match as_docker_reads(Cli::command())
         .try_get_matches_from(help_as_flag(arguments))
         .and_then(|matches| Cli::from_arg_matches(&matches))

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 use engine::builder::{ProvenanceRequest, wants_bill};
+use engine::error::Kind;
 use engine::image::{PushOptions, Reference};
 
 use super::failure::CliError;
@@ -55,6 +56,18 @@ pub(super) struct BuildArgs {
     /// Has no effect, as with BuildKit
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<String>,
+    /// Has no effect: no context is sent anywhere
+    #[arg(long, hide = true)]
+    compress: bool,
+    /// Has no effect: steps leave no containers
+    #[arg(long, hide = true)]
+    force_rm: bool,
+    /// Has no effect: steps leave no containers
+    #[arg(long, hide = true)]
+    no_rm: bool,
+    /// Has no effect: all builds are one graph
+    #[arg(long, hide = true)]
+    parallel: bool,
     /// Build the services these depend on too
     #[arg(long)]
     with_dependencies: bool,
@@ -80,6 +93,12 @@ pub(super) struct PullArgs {
     /// Pull for the services these depend on too
     #[arg(long)]
     include_deps: bool,
+    /// Has no effect: `--parallel N` in front of pull says how many
+    #[arg(long, hide = true)]
+    parallel: bool,
+    /// Has no effect: `--parallel N` in front of pull says how many
+    #[arg(long, hide = true)]
+    no_parallel: bool,
     /// Which images: all, or those that are missing
     #[arg(long, value_parser = ["always", "missing"], default_value = "always")]
     policy: String,
@@ -110,6 +129,10 @@ pub(super) struct PushArgs {
 pub(super) fn build(session: &Session, args: BuildArgs) -> Result<u8, CliError> {
     let idle = [
         ("--builder", args.builder.is_some(), "the engine has one builder"),
+        ("--compress", args.compress, "no context is sent anywhere"),
+        ("--force-rm", args.force_rm, "steps leave no containers"),
+        ("--no-rm", args.no_rm, "steps leave no containers"),
+        ("--parallel", args.parallel, "all builds are one graph"),
         ("--memory", args.memory.is_some(), "a step of a build has what the machine has, as with BuildKit"),
     ];
     for (flag, _, why) in idle.into_iter().filter(|(_, is_given, _)| *is_given) {
@@ -200,6 +223,9 @@ fn bake_file(
 
 /// `pull`.
 pub(super) fn pull(session: &Session, args: &PullArgs) -> Result<u8, CliError> {
+    if args.parallel || args.no_parallel {
+        output::warning("how many images are pulled at a time is said with `rcompose --parallel N pull`");
+    }
     let flags = Flags { quiet_pull: args.quiet, ..Flags::default() };
     let opened = session.open(Wanted { services: args.services.clone(), flags, ..Wanted::default() })?;
     let services = if args.include_deps && !args.services.is_empty() {
@@ -252,7 +278,10 @@ pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
             output::note(&format!("push {image}"));
             continue;
         }
-        let pushed = push_one(&opened, image, args.quiet);
+        let pushed = push_one(&opened, image, args.quiet).map_err(|error| match error.kind() {
+            Kind::NotFound => error.with_hint("`rcompose build` makes it"),
+            _ => error,
+        });
         match pushed {
             Err(error) if args.ignore_push_failures => output::warning(&engine::error::chain(&error)),
             other => other?,

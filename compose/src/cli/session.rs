@@ -193,7 +193,8 @@ impl Session {
     }
 
     fn ansi(&self) -> Result<Ansi, CliError> {
-        self.choice(self.globals.ansi, "COMPOSE_ANSI")
+        let never = self.globals.no_ansi.then_some(Ansi::Never);
+        self.choice(self.globals.ansi.or(never), "COMPOSE_ANSI")
     }
 
     /// One of a few words, of an option or a variable.
