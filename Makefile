@@ -132,6 +132,12 @@ bench: build ## Compare with docker, docker-compose and runc on this machine
 	$(SUDO) compose/benches/compose.sh target/bin
 	$(SUDO) deploy/benches/deploy.sh target/bin
 
+.PHONY: duel
+duel: build ## Run the same commands under docker, docker-compose and ours, and print what differs
+	$(call install,$(BENCH_PACKAGES))
+	$(SUDO) python3 engine/tests/duel/duel.py target/bin/rengine
+	$(SUDO) python3 compose/tests/duel/duel.py target/bin
+
 MINUTES ?= 120
 
 .PHONY: soak

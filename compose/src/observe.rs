@@ -227,7 +227,7 @@ impl SeenContainer {
 }
 
 impl Life {
-    fn of(state: &State) -> Self {
+    pub(crate) fn of(state: &State) -> Self {
         match state {
             State::Created => Self::Created,
             State::Running(running) if running.paused => Self::Paused,

@@ -95,7 +95,7 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     options.keep_optional = args.names.is_empty();
     options.only_services = true;
     options.all_resources |= options.no_interpolate;
-    if args.variables {
+    if args.variables || (args.no_interpolate && args.resolve_image_digests) {
         options.profiles.push("*".to_owned());
     }
     let mut loaded = load(&options)?;

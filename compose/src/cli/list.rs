@@ -17,6 +17,7 @@ use super::failure::CliError;
 use super::session::{Session, Wanted};
 use crate::labels;
 use crate::model::{Project, ServiceVolume};
+use crate::observe::Life;
 use crate::output;
 
 /// The flags of `ls`.
@@ -104,6 +105,9 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
         if name.is_empty() || of(container, labels::ONE_OFF) == "True" {
             continue;
         }
+        if !args.all && !Life::of(&container.state).is_up() {
+            continue;
+        }
         let files = of(container, labels::CONFIG_FILES).to_owned();
         let (states, known) = projects.entry(name.to_owned()).or_default();
         *states.entry(container.state.word()).or_default() += 1;
@@ -111,7 +115,7 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
     }
     let patterns = args.filter.iter().map(|filter| pattern(filter)).collect::<Result<Vec<_>, _>>()?;
     let named = |name: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.is_match(name));
-    projects.retain(|name, (states, _)| named(name) && (args.all || states.contains_key("running")));
+    projects.retain(|name, _| named(name));
     let status = |states: &BTreeMap<&str, usize>| {
         states.iter().map(|(state, count)| format!("{state}({count})")).collect::<Vec<_>>().join(", ")
     };
