@@ -2,6 +2,7 @@
 //! at all: the kernel has few watches to give.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -26,8 +27,8 @@ pub struct Tree {
     watcher: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
     /// The files that some rule is about, as far as they were seen: what is gone is told of them when the kernel tells
-    /// of a directory alone, or of nothing because too much happened.
-    files: BTreeSet<PathBuf>,
+    /// of a directory alone, or of nothing because too much happened. With who may do what, as times change too often.
+    files: BTreeMap<PathBuf, Access>,
     events: Receiver<Message>,
     sender: Sender<Message>,
 }
@@ -40,6 +41,9 @@ pub struct Changed {
     /// Those that are something else than they were: a directory instead of a file, or a file instead of a directory.
     pub replaced: BTreeSet<PathBuf>,
 }
+
+/// Mode, user and group of a file.
+type Access = (u32, u32, u32);
 
 /// A batch while it grows.
 #[derive(Default)]
@@ -112,7 +116,7 @@ impl Tree {
         .map_err(WatchError::Start)?;
         let only_copies = rules.iter().all(|rule| rule.action == WatchAction::Sync);
         let quiet = if only_copies { QUIET_TO_COPY } else { QUIET };
-        let (watched, files) = (BTreeSet::new(), BTreeSet::new());
+        let (watched, files) = (BTreeSet::new(), BTreeMap::new());
         let mut tree = Self { rules: rules.to_vec(), quiet, watcher, watched, files, events, sender };
         for rule in rules {
             // A file that is replaced is another file; its directory tells of both.
@@ -123,9 +127,11 @@ impl Tree {
                 None => {}
             }
         }
+        let mut found = BTreeSet::new();
         for rule in rules {
-            files_below(rules, &rule.path, &mut tree.files);
+            files_below(rules, &rule.path, &mut found);
         }
+        tree.know(&found);
         Ok(tree)
     }
 
@@ -172,12 +178,14 @@ impl Tree {
         if event.need_rescan() {
             return self.look_again(changed);
         }
-        let counts = match event.kind {
-            EventKind::Create(_) | EventKind::Remove(_) => true,
-            EventKind::Modify(kind) => !matches!(kind, ModifyKind::Metadata(_)),
-            _ => false,
-        };
-        for path in event.paths.into_iter().filter(|_| counts) {
+        if let EventKind::Modify(ModifyKind::Metadata(_)) = event.kind {
+            event.paths.into_iter().for_each(|path| self.access_changed(path, changed));
+            return Ok(());
+        }
+        if !matches!(event.kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_)) {
+            return Ok(());
+        }
+        for path in event.paths {
             if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 self.directory_came(path, changed)?;
             } else if self.watched.contains(&path) || self.rules.iter().any(|rule| rule.is_about(&path)) {
@@ -187,10 +195,25 @@ impl Tree {
         Ok(())
     }
 
+    /// Remembers files that are there.
+    fn know(&mut self, found: &BTreeSet<PathBuf>) {
+        self.files.extend(found.iter().filter_map(|path| Some((path.clone(), access(path)?))));
+    }
+
+    /// Mode or owner of a file may be another one: the kernel tells of times, too.
+    fn access_changed(&mut self, path: PathBuf, changed: &mut Batch) {
+        if let (Some(known), Some(now)) = (self.files.get_mut(&path), access(&path))
+            && *known != now
+        {
+            *known = now;
+            changed.paths.insert(path);
+        }
+    }
+
     /// A directory is new, or another one took its place. What was put into it before it was watched is found by
     /// looking.
     fn directory_came(&mut self, path: PathBuf, changed: &mut Batch) -> Result<(), WatchError> {
-        let was_file = self.files.remove(&path);
+        let was_file = self.files.remove(&path).is_some();
         if was_file || self.watched.contains(&path) {
             changed.was(&path, !was_file);
         }
@@ -202,7 +225,7 @@ impl Tree {
         if found.is_empty() && self.rules.iter().any(|rule| rule.is_about(&path)) {
             changed.paths.insert(path);
         }
-        self.files.extend(found.iter().cloned());
+        self.know(&found);
         changed.paths.extend(found);
         Ok(())
     }
@@ -210,20 +233,21 @@ impl Tree {
     /// A file is new, is different or is gone, or what was a directory is.
     fn file_changed(&mut self, path: PathBuf, changed: &mut Batch) {
         let was_directory = self.watched.contains(&path);
-        if was_directory || self.files.contains(&path) {
+        if was_directory || self.files.contains_key(&path) {
             changed.was(&path, was_directory);
         }
         self.forget_below(&path);
         self.lose_below(&path, &BTreeSet::new(), changed);
-        if path.symlink_metadata().is_ok() {
-            self.files.insert(path.clone());
+        if let Some(access) = access(&path) {
+            self.files.insert(path.clone(), access);
         }
         changed.paths.insert(path);
     }
 
     /// What was there below a path and is not any more has changed too.
     fn lose_below(&mut self, path: &Path, there: &BTreeSet<PathBuf>, changed: &mut Batch) {
-        let below = self.files.range(path.to_owned()..).take_while(|file| file.starts_with(path));
+        let below = self.files.range(path.to_owned()..).map(|(file, _)| file);
+        let below = below.take_while(|file| file.starts_with(path));
         let gone: Vec<PathBuf> = below.filter(|file| !there.contains(*file)).cloned().collect();
         for file in gone {
             self.files.remove(&file);
@@ -240,7 +264,7 @@ impl Tree {
             }
             files_below(&self.rules, &path, &mut found);
         }
-        for file in self.files.difference(&found) {
+        for file in self.files.keys().filter(|file| !found.contains(*file)) {
             changed.was(file, false);
             changed.paths.insert(file.clone());
         }
@@ -250,8 +274,9 @@ impl Tree {
         let (there, gone) = self.watched.iter().cloned().partition(|directory| directory.is_dir());
         self.watched = there;
         changed.paths.extend::<BTreeSet<PathBuf>>(gone);
-        changed.paths.extend(found.iter().cloned());
-        self.files = found;
+        self.files.clear();
+        self.know(&found);
+        changed.paths.extend(found);
         Ok(())
     }
 
@@ -284,6 +309,11 @@ impl Tree {
     fn forget_below(&mut self, directory: &Path) {
         self.watched.retain(|path| !path.starts_with(directory));
     }
+}
+
+fn access(path: &Path) -> Option<Access> {
+    let metadata = path.symlink_metadata().ok()?;
+    Some((metadata.mode(), metadata.uid(), metadata.gid()))
 }
 
 fn is_denied(error: &notify::Error) -> bool {

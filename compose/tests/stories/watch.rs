@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, ChildStderr, Command};
 
 use crate::world::World;
@@ -105,6 +106,10 @@ services:
     world.save("src/main", "three\n");
     watch.until("synced");
     assert_eq!(read("2", "/app/main").succeeds().stdout, "three\n");
+    fs::set_permissions(world.project().join("src/main"), fs::Permissions::from_mode(0o751)).unwrap();
+    watch.until("synced");
+    let mode = ["exec", "-T", "web", "/busybox", "stat", "-c", "%a", "/app/main"];
+    assert_eq!(world.rcompose(mode).succeeds().stdout, "751\n");
     fs::remove_file(world.project().join("src/main")).unwrap();
     watch.until("synced");
     assert_ne!(read("1", "/app/main").code, 0, "what is gone here is gone there");
