@@ -14,7 +14,7 @@ use engine::image::config::RunConfig;
 use engine::image::{Platform, Reference};
 use engine::network::link::parse_mac;
 
-use crate::model::{Project, Service};
+use crate::model::{Project, Service, ServiceVolume};
 use crate::paths::is_remote;
 use crate::schema::{Problem, suggestion};
 use crate::translate::{self, Circumstances, TranslateError};
@@ -38,6 +38,32 @@ pub(crate) fn find(project: &Project, asked: &[String]) -> Vec<Problem> {
             Err(error) => problems.push(Problem::value(&inside(&at, error.key), error.problem)),
         }
         problems.extend(names(service, &at));
+    }
+    problems
+}
+
+/// Binds of what looks like a file and is not there: a directory is made of it, which is hardly meant.
+pub(crate) fn missing_binds(project: &Project, asked: &[String]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for name in scope(project, asked) {
+        let volumes = project.services.get(name).into_iter().flat_map(|service| &service.volumes);
+        for (index, volume) in volumes.enumerate() {
+            let ServiceVolume::Bind { source, bind, .. } = volume else { continue };
+            let path = FsPath::new(source);
+            let is_made = bind.as_ref().and_then(|bind| bind.create_host_path).unwrap_or(true);
+            if !is_made || path.extension().is_none() || path.exists() {
+                continue;
+            }
+            let message = format!("there is no {source}, so that an empty directory is made of it");
+            let at = Path::keys(&["services", name, "volumes"]).index(index);
+            let help = match path.file_name().is_some_and(|name| name == "docker.sock") {
+                true => "no daemon listens here: what asks docker finds nobody",
+                false => {
+                    "was a file meant? Look at its name; `bind: {create_host_path: false}` makes this an error"
+                }
+            };
+            problems.push(Problem::value(&at, message).with_help(help));
+        }
     }
     problems
 }

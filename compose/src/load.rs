@@ -212,6 +212,9 @@ fn load_project(
         for problem in options.remote.iter().flat_map(|remote| remote.written(&project)) {
             session.merged_problem(&problem, Severity::Warning);
         }
+        for problem in impossible::missing_binds(&project, &options.services) {
+            session.merged_problem(&problem, Severity::Warning);
+        }
         let impossible = impossible::find(&project, &options.services);
         for problem in consistency::missing_files(&project).iter().chain(&impossible) {
             session.merged_problem(problem, Severity::Error);

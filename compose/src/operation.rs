@@ -227,8 +227,10 @@ pub enum Instance {
 pub enum Milestone {
     /// Started.
     Started,
-    /// Running, and healthy where it has a health check (`up --wait`).
+    /// Running, and healthy where it has a health check.
     Ready,
+    /// The same, and without a health check still running a while after its start (`up --wait`).
+    Settled,
     /// Healthy.
     Healthy,
     /// Ended with code 0.
@@ -368,7 +370,9 @@ impl Operation {
             Self::PauseContainer { .. } => ("Pausing", "Paused"),
             Self::UnpauseContainer { .. } => ("Unpausing", "Unpaused"),
             Self::Await { milestone: Milestone::Completed, .. } => ("Waiting", "Exited"),
-            Self::Await { milestone: Milestone::Healthy | Milestone::Ready, .. } => ("Waiting", "Healthy"),
+            Self::Await { milestone: Milestone::Healthy | Milestone::Ready | Milestone::Settled, .. } => {
+                ("Waiting", "Healthy")
+            }
             Self::Await { milestone: Milestone::Started, .. } => ("Waiting", "Started"),
         }
     }
@@ -434,7 +438,7 @@ impl fmt::Display for Milestone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Started => "started",
-            Self::Ready => "ready",
+            Self::Ready | Self::Settled => "ready",
             Self::Healthy => "healthy",
             Self::Completed => "completed",
         })

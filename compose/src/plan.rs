@@ -48,7 +48,7 @@ pub enum PlanError {
     #[error("no such service: {0}")]
     NoSuchService(String),
     /// A service that was never brought up.
-    #[error("service {0:?} has no container to start; `rcompose up` makes one")]
+    #[error("service {0:?} has no container to start")]
     NothingToStart(String),
     /// Neither `image` nor `build`.
     #[error("service {0} has neither an image nor a build context")]
@@ -98,6 +98,22 @@ pub enum PlanError {
         /// What it depends on.
         dependency: String,
     },
+}
+
+// === impl PlanError ===
+
+impl PlanError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NothingToStart(service) => format!("`rcompose up {service}` makes one"),
+            Self::ExternalNetwork(name) => format!("`rengine network create {name}` makes it"),
+            Self::ExternalVolume(name) => format!("`rengine volume create {name}` makes it"),
+            Self::NeverPulled { service, .. } => format!("`rcompose pull {service}` fetches it"),
+            Self::NeverBuilt { service, .. } => format!("`rcompose build {service}` makes it"),
+            _ => return None,
+        })
+    }
 }
 
 // === impl Plan ===

@@ -590,11 +590,19 @@ impl Runtime {
                 let sender = sender.clone();
                 scope.spawn(move || {
                     // The receiver lives as long as this scope does.
-                    let _ = sender.send(self.wait_for(instance, milestone));
+                    let _ = sender.send(self.wait_for_one(instance, milestone));
                 });
             }
             drop(sender);
             results.iter().collect()
+        })
+    }
+
+    /// What failed has its last words in the failure.
+    fn wait_for_one(&self, instance: &Instance, milestone: Milestone) -> Result<()> {
+        self.wait_for(instance, milestone).map_err(|error| match self.id_of(instance) {
+            Ok(id) if error.kind() == Kind::Conflict => self.with_last_words(&id, &error),
+            _ => error,
         })
     }
 
@@ -677,10 +685,13 @@ impl Runtime {
                 ))),
             },
             Milestone::Healthy if !checked => {
-                Err(Error::invalid(format!("container {name} has no healthcheck configured")))
+                let missing = Error::invalid(format!("container {name} has no healthcheck configured"));
+                Err(missing
+                    .with_hint("give it one with `healthcheck:`, or depend on it with service_started"))
             }
             Milestone::Ready if !checked => ready::running(&container),
-            Milestone::Healthy | Milestone::Ready => {
+            Milestone::Settled if !checked => ready::settled(&self.engine, &id),
+            Milestone::Healthy | Milestone::Ready | Milestone::Settled => {
                 self.engine.wait_healthy(&id).map_err(|error| self.unhealthy(&id, name, error))
             }
         }
@@ -704,7 +715,6 @@ impl Runtime {
                 let said =
                     last.map(|probe| format!(": its last check {}", outcome(probe))).unwrap_or_default();
                 Error::conflict(format!("container {name} is unhealthy{said}"))
-                    .with_hint(format!("`rengine logs {name}` shows what it said"))
             }
             Ok(State::Exited(exited) | State::Restarting(exited)) => {
                 Error::conflict(format!("container {name} ended with code {}", exited.code))

@@ -42,7 +42,7 @@ impl CliError {
         match self {
             Self::Load(diagnostics) => output::note(diagnostics.to_string().trim_end()),
             Self::Engine(error) | Self::Program(error) => output::failure(&error::chain(error), error.hint()),
-            Self::Plan(error) => output::failure(&error.to_string(), None),
+            Self::Plan(error) => output::failure(&error.to_string(), error.hint().as_deref()),
             Self::Steps(failures) => {
                 for failure in failures {
                     output::failure(&failure.to_string(), failure.error.hint());
@@ -62,7 +62,7 @@ impl CliError {
         match self {
             Self::Load(diagnostics) => diagnostics.0.clone(),
             Self::Engine(error) | Self::Program(error) => vec![said(error::chain(error), error.hint())],
-            Self::Plan(error) => vec![said(error.to_string(), None)],
+            Self::Plan(error) => vec![said(error.to_string(), error.hint().as_deref())],
             Self::Steps(failures) => {
                 failures.iter().map(|failure| said(failure.to_string(), failure.error.hint())).collect()
             }

@@ -169,7 +169,7 @@ impl<'a> Verbs<'a> {
         if wait {
             for name in self.order.clone() {
                 let after = started.get(&name).cloned().unwrap_or_default();
-                self.wait(&name, Milestone::Ready, true, after);
+                self.wait(&name, Milestone::Settled, true, after);
             }
         }
     }

@@ -10,11 +10,18 @@ use engine::engine::Container;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
 use engine::network::Endpoint;
+use jiff::Timestamp;
 
 use super::listeners;
 
 /// How long a container without a health check may take until it listens.
 const LISTENING: Duration = Duration::from_secs(60);
+
+/// How long a container without a health check has to run until it counts as up.
+const SETTLING: Duration = Duration::from_millis(500);
+
+/// How often a container may be started again until then: ten seconds and more, at the pace of restarts.
+const TRIES: u32 = 7;
 
 /// How often a container that is watched is looked at.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -85,6 +92,31 @@ fn plugged(engine: &Engine, id: &ContainerId) -> Result<Container> {
             return Ok(container);
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until a container without a health check has run for a while, or ended well. One that its policy starts
+/// again gets several tries: what it needs may come up meanwhile.
+pub(super) fn settled(engine: &Engine, id: &ContainerId) -> Result<()> {
+    let mut seen: Option<(u32, Instant)> = None;
+    loop {
+        let container = engine.container(id.as_str())?;
+        match &container.state {
+            State::Running(running) if !running.paused => {
+                let since = match seen {
+                    Some((restarts, since)) if restarts == running.restarts => since,
+                    _ => seen.insert((running.restarts, Instant::now())).1,
+                };
+                let ran = Timestamp::now().duration_since(running.started).unsigned_abs();
+                let left = SETTLING.saturating_sub(ran.max(since.elapsed()));
+                if left.is_zero() {
+                    return Ok(());
+                }
+                std::thread::sleep(left.min(GLANCE));
+            }
+            State::Restarting(exited) if exited.restarts < TRIES => std::thread::sleep(GLANCE),
+            _ => return running(&container),
+        }
     }
 }
 

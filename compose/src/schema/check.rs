@@ -28,6 +28,30 @@ fn misplaced(path: &Path, value: &Value, object: &Object) -> Option<String> {
     }
 }
 
+/// Where a key belongs that is not of this object.
+fn elsewhere(path: &Path, key: &str, value: &Value, object: &Object) -> Option<String> {
+    if path.0.is_empty() {
+        let is_service = value.get("image").is_some() || value.get("build").is_some();
+        return is_service.then(|| {
+            format!("a service stands under the top-level key `services`: indent {key:?} below it")
+        });
+    }
+    let knows = |shape: &Shape| match shape {
+        Shape::Object(inner)
+        | Shape::Nullable(Shape::Object(inner))
+        | Shape::Short(_, Shape::Object(inner)) => inner.fields.iter().any(|(name, _)| *name == key),
+        _ => false,
+    };
+    let owner = object.fields.iter().find(|(_, shape)| knows(shape))?;
+    Some(format!("{key:?} is a key of `{}`", owner.0))
+}
+
+/// An entry of a list that was to be a text, `- KEY: value`, as a text.
+fn as_entry(value: &Value) -> Option<String> {
+    let (key, value) = value.as_map().filter(|map| map.len() == 1)?.iter().next()?;
+    Some(format!("write \"{key}={}\", or leave out the dashes", value.scalar_text()?))
+}
+
 // === impl Checker ===
 
 impl Checker {
@@ -129,7 +153,12 @@ impl Checker {
                     problem.help = Some(format!("quote it: \"{written}\""));
                 }
             }
-            _ => self.expected(&value.clone(), "a string"),
+            _ => {
+                self.expected(&value.clone(), "a string");
+                if let Some(problem) = self.problems.last_mut() {
+                    problem.help = as_entry(value);
+                }
+            }
         }
     }
 
@@ -171,7 +200,8 @@ impl Checker {
                 let path = self.path.key(key);
                 let place = if self.path.0.is_empty() { String::new() } else { format!(" in {}", self.path) };
                 let mut problem = Problem::key(&path, format!("unknown key {key:?}{place}"));
-                problem.help = suggestion(key, object.fields.iter().map(|(name, _)| *name));
+                problem.help = suggestion(key, object.fields.iter().map(|(name, _)| *name))
+                    .or_else(|| elsewhere(&self.path, key, entry, object));
                 self.problems.push(problem);
             }
         }

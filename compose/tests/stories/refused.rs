@@ -84,6 +84,15 @@ fn files_that_make_no_sense_are_refused_at_their_place() {
     refuse("services:\n  a:\n  image: box\n", &["compose.yaml:3:10", "indent it by more"]);
     refuse("services:\n  a:\n    image:box\n", &["compose.yaml:3:5", "a space is missing"]);
     refuse("services:\n  a:\n    image: box\n\tinit: true\n", &["compose.yaml:4:1", "instead of the tab"]);
+    refuse(
+        "services:\n  a:\n    image: box\n    args: {A: 1}\n",
+        &["compose.yaml:4:5", "\"args\" is a key of `build`"],
+    );
+    refuse("a:\n  image: box\n", &["compose.yaml:1:1", "under the top-level key `services`"]);
+    refuse(
+        "services:\n  a:\n    image: box\n    environment:\n      - A: b\n",
+        &["compose.yaml:5:9", "write \"A=b\", or leave out the dashes"],
+    );
     refuse("services:\n  a: {}\n", &["neither an image nor a build", "compose.yaml:2:3"]);
 }
 

@@ -16,7 +16,8 @@ fn says(outcome: &Outcome) -> (i32, String) {
 fn a_verb_with_nothing_to_do_says_so() {
     let world = World::new(PROJECT);
     world.write("off.yaml", "services: {spare: {image: box, profiles: [spare]}}\n");
-    let none = "rcompose: service \"db\" has no container to start; `rcompose up` makes one".to_owned();
+    let none =
+        "rcompose: service \"db\" has no container to start\nhint: `rcompose up db` makes one".to_owned();
     assert_eq!(says(&world.rcompose(["start", "web"])), (1, none));
     assert_eq!(says(&world.rcompose(["kill"])), (0, "no container to kill".to_owned()));
     assert_eq!(says(&world.rcompose(["rm", "-f"])), (0, "No stopped containers".to_owned()));
@@ -117,6 +118,19 @@ fn what_is_there_is_started_and_the_last_network_goes_with_its_services() {
     assert!(!down.contains("Network"), "{} is in use: {down}", networks());
     let down = world.rcompose(["down", "db"]).succeeds().stderr;
     assert!(down.contains("Network p_default  Removed"), "{down}");
+}
+
+#[test]
+fn what_crashes_at_once_has_not_come_up_and_its_last_words_are_told() {
+    let world = World::new(
+        "services:\n  a: {image: box, command: [sh, -c, 'echo boom >&2; exit 1']}\n  late: {image: box, restart: always, command: [sh, -c, '[ -e /tried ] && exec sleep 1000; : > /tried; exit 1']}\n",
+    );
+    let up = world.rcompose(["up", "-d", "--wait", "a"]);
+    assert_eq!(up.code, 1, "{}", up.stderr);
+    assert!(up.stderr.contains("container p-a-1 ended with code 1\n  | boom"), "{}", up.stderr);
+    // What it needs may come up while its policy starts it again.
+    world.rcompose(["up", "-d", "--wait", "late"]).succeeds();
+    assert_eq!(world.running(), ["p-late-1"]);
 }
 
 #[test]

@@ -196,7 +196,7 @@ impl Planner<'_> {
             let is_job = self.desired.services.values().any(|service| {
                 service.depends_on.get(&name).is_some_and(|needs| needs.milestone == Milestone::Completed)
             });
-            let milestone = if is_job { Milestone::Completed } else { Milestone::Ready };
+            let milestone = if is_job { Milestone::Completed } else { Milestone::Settled };
             let empty = self.slots.get(&name).is_none_or(Vec::is_empty);
             if !empty && !self.is_awaited(&name, milestone) {
                 let started = self.started.get(&name).cloned().unwrap_or_default();
@@ -208,7 +208,7 @@ impl Planner<'_> {
     /// Whether a step of the plan waits for it already. What is healthy is ready.
     fn is_awaited(&self, name: &str, milestone: Milestone) -> bool {
         let known = |milestone| self.awaited.contains_key(&(name.to_owned(), milestone, true));
-        known(milestone) || (milestone == Milestone::Ready && known(Milestone::Healthy))
+        known(milestone) || (milestone == Milestone::Settled && known(Milestone::Healthy))
     }
 
     pub(super) fn treat_orphans(&mut self) {
