@@ -184,7 +184,7 @@ services:
     signal("-CONT", &watch.child);
     watch.until("synced");
     // What was said before may have been about the many; one more change is told of after all that came before it.
-    for turn in 0..5 {
+    for turn in 0..200 {
         let (here, there) = same(&world);
         if there == here {
             break;
