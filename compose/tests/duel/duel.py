@@ -25,7 +25,7 @@ VERSION = "2.40.3"
 spec = importlib.util.spec_from_file_location("engine_duel", HERE.parents[2] / "engine/tests/duel/duel.py")
 engine_duel = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(engine_duel)
-engine_duel.LINKS += "httpd wget rm tail seq printenv wc grep".split()
+engine_duel.LINKS = sorted({*engine_duel.LINKS, *"httpd wget rm tail seq printenv wc grep".split()})
 engine_duel.VARIABLE += [
     (r"rcompose", "docker compose"),
     (r"(?<=0\.0\.0\.0:)\d+|(?<=\[::\]:)\d+", "<port>"),
