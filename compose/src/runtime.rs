@@ -11,13 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::builder::{AttestRequest, BuildEvent, Facts, ProvenanceRequest, wants_bill};
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
 use engine::container::spec::{ContainerSpec, MountSource, Seccomp};
-use engine::container::state::{Probe, State};
+use engine::container::state::{HealthStatus, Probe, State};
 use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
@@ -63,6 +64,8 @@ pub struct Flags {
     pub quiet_pull: bool,
     /// Whether a container that is held back and does not get ready stays, for whoever goes back from a rollout.
     pub keep_failed: bool,
+    /// How long a container that is held back may take until it is ready; by its health check, or 60 s, when `None`.
+    pub ready_within: Option<Duration>,
     /// Who asks which registry; for all others what `rengine login` has kept.
     pub logins: Vec<Login>,
 }
@@ -610,8 +613,10 @@ impl Runtime {
     /// in the failure.
     fn prove(&self, instance: &Instance, monitor: Option<Span>, kept: bool) -> Result<()> {
         let id = self.id_of(instance)?;
-        let ready =
-            self.wait_for(instance, Milestone::Ready).and_then(|()| ready::listening(&self.engine, &id));
+        let limit = self.flags.ready_within;
+        let ready = self
+            .wait_until(instance, Milestone::Ready, limit)
+            .and_then(|()| ready::listening(&self.engine, &id, limit));
         let ready = ready.and_then(|()| match monitor {
             None => Ok(()),
             Some(time) => ready::steady(&self.engine, &id, time.0),
@@ -672,6 +677,11 @@ impl Runtime {
     }
 
     fn wait_for(&self, instance: &Instance, milestone: Milestone) -> Result<()> {
+        self.wait_until(instance, milestone, None)
+    }
+
+    /// As [`Runtime::wait_for`]; health is waited for so long at most.
+    fn wait_until(&self, instance: &Instance, milestone: Milestone, limit: Option<Duration>) -> Result<()> {
         let id = self.id_of(instance)?;
         let name = instance.name();
         let container = self.engine.container(id.as_str())?;
@@ -692,7 +702,7 @@ impl Runtime {
             Milestone::Ready if !checked => ready::running(&container),
             Milestone::Settled if !checked => ready::settled(&self.engine, &id),
             Milestone::Healthy | Milestone::Ready | Milestone::Settled => {
-                self.engine.wait_healthy(&id).map_err(|error| self.unhealthy(&id, name, error))
+                self.engine.wait_healthy(&id, limit).map_err(|error| self.unhealthy(&id, name, limit, error))
             }
         }
     }
@@ -707,14 +717,20 @@ impl Runtime {
         }
     }
 
-    fn unhealthy(&self, id: &ContainerId, name: &str, error: Error) -> Error {
+    fn unhealthy(&self, id: &ContainerId, name: &str, limit: Option<Duration>, error: Error) -> Error {
         let state = self.engine.container(id.as_str()).map(|container| container.state);
         match state {
             Ok(State::Running(running)) => {
                 let last = running.health.as_ref().and_then(|health| health.log.last());
                 let said =
                     last.map(|probe| format!(": its last check {}", outcome(probe))).unwrap_or_default();
-                Error::conflict(format!("container {name} is unhealthy{said}"))
+                let is_late =
+                    running.health.as_ref().is_some_and(|health| health.status == HealthStatus::Starting);
+                let what = match limit.filter(|_| is_late) {
+                    Some(limit) => format!("not healthy {} after its start", Span(limit)),
+                    None => "unhealthy".to_owned(),
+                };
+                Error::conflict(format!("container {name} is {what}{said}"))
             }
             Ok(State::Exited(exited) | State::Restarting(exited)) => {
                 Error::conflict(format!("container {name} ended with code {}", exited.code))

@@ -17,6 +17,7 @@ pub mod host;
 pub mod message;
 pub mod parcel;
 pub mod partial;
+pub mod patience;
 pub mod pipeline;
 pub mod project;
 pub mod protocol;

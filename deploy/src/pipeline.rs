@@ -154,7 +154,8 @@ impl Deployment<'_> {
         let author = &self.author;
         fleet.each(|host, task| {
             let request = Request::Release { project: project.clone(), id: id.clone() };
-            let Outcome::Release(release) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+            let Outcome::Release(mut release) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+            self.overrule(&mut release.policy);
             task.rollout = Some(Rollout {
                 release: *release,
                 rollback: true,
@@ -292,7 +293,21 @@ impl Deployment<'_> {
         Policy {
             strategies: project.services.iter().map(strategy).collect(),
             drain_ms: millis(self.settings.drain()),
+            ready_ms: self.settings.deploy_timeout.map(|limit| millis(limit.time())),
             keep: self.settings.keep(),
+        }
+    }
+
+    /// What is said now, by a flag or the settings, counts more than what was said when a release was made.
+    fn overrule(&self, policy: &mut Policy) {
+        if let Some(drain) = self.settings.drain {
+            policy.drain_ms = millis(drain.0);
+        }
+        if let Some(limit) = self.settings.deploy_timeout {
+            policy.ready_ms = Some(millis(limit.time()));
+        }
+        if let Some(keep) = self.settings.keep {
+            policy.keep = keep;
         }
     }
 

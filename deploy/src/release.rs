@@ -63,6 +63,9 @@ pub struct Policy {
     pub strategies: BTreeMap<String, Strategy>,
     /// How long connections to a container that was replaced may go on, in milliseconds.
     pub drain_ms: u64,
+    /// How long a new container may take until it is ready, in milliseconds; by its health check, or 60 s, when `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_ms: Option<u64>,
     /// How many releases a host keeps, the one that serves among them.
     pub keep: usize,
 }
@@ -194,11 +197,16 @@ impl Policy {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+
+    /// How long a new container may take until it is ready; by its health check, or 60 s, when `None`.
+    pub fn ready_within(&self) -> Option<Duration> {
+        self.ready_ms.map(Duration::from_millis)
+    }
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { strategies: BTreeMap::new(), drain_ms: 30_000, keep: 5 }
+        Self { strategies: BTreeMap::new(), drain_ms: 30_000, ready_ms: None, keep: 5 }
     }
 }
 

@@ -19,6 +19,7 @@ use self::check::check;
 use crate::builder::Builder;
 use crate::canary::CanaryStep;
 use crate::executable::Executables;
+use crate::patience::Patience;
 use crate::release::Strategy;
 
 /// The whole file. Everything has a default; a compose file and `--host` are enough.
@@ -40,6 +41,8 @@ pub struct Settings {
     /// How long connections to a container that was replaced may go on: `30s`, `5m`.
     #[serde(deserialize_with = "time")]
     pub drain: Option<Span>,
+    /// How long a new container may take until it is ready: `30s`, `2m`. By its health check, or 60 s, when nobody says.
+    pub deploy_timeout: Option<Patience>,
     /// What part of the new connections a new release gets first, and for how long: `['10%,5m', '50%,5m,sticky']`.
     pub canary: Vec<CanaryStep>,
     /// How many releases a host keeps.
@@ -321,6 +324,7 @@ mod tests {
                 "drain must be a length of time such as 30s, not a number",
                 "with its unit: 30s",
             ),
+            ("deploy_timeout: 0s", "1:17", "nothing is ready in no time", ""),
             ("drain: 30 sec", "1:8", "invalid duration \"30 sec\"", ""),
             ("keep: -1", "1:7", "keep must be a whole number from 0 on, not a negative number", ""),
             ("canary: 10%,5m", "1:9", "canary must be a list", "write canary: ['10%,5m']"),

@@ -395,7 +395,7 @@ fn health_is_news_as_soon_as_somebody_waits() {
     });
     let mut connection = world.start(&id);
     let before = Instant::now();
-    connection.wait_healthy().unwrap();
+    connection.wait_healthy(None).unwrap();
     assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
     let State::Running(running) = world.state(&id) else { panic!("not running") };
     assert_eq!(running.health.unwrap().status.to_string(), "healthy");
@@ -521,7 +521,7 @@ fn a_monitor_is_small() {
     let id = world.shell("seq 1 100000; sleep 600", |spec| {
         spec.healthcheck = Some(check(&["true"], 50, 1));
     });
-    world.start(&id).wait_healthy().unwrap();
+    world.start(&id).wait_healthy(None).unwrap();
     let rollup = PathBuf::from(format!("/proc/{}/smaps_rollup", world.monitor_pid(&id)));
     let text = fs::read_to_string(rollup).unwrap();
     let kilobytes: u64 = text

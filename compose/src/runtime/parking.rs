@@ -39,7 +39,6 @@ struct Parking {
 /// One listener with the thread that accepts.
 struct Listening {
     waiting: Arc<Mutex<Queue>>,
-    carried: Arc<Carried>,
 }
 
 /// How many connections are passed on now: they end with this process.
@@ -47,17 +46,27 @@ struct Listening {
 struct Carried {
     count: Mutex<usize>,
     fewer: Condvar,
+    /// How many seats are taken.
+    seats: Mutex<usize>,
+    freed: Condvar,
 }
+
+/// What a connection needs to be accepted. Without one it waits in the kernel's queue, so that this process always has
+/// descriptors for its own work.
+struct Seat(Arc<Carried>);
 
 /// The connections that wait; once it is known where to, they go there at once.
 enum Queue {
-    Waiting(Vec<TcpStream>),
+    Waiting(Vec<(TcpStream, Seat)>),
     PassedOn(SocketAddr),
 }
 
 /// How long a container that is about to stop may take to answer those whom it serves, when nobody else is led to it:
 /// many a program ends without a word to them.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How many descriptors this process keeps for its own work.
+const OWN_DESCRIPTORS: u64 = 256;
 
 /// How often it is seen whom a container serves.
 const GLANCE: Duration = Duration::from_millis(10);
@@ -139,6 +148,11 @@ impl Parked {
 
     /// Waits until the connections that were passed on are over, or the time is up.
     pub fn drain(&self, limit: Duration) {
+        if self.successors.is_empty() {
+            return;
+        }
+        // One that was on its way when the ports were led elsewhere may not have been accepted yet.
+        std::thread::sleep(GLANCE.min(limit));
         let count = self.carried.count.lock().unwrap_or_else(PoisonError::into_inner);
         // Whether the time is up is not of interest: what goes on then is cut.
         let _ = self.carried.fewer.wait_timeout_while(count, limit, |count| *count > 0);
@@ -214,30 +228,60 @@ fn key(port: &PublishedPort) -> (SocketAddr, u16) {
     (SocketAddr::new(port.host_ip, port.host_port), port.container.port)
 }
 
+// === impl Seat ===
+
+impl Seat {
+    /// Waits until one is free. A connection that is passed on takes two descriptors.
+    fn take(carried: &Arc<Carried>) -> Self {
+        let allowed = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let most = allowed.map_or(usize::MAX, |allowed| {
+            usize::try_from(allowed.saturating_sub(OWN_DESCRIPTORS) / 2).unwrap_or(usize::MAX).max(16)
+        });
+        let seats = carried.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seats =
+            carried.freed.wait_while(seats, |taken| *taken >= most).unwrap_or_else(PoisonError::into_inner);
+        *seats += 1;
+        Self(carried.clone())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        *self.0.seats.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.freed.notify_all();
+    }
+}
+
 // === impl Listening ===
 
 impl Listening {
-    fn start(listener: TcpListener, carried: Arc<Carried>) -> io::Result<Self> {
+    fn start(listener: TcpListener, carrier: Arc<Carried>) -> io::Result<Self> {
         let waiting = Arc::new(Mutex::new(Queue::Waiting(Vec::new())));
-        let (queue, carrier) = (waiting.clone(), carried.clone());
+        let queue = waiting.clone();
         // It ends with the process: connections that are passed on live until then.
         std::thread::Builder::new().name("parking".to_owned()).spawn(move || {
-            for stream in listener.incoming().flatten() {
+            loop {
+                let seat = Seat::take(&carrier);
+                let Ok((stream, _)) = listener.accept() else {
+                    // One that hung up, or no descriptor is free on the whole machine: that passes.
+                    std::thread::sleep(GLANCE);
+                    continue;
+                };
                 let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
                 match &mut *queue {
-                    Queue::Waiting(streams) => streams.push(stream),
-                    Queue::PassedOn(target) => splice(stream, *target, &carrier),
+                    Queue::Waiting(streams) => streams.push((stream, seat)),
+                    Queue::PassedOn(target) => splice(stream, *target, seat),
                 }
             }
         })?;
-        Ok(Self { waiting, carried })
+        Ok(Self { waiting })
     }
 
     fn pass_on(&self, target: SocketAddr) {
         let mut queue = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Queue::Waiting(streams) = std::mem::replace(&mut *queue, Queue::PassedOn(target)) {
-            let wanted = streams.into_iter().filter(is_wanted);
-            wanted.for_each(|stream| splice(stream, target, &self.carried));
+            let wanted = streams.into_iter().filter(|(stream, _)| is_wanted(stream));
+            wanted.for_each(|(stream, seat)| splice(stream, target, seat));
         }
     }
 }
@@ -265,25 +309,22 @@ pub fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
 }
 
 /// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.
-fn splice(here: TcpStream, target: SocketAddr, carried: &Arc<Carried>) {
-    *carried.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    let carried = carried.clone();
-    let carry = move || -> io::Result<()> {
-        let there = TcpStream::connect_timeout(&target, Duration::from_secs(5))?;
-        let (mut from_here, mut to_there) = (here.try_clone()?, there.try_clone()?);
-        let upward = std::thread::spawn(move || {
-            let _ = io::copy(&mut from_here, &mut to_there);
-            let _ = to_there.shutdown(Shutdown::Write);
-        });
-        let (mut from_there, mut to_here) = (there, here);
-        let _ = io::copy(&mut from_there, &mut to_here);
-        let _ = to_here.shutdown(Shutdown::Write);
-        let _ = upward.join();
-        Ok(())
-    };
+fn splice(here: TcpStream, target: SocketAddr, seat: Seat) {
+    *seat.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
     std::thread::spawn(move || {
-        drop(carry());
-        *carried.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        carried.fewer.notify_all();
+        if let Ok(there) = TcpStream::connect_timeout(&target, Duration::from_secs(5)) {
+            std::thread::scope(|scope| {
+                scope.spawn(|| flow(&here, &there));
+                flow(&there, &here);
+            });
+        }
+        *seat.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        seat.0.fewer.notify_all();
     });
+}
+
+/// Carries bytes one way until there are no more.
+fn flow(mut from: &TcpStream, mut to: &TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
 }

@@ -10,6 +10,7 @@ use engine::engine::Container;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
 use engine::network::Endpoint;
+use engine::quantity::Span;
 use jiff::Timestamp;
 
 use super::listeners;
@@ -29,21 +30,23 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long one try to connect may take.
 const TRY: Duration = Duration::from_secs(1);
 
-/// Waits until a container can serve: healthy where it has a health check, listening on what it publishes otherwise.
+/// Waits until a container can serve: healthy where it has a health check, listening on what it publishes otherwise. For
+/// so long at most; when that is `None`, as its health check says, or 60 s.
 ///
 /// # Errors
 /// When it ends, gets unhealthy, or takes too long.
-pub fn wait(engine: &Engine, id: &ContainerId) -> Result<()> {
+pub fn wait(engine: &Engine, id: &ContainerId, limit: Option<Duration>) -> Result<()> {
     let container = engine.container(id.as_str())?;
     if container.record.spec.healthcheck.is_some() {
-        return engine.wait_healthy(id);
+        return engine.wait_healthy(id, limit);
     }
-    listening(engine, id)
+    listening(engine, id, limit)
 }
 
 /// Waits until a container without a health check accepts connections to every TCP port that it publishes. The kernel
 /// tells nobody when a program in another network namespace begins to listen, so it is tried.
-pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
+pub(super) fn listening(engine: &Engine, id: &ContainerId, limit: Option<Duration>) -> Result<()> {
+    let limit = limit.unwrap_or(LISTENING);
     let container = plugged(engine, id)?;
     let spec = &container.record.spec;
     let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
@@ -53,9 +56,9 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
     let began = Instant::now();
     let mut pause = Duration::from_millis(5);
     for port in spec.ports.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp) {
-        while TcpStream::connect_timeout(&SocketAddr::new(address, port.port), TRY).is_err() {
-            if began.elapsed() > LISTENING {
-                return Err(deaf(&container, &port));
+        while TcpStream::connect_timeout(&SocketAddr::new(address, port.port), TRY.min(limit)).is_err() {
+            if began.elapsed() >= limit {
+                return Err(deaf(&container, &port, limit));
             }
             running(&engine.container(id.as_str())?)?;
             std::thread::sleep(pause);
@@ -66,15 +69,15 @@ pub(super) fn listening(engine: &Engine, id: &ContainerId) -> Result<()> {
 }
 
 /// A container that does not listen on a port, with where it listens instead.
-fn deaf(container: &Container, port: &ContainerPort) -> Error {
+fn deaf(container: &Container, port: &ContainerPort, limit: Duration) -> Error {
     let listeners = match &container.state {
         State::Running(running) => listeners::of(running.pid),
         _ => Vec::new(),
     };
     Error::conflict(format!(
-        "container {} does not listen on {port} {} seconds after its start: {}",
+        "container {} does not listen on {port} {} after its start: {}",
         container.name(),
-        LISTENING.as_secs(),
+        Span(limit),
         listeners::described(&listeners)
     ))
 }

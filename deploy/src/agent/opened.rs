@@ -59,7 +59,12 @@ impl Opened {
                 ..Update::default()
             });
         }
-        let flags = Flags { logins: logins(&rollout.credentials), keep_failed: true, ..Flags::default() };
+        let flags = Flags {
+            logins: logins(&rollout.credentials),
+            keep_failed: true,
+            ready_within: release.policy.ready_within(),
+            ..Flags::default()
+        };
         let teller = tell.clone();
         let tell = Box::new(move |telling: Telling<'_>| {
             if let Telling::Warning(text) = telling {

@@ -140,13 +140,15 @@ impl Running {
         opened::write_model(&self.places, &self.journal.release)?;
         let (_, plan, _) = self.opened.plan()?;
         let drain = self.opened.policy.drain();
-        let engine = self.engine.clone();
+        let (began, engine) = (Instant::now(), self.engine.clone());
         self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
             if let Operation::StopContainer { container, .. } = operation {
                 drained(&engine, &container.id, drain);
             }
             runtime.perform(operation)
         })?;
+        // Those who waited are served through this process.
+        self.parked.drain(drain.saturating_sub(began.elapsed()));
         history::record(&self.places, &self.journal.entry(Outcome::Served))?;
         Journal::close(&self.places).map_err(|error| Error::failed("close the journal", error))?;
         // What is too many can go another time; the rollout is done.
@@ -159,7 +161,10 @@ impl Running {
     /// Leaves everything as it was before, and says why in the history.
     pub(crate) fn back_out(self, reason: Option<String>) -> Result<()> {
         undo::back_out(&self.engine, &self.places, &self.journal, reason)?;
-        self.parked.pass_back(&self.engine)
+        self.parked.pass_back(&self.engine)?;
+        // Those who waited are served through this process.
+        self.parked.drain(self.opened.policy.drain());
+        Ok(())
     }
 
     fn advance(&mut self, word: Move) -> Result<()> {

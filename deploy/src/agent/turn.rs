@@ -1,5 +1,7 @@
 //! Containers of the release that serves, stopped and started as they are.
 
+use std::time::Duration;
+
 use compose::observe::observe;
 use compose::operation::{Instance, Operation};
 use compose::plan::verbs::{Verb, apply};
@@ -48,7 +50,8 @@ pub(crate) fn turn(
     let runtime = opened.runtime.clone();
     walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &telling::teller(tell))?;
     started.iter().try_for_each(|id| {
-        expect_ready(engine, id).map_err(|error| opened.runtime.with_last_words(id, &error))
+        expect_ready(engine, id, opened.policy.ready_within())
+            .map_err(|error| opened.runtime.with_last_words(id, &error))
     })
 }
 
@@ -62,12 +65,12 @@ fn started(plan: &Plan) -> Vec<ContainerId> {
 }
 
 /// A program that has done its work and ended is as good as one that serves.
-fn expect_ready(engine: &Engine, id: &ContainerId) -> Result<()> {
+fn expect_ready(engine: &Engine, id: &ContainerId, limit: Option<Duration>) -> Result<()> {
     let is_done = |state: &State| matches!(state, State::Exited(exited) if exited.code == 0);
     if is_done(&engine.container(id.as_str())?.state) {
         return Ok(());
     }
-    match ready::wait(engine, id) {
+    match ready::wait(engine, id, limit) {
         Err(_) if is_done(&engine.container(id.as_str())?.state) => Ok(()),
         waited => waited,
     }

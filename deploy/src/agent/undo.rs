@@ -126,7 +126,7 @@ impl Undo<'_> {
                 engine.hold_back(&seen.id)?;
                 engine.start(&seen.id)?;
                 // It ran before; when it does not get ready now, it is at least where it was.
-                let _ = ready::wait(engine, &seen.id);
+                let _ = ready::wait(engine, &seen.id, self.journal.release.policy.ready_within());
                 take_back(engine, None, &seen.id)
             }
         }

@@ -16,7 +16,7 @@ use self::annotation::annotate;
 use self::mask::mask_secrets;
 use self::runner::{output_token, summarize, write_output};
 use super::image::{ImageInputs, absolute, is_dockerfile};
-use super::rollout::UpArgs;
+use super::rollout::{UpArgs, Waiting};
 use super::{Globals, output, rollout};
 use crate::host::LOCAL;
 use crate::pipeline::Report;
@@ -67,14 +67,13 @@ fn run(globals: &Globals, wish: &Wish) -> Result<Option<Report>> {
     let services: Vec<String> = words("services");
     match wish {
         Wish::Up => {
-            let (drain, lock_wait) = (input("drain"), input("lock-wait"));
             // A step has a comma of its own.
             let canary: Vec<String> =
                 input("canary").iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect();
-            let args = UpArgs::of(services, drain.as_deref(), lock_wait.as_deref(), &canary)?;
+            let args = UpArgs::of(services, Waiting::of(input)?, &canary)?;
             rollout::rolled_out(globals, &args).map(Some)
         }
-        Wish::Rollback => rollout::rollback_quietly(globals).map(Some),
+        Wish::Rollback => rollout::rollback_quietly(globals, Waiting::of(input)?).map(Some),
         Wish::Plan => rollout::plan_quietly(globals, &services).map(Some),
         Wish::Uninstall => rollout::uninstalled(globals, is_asked("volumes")?).map(|_| None),
     }

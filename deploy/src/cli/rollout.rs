@@ -14,9 +14,10 @@ use crate::canary::CanaryStep;
 use crate::commit;
 use crate::fleet::Fleet;
 use crate::message::{Event, Outcome, Request, confused, millis};
+use crate::patience::Patience;
 use crate::pipeline::{Deployment, HostReport, Report, Task};
 use crate::release::ReleaseId;
-use crate::settings::HostSettings;
+use crate::settings::{HostSettings, Settings};
 use crate::watch::Changes;
 
 /// The flags of `up`.
@@ -62,13 +63,45 @@ pub(super) struct UninstallArgs {
 
 /// How long somebody waits.
 #[derive(Debug, Clone, Copy, Args)]
-struct Waiting {
+pub(super) struct Waiting {
     /// How long to wait for another deployment of the same project to end: 30s, 5m
     #[arg(long, value_name = "TIME", default_value = "0s")]
     lock_wait: Span,
     /// How long connections to containers that were replaced may go on: 30s, 5m
     #[arg(long, value_name = "TIME")]
     drain: Option<Span>,
+    /// How long a new container may take until it is ready, or the old ones serve on: 30s, 2m [default: by its health check, or
+    /// 60s until its published ports accept connections]
+    #[arg(long, value_name = "TIME")]
+    deploy_timeout: Option<Patience>,
+}
+
+impl Waiting {
+    /// As a workflow says it: `input` has what each input says, if anything.
+    pub(super) fn of(input: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let time = |name: &str| {
+            let given = input(name).map(|text| (text.parse::<Span>(), text));
+            given.map(|(time, text)| time.map_err(|error| invalid(name, &text, error))).transpose()
+        };
+        let limit = input("deploy-timeout").map(|text| (text.parse(), text));
+        Ok(Self {
+            lock_wait: time("lock-wait")?.unwrap_or(Span(Duration::ZERO)),
+            drain: time("drain")?,
+            deploy_timeout: limit
+                .map(|(limit, text)| limit.map_err(|error: String| invalid("deploy-timeout", &text, error)))
+                .transpose()?,
+        })
+    }
+
+    /// What the command line says counts more than the settings.
+    fn overrule(self, settings: &mut Settings) {
+        settings.drain = self.drain.or(settings.drain);
+        settings.deploy_timeout = self.deploy_timeout.or(settings.deploy_timeout);
+    }
+}
+
+fn invalid(name: &str, text: &str, error: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("{name}: {text:?}: {error}"))
 }
 
 /// `up`.
@@ -79,9 +112,8 @@ pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
 
 /// `up`, for who tells of it in another way.
 pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
-    let Waiting { lock_wait, drain } = args.waiting;
     let mut loaded = connect::load_project(globals)?;
-    loaded.settings.drain = drain.or(loaded.settings.drain);
+    args.waiting.overrule(&mut loaded.settings);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
     connect::warn_of_roles(&loaded.settings);
@@ -89,32 +121,21 @@ pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
     if !args.canary.is_empty() {
         loaded.settings.canary.clone_from(&args.canary);
     }
-    deployment(globals, &loaded, &args.services, lock_wait.0, &told)
+    deployment(globals, &loaded, &args.services, args.waiting.lock_wait.0, &told)
         .up(|| connect::reach(globals, &loaded, tasks))
 }
 
 impl UpArgs {
-    /// As a workflow says it: one text for each, nothing where it says nothing.
-    pub(super) fn of(
-        services: Vec<String>,
-        drain: Option<&str>,
-        lock_wait: Option<&str>,
-        canary: &[String],
-    ) -> Result<Self> {
-        let time = |name: &str, text: &str| {
-            text.parse::<Span>()
-                .map_err(|error| Error::invalid(format!("{name}: {text:?}")).with_source(error))
-        };
+    /// As a workflow says it.
+    pub(super) fn of(services: Vec<String>, waiting: Waiting, canary: &[String]) -> Result<Self> {
         let step = |text: &String| text.parse().map_err(|error| Error::invalid("canary").with_source(error));
-        let lock_wait = lock_wait.map_or(Ok(Span(Duration::ZERO)), |text| time("lock-wait", text))?;
-        let waiting = Waiting { lock_wait, drain: drain.map(|text| time("drain", text)).transpose()? };
         Ok(Self { waiting, canary: canary.iter().map(step).collect::<Result<_>>()?, services })
     }
 }
 
 /// `rollback` by one release, for who tells of it in another way.
-pub(super) fn rollback_quietly(globals: &Globals) -> Result<Report> {
-    rolled_back(globals, 1, None, Span(Duration::ZERO), None)
+pub(super) fn rollback_quietly(globals: &Globals, waiting: Waiting) -> Result<Report> {
+    rolled_back(globals, 1, None, waiting)
 }
 
 /// `plan`, for who tells of it in another way.
@@ -163,23 +184,16 @@ fn print_plan(report: &Report) {
 
 /// `rollback`.
 pub(super) fn rollback(globals: &Globals, args: &RollbackArgs) -> Result<ExitCode> {
-    let Waiting { lock_wait, drain } = args.waiting;
-    show(globals, &rolled_back(globals, args.back, args.to.as_ref(), lock_wait, drain)?);
+    show(globals, &rolled_back(globals, args.back, args.to.as_ref(), args.waiting)?);
     Ok(ExitCode::SUCCESS)
 }
 
-fn rolled_back(
-    globals: &Globals,
-    back: usize,
-    to: Option<&ReleaseId>,
-    lock_wait: Span,
-    drain: Option<Span>,
-) -> Result<Report> {
+fn rolled_back(globals: &Globals, back: usize, to: Option<&ReleaseId>, waiting: Waiting) -> Result<Report> {
     let mut loaded = connect::load_project(globals)?;
-    loaded.settings.drain = drain.or(loaded.settings.drain);
+    waiting.overrule(&mut loaded.settings);
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
-    deployment(globals, &loaded, &[], lock_wait.0, &told).rollback(&mut fleet, back, to)
+    deployment(globals, &loaded, &[], waiting.lock_wait.0, &told).rollback(&mut fleet, back, to)
 }
 
 /// `watch`: one deployment now, and one after every change. A release that fails leaves the one before it.

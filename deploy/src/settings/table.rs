@@ -5,6 +5,7 @@ use engine::quantity::Span;
 
 use crate::canary::CanaryStep;
 use crate::host::is_local;
+use crate::patience::Patience;
 use crate::ssh::{Address, Fingerprint};
 
 /// What a key takes.
@@ -40,6 +41,7 @@ pub(super) static SETTINGS: Shape = Shape::Object(
         ("builder", Shape::TextOr(&Shape::Word(&["here", "host"]), &Shape::Map(&HOST))),
         ("transfer", Shape::Word(&["direct", "registry"])),
         ("drain", DURATION),
+        ("deploy_timeout", Shape::Checked(positive)),
         ("canary", Shape::List(&Shape::Checked(canary))),
         ("keep", Shape::Count),
         ("strategy", Shape::Map(&Shape::Word(&["start-first", "stop-first"]))),
@@ -108,6 +110,10 @@ fn jump(text: &str) -> Result<(), String> {
 
 fn duration(text: &str) -> Result<(), String> {
     text.parse::<Span>().map(drop).map_err(|error| error.to_string())
+}
+
+fn positive(text: &str) -> Result<(), String> {
+    text.parse::<Patience>().map(drop)
 }
 
 fn command(text: &str) -> Result<(), String> {

@@ -85,6 +85,40 @@ volumes: {data: {}}
 }
 
 #[test]
+fn a_successor_that_takes_too_long_gives_way_and_who_waits_is_served_by_the_old_one() {
+    let healthy = "
+services:
+  store:
+    build: .
+    ports: ['80']
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+";
+    let world = World::new(1, healthy);
+    world.rdeploy(["up"]).succeeds();
+    let (port, names) = (world.port(0, "store"), world.names(0));
+    let deaf = healthy.replace("ports:", "command: [sleep, '1000']\n    ports:");
+    world.write("compose.yaml", &deaf);
+    let (up, pages) = world.clients(&[port], || world.rdeploy(["up", "--deploy-timeout", "1s"]));
+    let up = up.fails();
+    let said = "does not listen on 80/tcp 1s after its start: it listens nowhere";
+    assert!(up.stderr.contains(said), "{}", up.stderr);
+    assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
+    assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names.clone()));
+
+    // A health check that never comes to an end has one, too.
+    let check = "healthcheck: {test: [CMD, 'false'], interval: 100ms, start_period: 1h}\n    ports:";
+    world.write("compose.yaml", &healthy.replace("ports:", check));
+    world.write("rdeploy.yaml", "deploy_timeout: 1s\n");
+    let (up, pages) = world.clients(&[port], || world.rdeploy(["up"]));
+    let up = up.fails();
+    assert!(up.stderr.contains("is not healthy 1s after its start"), "{}", up.stderr);
+    assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
+    assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names));
+}
+
+#[test]
 fn a_mistake_in_the_settings_or_no_host_at_all_is_said_before_anything_happens() {
     let world = World::new(0, "services: {web: {build: .}}\n");
     let up = world.rdeploy(["up"]).fails();

@@ -173,9 +173,9 @@ impl Connection {
     ///
     /// # Errors
     /// When it becomes unhealthy or ends, or its monitor was killed.
-    pub fn wait_healthy(&mut self) -> Result<()> {
+    pub fn wait_healthy(&mut self, limit: Option<Duration>) -> Result<()> {
         let id = self.id.short().to_owned();
-        match self.health(None)? {
+        match self.health(limit)? {
             HealthVerdict::Healthy | HealthVerdict::Unchecked => Ok(()),
             HealthVerdict::Unhealthy => Err(Error::new(Kind::Failed, format!("container {id} is unhealthy"))
                 .with_hint(format!(

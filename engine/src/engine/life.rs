@@ -141,13 +141,13 @@ impl Engine {
         }
     }
 
-    /// Waits until a container is healthy, or returns at once when it has no health check. The first probe runs
-    /// at once then, and the next ones soon.
+    /// Waits until a container is healthy, for so long at most, or returns at once when it has no health check. The first
+    /// probe runs at once then, and the next ones soon.
     ///
     /// # Errors
-    /// When it becomes unhealthy or ends.
-    pub fn wait_healthy(&self, id: &ContainerId) -> Result<()> {
-        self.connected(id, "wait for the health of")?.wait_healthy()
+    /// When it becomes unhealthy or ends, or the time is up.
+    pub fn wait_healthy(&self, id: &ContainerId, limit: Option<Duration>) -> Result<()> {
+        self.connected(id, "wait for the health of")?.wait_healthy(limit)
     }
 
     /// Runs a command in a running container with its streams connected to ours.
