@@ -3,6 +3,7 @@
 //! It does everything itself and holds the project's lock while it does, so that work can never be done in the name of
 //! somebody who has lost the lock. When its client is gone it ends, and a guard puts right what it left.
 
+mod audit;
 mod builds;
 mod canary;
 pub(crate) mod guard;
@@ -55,6 +56,7 @@ struct Agent {
 /// A project whose lock the agent holds.
 struct Held {
     project: String,
+    author: String,
     places: Places,
     running: Option<Running>,
     _lock: Lock,
@@ -136,6 +138,7 @@ impl Agent {
 
     fn answer(&mut self, request: Request) -> Result<Outcome> {
         let tell = self.tell();
+        self.audit(&request, &tell);
         match request {
             Request::Lock { project, author, wait_ms } => {
                 self.lock(project, &author, Duration::from_millis(wait_ms)).map(|()| Outcome::Nothing)
@@ -144,7 +147,9 @@ impl Agent {
                 let places = self.held(&project)?.places.clone();
                 taking::freeze(&places, &freeze.beginning(jiff::Timestamp::now())).map(|()| Outcome::Nothing)
             }
-            Request::Thaw { project } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
+            Request::Note { .. } => Ok(Outcome::Nothing),
+            Request::Audit { project } => audit::deeds(&self.places(&project)).map(Outcome::Audit),
+            Request::Thaw { project, .. } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
             Request::ReceiveImages => {
                 let received = transfer::receive(&mut self.channel(), &self.engine);
                 received.map_err(|error| Error::failed("take the images over", error))?;
@@ -202,6 +207,24 @@ impl Agent {
         }
     }
 
+    /// Puts down what is asked for. A host that has no room for that can still be put right.
+    fn audit(&self, request: &Request, tell: &Tell) {
+        let Some(what) = audit::deed(request) else { return };
+        let (places, author) = match (request, &self.held) {
+            (Request::Note { project, author, .. } | Request::Thaw { project, author }, _) => {
+                (self.places(project), author)
+            }
+            (_, Some(held)) => (held.places.clone(), &held.author),
+            // It is refused.
+            (_, None) => return,
+        };
+        if places.state().exists()
+            && let Err(error) = audit::note(&places, author, &what)
+        {
+            tell(Event::Remark(format!("WARNING: {}", engine::error::chain(&error))));
+        }
+    }
+
     fn places(&self, project: &str) -> Places {
         Places::of(self.engine.root(), project)
     }
@@ -214,7 +237,7 @@ impl Agent {
         let places = self.places(&project);
         let lock = taking::take(&places, &project, author, wait)?;
         undo::recover(&self.engine, &places)?;
-        self.held = Some(Held { project, places, running: None, _lock: lock });
+        self.held = Some(Held { project, author: author.to_owned(), places, running: None, _lock: lock });
         Ok(())
     }
 

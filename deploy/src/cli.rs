@@ -146,6 +146,11 @@ enum Command {
     Drift,
     /// Show the releases and what became of them
     History,
+    /// Show who did what to the project, when and from where
+    ///
+    /// Deployments and the ways back from them, stop, start, restart, exec, run, lock and prune, as each host has put them
+    /// down before they began. What came of deployments is in `history`; looking leaves no trace.
+    Audit(Lazy<show::AuditArgs>),
     /// Show what services write
     Logs(Lazy<show::LogsArgs>),
     /// Run a program in a container of a service, on the first host that has it, or on all of them
@@ -290,6 +295,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Status => show::status(globals),
         Command::Drift => show::drift(globals),
         Command::History => show::history(globals),
+        Command::Audit(args) => show::audit(globals, &args),
         Command::Logs(args) => show::logs(globals, &args),
         Command::Exec(args) => show::exec(globals, &args),
         Command::Run(args) => show::run(globals, &args),

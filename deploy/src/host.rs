@@ -13,10 +13,11 @@ use engine::paths::DEFAULT_STATE;
 use serde::{Deserialize, Serialize};
 
 use crate::agent;
+use crate::commit;
 use crate::executable::{self, Begun, Executable, Executables, begun};
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request, confused};
 use crate::protocol::{Channel, ChannelError, Heart};
-use crate::release;
+use crate::release::{self, Entry};
 use crate::ssh::{self, Access, Address, Door, Ending, Pipes, Session};
 
 /// A host with an agent that listens.
@@ -226,7 +227,11 @@ impl Host {
     pub fn expect_served(&mut self, project: &str) -> Result<()> {
         let request = Request::History { project: project.to_owned() };
         let Outcome::History(entries) = self.ask(&request, &|_| {})? else { return Err(confused()) };
-        if release::before(&entries, 0).is_some() {
+        self.expect_some(project, &entries)
+    }
+
+    fn expect_some(&self, project: &str, entries: &[Entry]) -> Result<()> {
+        if release::before(entries, 0).is_some() {
             return Ok(());
         }
         Err(Error::not_found(format!(
@@ -234,6 +239,20 @@ impl Host {
             self.name()
         ))
         .with_hint("`rdeploy up` deploys it; another project is meant by --project-name"))
+    }
+
+    /// As [`Host::expect_served`], for who is about to do something to the project beside this connection: that is put down
+    /// there, in the same round trip.
+    ///
+    /// # Errors
+    /// As [`Host::expect_served`].
+    pub fn expect_served_for(&mut self, project: &str, what: &str, told: &dyn Fn(Event)) -> Result<()> {
+        let (project, author) = (project.to_owned(), commit::author());
+        self.say(&Request::Note { project: project.clone(), author, what: what.to_owned() })?;
+        self.say(&Request::History { project: project.clone() })?;
+        self.answer(told)?;
+        let Outcome::History(entries) = self.answer(told)? else { return Err(confused()) };
+        self.expect_some(&project, &entries)
     }
 
     /// Asks for something and waits until it is done.

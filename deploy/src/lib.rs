@@ -7,6 +7,7 @@ pub mod canary;
 pub mod cli;
 pub mod commit;
 mod context;
+pub mod deed;
 pub mod destination;
 pub mod executable;
 pub mod fleet;

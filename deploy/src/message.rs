@@ -9,6 +9,7 @@ use engine::network::Draw;
 use engine::quantity::Percent;
 use serde::{Deserialize, Serialize};
 
+use crate::deed::Deed;
 use crate::freeze::Freeze;
 use crate::release::{Entry, Release, ReleaseId, SentImage};
 
@@ -48,6 +49,22 @@ pub enum Request {
     },
     /// Let a project be changed again.
     Thaw {
+        /// The project.
+        project: String,
+        /// Who wants that.
+        author: String,
+    },
+    /// Put down that something is done to a project beside this connection.
+    Note {
+        /// The project.
+        project: String,
+        /// Who does it.
+        author: String,
+        /// What: the command.
+        what: String,
+    },
+    /// Who did what to a project.
+    Audit {
         /// The project.
         project: String,
     },
@@ -245,6 +262,8 @@ pub enum Outcome {
     Committed(Measured),
     /// What happened so far.
     History(Vec<Entry>),
+    /// Who did what so far.
+    Audit(Vec<Deed>),
     /// A release.
     Release(Box<Release>),
     /// What runs.

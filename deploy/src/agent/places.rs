@@ -54,6 +54,16 @@ impl Places {
         self.state.join("history.jsonl")
     }
 
+    /// Who did what, an object a line.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.state.join("audit.jsonl")
+    }
+
+    /// Who did what before that.
+    pub(crate) fn audit_before(&self) -> PathBuf {
+        self.state.join("audit.before.jsonl")
+    }
+
     /// The model of the release that serves, for `rcompose` on the host.
     pub(crate) fn model(&self) -> PathBuf {
         self.state.join("compose.json")

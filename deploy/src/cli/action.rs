@@ -70,13 +70,17 @@ fn run(globals: &Globals, wish: &Wish) -> Result<Option<Report>> {
             // A step has a comma of its own.
             let canary: Vec<String> =
                 input("canary").iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect();
-            let args = UpArgs::of(services, Waiting::of(input)?, &canary)?;
+            let args = UpArgs::of(services, waiting()?, &canary)?;
             rollout::rolled_out(globals, &args).map(Some)
         }
-        Wish::Rollback => rollout::rollback_quietly(globals, Waiting::of(input)?).map(Some),
+        Wish::Rollback => rollout::rollback_quietly(globals, waiting()?).map(Some),
         Wish::Plan => rollout::plan_quietly(globals, &services).map(Some),
         Wish::Uninstall => rollout::uninstalled(globals, is_asked("volumes")?).map(|_| None),
     }
+}
+
+fn waiting() -> Result<Waiting> {
+    Waiting::of(input("lock-wait"), input("drain"), input("deploy-timeout"))
 }
 
 /// The inputs over what the command line says.

@@ -254,10 +254,27 @@ fn try_to_reach(globals: &Globals, loaded: &Loaded, tasks: Vec<Task>) -> (Fleet<
     (Fleet { members }, Failures(failed))
 }
 
+/// A command line of `rcompose` for hosts.
+pub(super) struct Words {
+    /// All of it.
+    pub(super) all: Vec<String>,
+    /// What is put down of it in the hosts' audit trails; nothing when it only looks.
+    pub(super) deed: Option<String>,
+}
+
+impl Words {
+    /// Sees that the project is there, and puts down what is about to be done.
+    fn begin(&self, host: &mut Host, project: &str) -> Result<()> {
+        let Some(deed) = &self.deed else { return host.expect_served(project) };
+        let name = host.name().to_owned();
+        host.expect_served_for(project, deed, &|event| output::event(&name, &event))
+    }
+}
+
 /// Runs `rcompose` on a host, with this process's own input and output.
-pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &[String]) -> Result<ExitCode> {
-    member.host.expect_served(project)?;
-    member.host.into_shell().compose(project, words).map(ExitCode::from)
+pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &Words) -> Result<ExitCode> {
+    words.begin(&mut member.host, project)?;
+    member.host.into_shell().compose(project, &words.all).map(ExitCode::from)
 }
 
 /// Runs `rcompose` on these hosts, all at once and without input. `take` gets the lines that it writes as they come, with
@@ -265,13 +282,14 @@ pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &[Strin
 pub(super) fn compose_told(
     project: &str,
     fleet: Fleet<Task>,
-    words: &[String],
+    words: &Words,
     take: &(dyn Fn(&str, &str) + Sync),
 ) -> Result<Vec<(String, Output)>> {
     let one = |mut member: Member<Task>| {
-        member.host.expect_served(project)?;
+        words.begin(&mut member.host, project)?;
         let name = member.host.name().to_owned();
-        let output = member.host.into_shell().compose_told(project, words, &mut |line| take(&name, line))?;
+        let output =
+            member.host.into_shell().compose_told(project, &words.all, &mut |line| take(&name, line))?;
         Ok((name, output))
     };
     thread::scope(|scope| {

@@ -125,7 +125,8 @@ fn release(globals: &Globals, loaded: &Loaded, fleet: &mut Fleet<Task>) -> Resul
 
 fn thaw(project: &str, fleet: &mut Fleet<Task>) -> Result<Vec<(String, Option<Freeze>)>> {
     let thawed = fleet.each(|host, _| {
-        let outcome = host.ask(&Request::Thaw { project: project.to_owned() }, &|_| {})?;
+        let outcome =
+            host.ask(&Request::Thaw { project: project.to_owned(), author: commit::author() }, &|_| {})?;
         let freeze = if let Outcome::Thawed(freeze) = outcome { freeze } else { None };
         Ok((host.name().to_owned(), freeze))
     })?;

@@ -1,6 +1,8 @@
 //! `up`, `plan`, `rollback`, `resume`, `setup` and `prune`.
 
+use std::fmt::Display;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -77,19 +79,16 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// As a workflow says it: `input` has what each input says, if anything.
-    pub(super) fn of(input: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let time = |name: &str| {
-            let given = input(name).map(|text| (text.parse::<Span>(), text));
-            given.map(|(time, text)| time.map_err(|error| invalid(name, &text, error))).transpose()
-        };
-        let limit = input("deploy-timeout").map(|text| (text.parse(), text));
+    /// As a workflow says it, by the inputs `lock-wait`, `drain` and `deploy-timeout`.
+    pub(super) fn of(
+        lock_wait: Option<String>,
+        drain: Option<String>,
+        deploy_timeout: Option<String>,
+    ) -> Result<Self> {
         Ok(Self {
-            lock_wait: time("lock-wait")?.unwrap_or(Span(Duration::ZERO)),
-            drain: time("drain")?,
-            deploy_timeout: limit
-                .map(|(limit, text)| limit.map_err(|error: String| invalid("deploy-timeout", &text, error)))
-                .transpose()?,
+            lock_wait: given("lock-wait", lock_wait)?.unwrap_or(Span(Duration::ZERO)),
+            drain: given("drain", drain)?,
+            deploy_timeout: given("deploy-timeout", deploy_timeout)?,
         })
     }
 
@@ -100,8 +99,9 @@ impl Waiting {
     }
 }
 
-fn invalid(name: &str, text: &str, error: impl std::fmt::Display) -> Error {
-    Error::invalid(format!("{name}: {text:?}: {error}"))
+fn given<T: FromStr<Err: Display>>(name: &str, text: Option<String>) -> Result<Option<T>> {
+    let invalid = |text: &str, error: T::Err| Error::invalid(format!("{name}: {text:?}: {error}"));
+    text.map(|text| text.parse().map_err(|error| invalid(&text, error))).transpose()
 }
 
 /// `up`.

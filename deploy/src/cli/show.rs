@@ -8,13 +8,13 @@ use engine::cli::invocation::{InService, Invocation, OfService};
 use engine::error::{Error, Result};
 use serde_json::{Value, json};
 
-use super::connect::{self, Loaded};
+use super::connect::{self, Loaded, Words};
 use super::{Globals, output};
 use crate::fleet::{Failures, Fleet};
 use crate::message::{Outcome, Request, Status, confused};
 use crate::pipeline::Task;
 use crate::release::{self, Entry};
-use crate::ssh::Output;
+use crate::ssh::{Output, quoted};
 
 /// The flags of `logs`.
 #[derive(Debug, Args)]
@@ -33,6 +33,14 @@ pub(super) struct LogsArgs {
     timestamps: bool,
     /// The services; all when none is named
     services: Vec<String>,
+}
+
+/// The flags of `audit`.
+#[derive(Debug, Args)]
+pub(super) struct AuditArgs {
+    /// So many of each host from the end
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 50)]
+    last: usize,
 }
 
 /// The flags of `exec`.
@@ -193,6 +201,39 @@ fn row(host: &str, entry: &Entry) -> Vec<String> {
     ]
 }
 
+/// `audit`: the newest last.
+pub(super) fn audit(globals: &Globals, args: &AuditArgs) -> Result<ExitCode> {
+    let loaded = connect::load_project(globals)?;
+    let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
+    let project = loaded.project.name.clone();
+    let all = fleet.each(|host, _| {
+        let request = Request::Audit { project: project.clone() };
+        let Outcome::Audit(deeds) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        Ok((host.name().to_owned(), deeds))
+    })?;
+    let mut rows = Vec::new();
+    for (host, deeds) in &all {
+        for deed in &deeds[deeds.len().saturating_sub(args.last)..] {
+            if globals.json {
+                output::json(&json!({ "host": host, "deed": deed }));
+                continue;
+            }
+            rows.push(vec![
+                host.clone(),
+                deed.at.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+                deed.author.clone(),
+                deed.from.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+                // One line each, whatever was in the command.
+                deed.what.escape_debug().to_string().replace("\\'", "'").replace("\\\"", "\""),
+            ]);
+        }
+    }
+    if !globals.json {
+        output::table(&["HOST", "WHEN (UTC)", "BY", "FROM", "WHAT"], &rows);
+    }
+    unless_lost(lost, ExitCode::SUCCESS)
+}
+
 /// `logs`.
 pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     let mut words = vec!["logs".to_owned(), "--no-color".to_owned()];
@@ -201,6 +242,7 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.to_string()]));
     words.extend(args.since.iter().flat_map(|since| ["--since".to_owned(), since.clone()]));
     words.extend(args.services.iter().cloned());
+    let words = Words { all: words, deed: None };
     let loaded = connect::load_project(globals)?;
     let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
     if args.follow {
@@ -237,6 +279,8 @@ pub(super) fn exec(globals: &Globals, args: &ExecArgs) -> Result<ExitCode> {
     words.extend(args.env.iter().flat_map(|pair| ["--env".to_owned(), pair.clone()]));
     words.push(args.invocation.place.clone());
     words.extend(args.invocation.command.iter().cloned());
+    let words =
+        Words { all: words, deed: Some(deed("exec", &args.invocation.place, &args.invocation.command)) };
     if args.all_hosts {
         on_all(globals, &args.invocation.place, &words)
     } else {
@@ -250,7 +294,21 @@ pub(super) fn run(globals: &Globals, args: &RunArgs) -> Result<ExitCode> {
     words.extend(globals.json.then(|| "-T".to_owned()));
     words.push(args.invocation.place.clone());
     words.extend(args.invocation.command.iter().cloned());
+    let words =
+        Words { all: words, deed: Some(deed("run", &args.invocation.place, &args.invocation.command)) };
     on_one(globals, &args.invocation.place, &words)
+}
+
+/// What an audit trail says of a command. Values of variables may be secrets and are not in it.
+fn deed(verb: &str, service: &str, command: &[String]) -> String {
+    let words = [verb, service].into_iter().map(str::to_owned);
+    words.chain(command.iter().map(|word| shown(word))).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell would take it.
+fn shown(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) { word.to_owned() } else { quoted(word) }
 }
 
 /// The project with those of its hosts that have a service.
@@ -273,7 +331,7 @@ fn where_runs(globals: &Globals, service: &str) -> Result<Loaded> {
 }
 
 /// Runs `rcompose` on every host that has a service.
-fn on_all(globals: &Globals, service: &str, words: &[String]) -> Result<ExitCode> {
+fn on_all(globals: &Globals, service: &str, words: &Words) -> Result<ExitCode> {
     let loaded = where_runs(globals, service)?;
     let fleet = connect::fleet(globals, &loaded)?;
     let ended =
@@ -296,7 +354,7 @@ fn tell_stderr(ended: &[(String, Output)]) {
 }
 
 /// Runs `rcompose` on the first host that has a service: with this process's own input and output, or as JSON tells of it.
-fn on_one(globals: &Globals, service: &str, words: &[String]) -> Result<ExitCode> {
+fn on_one(globals: &Globals, service: &str, words: &Words) -> Result<ExitCode> {
     let mut loaded = where_runs(globals, service)?;
     loaded.settings.hosts.truncate(1);
     let mut fleet = connect::fleet(globals, &loaded)?;

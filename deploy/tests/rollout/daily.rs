@@ -49,6 +49,27 @@ fn containers_are_stopped_and_started_as_they_are() {
     let locked = world.rdeploy(["stop"]).fails();
     assert!(locked.stderr.contains("not now"), "{}", locked.stderr);
     assert_eq!(page(), "one");
+    world.rdeploy(["lock", "release"]).succeeds();
+    world.rdeploy(["exec", "-e", "TOKEN=hidden", "web", "sh", "-c", "true\ntrue"]).succeeds();
+    world.rdeploy(["run", "web", "true"]).succeeds();
+    world.rdeploy(["status"]).succeeds();
+    let said = world.rdeploy(["audit", "-n", "7"]).succeeds().stdout;
+    let deeds: Vec<&str> =
+        said.lines().skip(1).filter_map(|line| line.split("   ").last()).map(str::trim).collect();
+    let expected = [
+        "stop web",
+        "start",
+        "restart db",
+        "lock acquire: not now",
+        "lock release",
+        r"exec web sh -c 'true\ntrue'",
+        "run web true",
+    ];
+    assert_eq!(deeds, expected, "{said}");
+    let first = world.rdeploy(["--json", "audit"]).succeeds().stdout;
+    let first: serde_json::Value = serde_json::from_str(first.lines().next().unwrap()).unwrap();
+    assert!(first["deed"]["what"].as_str().unwrap().starts_with("up 2"), "{first}");
+    assert!(first["deed"]["author"].as_str().unwrap().contains('@'), "{first}");
 }
 
 #[test]
