@@ -20,7 +20,7 @@ use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
 use crate::container::spec::ContainerSpec;
-use crate::engine::{Created, Engine, RemoveOptions, StopOptions};
+use crate::engine::{Container, Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::image::{Platform, PullOptions, Reference};
@@ -530,12 +530,9 @@ fn start(engine: &Engine, args: &StartArgs) -> Result<u8> {
     };
     let container = engine.container(name)?;
     let options = AttachOptions {
-        stdin: args.interactive && container.record.spec.process.open_stdin,
-        stdout: true,
-        stderr: true,
-        tty: container.record.spec.process.tty,
         sig_proxy: true,
         detach_keys: args.detach_keys.clone(),
+        ..attachment(&container, args.interactive)?
     };
     engine.start_attached(container.id(), &options, &mut output::warning).map(end_code)
 }
@@ -563,14 +560,23 @@ fn wait(engine: &Engine, names: &Names) -> Result<u8> {
 fn attach(engine: &Engine, args: &AttachArgs) -> Result<u8> {
     let container = engine.container(&args.container)?;
     let options = AttachOptions {
-        stdin: !args.no_stdin && container.record.spec.process.open_stdin,
-        stdout: true,
-        stderr: true,
-        tty: container.record.spec.process.tty,
         sig_proxy: args.sig_proxy,
         detach_keys: args.detach_keys.clone(),
+        ..attachment(&container, !args.no_stdin)?
     };
     engine.attach(container.id(), &options).map(end_code)
+}
+
+/// Its output, and its input if that is wanted and open. A shell would take the end of a file for the end of its session:
+/// a terminal is typed at from a terminal.
+fn attachment(container: &Container, wants_input: bool) -> Result<AttachOptions> {
+    let process = &container.record.spec.process;
+    let stdin = wants_input && process.open_stdin;
+    if stdin && process.tty && !rustix::termios::isatty(std::io::stdin()) {
+        return Err(Error::invalid("the container has a terminal, and the input device is not a TTY")
+            .with_hint("its output alone comes with attach --no-stdin, or start -a"));
+    }
+    Ok(AttachOptions { stdin, stdout: true, stderr: true, tty: process.tty, ..AttachOptions::default() })
 }
 
 fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8> {

@@ -129,6 +129,17 @@ fn usage_is_drawn_again_in_its_place() {
 }
 
 #[test]
+fn the_end_of_a_file_does_not_end_somebody_elses_shell() {
+    let world = World::new();
+    world.rengine(["run", "-dit", "--name", "it", BOX, "sh"]).succeeds();
+    world.rengine(["attach", "it"]).exits(1).complains("not a TTY").complains("--no-stdin");
+    assert_eq!(world.rengine(["inspect", "-f", "{{.State.Running}}", "it"]).succeeds().line(), "true");
+    world.rengine(["stop", "-t", "0", "it"]).succeeds();
+    world.rengine(["start", "-ai", "it"]).exits(1).complains("not a TTY");
+    assert_eq!(world.rengine(["inspect", "-f", "{{.State.Running}}", "it"]).succeeds().line(), "false");
+}
+
+#[test]
 fn a_person_looks_around_where_a_build_failed() {
     let world = World::new();
     let dockerfile = "FROM box\nWORKDIR /work\nENV NAME=value\n\
