@@ -35,6 +35,8 @@ pub enum StopReason {
     Shutdown,
     /// It is started again at once: one that removes itself stays for that.
     Restart,
+    /// Somebody killed it, which no event calls a stop.
+    Kill,
 }
 
 /// What a client asks of a monitor. Each request but `Detach` and `Resize` is answered.

@@ -5,6 +5,16 @@ use std::io::{BufRead, BufReader};
 use crate::world::{BOX, World};
 
 #[test]
+fn a_kill_is_no_stop() {
+    let world = World::new();
+    world.rengine(["run", "-d", "--name", "it", "--network", "none", BOX, "sleep", "1000"]).succeeds();
+    world.rengine(["kill", "it"]).succeeds();
+    let told =
+        ["events", "--since", "1h", "--until", "0s", "--filter", "container=it", "--format", "{{.Action}}"];
+    world.rengine(told).succeeds().prints("create\nstart\nkill\ndie\n");
+}
+
+#[test]
 fn a_life_is_told_in_its_order() {
     let world = World::new();
     world.rengine(["network", "create", "front"]).succeeds();

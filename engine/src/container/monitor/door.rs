@@ -281,7 +281,7 @@ impl Monitor {
         }
         self.announce("kill", &[("signal", signal.number().to_string())]);
         if signal == Signal::KILL || signal == stop_signal {
-            self.stopping.get_or_insert(Stopping { deadline: None, reason: StopReason::ByHand });
+            self.stopping.get_or_insert(Stopping { deadline: None, reason: StopReason::Kill });
         }
         if signal == Signal::KILL {
             self.thaw();

@@ -191,7 +191,7 @@ impl Monitor {
             self.networks.announce_endpoint(endpoint, &self.id, "disconnect");
         }
         self.announce_mounts("unmount");
-        if by_hand {
+        if by_hand && stopping.is_none_or(|stopping| stopping.reason != StopReason::Kill) {
             self.announce("stop", &[]);
         }
         let again = verdict != Verdict::Stay;
