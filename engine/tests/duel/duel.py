@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ALL = ["containers.cases", "networks.cases", "volumes.cases", "images.cases", "registry.cases", "builds.dockerfiles"]
-LINKS = "sh true cat echo sleep id env sort ls pwd hostname touch mkdir stat df grep cut head tail tr wc seq".split()
+ALL = ["containers.cases", "flows.cases", "networks.cases", "volumes.cases", "images.cases", "registry.cases", "builds.dockerfiles"]
+LINKS = """cat cut df echo env grep head hostname id kill ln ls mkdir mknod nc nslookup ping printf ps pwd seq sh sleep sort stat
+stty tail tar touch tr true tty wc yes""".split()
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home/user:/bin/sh\n"
 GROUP = "root:x:0:\nuser:x:1000:\nwheel:x:10:user\n"
 USERS = "user:$2b$05$.z1pcBpgFw3qfKkos4egq./Ner0eKVKVFc8GkgDT34bMaiH3Le.Le\n"
@@ -70,7 +71,7 @@ class Side:
 
     def run(self, case):
         done = subprocess.run(
-            ["timeout", "60", "bash", "-c", case], env=self.environment, cwd=self.directory / "cwd", stdin=subprocess.DEVNULL,
+            ["timeout", "--kill-after", "1", "60", "bash", "-c", case], env=self.environment, cwd=self.directory / "cwd", stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", check=False)
         return done.returncode, self.settled(done.stdout), self.settled(done.stderr)
 
