@@ -83,7 +83,7 @@ impl Tree {
     ) -> Result<Vec<Selected>, SelectError> {
         let wanted = clean(&format!("/{source}"));
         let mut found = Vec::new();
-        for (path, entry) in self.matches(&wanted)? {
+        for (path, entry) in self.matches(&wanted, keep_paths)? {
             let shown = if path.is_empty() { "/".to_owned() } else { format!("/{path}") };
             let resolved = match entry {
                 Some(entry) if !entry.metadata.is_symlink() => (path.clone(), Some(entry)),
@@ -187,8 +187,9 @@ impl Tree {
         Ok(())
     }
 
-    /// The paths a source stands for. Literal ones come without an entry, whether they exist or not.
-    fn matches(&self, wanted: &str) -> Result<Vec<(String, Option<Entry>)>, SelectError> {
+    /// The paths a source stands for. Literal ones come without an entry, whether they exist or not. Where `is_deep`, as
+    /// with `--parents`, a part `**` stands for directories one below the other, or for none.
+    fn matches(&self, wanted: &str, is_deep: bool) -> Result<Vec<(String, Option<Entry>)>, SelectError> {
         let wanted = wanted.trim_start_matches('/');
         let parts: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
         let Some(first) = parts.iter().position(|part| glob::has_wildcards(part)) else {
@@ -201,7 +202,12 @@ impl Tree {
         let start = self.stack.resolve(Path::new(&parts[..first].join("/")), true).map_err(io)?;
         let Some(entry) = start.entry else { return Ok(Vec::new()) };
         let mut found = vec![(lossy(start.path.as_os_str()), Some(entry))];
-        for part in &parts[first..] {
+        for (at, part) in parts.iter().enumerate().skip(first) {
+            // At the end it is what is there, with all that is below.
+            if is_deep && *part == "**" && at + 1 < parts.len() {
+                found = self.descended(found).map_err(io)?;
+                continue;
+            }
             let mut next = Vec::new();
             for (path, entry) in found {
                 let Some(entry) = entry.filter(|entry| entry.metadata.is_dir()) else { continue };
@@ -214,6 +220,26 @@ impl Tree {
                 }
             }
             found = next;
+        }
+        Ok(found)
+    }
+
+    /// These, and all directories below them that are not left out.
+    fn descended(&self, tops: Vec<(String, Option<Entry>)>) -> io::Result<Vec<(String, Option<Entry>)>> {
+        let (mut found, mut open) = (Vec::new(), tops);
+        open.reverse();
+        while let Some((path, entry)) = open.pop() {
+            let Some(entry) = entry.filter(|entry| entry.metadata.is_dir()) else { continue };
+            let mut below = Vec::new();
+            for (name, child) in entry.children()? {
+                let name = lossy(&name);
+                let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+                if child.metadata.is_dir() && !self.hides(&path, &child) {
+                    below.push((path, Some(child)));
+                }
+            }
+            open.extend(below.into_iter().rev());
+            found.push((path, Some(entry)));
         }
         Ok(found)
     }
@@ -362,6 +388,21 @@ mod tests {
         assert_eq!(paths(&tree, "/")[..3], ["/", "a", "a/1.txt"]);
         let missing = tree.select("none", &Ignore::default(), false).unwrap_err();
         assert_eq!(missing.to_string(), "\"/none\": not found");
+    }
+
+    #[test]
+    fn two_stars_go_down_only_where_paths_are_kept() {
+        let temp = fixture();
+        let tree = tree(temp.path(), &["b"]);
+        let kept = |source: &str| -> Vec<String> {
+            let selected = tree.select(source, &Ignore::default(), true).unwrap();
+            selected.iter().map(|source| lossy(source.kept_path.as_ref().unwrap().as_os_str())).collect()
+        };
+        assert_eq!(kept("**/*.txt"), ["top.txt", "a/1.txt", "a/deep/2.txt"]);
+        assert_eq!(kept("./a/./**/*.txt"), ["1.txt", "deep/2.txt"]);
+        assert_eq!(kept("a/**"), ["a/1.txt", "a/deep"]);
+        assert_eq!(kept("**/1.md"), Vec::<String>::new());
+        assert_eq!(paths(&tree, "**/*.txt"), ["1.txt"]);
     }
 
     #[test]
