@@ -1,6 +1,7 @@
 //! The command line of `rengine`: docker's verbs, flags and exit codes.
 
 mod build;
+mod builder;
 mod cache;
 pub mod changes;
 mod client;
@@ -167,6 +168,26 @@ enum BuilderCommand {
     Prune(cache::PruneArgs),
     /// Show what the builder keeps
     Du(cache::UsageArgs),
+    /// Images at registries, shown and put together there
+    #[command(subcommand)]
+    Imagetools(image::ToolsVerb),
+    /// Show the builder
+    Inspect(builder::NamedArgs),
+    /// List the builder
+    Ls(builder::ListArgs),
+    /// Accepted for docker's sake: there is one builder, and it is always there
+    Create(builder::CreateArgs),
+    /// Accepted for docker's sake
+    #[command(hide = true)]
+    Use(builder::NamedArgs),
+    /// Accepted for docker's sake
+    #[command(hide = true)]
+    Stop(builder::NamedArgs),
+    /// Accepted for docker's sake
+    #[command(hide = true)]
+    Rm(builder::NamedArgs),
+    /// Show the engine's version
+    Version(system::VersionArgs),
 }
 
 /// Docker's exit code for a failure of the engine rather than of the container.
@@ -317,6 +338,13 @@ fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
             BuilderCommand::Build(args) => build::run(engine, &args),
             BuilderCommand::Prune(args) => cache::prune(engine, &args),
             BuilderCommand::Du(args) => cache::usage(engine, &args),
+            BuilderCommand::Imagetools(verb) => image::tools(engine, &verb),
+            BuilderCommand::Inspect(args) => Ok(builder::inspect(&args)),
+            BuilderCommand::Ls(args) => builder::list(&args),
+            BuilderCommand::Create(args) => builder::create(&args),
+            BuilderCommand::Use(_) | BuilderCommand::Stop(_) => Ok(0),
+            BuilderCommand::Rm(args) => Ok(builder::remove(&args)),
+            BuilderCommand::Version(args) => system::version(&args),
         },
         Command::System(group) => system::run(engine, &group.verb),
         Command::Version(args) => system::version(&args),

@@ -35,7 +35,7 @@ mod verify;
 
 pub use archive::ArchiveError;
 pub use artifact::{Artifact, ArtifactFile};
-pub use assembly::{AssemblyError, PlatformNote};
+pub use assembly::{AssemblyError, Composed, PlatformNote};
 pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
@@ -46,7 +46,7 @@ pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference};
 pub use registry::RegistryError;
-pub use remote::{FoundImage, RemoteImage, RemoteManifest};
+pub use remote::{FoundImage, RemoteContent, RemoteImage, RemoteManifest};
 
 pub use crate::layer::{Compression, Packing};
 

@@ -5,6 +5,7 @@ mod filter;
 mod list;
 mod manifest;
 mod registry;
+mod tools;
 mod tree;
 
 use std::fs::File;
@@ -30,6 +31,7 @@ pub(super) use list::{ListArgs, PruneArgs, list, prune, warn_of_damage};
 pub(super) use manifest::{ManifestVerb, manifest};
 pub(super) use registry::pull_with_progress;
 use registry::{SearchArgs, Written};
+pub(super) use tools::{ToolsVerb, tools};
 
 /// A verb on images.
 #[derive(Debug, Subcommand)]

@@ -532,7 +532,8 @@ impl Scope<'_> {
 fn walk(value: &Value, path: &[String]) -> Result<Value> {
     let mut at = value;
     for (depth, name) in path.iter().enumerate() {
-        at = match at.get(name) {
+        // What registries and OCI write has the field's name in JSON: `Digest` is `digest`.
+        at = match at.get(name).or_else(|| at.get(in_json(name))) {
             Some(found) => found,
             None => {
                 let parent = depth.checked_sub(1).and_then(|above| path.get(above)).map(String::as_str);
@@ -545,6 +546,12 @@ fn walk(value: &Value, path: &[String]) -> Result<Value> {
         };
     }
     Ok(at.clone())
+}
+
+/// The name that a field of Go's usually has in JSON: `MediaType` is `mediaType`.
+fn in_json(name: &str) -> String {
+    let mut letters = name.chars();
+    letters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(letters).collect()
 }
 
 /// Why a field is absent, when that is a mistake.

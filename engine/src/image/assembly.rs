@@ -1,14 +1,17 @@
 //! An index put together by hand of images that registries have (`manifest create`). It is kept here, a file each, until
 //! it is pushed or forgotten.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::Digest;
+use crate::image::manifest;
 use crate::image::manifest::{
-    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, DescriptorPlatform, Document, Index, Manifest,
+    DOCKER_LIST, DOCKER_MANIFEST, Descriptor, DescriptorPlatform, Document, Index, Manifest, ManifestError,
+    OCI_INDEX,
 };
 use crate::image::registry::{RegistryError, Repository, runtime};
 use crate::image::upload::Blob;
@@ -32,6 +35,15 @@ struct Part {
     /// Where it is fetched from.
     address: Reference,
     descriptor: Descriptor,
+}
+
+/// An index put together for a registry, and not kept here.
+#[derive(Debug, Clone)]
+pub struct Composed {
+    parts: Vec<Part>,
+    media_type: String,
+    /// As it is sent.
+    pub bytes: Vec<u8>,
 }
 
 /// What is said of an image's platform, where its configuration says nothing or something else.
@@ -70,14 +82,6 @@ pub enum AssemblyError {
     #[error("{member} names several images of the manifest list {index}")]
     Several {
         /// The name.
-        member: String,
-        /// The index.
-        index: String,
-    },
-    /// An image of another registry: nothing is carried from one to the other.
-    #[error("{member} is at another registry than the manifest list {index}")]
-    Elsewhere {
-        /// The image.
         member: String,
         /// The index.
         index: String,
@@ -156,11 +160,11 @@ impl Images {
         assembly.index().map(Some)
     }
 
-    /// Sends an index in the making to its registry, with images that are in other repositories there. `tell` hears of each
-    /// image that is there.
+    /// Sends an index in the making to its registry, with images that are in other repositories or at other registries.
+    /// `tell` hears of each image that is there.
     ///
     /// # Errors
-    /// When there is no such index, an image is at another registry, or the registry does not take it.
+    /// When there is no such index, or a registry does not give or take what is in it.
     pub fn push_assembly(
         &self,
         name: &Reference,
@@ -168,27 +172,92 @@ impl Images {
         tell: &mut dyn FnMut(&Reference),
     ) -> Result<Digest, ImageError> {
         let assembly = self.assembly(name)?.ok_or_else(|| AssemblyError::Unknown(name.to_string()))?;
-        if let Some(part) = assembly.parts.iter().find(|part| part.address.registry() != name.registry()) {
-            let (member, index) = (part.named.to_string(), name.to_string());
-            return Err(AssemblyError::Elsewhere { member, index }.into());
-        }
         let index = assembly.index()?;
-        let media_type = assembly.media_type();
+        self.send_parts(
+            &assembly.parts,
+            (assembly.media_type(), &index),
+            std::slice::from_ref(name),
+            insecure,
+            tell,
+        )?;
+        Ok(Digest::of(&index))
+    }
+
+    /// An index of the images that these names mean at their registries, without keeping anything of it here. A name alone
+    /// that means an index is that index, byte by byte, unless something is to be noted on it.
+    ///
+    /// # Errors
+    /// When an image is not at its registry.
+    pub fn compose(
+        &self,
+        members: &[Reference],
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Composed, ImageError> {
+        let mut parts: Vec<Part> = Vec::new();
+        for member in members {
+            for image in self.remote_images(member, &[])? {
+                parts.retain(|part| part.descriptor.digest != image.descriptor.digest);
+                let named = member.clone();
+                parts.push(Part { named, address: image.address, descriptor: image.descriptor });
+            }
+        }
+        if let ([alone], true) = (members, annotations.is_empty()) {
+            let there = self.remote_manifest(alone, &[])?;
+            if let Document::Index(_) = Document::parse(&there.bytes, Some(&there.media_type))? {
+                return Ok(Composed { parts, media_type: there.media_type, bytes: there.bytes });
+            }
+        }
+        let media_type = media_type_of(&parts).to_owned();
+        let mut index = Index::oci(parts.iter().map(|part| part.descriptor.clone()).collect());
+        index.media_type.clone_from(&media_type);
+        index.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
+        let bytes = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
+        Ok(Composed { parts, media_type, bytes })
+    }
+
+    /// Sends a composed index to registries under these names, with the images that are not there yet.
+    ///
+    /// # Errors
+    /// When a registry does not give or take what is in it.
+    pub fn push_composed(&self, composed: &Composed, names: &[Reference]) -> Result<(), ImageError> {
+        let index = (composed.media_type.as_str(), composed.bytes.as_slice());
+        let mut by_repository: BTreeMap<(&str, &str), Vec<Reference>> = BTreeMap::new();
+        for name in names {
+            by_repository.entry((name.registry(), name.repository())).or_default().push(name.clone());
+        }
+        by_repository
+            .values()
+            .try_for_each(|names| self.send_parts(&composed.parts, index, names, &[], &mut |_| ()))
+    }
+
+    /// Has an index and what it lists in one repository, under each of these names.
+    fn send_parts(
+        &self,
+        parts: &[Part],
+        (media_type, index): (&str, &[u8]),
+        names: &[Reference],
+        insecure: &[String],
+        tell: &mut dyn FnMut(&Reference),
+    ) -> Result<(), ImageError> {
+        let Some(name) = names.first() else { return Ok(()) };
         // What is fetched on the way is nobody's.
         let _hold = self.layers().hold()?;
         runtime(name.registry())?.block_on(async {
             let known = credentials::find(name.registry(), name.repository())?;
             let target = Repository::open(name, "pull,push", known, insecure).await?;
-            for part in &assembly.parts {
-                if part.address.repository() != name.repository() {
-                    let known = credentials::find(name.registry(), part.address.repository())?;
+            for part in parts {
+                let place = (part.address.registry(), part.address.repository());
+                if place != (name.registry(), name.repository()) {
+                    let known = credentials::find(place.0, place.1)?;
                     let source = Repository::open(&part.address, "pull", known, insecure).await?;
-                    self.bring(&source, part, &target).await?;
+                    self.bring(&source, part, &target, place.0 == name.registry()).await?;
                 }
                 tell(&name.with_digest(&part.descriptor.digest));
             }
-            target.put_manifest(name.wanted(), media_type, &index).await?;
-            Ok(Digest::of(&index))
+            for name in names {
+                target.put_manifest(name.wanted(), media_type, index).await?;
+            }
+            Ok(())
         })
     }
 
@@ -219,16 +288,22 @@ impl Images {
         self.root.images().join("assemblies")
     }
 
-    /// Has an image in another repository of the same registry.
-    async fn bring(&self, source: &Repository, part: &Part, target: &Repository) -> Result<(), ImageError> {
+    /// Has an image in another repository. Where both are at one registry, that may take blobs from its own.
+    async fn bring(
+        &self,
+        source: &Repository,
+        part: &Part,
+        target: &Repository,
+        is_same_registry: bool,
+    ) -> Result<(), ImageError> {
         let fetched = source.manifest(part.descriptor.digest.as_str()).await?;
-        if let Document::Manifest(manifest) = Document::parse(&fetched.bytes, fetched.media_type.as_deref())?
-        {
-            for blob in manifest.layers.iter().chain([&manifest.config]).filter(|blob| blob.urls.is_empty()) {
-                if !target.has_blob(&blob.digest).await? && !target.mount(&blob.digest, &source.name).await? {
-                    self.carry(source, blob, target).await?;
-                }
+        for blob in manifest::parts(&fetched.bytes)?.iter().filter(|blob| blob.urls.is_empty()) {
+            if target.has_blob(&blob.digest).await?
+                || (is_same_registry && target.mount(&blob.digest, &source.name).await?)
+            {
+                continue;
             }
+            self.carry(source, blob, target).await?;
         }
         Ok(target
             .put_manifest(part.descriptor.digest.as_str(), &part.descriptor.media_type, &fetched.bytes)
@@ -268,10 +343,8 @@ impl Assembly {
         }
     }
 
-    /// Docker's kind where all images are docker's: what knows no other may be among its readers.
     fn media_type(&self) -> &'static str {
-        let is_docker = |part: &Part| part.descriptor.media_type == DOCKER_MANIFEST;
-        if self.parts.iter().all(is_docker) { DOCKER_LIST } else { super::manifest::OCI_INDEX }
+        media_type_of(&self.parts)
     }
 
     fn index(&self) -> Result<Vec<u8>, ImageError> {
@@ -316,10 +389,16 @@ impl From<AssemblyError> for crate::Error {
                 crate::Error::invalid(message).with_hint("name it by digest, NAME@sha256:…")
             }
             AssemblyError::NotIn { .. } => crate::Error::not_found(message),
-            AssemblyError::Elsewhere { .. } | AssemblyError::Platform(_) => crate::Error::invalid(message),
+            AssemblyError::Platform(_) => crate::Error::invalid(message),
             AssemblyError::Io { .. } => crate::Error::failed(message, error),
         }
     }
+}
+
+/// Docker's kind where all images are docker's: what knows no other may be among its readers.
+fn media_type_of(parts: &[Part]) -> &'static str {
+    let is_docker = |part: &Part| part.descriptor.media_type == DOCKER_MANIFEST;
+    if parts.iter().all(is_docker) { DOCKER_LIST } else { OCI_INDEX }
 }
 
 /// What an index lists of a manifest: the platform is the configuration's.

@@ -29,7 +29,7 @@ pub(super) struct Attestation {
 }
 
 const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
-const STATEMENT: &str = "application/vnd.in-toto+json";
+pub(super) const STATEMENT: &str = "application/vnd.in-toto+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// The whole of an empty configuration (image-spec, manifest.md, "Guidance for an Empty Descriptor").

@@ -267,7 +267,7 @@ impl Descriptor {
     }
 
     /// Whether it only says something about another entry.
-    fn is_attestation(&self) -> bool {
+    pub(crate) fn is_attestation(&self) -> bool {
         let is_unknown = self
             .platform
             .as_ref()
@@ -284,6 +284,21 @@ impl DescriptorPlatform {
     pub(crate) fn to_platform(&self) -> Platform {
         Platform::new(&self.os, &self.architecture, self.variant.as_deref())
     }
+}
+
+/// All that an index lists, attestations too; `None` when it is no index.
+pub(crate) fn entries(bytes: &[u8]) -> Result<Option<Vec<Descriptor>>, ManifestError> {
+    #[derive(Deserialize)]
+    struct AnyIndex {
+        manifests: Option<Vec<Descriptor>>,
+    }
+    Ok(serde_json::from_slice::<AnyIndex>(bytes)?.manifests)
+}
+
+/// The configuration and the layers of any manifest, an image's or not.
+pub(crate) fn parts(bytes: &[u8]) -> Result<Vec<Descriptor>, ManifestError> {
+    let manifest: ManifestAsRead = serde_json::from_slice(bytes)?;
+    Ok(std::iter::once(manifest.config).chain(manifest.layers).collect())
 }
 
 /// The blobs a manifest names: its configuration and its layers. Empty for what cannot be read.

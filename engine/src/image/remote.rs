@@ -3,10 +3,13 @@
 use reqwest::StatusCode;
 use reqwest::header::LINK;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::id::Digest;
 use crate::image::assembly::described;
+use crate::image::attestation::STATEMENT;
 use crate::image::credentials;
+use crate::image::manifest;
 use crate::image::manifest::{DOCKER_MANIFEST, Descriptor, Document};
 use crate::image::reference::DEFAULT_REGISTRY;
 use crate::image::registry::{Fetched, RegistryError, Repository, header, runtime};
@@ -36,6 +39,17 @@ pub struct RemoteImage {
     pub bytes: Vec<u8>,
 }
 
+/// What an image at a registry is made of, besides its layers.
+#[derive(Debug, Clone)]
+pub struct RemoteContent {
+    /// `os/arch[/variant]`.
+    pub platform: String,
+    /// Its configuration.
+    pub config: Value,
+    /// What is attested of it: in-toto statements.
+    pub statements: Vec<Value>,
+}
+
 /// One image that `search` found.
 #[derive(Debug, Clone, Deserialize)]
 pub struct FoundImage {
@@ -62,6 +76,16 @@ impl RemoteImage {
     pub(crate) fn is_docker(&self) -> bool {
         self.descriptor.media_type == DOCKER_MANIFEST
     }
+
+    /// The digest of the image that this is an attestation of, if it is one.
+    fn attests(&self) -> Option<&str> {
+        let annotations = self.descriptor.annotations.as_ref()?;
+        annotations.get("vnd.docker.reference.digest").map(String::as_str)
+    }
+}
+
+fn json_of(bytes: &[u8]) -> Result<Value, ManifestError> {
+    Ok(serde_json::from_slice(bytes)?)
 }
 
 // === impl Images ===
@@ -98,7 +122,7 @@ impl Images {
             let repository = Repository::open(reference, "pull", credentials, insecure).await?;
             let top = repository.manifest(reference.wanted()).await?;
             let entries = match Document::parse(&top.bytes, top.media_type.as_deref())? {
-                Document::Index(index) => index.manifests,
+                Document::Index(_) => manifest::entries(&top.bytes)?.unwrap_or_default(),
                 Document::Manifest(_) => {
                     return Ok(vec![remote_image(&repository, reference, top, None).await?]);
                 }
@@ -109,6 +133,37 @@ impl Images {
                 images.push(remote_image(&repository, reference, fetched, Some(entry)).await?);
             }
             Ok(images)
+        })
+    }
+
+    /// The configurations of what a name means at its registry, and what is attested of each image.
+    ///
+    /// # Errors
+    /// When there is nothing of that name, or it does not come whole.
+    pub fn remote_contents(&self, reference: &Reference) -> Result<Vec<RemoteContent>, ImageError> {
+        let images = self.remote_images(reference, &[])?;
+        let credentials = credentials::find(reference.registry(), reference.repository())?;
+        runtime(reference.registry())?.block_on(async {
+            let repository = Repository::open(reference, "pull", credentials, &[]).await?;
+            let mut contents = Vec::new();
+            for image in images.iter().filter(|image| image.attests().is_none()) {
+                let Document::Manifest(document) = Document::parse(&image.bytes, None)? else { continue };
+                let platform = image.descriptor.platform.as_deref().cloned().unwrap_or_default();
+                let mut content = RemoteContent {
+                    platform: platform.to_platform().to_string(),
+                    config: json_of(&repository.small_blob(&document.config.digest).await?)?,
+                    statements: Vec::new(),
+                };
+                let digest = image.descriptor.digest.as_str();
+                for attestation in images.iter().filter(|other| other.attests() == Some(digest)) {
+                    let parts = manifest::parts(&attestation.bytes)?;
+                    for layer in parts.iter().filter(|part| part.media_type == STATEMENT) {
+                        content.statements.push(json_of(&repository.small_blob(&layer.digest).await?)?);
+                    }
+                }
+                contents.push(content);
+            }
+            Ok(contents)
         })
     }
 
@@ -141,7 +196,7 @@ async fn remote_image(
 ) -> Result<RemoteImage, ImageError> {
     let is_named_itself = entry.is_none();
     let descriptor = match entry {
-        Some(entry) if entry.platform.is_some() => entry,
+        Some(entry) if entry.platform.is_some() || entry.is_attestation() => entry,
         _ => match Document::parse(&fetched.bytes, fetched.media_type.as_deref())? {
             Document::Manifest(manifest) => {
                 described(repository, &manifest, &fetched.digest, fetched.bytes.len() as u64).await?
