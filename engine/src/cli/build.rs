@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use crate::builder::{Attested, BuildEvent, BuildRequest, Facts, Warning};
 use crate::cli::form::FormWords;
-use crate::cli::output;
+use crate::cli::run::{parse_host, parse_ulimit};
+use crate::cli::{builder, output};
+use crate::container::spec::Ulimit;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{Image, Platform, Reference};
@@ -70,14 +72,14 @@ pub(super) struct BuildArgs {
     #[arg(long)]
     network: Option<String>,
     /// Line of /etc/hosts for RUN: name:address
-    #[arg(long, value_name = "NAME:ADDRESS")]
-    add_host: Vec<String>,
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = parse_host)]
+    add_host: Vec<(String, String)>,
     /// Size of /dev/shm for RUN
     #[arg(long, value_name = "BYTES")]
     shm_size: Option<ByteSize>,
     /// Resource limit for RUN: name=soft:hard, or name=both
-    #[arg(long)]
-    ulimit: Vec<String>,
+    #[arg(long, value_parser = parse_ulimit)]
+    ulimit: Vec<(String, Ulimit)>,
     /// Memory limit for RUN
     #[arg(short, long, value_name = "BYTES")]
     memory: Option<ByteSize>,
@@ -114,9 +116,9 @@ pub(super) struct BuildArgs {
     /// SSH agent for RUN --mount=type=ssh: default, or id=SOCKET
     #[arg(long, value_name = "default|ID[=SOCKET]")]
     ssh: Vec<String>,
-    /// Entitlement: network.host or security.insecure
-    #[arg(long)]
-    allow: Vec<String>,
+    /// What RUN may ask for
+    #[arg(long, value_name = "ENTITLEMENT", value_enum)]
+    allow: Vec<Entitlement>,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
     iidfile: Option<PathBuf>,
@@ -159,6 +161,9 @@ pub(super) struct BuildArgs {
     /// Write a cache: type=registry,ref=NAME or type=local,dest=DIR, each with mode=min|max, or type=inline
     #[arg(long, value_name = "CACHE")]
     cache_to: Vec<String>,
+    /// Accepted for docker's sake: there is one builder
+    #[arg(long, hide = true)]
+    builder: Option<String>,
     /// Accepted for docker's sake: the image is always kept here
     #[arg(long, hide = true)]
     load: bool,
@@ -188,6 +193,15 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
                 .with_hint("build, check, outline and targets"))
         }
     }
+}
+
+/// What RUN asks for with --network=host and --security=insecure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Entitlement {
+    #[value(name = "network.host")]
+    NetworkHost,
+    #[value(name = "security.insecure")]
+    SecurityInsecure,
 }
 
 /// What is done when a step fails.
@@ -286,6 +300,7 @@ fn report(
         .map(|warning| json!({ "rule": warning.rule, "message": warning.message, "line": warning.line }))
         .collect();
     let mut data = json!({
+        "buildx.build.ref": format!("{0}/{0}/{1}", builder::NAME, crate::id::ContainerId::random().as_str()),
         "containerimage.config.digest": image.id.as_str(),
         "containerimage.descriptor": { "mediaType": media_type, "digest": digest.as_str(), "size": size },
         "containerimage.digest": digest.as_str(),

@@ -22,6 +22,7 @@ use crate::id::{ContainerId, ContainerName};
 pub use life::{grace_of_seconds, parse_restart};
 pub(crate) use limits::parse_cgroup_parent;
 pub use limits::parse_ulimit;
+pub(crate) use network::parse_host;
 pub use privilege::{apply_security_option, bare_capability};
 pub use process::{env_file, import_variable, pairs, read_pairs_file};
 pub use storage::parse_device;

@@ -195,6 +195,21 @@ fn a_platform_that_is_none_is_refused() {
 }
 
 #[test]
+fn flags_that_make_no_sense_are_refused_before_anything_is_done() {
+    let world = World::new();
+    for (flag, value, complaint) in [
+        ("--add-host", "far", "name:address is needed"),
+        ("--add-host", "far:away", "\"away\" is not an IP address"),
+        ("--add-host", ":192.0.2.1", "invalid host"),
+        ("--ulimit", "nosuch=1", "unknown ulimit"),
+        ("--ulimit", "nofile=20:10", "above the hard limit"),
+        ("--allow", "network.hots", "network.host"),
+    ] {
+        build(&world, "FROM scratch\n", &[], &[flag, value]).exits(125).complains(complaint);
+    }
+}
+
+#[test]
 fn programs_for_another_processor_need_an_emulator() {
     let world = World::new();
     let dockerfile = "FROM scratch\nCOPY Dockerfile /\nRUN [\"/Dockerfile\"]\n";

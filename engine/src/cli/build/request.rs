@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
-use crate::cli::build::{BuildArgs, OnFail};
-use crate::cli::run::{memory_swap, pairs, parse_cgroup_parent, parse_ulimit};
+use crate::cli::build::{BuildArgs, Entitlement, OnFail};
+use crate::cli::run::{memory_swap, pairs, parse_cgroup_parent};
 use crate::container::spec::{NetworkAttachment, NetworkMode, Resources};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -124,22 +124,17 @@ fn read_stdin() -> Result<String> {
 }
 
 fn run_options(args: &BuildArgs) -> Result<RunOptions> {
-    let host = |text: &String| {
-        text.split_once(['=', ':'])
-            .map(|(name, address)| (name.to_owned(), address.trim_matches(['[', ']']).to_owned()))
-            .ok_or_else(|| Error::invalid(format!("invalid host {text:?}: name:address is needed")))
-    };
     let shell_on_failure = args.on_fail == Some(OnFail::Shell);
     if shell_on_failure && !rustix::termios::isatty(std::io::stdin()) {
         return Err(Error::invalid("--on-fail shell needs a terminal on standard input"));
     }
     Ok(RunOptions {
         network: network(args.network.as_deref())?,
-        allow_host_network: args.allow.iter().any(|allowed| allowed == "network.host"),
-        allow_insecure: args.allow.iter().any(|allowed| allowed == "security.insecure"),
-        extra_hosts: args.add_host.iter().map(host).collect::<Result<_>>()?,
+        allow_host_network: args.allow.contains(&Entitlement::NetworkHost),
+        allow_insecure: args.allow.contains(&Entitlement::SecurityInsecure),
+        extra_hosts: args.add_host.clone(),
         shm_size: args.shm_size,
-        ulimits: args.ulimit.iter().map(|text| parse_ulimit(text)).collect::<Result<_>>()?,
+        ulimits: args.ulimit.iter().cloned().collect(),
         resources: Resources {
             memory: args.memory,
             memory_swap: memory_swap(args.memory_swap.as_deref())?,

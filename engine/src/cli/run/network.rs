@@ -243,13 +243,20 @@ fn parse_attachment(text: &str) -> Result<NetworkAttachment> {
     Ok(attachment)
 }
 
-fn parse_host(text: &str) -> Result<(String, String)> {
+/// `name:address` or `name=address`, the address an IP address or `host-gateway`.
+///
+/// # Errors
+/// When it is something else.
+pub(crate) fn parse_host(text: &str) -> Result<(String, String)> {
     let (name, address) = text
         .split_once('=')
         .or_else(|| text.split_once(':'))
         .ok_or_else(|| Error::invalid(format!("invalid host {text:?}: name:address is needed")))?;
     let bare = address.trim_start_matches('[').trim_end_matches(']');
-    if name.is_empty() || (bare != "host-gateway" && bare.parse::<IpAddr>().is_err()) {
+    if name.is_empty() {
+        return Err(Error::invalid(format!("invalid host {text:?}: it has no name")));
+    }
+    if bare != "host-gateway" && bare.parse::<IpAddr>().is_err() {
         return Err(Error::invalid(format!("invalid host {text:?}: {address:?} is not an IP address")));
     }
     Ok((name.to_owned(), bare.to_owned()))
