@@ -1,6 +1,7 @@
 //! The error every verb of the engine returns: a kind users can act on, one sentence, its sources and a hint.
 
 use std::fmt;
+use std::io;
 
 /// What went wrong, in classes that decide exit codes and hints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +84,12 @@ impl Error {
 
     /// The same failure with its cause.
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        let source = source.into();
+        if self.hint.is_none() && is_full(&*source) {
+            self.hint =
+                Some("the disk is full; `rengine system df` tells what is kept, and what can go".to_owned());
+        }
+        self.source = Some(source);
         self
     }
 
@@ -112,6 +118,19 @@ impl Error {
     }
 }
 
+/// Whether a failure comes from too little room on a disk.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
@@ -137,4 +156,19 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_however_deep_it_is() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let deep = Error::failed("pull the image", Error::failed("write the blob", full()));
+        assert!(deep.hint().is_some_and(|hint| hint.contains("system df")));
+        let known = Error::invalid("no room").with_hint("elsewhere").with_source(full());
+        assert_eq!(known.hint(), Some("elsewhere"));
+        assert_eq!(Error::failed("write", io::Error::from(io::ErrorKind::NotFound)).hint(), None);
+    }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::digests::{Digests, Sum};
+use super::fault::nearest;
 use super::glob;
 use super::ignore::{Ignore, Matched, clean};
 use super::stack::{Entry, Stack, lossy};
@@ -118,6 +119,23 @@ impl Tree {
             found.push(Selected { name, kept_path, entry, nodes: walk.nodes });
         }
         Ok(found)
+    }
+
+    /// What is there under a name like that of something that is not.
+    pub(crate) fn neighbour(&self, path: &str) -> Option<String> {
+        let (parent, name) = path.rsplit_once('/')?;
+        let children = self.stack.resolve(Path::new(parent), true).ok()?.entry?.children().ok()?;
+        let is_shown = |name: &String, entry: &Entry| {
+            !self.hides(format!("{parent}/{name}").trim_start_matches('/'), entry)
+        };
+        let names: Vec<String> = children
+            .into_iter()
+            .map(|(name, entry)| (lossy(&name), entry))
+            .filter(|(name, entry)| is_shown(name, entry))
+            .map(|(name, _)| name)
+            .collect();
+        let meant = nearest(name, names.iter().map(String::as_str))?;
+        Some(format!("{parent}/{meant}"))
     }
 
     /// One digest over all that copying these would bring along, times apart.

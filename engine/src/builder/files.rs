@@ -99,7 +99,10 @@ impl StageRun<'_> {
                 unpacks.resize(selected.len(), copy.unpack == Some(true));
                 continue;
             }
-            selected.extend(tree.select(source, &exclude, copy.parents).map_err(|error| not_copied(&error))?);
+            selected.extend(
+                tree.select(source, &exclude, copy.parents)
+                    .map_err(|error| not_copied(&error).with_hint_if(elsewhere(&error, copy, &tree)))?,
+            );
             unpacks.resize(selected.len(), copy.is_add && copy.unpack != Some(false));
         }
         let texts = self.heredocs(step, copy)?;
@@ -112,7 +115,7 @@ impl StageRun<'_> {
         let chown = copy.chown.as_ref().map(|text| self.expand(step, text)).transpose()?.map(|it| it.text);
         let chmod = copy.chmod.as_ref().map(|text| self.expand(step, text)).transpose()?.map(|it| it.text);
         let full = Stack::of(self.build.lower(&self.config.rootfs.diff_ids));
-        let owner = chown.as_deref().map(|text| self.owner(step, text, &full)).transpose()?;
+        let owner = chown.as_deref().map(|text| self.owner(text, &full)).transpose()?;
         let mode = chmod.as_deref().map(Chmod::parse).transpose().map_err(|message| fault(step, message))?;
         let digest =
             tree.digest(&selected, &self.build.digests).map_err(Trouble::io("read the files to copy"))?;
@@ -165,7 +168,7 @@ impl StageRun<'_> {
         let access = Access { secrets: &request.secrets, agent };
         let directory = check_out(&self.build.root.build_cache(), &address, &access)?;
         let tree = Tree { stack: Stack::of(vec![directory]), ignore: Ignore::default(), keeps_owners: false };
-        tree.select("/", &Ignore::default(), false).map_err(|error| not_copied(&error))
+        Ok(tree.select("/", &Ignore::default(), false).map_err(|error| not_copied(&error))?)
     }
 
     /// The file at an address, fetched.
@@ -177,7 +180,9 @@ impl StageRun<'_> {
         let fetched = remote::fetch(&cache, source, digest.as_ref(), authorization.as_deref())?;
         let stack = Stack::of(vec![fetched.directory]);
         let tree = Tree { stack, ignore: Ignore::default(), keeps_owners: false };
-        tree.select(&literal(&fetched.name), &Ignore::default(), false).map_err(|error| not_copied(&error))
+        Ok(tree
+            .select(&literal(&fetched.name), &Ignore::default(), false)
+            .map_err(|error| not_copied(&error))?)
     }
 
     /// What a server wants to see: the secrets `HTTP_AUTH_HEADER_<host>` and `HTTP_AUTH_TOKEN_<host>`, as BuildKit
@@ -261,14 +266,17 @@ impl StageRun<'_> {
         ))
     }
 
-    fn owner(&self, step: &Step, text: &str, stack: &Stack) -> Result<Owner, Trouble> {
+    fn owner(&self, text: &str, stack: &Stack) -> Result<Owner, Trouble> {
         match (owner::find(text, stack), self.build.request.unknown_owners) {
             (Ok(owner), _) => Ok(owner),
             (Err(owner::OwnerError::Io(error)), _) => {
                 Err(Trouble::io("read the image's passwd and group files")(error))
             }
             (Err(_), UnknownOwners::Root) => Ok(Owner::default()),
-            (Err(error), UnknownOwners::Fail) => Err(fault(step, format!("--chown={text}: {error}"))),
+            (Err(error), UnknownOwners::Fail) => {
+                let error = crate::Error::invalid(format!("--chown={text}: {error}"));
+                Err(error.with_hint("names are those of the image's own files; a number needs none").into())
+            }
         }
     }
 
@@ -312,7 +320,8 @@ impl Prepared {
                 && let Some(archive) = archive::open(&source.entry.host)?
             {
                 writer.replaces_directories(true);
-                archive::unpack(archive, &mut writer, &self.destination, self.changes.owner)?;
+                archive::unpack(archive, &mut writer, &self.destination, self.changes.owner)
+                    .map_err(|error| unread(source, &error))?;
                 writer.replaces_directories(false);
                 continue;
             }
@@ -331,16 +340,29 @@ pub(super) fn literal(path: &str) -> String {
     path.chars().flat_map(escaped).collect()
 }
 
-fn not_copied(error: &SelectError) -> Trouble {
+/// Which of the archives cannot be unpacked, and why.
+fn unread(source: &Selected, error: &io::Error) -> io::Error {
+    let name = source.name.as_deref().unwrap_or_default().display();
+    io::Error::new(error.kind(), format!("unpack {name}: {error}"))
+}
+
+fn not_copied(error: &SelectError) -> crate::Error {
     let kind = match error {
         SelectError::Missing(_) | SelectError::Ignored(_) => crate::Kind::NotFound,
         SelectError::Pattern(..) => crate::Kind::Invalid,
         SelectError::Io(..) => crate::Kind::Failed,
     };
-    let failure = crate::Error::new(kind, error.to_string());
-    Trouble::Step(match error {
-        SelectError::Missing(_) => failure
-            .with_hint("paths are those of the build context; what lies outside of it cannot be copied"),
-        _ => failure,
+    crate::Error::new(kind, error.to_string())
+}
+
+/// Where a source that is missing could be instead.
+fn elsewhere(error: &SelectError, copy: &Copy, tree: &Tree) -> Option<String> {
+    let SelectError::Missing(path) = error else { return None };
+    Some(match (tree.neighbour(path), &copy.from) {
+        (Some(meant), _) => format!("did you mean {meant}?"),
+        (None, Some(from)) => format!("paths are those of {from}, from its root"),
+        (None, None) => {
+            "paths are those of the build context; what lies outside of it cannot be copied".to_owned()
+        }
     })
 }

@@ -8,7 +8,7 @@ use petgraph::visit::EdgeRef;
 
 use super::error::Trouble;
 use super::expand::Expander;
-use super::fault::Fault;
+use super::fault::{Fault, nearest};
 use super::instruction::{Dockerfile, Instruction, Stage, Step};
 use super::mount;
 use super::parser::parse_trigger;
@@ -210,7 +210,9 @@ impl Planner<'_> {
         let reference: Reference = base.parse().map_err(|error| {
             Fault::at(stage.lines.0, format!("failed to parse stage name {base:?}: {error}"))
         })?;
-        self.image(&reference, platform)
+        let is_near = nearest(base, earlier.iter().filter_map(|stage| stage.name.as_deref())).is_some();
+        let found = self.image(&reference, platform);
+        found.map_err(|trouble| if is_near { self.is_no_stage(base, number, trouble) } else { trouble })
     }
 
     /// What a `--from` means to the stage with this number.
@@ -250,7 +252,20 @@ impl Planner<'_> {
         }
         let reference: Reference =
             from.parse().map_err(|error| Trouble::invalid(format!("invalid --from={from}: {error}")))?;
-        self.image(&reference, self.request.platform())
+        let found = self.image(&reference, self.request.platform());
+        found.map_err(|trouble| self.is_no_stage(from, number, trouble))
+    }
+
+    /// A name that is taken for an image's may have been meant for a stage's.
+    fn is_no_stage(&self, name: &str, number: usize, trouble: Trouble) -> Trouble {
+        let Trouble::Step(error) = trouble else { return trouble };
+        if name.contains(['/', ':', '@', '.']) {
+            return error.into();
+        }
+        let names = self.dockerfile.stages[..number].iter().filter_map(|stage| stage.name.as_deref());
+        let meant = nearest(name, names).map(|meant| format!("; did you mean {meant}?"));
+        let hint = format!("{name} is no stage before this one, so it is taken for an image");
+        error.with_hint(hint + &meant.unwrap_or_default()).into()
     }
 
     fn context(&mut self, context: &NamedContext, platform: Option<&Platform>) -> Result<Source, Trouble> {

@@ -84,7 +84,7 @@ pub(crate) fn lex(text: &str) -> Result<Lexed, Fault> {
         }
         for mut heredoc in heredocs_of(&line.text, lexed.escape) {
             at = read_heredoc(&physical, at, &mut heredoc)
-                .ok_or_else(|| Fault::at(line.lines.0, "unterminated heredoc"))?;
+                .ok_or_else(|| unterminated(&heredoc.name, line.lines.0))?;
             line.heredocs.push(heredoc);
         }
         line.lines.1 = at;
@@ -95,6 +95,10 @@ pub(crate) fn lex(text: &str) -> Result<Lexed, Fault> {
         return Err(Fault::at(physical.len().max(1), "file with no instructions"));
     }
     Ok(lexed)
+}
+
+fn unterminated(name: &str, line: usize) -> Fault {
+    Fault::at(line, format!("unterminated heredoc: no line that is {name} alone ends it"))
 }
 
 /// The here-document a word stands for: `N<<-"WORD"`.
@@ -323,7 +327,10 @@ mod tests {
         assert_eq!(texts("RUN cat <<<EOF\nRUN x").len(), 2);
         assert_eq!(texts("RUN [\"cat\", \"<<EOF\"]\nRUN x").len(), 2);
         assert_eq!(texts("ENV a=<<EOF\nRUN x").len(), 2);
-        assert_eq!(lex("RUN <<EOF\nx\n").unwrap_err().message, "unterminated heredoc");
+        assert_eq!(
+            lex("RUN <<EOF\nx\n").unwrap_err().message,
+            "unterminated heredoc: no line that is EOF alone ends it"
+        );
     }
 
     #[test]

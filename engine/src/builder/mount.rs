@@ -1,5 +1,6 @@
 //! `RUN --mount=…` as values.
 
+use super::fault::nearest;
 use crate::quantity::ByteSize;
 
 /// A mount of one RUN.
@@ -114,7 +115,11 @@ impl Mount {
                     "tmpfs" => MountKind::Tmpfs,
                     "secret" => MountKind::Secret,
                     "ssh" => MountKind::Ssh,
-                    other => return Err(format!("unsupported mount type {other:?}")),
+                    other => {
+                        let meant = nearest(other, ["bind", "cache", "tmpfs", "secret", "ssh"]);
+                        let meant = meant.map(|meant| format!(" (did you mean {meant}?)"));
+                        return Err(format!("unsupported mount type {other:?}{}", meant.unwrap_or_default()));
+                    }
                 }
             }
             "from" => self.from = Some(text()?),
@@ -186,6 +191,7 @@ mod tests {
         assert_eq!(from_of("type=bind,from=Build,target=/x").as_deref(), Some("Build"));
         for (text, wanted) in [
             ("type=what,target=/x", "unsupported mount type \"what\""),
+            ("type=cahce,target=/x", "unsupported mount type \"cahce\" (did you mean cache?)"),
             ("type=bind", "a mount needs a target"),
             ("target=/x,uid=1", "mode, uid and gid are for cache, secret and ssh mounts only"),
             ("target=/x,colour=red", "unexpected key \"colour\" in --mount"),

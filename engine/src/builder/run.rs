@@ -386,7 +386,8 @@ impl StageRun<'_> {
         let id = mount.secret_id().unwrap_or_default();
         let Some(value) = self.secret(id)? else {
             return if mount.required {
-                Err(Trouble::Step(crate::Error::not_found(format!("secret {id}: not found"))))
+                let error = crate::Error::not_found(format!("secret {id}: not found"));
+                Err(error.with_hint(format!("--secret id={id},src=FILE or ,env=VARIABLE gives it")).into())
             } else {
                 Ok(())
             };

@@ -729,6 +729,21 @@ fn mounts_of_run_show_files_caches_and_secrets() {
 }
 
 #[test]
+fn a_slip_of_the_pen_is_told_from_what_is_there() {
+    let mut world = World::new();
+    fs::write(world.context.join("App.py"), "").unwrap();
+    let mut hint = |dockerfile: &str| {
+        let request = world.request(dockerfile);
+        world.build_with(&request).unwrap_err().hint().unwrap_or_default().to_owned()
+    };
+    assert_eq!(hint("FROM scratch\nCOPY app.py /\n"), "did you mean /App.py?");
+    let from = hint("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld /x /\n");
+    assert!(from.ends_with("taken for an image; did you mean build?"), "{from}");
+    let from = hint("FROM scratch AS build\nCOPY App.py /\nFROM scratch\nCOPY --from=build /none /\n");
+    assert_eq!(from, "paths are those of build, from its root");
+}
+
+#[test]
 fn independent_stages_all_run_and_the_first_failure_is_told() {
     let mut world = World::new();
     let mut dockerfile = String::new();

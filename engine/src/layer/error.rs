@@ -21,7 +21,7 @@ pub enum LayerError {
     #[error("pack the layer {0}")]
     Pack(String, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The stream could not be read or decompressed.
-    #[error("read the layer")]
+    #[error("take in the layer")]
     Stream(#[source] io::Error),
     /// What was unpacked is not what the image's configuration says.
     #[error("the layer has the digest {found}, and the image's configuration says {expected}")]
@@ -54,18 +54,7 @@ pub enum LayerError {
 impl LayerError {
     /// Whether there was too little room on the disk.
     pub fn is_full(&self) -> bool {
-        let mut next: Option<&(dyn std::error::Error + 'static)> = Some(self);
-        while let Some(error) = next {
-            let unpacking = error.downcast_ref::<UnpackError>();
-            let system = error.downcast_ref::<io::Error>().map(io::Error::kind);
-            if matches!(unpacking, Some(UnpackError::Full))
-                || matches!(system, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
-            {
-                return true;
-            }
-            next = error.source();
-        }
-        false
+        crate::error::is_full(self)
     }
 }
 

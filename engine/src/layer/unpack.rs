@@ -37,7 +37,7 @@ pub(crate) enum UnpackError {
     #[error("{step} {path:?}")]
     Step { step: &'static str, path: String, source: io::Error },
     #[error("stop unpacking: the file system has less than {} MiB left", ROOM_KEPT >> 20)]
-    Full,
+    Full(#[source] io::Error),
 }
 
 /// Unpacks a whole tar stream into an empty directory.
@@ -532,7 +532,7 @@ impl Unpacker {
         let full = left.f_bavail.saturating_mul(left.f_frsize) < ROOM_KEPT;
         // File systems without a fixed number of inodes report none at all.
         let no_inodes = left.f_files > 0 && left.f_favail < 1024;
-        if full || no_inodes { Err(UnpackError::Full) } else { Ok(()) }
+        if full || no_inodes { Err(UnpackError::Full(io::ErrorKind::StorageFull.into())) } else { Ok(()) }
     }
 }
 
