@@ -31,7 +31,7 @@ pub(crate) struct CreateArgs {
     /// Print the index and send nothing
     #[arg(long)]
     dry_run: bool,
-    /// Note something on the index: [index:]KEY=VALUE
+    /// Note something on the index: KEY=VALUE, or index:KEY=VALUE
     #[arg(long, value_name = "KEY=VALUE")]
     annotation: Vec<String>,
     /// Accepted for docker's sake: there is one builder
