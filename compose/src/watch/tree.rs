@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use notify::event::ModifyKind;
+use notify::event::{ModifyKind, RenameMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::{Rule, files_below};
@@ -180,6 +180,11 @@ impl Tree {
         }
         if let EventKind::Modify(ModifyKind::Metadata(_)) = event.kind {
             event.paths.into_iter().for_each(|path| self.access_changed(path, changed));
+            return Ok(());
+        }
+        // Where a file came from and where it went were told of each by itself already: told again, a moment later,
+        // they would make another batch.
+        if let EventKind::Modify(ModifyKind::Name(RenameMode::Both)) = event.kind {
             return Ok(());
         }
         if !matches!(event.kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(_)) {

@@ -239,7 +239,7 @@ services:
     develop:
       watch:
         - {action: rebuild, path: ./src, include: ["*.txt", Dockerfile]}
-        - {action: sync+exec, path: ./conf, target: /conf, exec: {command: ["sh", "-c", "cat /conf/a > /reloaded"]}}
+        - {action: sync+exec, path: ./conf, target: /conf, exec: {command: ["sh", "-c", "cat /conf/a > /draft; mv /draft /reloaded"]}}
 "#,
     );
     world.write("src/Dockerfile", "FROM box\nCOPY page.txt /page\n");
@@ -256,7 +256,8 @@ services:
     assert_eq!(world.inside("web", "cat /page"), "two\n");
     world.save("conf/a", "three\n");
     watch.until("synced");
-    // The command runs behind the line about the files; the next change is handled behind the command.
+    // The command runs behind the line about the files; the next change is handled behind the command. It runs
+    // once more for that change, which is why it puts its result in place as a whole.
     world.save("conf/b", "");
     watch.until("synced");
     assert_eq!(world.inside("web", "cat /reloaded"), "three\n");
