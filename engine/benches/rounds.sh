@@ -18,6 +18,7 @@ measure() {
 	shift
 	# What the peer has written and the disk has not is the peer's: whoever waits for the disk would wait for that, too.
 	sync
+	settle
 	# Read by the shell itself: another program would be part of what is measured.
 	from=${EPOCHREALTIME/./}
 	"$@" >/dev/null 2>"$work/last-error" || {
@@ -27,6 +28,27 @@ measure() {
 	}
 	to=${EPOCHREALTIME/./}
 	keep "$name" $((to - from))
+}
+
+# settle: waits, two seconds at most, until the processors had 50 ms of nothing to do. What a daemon does behind the
+# end of its command is not to slow down whoever comes next.
+settle() {
+	local try before after
+	[ -p "$work/never" ] || mkfifo "$work/never"
+	for ((try = 0; try < 40; try++)); do
+		before=$(busy)
+		# Nothing ever comes: a pause without a program.
+		read -rt 0.05 _ <>"$work/never" || true
+		after=$(busy)
+		((after - before <= 1)) && return
+	done
+}
+
+# busy: for how many ticks the processors have worked
+busy() {
+	local user nice system
+	read -r _ user nice system _ </proc/stat
+	echo $((user + nice + system))
 }
 
 # keep NAME NUMBER: one more figure under the name; times are in microseconds
