@@ -17,7 +17,11 @@ mod from;
 type Finding = (&'static str, usize, String);
 
 /// Words in the names of variables that should not be in an image.
-const SECRET_WORDS: [&str; 7] = ["apikey", "auth", "credential", "key", "password", "secret", "token"];
+const SECRET_WORDS: [&str; 10] =
+    ["apikey", "auth", "credential", "credentials", "key", "passwd", "password", "pword", "secret", "token"];
+
+/// Words in such names that say that it is no secret after all.
+const OPEN_WORDS: [&str; 4] = ["public", "file", "path", "version"];
 
 /// Tells of everything in a Dockerfile that can be seen without building it.
 ///
@@ -141,7 +145,7 @@ fn findings(dockerfile: &Dockerfile) -> Vec<Finding> {
         from::variables(dockerfile, stage, &mut found);
         from::platform(stage, &mut found);
         let has_shell = stage.steps.iter().any(|step| matches!(step.instruction, Instruction::Shell(_)));
-        let mut commands = [("CMD", 0), ("ENTRYPOINT", 0), ("HEALTHCHECK", 0)];
+        let mut last: BTreeMap<&str, usize> = BTreeMap::new();
         for step in &stage.steps {
             of_step(step, &mut found);
             if !has_shell {
@@ -153,14 +157,12 @@ fn findings(dockerfile: &Dockerfile) -> Vec<Finding> {
                 Instruction::Healthcheck(_) => "HEALTHCHECK",
                 _ => continue,
             };
-            if let Some((_, count)) = commands.iter_mut().find(|(known, _)| *known == name) {
-                *count += 1;
-                if *count > 1 {
-                    let message = format!(
-                        "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
-                    );
-                    found.push(("MultipleInstructionsDisallowed", step.lines.0, message));
-                }
+            // The one before is the one that has no effect.
+            if let Some(before) = last.insert(name, step.lines.0) {
+                let message = format!(
+                    "Multiple {name} instructions should not be used in the same stage because only the last one will be used"
+                );
+                found.push(("MultipleInstructionsDisallowed", before, message));
             }
         }
     }
@@ -250,9 +252,8 @@ fn legacy_form(instruction: &str, is_legacy: bool, line: usize, found: &mut Vec<
 
 fn secret_name(instruction: &str, name: &str, line: usize, found: &mut Vec<Finding>) {
     let lower = name.to_ascii_lowercase();
-    let mut words = lower.split(['_', '-', '.']);
-    let is_public = lower.contains("public") || lower.ends_with("_file") || lower.ends_with("_path");
-    if !is_public && words.any(|word| SECRET_WORDS.contains(&word) || word == "passwd") {
+    let has = |known: &[&str]| lower.split(['_', '-', '.']).any(|word| known.contains(&word));
+    if has(&SECRET_WORDS) && !has(&OPEN_WORDS) {
         let message =
             format!("Do not use ARG or ENV instructions for sensitive data ({instruction} \"{name}\")");
         found.push(("SecretsUsedInArgOrEnv", line, message));
@@ -336,12 +337,13 @@ mod tests {
             ("FROM a\nEXPOSE 127.0.0.1:80:80", ("ExposeInvalidFormat", 2)),
             ("FROM a\nENV API_KEY=1", ("SecretsUsedInArgOrEnv", 2)),
             ("FROM a\nRUN a \\\n\n b", ("NoEmptyContinuation", 2)),
-            ("FROM a\nCMD [\"a\"]\nCMD [\"b\"]", ("MultipleInstructionsDisallowed", 3)),
+            ("FROM a\nENV DB_CREDENTIALS=1", ("SecretsUsedInArgOrEnv", 2)),
+            ("FROM a\nCMD [\"a\"]\nCMD [\"b\"]", ("MultipleInstructionsDisallowed", 2)),
         ] {
             assert!(rules(text).contains(&wanted), "{text}");
         }
         assert_eq!(rules("FROM --platform=linux/amd64 a AS of-amd64\nSHELL [\"x\"]\nCMD y"), []);
-        assert_eq!(rules("FROM a AS b\nENV KEYBOARD=1 PUBLIC_KEY=x\nCMD [\"a\"]"), []);
+        assert_eq!(rules("FROM a AS b\nENV KEYBOARD=1 PUBLIC_KEY=x KEY_VERSION=2\nCMD [\"a\"]"), []);
     }
 
     #[test]
