@@ -63,6 +63,9 @@ pub(crate) fn lex(text: &str) -> Result<Lexed, Fault> {
     }
     let mut lexed = Lexed { escape: '\\', syntax: None, check: None, lines: Vec::new() };
     read_directives(&physical, &mut lexed)?;
+    if lexed.syntax.is_none() {
+        lexed.syntax = foreign_syntax(&physical);
+    }
     let mut at = 0;
     let mut remarks = Vec::new();
     while at < physical.len() {
@@ -155,6 +158,24 @@ fn read_directives(physical: &[&str], lexed: &mut Lexed) -> Result<(), Fault> {
         seen.push(key);
     }
     Ok(())
+}
+
+/// The syntax that a file says it is in which is no Dockerfile: `// syntax=` above a program, or `syntax` in JSON.
+fn foreign_syntax(physical: &[&str]) -> Option<(String, usize)> {
+    let start = usize::from(physical.first().is_some_and(|line| line.starts_with("#!")));
+    let above = physical[start..].iter().zip(start + 1..).map_while(|(line, number)| {
+        let (key, value) = line.strip_prefix("//")?.split_once('=')?;
+        Some((key.trim().to_ascii_lowercase(), value.trim(), number))
+    });
+    let mut known = above.take_while(|(key, ..)| matches!(key.as_str(), "escape" | "syntax" | "check"));
+    if let Some((_, value, number)) = known.find(|(key, ..)| key == "syntax") {
+        return Some((value.to_owned(), number));
+    }
+    if !physical.get(start)?.trim_start().starts_with('{') {
+        return None;
+    }
+    let object: serde_json::Value = serde_json::from_str(&physical[start..].concat()).ok()?;
+    Some((object.get("syntax")?.as_str()?.to_owned(), start + 1))
 }
 
 /// Joins the line at `at` with those that continue it; returns it and the index of the line after.

@@ -141,12 +141,16 @@ fn check_syntax(lexed: &Lexed) -> Result<(), Fault> {
 /// What is said of other syntaxes.
 pub(crate) const NOT_SPOKEN: &str = "is not supported: only docker/dockerfile is, and it is built in";
 
-/// Whether a syntax is the one that is built in.
+/// Whether a syntax is the one that is built in, from wherever a registry has it: many keep a copy of docker's.
 pub(crate) fn is_spoken(syntax: &str) -> bool {
     let name = syntax.split(['@', ' ']).next().unwrap_or_default();
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    let name = name.rsplit_once(':').map_or(name, |(name, _)| name);
-    matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0")
+    let mut parts = name.rsplit('/');
+    let last = parts.next().unwrap_or_default();
+    let last = last.split_once(':').map_or(last, |(last, _)| last);
+    match parts.next() {
+        None => last == "dockerfile.v0",
+        Some(owner) => owner == "docker" && matches!(last, "dockerfile" | "dockerfile-upstream"),
+    }
 }
 
 // === impl Parts ===
@@ -286,7 +290,7 @@ impl<'a> Parts<'a> {
     }
 
     fn run(&self) -> Result<Run, Fault> {
-        if !self.flags.all("device").is_empty() {
+        if self.flags.get("device").is_some() {
             return Err(self.flags.fault("device", "RUN --device is not supported"));
         }
         let network = self.flags.text("network")?;
@@ -299,7 +303,7 @@ impl<'a> Parts<'a> {
         }
         Ok(Run {
             command: self.command_line(true)?,
-            mounts: self.flags.all("mount"),
+            mounts: self.flags.all("mount")?,
             network,
             security,
             heredocs: self.line.heredocs.clone(),
@@ -334,7 +338,7 @@ impl<'a> Parts<'a> {
             chmod: flags.text("chmod")?,
             link: flags.boolean("link")?.unwrap_or(false),
             parents: flags.boolean("parents")?.unwrap_or(false),
-            exclude: flags.all("exclude"),
+            exclude: flags.all("exclude")?,
             keeps_git: flags.boolean("keep-git-dir")?,
             checksum: flags.text("checksum")?,
             unpack: flags.boolean("unpack")?,
@@ -480,16 +484,17 @@ impl Flags<'_> {
     }
 
     fn text(&self, name: &str) -> Result<Option<String>, Fault> {
-        let Some(flag) = self.get(name) else { return Ok(None) };
-        match &flag.value {
-            Some(value) => Ok(Some(value.clone())),
-            None => Err(self.fault(name, format!("missing a value on flag: --{name}"))),
-        }
+        self.get(name).map(|flag| self.value_of(flag)).transpose()
     }
 
-    fn all(&self, name: &str) -> Vec<String> {
+    fn all(&self, name: &str) -> Result<Vec<String>, Fault> {
         let flags = self.found.iter().filter(|flag| flag.name == name);
-        flags.map(|flag| flag.value.clone().unwrap_or_default()).collect()
+        flags.map(|flag| self.value_of(flag)).collect()
+    }
+
+    fn value_of(&self, flag: &Flag) -> Result<String, Fault> {
+        let missing = || self.line.fault(flag.offset, format!("missing a value on flag: --{}", flag.name));
+        flag.value.clone().ok_or_else(missing)
     }
 
     fn boolean(&self, name: &str) -> Result<Option<bool>, Fault> {
@@ -621,6 +626,7 @@ mod tests {
             ("FROM scratch\nCOPY \\\n  --chwon=1 b c", "3:3: unknown flag: --chwon (did you mean --chown?)"),
             ("FROM scratch\nCOPY --from=a --from=b c d", "2:15: duplicate flag specified: --from"),
             ("FROM scratch\nCOPY --from c d", "2:6: missing a value on flag: --from"),
+            ("FROM scratch\nRUN --mount=target=/x --mount y", "2:23: missing a value on flag: --mount"),
             ("FROM scratch\nCOPY --link=x c d", "2:6: expecting boolean value for flag --link, not: x"),
             (
                 "FROM scratch\nCOPY a",
@@ -659,11 +665,36 @@ mod tests {
             ("FROM a\nWORKDIR", "2:1: WORKDIR requires exactly one argument"),
             ("FROM a\nRUN --network=x y", "2:5: invalid network mode: \"x\""),
             (
+                "#!/usr/bin/env x\n// syntax=example/other:1\n{}",
+                "2: syntax \"example/other:1\" is not supported: only docker/dockerfile is, and it is built in",
+            ),
+            (
+                "{\n  \"syntax\": \"example/other:1\",\n  \"a\": 1\n}",
+                "1: syntax \"example/other:1\" is not supported: only docker/dockerfile is, and it is built in",
+            ),
+            (
                 "# syntax=example/other:1\nFROM a",
                 "1: syntax \"example/other:1\" is not supported: only docker/dockerfile is, and it is built in",
             ),
         ] {
             assert_eq!(error(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_syntax_that_is_built_in_may_come_from_anywhere() {
+        for spoken in [
+            "docker/dockerfile",
+            "docker/dockerfile:1.7-labs",
+            "docker.io/docker/dockerfile@sha256:0000",
+            "localhost:5000/docker/dockerfile",
+            "registry.example.com:443/mirror/docker/dockerfile-upstream:master",
+            "dockerfile.v0",
+        ] {
+            assert!(is_spoken(spoken), "{spoken}");
+        }
+        for other in ["example/dockerfile", "dockerfile", "docker/other:1", "ghcr.io/reproducible/buildkit"] {
+            assert!(!is_spoken(other), "{other}");
         }
     }
 
