@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use rustix::fs::Timespec;
@@ -128,7 +128,7 @@ pub struct BuildRequest {
 /// Where a build's instructions come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum DockerfileSource {
-    /// `Dockerfile` in the context.
+    /// `Dockerfile` in the context, else `dockerfile` or `Containerfile`.
     #[default]
     Default,
     /// This file, relative to the current directory as `-f` is.
@@ -466,6 +466,7 @@ fn carry_out(
         reporter,
         made: HashMap::new(),
         remains: Remains::default(),
+        renewed: Mutex::default(),
     };
     if !build.is_check {
         build.exchange = Exchange::open(&build.images, request, &build.reporter);
@@ -480,11 +481,12 @@ fn carry_out(
         }
         found
     };
-    let plan = graph::plan(&dockerfile, request, &build.globals, target, &mut find_image);
-    let plan = plan.map_err(|(lines, trouble)| {
+    // Who wants a Dockerfile looked at and names no stage means all of it.
+    let all = build.is_check && request.target.is_none();
+    let plan = graph::plan(&dockerfile, request, &build.globals, (target, all), &mut find_image);
+    let mut plan = plan.map_err(|(lines, trouble)| {
         fail(&text, Broken { lines, trouble, failure: Failure::default() }, events)
     })?;
-    let mut plan = plan;
     if purpose == Purpose::OneOfSeveral
         && let Some(platform) = request.platform()
     {
@@ -530,7 +532,7 @@ fn refuse(request: &BuildRequest) -> crate::Result<()> {
     if let Some(syntax) = request.args.get("BUILDKIT_SYNTAX")
         && !parser::is_spoken(syntax)
     {
-        let message = format!("BUILDKIT_SYNTAX={syntax}: {}", parser::NOT_SPOKEN);
+        let message = format!("BUILDKIT_SYNTAX={syntax} {}", parser::NOT_SPOKEN);
         return Err(crate::Error::invalid(message));
     }
     if request.run.shell_on_failure && request.platforms.len() > 1 {
@@ -545,13 +547,23 @@ fn read_dockerfile(request: &BuildRequest) -> Result<(Source, Option<PathBuf>), 
         DockerfileSource::Inline(text) => {
             return Ok((Source { name: "Dockerfile".to_owned(), text: text.clone() }, None));
         }
-        DockerfileSource::File(path) => path.clone(),
-        DockerfileSource::Default => request.context.join("Dockerfile"),
+        DockerfileSource::File(path) => usual_dockerfile(path.clone()),
+        DockerfileSource::Default => usual_dockerfile(request.context.join("Dockerfile")),
     };
     let bytes = std::fs::read(&path).map_err(|source| BuildError::Read { path: path.clone(), source })?;
     // People know it as they named it; below the context that is its path there.
     let name = path.strip_prefix(&request.context).unwrap_or(&path).display().to_string();
     Ok((Source { name, text: String::from_utf8_lossy(&bytes).into_owned() }, Some(path)))
+}
+
+/// The file that is meant by the usual name where there is none of it: spelled in lower case as docker takes it, or
+/// as podman has it.
+fn usual_dockerfile(path: PathBuf) -> PathBuf {
+    if path.file_name().is_none_or(|name| name != "Dockerfile") || path.exists() {
+        return path;
+    }
+    let others = ["dockerfile", "Containerfile"].map(|name| path.with_file_name(name));
+    others.into_iter().find(|other| other.exists()).unwrap_or(path)
 }
 
 fn parse_dockerfile(

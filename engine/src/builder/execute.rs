@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use petgraph::graph::NodeIndex;
 use rustix::fs::Timespec;
@@ -65,6 +65,8 @@ pub(crate) struct Build<'a> {
     pub(crate) made: HashMap<usize, OnceLock<Arc<Made>>>,
     /// What the first command that failed has left.
     pub(crate) remains: Remains,
+    /// Directories of cache mounts that this build has begun anew, because it uses no cache.
+    pub(crate) renewed: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// From the threads of stages to the one that started them.

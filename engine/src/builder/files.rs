@@ -132,6 +132,9 @@ impl StageRun<'_> {
             .named("--chown", owner.map(|owner| format!("{}:{}", owner.uid, owner.gid)).unwrap_or_default())
             .named("--chmod", chmod.as_deref().unwrap_or_default());
         let mut entry = verb.to_owned();
+        if copy.parents {
+            entry.push_str(" --parents");
+        }
         for (flag, value) in [("chown", &chown), ("chmod", &chmod)] {
             if let Some(value) = value {
                 entry.push_str(&format!(" --{flag}={value}"));

@@ -77,12 +77,12 @@ struct Planner<'a> {
 /// A failure with the stage's line, for those that bring no place of their own.
 pub(crate) type Placed = ((usize, usize), Trouble);
 
-/// Plans a build of the stage with this number.
+/// Plans a build of the stage with this number, or of `all` stages besides.
 pub(crate) fn plan(
     dockerfile: &Dockerfile,
     request: &BuildRequest,
     globals: &BTreeMap<String, String>,
-    target: usize,
+    (target, all): (usize, bool),
     find_image: FindImage<'_>,
 ) -> Result<Plan, Placed> {
     let mut planner = Planner {
@@ -95,6 +95,9 @@ pub(crate) fn plan(
         images: BTreeMap::new(),
     };
     let target = planner.visit(target)?;
+    for number in (0..dockerfile.stages.len()).filter(|_| all) {
+        planner.visit(number)?;
+    }
     Ok(Plan { stages: planner.stages, target })
 }
 
@@ -132,8 +135,12 @@ impl Planner<'_> {
         if let Source::Stage(base) = base {
             needed.push(self.visit(base)?);
         }
-        let mut steps = self.triggers(&base, lines.0).map_err(placed)?;
-        steps.extend(stage.steps.iter().cloned());
+        let mut steps = Vec::new();
+        // A context that stands in for a stage is what the stage would have made.
+        if stage.name.as_ref().and_then(|name| self.named_context(name)).is_none() {
+            steps = self.triggers(&base, lines.0).map_err(placed)?;
+            steps.extend(stage.steps.iter().cloned());
+        }
         let mut sources = BTreeMap::new();
         for step in &steps {
             for from in froms(&step.instruction) {
@@ -178,13 +185,38 @@ impl Planner<'_> {
             let message = format!("base name ({}) should not be blank", stage.base);
             return Err(Fault::at(stage.lines.0, message).into());
         }
-        let platform = match stage.platform.as_deref().map(expand).transpose()?.filter(|it| !it.is_empty()) {
+        let platform = match stage.platform.as_deref().map(expand).transpose()? {
+            Some(text) if text.is_empty() => {
+                let shown = stage.platform.as_deref().unwrap_or_default();
+                return Err(self.no_platform(shown, stage.lines.0).into());
+            }
             Some(text) => Some(text.parse().map_err(|error| {
                 Fault::at(stage.lines.0, format!("failed to parse platform {text}: {error}"))
             })?),
             None => self.request.platform().cloned(),
         };
         Ok((base, platform))
+    }
+
+    /// `--platform=$TARGETPLATFROM` means nothing, which is not to mean any platform.
+    fn no_platform(&self, shown: &str, line: usize) -> Fault {
+        let name = shown.trim_matches(['$', '{', '}']);
+        let meant = nearest(name, self.globals.keys().map(String::as_str));
+        let meant = meant.map(|meant| format!(" (did you mean ${meant}?)")).unwrap_or_default();
+        Fault::at(line, format!("--platform={shown} is empty{meant}"))
+    }
+
+    /// The further context of this name. Names of images are the same however they are spelled: `alpine` is
+    /// `docker.io/library/alpine:latest`.
+    fn named_context(&self, name: &str) -> Option<NamedContext> {
+        let contexts = &self.request.contexts;
+        let same = || {
+            let wanted = name.parse::<Reference>().ok()?.canonical();
+            let is_same =
+                |known: &str| known.parse().is_ok_and(|known: Reference| known.canonical() == wanted);
+            contexts.iter().find(|(known, _)| is_same(known)).map(|(_, context)| context)
+        };
+        contexts.get(name).or_else(same).cloned()
     }
 
     fn base(
@@ -194,14 +226,14 @@ impl Planner<'_> {
         number: usize,
         platform: Option<&Platform>,
     ) -> Result<Source, Trouble> {
-        if let Some(context) = stage.name.as_ref().and_then(|name| self.request.contexts.get(name)) {
-            return self.context(&context.clone(), platform);
-        }
-        if let Some(context) = self.request.contexts.get(base) {
-            return self.context(&context.clone(), platform);
+        if let Some(context) = stage.name.as_ref().and_then(|name| self.named_context(name)) {
+            return self.context(&context, platform);
         }
         if base == "scratch" {
             return Ok(Source::Scratch);
+        }
+        if let Some(context) = self.named_context(base) {
+            return self.context(&context, platform);
         }
         let earlier = &self.dockerfile.stages[..number];
         if let Some(found) = earlier.iter().rposition(|stage| stage.name.as_deref() == Some(base)) {
@@ -222,8 +254,8 @@ impl Planner<'_> {
                 "variables are not expanded in --from={from}: name the image by FROM … AS and use that name"
             )));
         }
-        if let Some(context) = self.request.contexts.get(from) {
-            return self.context(&context.clone(), None);
+        if let Some(context) = self.named_context(from) {
+            return self.context(&context, self.request.platform());
         }
         let lower = from.to_lowercase();
         let stages = &self.dockerfile.stages;

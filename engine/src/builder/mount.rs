@@ -18,8 +18,8 @@ pub(crate) struct Mount {
     pub(crate) id: Option<String>,
     /// Whether it can only be read; as the kind has it when not said.
     pub(crate) read_only: Option<bool>,
-    /// Whether the build fails without it.
-    pub(crate) required: bool,
+    /// Whether the build fails without it; it does not when not said.
+    pub(crate) required: Option<bool>,
     /// A file system's size.
     pub(crate) size: Option<ByteSize>,
     /// Permission bits.
@@ -30,8 +30,8 @@ pub(crate) struct Mount {
     pub(crate) gid: Option<u32>,
     /// The variable a secret comes in.
     pub(crate) env: Option<String>,
-    /// What several builds at once do with a cache.
-    pub(crate) sharing: Sharing,
+    /// What several builds at once do with a cache; `Shared` when not said.
+    pub(crate) sharing: Option<Sharing>,
 }
 
 /// What is mounted.
@@ -115,11 +115,7 @@ impl Mount {
                     "tmpfs" => MountKind::Tmpfs,
                     "secret" => MountKind::Secret,
                     "ssh" => MountKind::Ssh,
-                    other => {
-                        let meant = nearest(other, ["bind", "cache", "tmpfs", "secret", "ssh"]);
-                        let meant = meant.map(|meant| format!(" (did you mean {meant}?)"));
-                        return Err(format!("unsupported mount type {other:?}{}", meant.unwrap_or_default()));
-                    }
+                    other => return Err(format!("unsupported mount type {other:?}{}", meant(other, KINDS))),
                 }
             }
             "from" => self.from = Some(text()?),
@@ -128,21 +124,23 @@ impl Mount {
             "readonly" | "ro" => self.read_only = Some(flag()?),
             "readwrite" | "rw" => self.read_only = Some(!flag()?),
             "id" => self.id = Some(text()?),
-            "required" => self.required = flag()?,
+            "required" => self.required = Some(flag()?),
             "size" => self.size = Some(text()?.parse().map_err(|error| format!("{error}"))?),
             "mode" => self.mode = Some(number(8)?),
             "uid" => self.uid = Some(number(10)?),
             "gid" => self.gid = Some(number(10)?),
             "env" => self.env = Some(text()?),
             "sharing" => {
-                self.sharing = match text()?.to_ascii_lowercase().as_str() {
+                self.sharing = Some(match text()?.to_ascii_lowercase().as_str() {
                     "shared" => Sharing::Shared,
                     "private" => Sharing::Private,
                     "locked" => Sharing::Locked,
-                    other => return Err(format!("unsupported sharing value {other:?}")),
-                }
+                    other => {
+                        return Err(format!("unsupported sharing value {other:?}{}", meant(other, SHARINGS)));
+                    }
+                });
             }
-            other => return Err(format!("unexpected key {other:?} in --mount")),
+            other => return Err(format!("unexpected key {other:?} in --mount{}", meant(other, KEYS))),
         }
         Ok(())
     }
@@ -153,11 +151,73 @@ impl Mount {
         if has_owner && is_bare {
             return Err("mode, uid and gid are for cache, secret and ssh mounts only".to_owned());
         }
-        if self.target.is_none() && !matches!(self.kind, MountKind::Secret | MountKind::Ssh) {
+        let is_given = matches!(self.kind, MountKind::Secret | MountKind::Ssh);
+        if self.target.is_none() && !is_given {
             return Err("a mount needs a target".to_owned());
+        }
+        let of_others = [
+            ("sharing", self.sharing.is_some(), self.kind == MountKind::Cache, "cache"),
+            ("size", self.size.is_some(), self.kind == MountKind::Tmpfs, "tmpfs"),
+            ("required", self.required.is_some(), is_given, "secret and ssh"),
+            ("env", self.env.is_some(), self.kind == MountKind::Secret, "secret"),
+        ];
+        if let Some((key, .., kinds)) = of_others.into_iter().find(|(_, is_set, fits, _)| *is_set && !fits) {
+            return Err(format!("{key} is for {kinds} mounts only"));
+        }
+        if self.kind == MountKind::Secret {
+            self.check_secret()?;
         }
         Ok(())
     }
+
+    fn check_secret(&self) -> Result<(), String> {
+        if self.from.is_some() {
+            return Err("a secret comes from the command line: it has no from".to_owned());
+        }
+        if self.id.is_some() && self.source.is_some() {
+            return Err("a secret has either an id or a source, which is the same".to_owned());
+        }
+        if self.secret_id().is_none_or(str::is_empty) {
+            return Err("a secret needs an id or a target".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What the command line calls the secret: what it is called here, or the name of the file it becomes.
+    pub(crate) fn secret_id(&self) -> Option<&str> {
+        let from_target = || self.target.as_deref().and_then(|target| target.rsplit('/').next());
+        self.id.as_deref().or(self.source.as_deref()).or_else(from_target)
+    }
+}
+
+const KINDS: &[&str] = &["bind", "cache", "tmpfs", "secret", "ssh"];
+
+const SHARINGS: &[&str] = &["shared", "private", "locked"];
+
+const KEYS: &[&str] = &[
+    "type",
+    "from",
+    "source",
+    "src",
+    "target",
+    "dst",
+    "destination",
+    "readonly",
+    "ro",
+    "readwrite",
+    "rw",
+    "id",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "env",
+    "sharing",
+];
+
+fn meant(word: &str, known: &[&str]) -> String {
+    nearest(word, known.iter().copied()).map(|meant| format!(" (did you mean {meant}?)")).unwrap_or_default()
 }
 
 /// Fields at commas; a quoted field may hold some.
@@ -186,7 +246,7 @@ mod tests {
         let same = |text: &str| Ok(text.to_owned());
         let mount = parse("type=cache,target=/x,ID=a,sharing=locked,mode=0700", &same).unwrap();
         assert_eq!((mount.kind, mount.id.as_deref(), mount.mode), (MountKind::Cache, Some("a"), Some(0o700)));
-        assert_eq!(mount.sharing, Sharing::Locked);
+        assert_eq!(mount.sharing, Some(Sharing::Locked));
         assert_eq!(parse("target=/x,rw", &same).unwrap().read_only, Some(false));
         assert_eq!(from_of("type=bind,from=Build,target=/x").as_deref(), Some("Build"));
         for (text, wanted) in [
@@ -195,6 +255,14 @@ mod tests {
             ("type=bind", "a mount needs a target"),
             ("target=/x,uid=1", "mode, uid and gid are for cache, secret and ssh mounts only"),
             ("target=/x,colour=red", "unexpected key \"colour\" in --mount"),
+            ("typ=cache,target=/x", "unexpected key \"typ\" in --mount (did you mean type?)"),
+            ("target=/x,sharing=locked", "sharing is for cache mounts only"),
+            ("type=cache,target=/x,size=3m", "size is for tmpfs mounts only"),
+            ("type=tmpfs,target=/x,required", "required is for secret and ssh mounts only"),
+            ("type=ssh,env=X", "env is for secret mounts only"),
+            ("type=secret", "a secret needs an id or a target"),
+            ("type=secret,id=a,from=b", "a secret comes from the command line: it has no from"),
+            ("type=secret,id=a,src=b", "a secret has either an id or a source, which is the same"),
         ] {
             assert_eq!(parse(text, &same).unwrap_err(), wanted);
         }

@@ -139,11 +139,11 @@ impl Outline {
         match mount.kind {
             MountKind::Secret => {
                 let id = mount.id.clone().or_else(|| mount.target.as_deref().map(last)).unwrap_or_default();
-                *self.secrets.entry(id).or_default() |= mount.required;
+                *self.secrets.entry(id).or_default() |= mount.required == Some(true);
             }
             MountKind::Ssh => {
                 let id = mount.id.clone().unwrap_or_else(|| "default".to_owned());
-                *self.agents.entry(id).or_default() |= mount.required;
+                *self.agents.entry(id).or_default() |= mount.required == Some(true);
             }
             MountKind::Cache => self.caches.extend(mount.target),
             MountKind::Bind | MountKind::Tmpfs => {}

@@ -127,7 +127,7 @@ pub(super) fn provenance(asked: &ProvenanceRequest, request: &BuildRequest, fact
 fn tell_all(provenance: &mut Value, request: &BuildRequest) -> Result<()> {
     let (source, _) = super::read_dockerfile(request)?;
     let mut args = Map::new();
-    let is_told = |name: &str| !PROXIES.contains(&name);
+    let is_told = |name: &str| !PROXIES.iter().flatten().any(|proxy| *proxy == name);
     for (name, value) in request.args.iter().filter(|(name, _)| is_told(name)) {
         args.insert(format!("build-arg:{name}"), value.as_str().into());
     }

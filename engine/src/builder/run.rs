@@ -59,7 +59,7 @@ const PIPES: &str = "/dev/pipes";
 impl StageRun<'_> {
     /// RUN.
     pub(super) fn run_command(&mut self, step: &Step, run: &Run) -> Result<(), Box<Broken>> {
-        let work = self.work(&step.code);
+        let work = self.work(&format!("{}{}", step.code, summary(run, self.build.escape)));
         let prepared = match self.prepare_run(step, run) {
             Ok(prepared) => prepared,
             Err(trouble) => {
@@ -67,7 +67,7 @@ impl StageRun<'_> {
                 return Err(Broken::at(step, trouble, failure));
             }
         };
-        let key = match self.run_key(run, &prepared) {
+        let key = match self.run_key(&prepared) {
             Ok(key) => key,
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());
@@ -109,17 +109,24 @@ impl StageRun<'_> {
                 env.push(format!("{name}={value}"));
             }
         }
-        let is_declared = |name: &str| self.args.iter().any(|(known, _)| known == name);
-        let proxies = PROXIES
-            .iter()
-            .filter(|name| !is_declared(name) && !is_in_env(name))
-            .filter_map(|name| self.build.request.args.get(*name).map(|value| format!("{name}={value}")))
-            .collect();
+        let proxies = self.proxies().filter(|(name, _)| !is_in_env(name));
+        let proxies = proxies.map(|(name, value)| format!("{name}={value}")).collect();
         let mut mounts = Vec::new();
         for (number, text) in run.mounts.iter().enumerate() {
             mounts.push(self.prepare_mount(step, text, number)?);
         }
         Ok(Prepared { argv, env, proxies, network, is_privileged, mounts, script })
+    }
+
+    /// What RUN sees of arguments about proxies without declaring them. Half of all programs read the one spelling
+    /// only, so each is there under both.
+    fn proxies(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let args = &self.build.request.args;
+        let is_declared = |name: &str| self.args.iter().any(|(known, _)| known == name);
+        let value =
+            |[name, twin]: [&'static str; 2]| Some((name, args.get(name).or(args.get(twin))?.as_str()));
+        let both = |[upper, lower]: [&'static str; 2]| [[upper, lower], [lower, upper]];
+        PROXIES.into_iter().flat_map(both).filter_map(value).filter(move |(name, _)| !is_declared(name))
     }
 
     fn prepare_mount(&self, step: &Step, text: &str, number: usize) -> Result<PreparedMount, Trouble> {
@@ -129,7 +136,7 @@ impl StageRun<'_> {
             mount::parse(text, &expand).map_err(|message| fault(step, format!("--mount: {message}")))?;
         let target = match (&mount.target, mount.kind) {
             (None, MountKind::Ssh) => format!("/run/buildkit/ssh_agent.{number}"),
-            (None, _) => format!("/run/secrets/{}", mount.secret_id().unwrap_or("secret")),
+            (None, _) => format!("/run/secrets/{}", secret_file(mount.secret_id().unwrap_or_default())),
             (Some(target), _) if target.starts_with('/') => clean(target),
             (Some(target), _) => clean(&format!("{}/{target}", self.config.config.working_dir)),
         };
@@ -152,7 +159,7 @@ impl StageRun<'_> {
         Ok((mount, target, Some((tree, selected))))
     }
 
-    fn run_key(&self, run: &Run, prepared: &Prepared) -> Result<Key, Trouble> {
+    fn run_key(&self, prepared: &Prepared) -> Result<Key, Trouble> {
         let config = &self.config.config;
         let mut key = self.key("RUN").named_all("the command", &prepared.argv);
         for pair in &prepared.env {
@@ -163,7 +170,10 @@ impl StageRun<'_> {
             .with((prepared.env.len() as u64).to_le_bytes())
             .named("WORKDIR", &config.working_dir)
             .named("USER", &config.user)
-            .with(format!("{:?} {}", run.network, prepared.is_privileged))
+            .with(format!("{:?} {}", prepared.network, prepared.is_privileged))
+            // Where a name leads may change, as with a registry's mirror; whether there is one says what is made.
+            .named_all("--add-host", self.build.request.run.extra_hosts.iter().map(|(name, _)| name))
+            .named("the host name", self.hostname())
             .with(format!("{}/{}", self.config.os, self.config.architecture))
             .with_all(prepared.script.iter().flat_map(|(name, text)| [name, text]));
         for (mount, target, files) in &prepared.mounts {
@@ -187,6 +197,12 @@ impl StageRun<'_> {
             }
         }
         Ok(key)
+    }
+
+    /// The host name in the sandbox.
+    fn hostname(&self) -> &str {
+        let asked = self.build.request.args.get("BUILDKIT_SANDBOX_HOSTNAME").filter(|name| !name.is_empty());
+        asked.map_or("buildkitsandbox", String::as_str)
     }
 
     /// `RUN |1 V=1 /bin/sh -c … # buildkit`, as histories have it.
@@ -239,7 +255,7 @@ impl StageRun<'_> {
             env,
             cwd: PathBuf::from(&config.working_dir),
             user: Some(config.user.clone()).filter(|user| !user.is_empty()),
-            hostname: "buildkitsandbox".to_owned(),
+            hostname: self.hostname().to_owned(),
             network: prepared.network.clone(),
             privileged: prepared.is_privileged,
             mounts: std::mem::take(&mut held.mounts),
@@ -328,12 +344,11 @@ impl StageRun<'_> {
         held: &mut Held,
     ) -> Result<PathBuf, Trouble> {
         let failed = |step: &str| Trouble::io(format!("{step} a cache mount"));
-        let id = mount.id.as_deref().unwrap_or(target);
         let base = self.build.root.build_cache().join("mounts");
         private_directory(&base).map_err(failed("make"))?;
-        let name = Digest::of(id.as_bytes());
+        let name = self.cache_name(mount, target, files)?;
         let mut directory = base.join(name.hex());
-        match mount.sharing {
+        match mount.sharing.unwrap_or_default() {
             Sharing::Shared => {}
             Sharing::Locked => {
                 let lock = base.join(format!("{}.lock", name.hex()));
@@ -350,29 +365,62 @@ impl StageRun<'_> {
                 }
             }
         }
-        if !self.build.uses_cache(self.planned.name.as_deref()) {
+        // Stages that run at once may want the same one, and it is made once.
+        let making = base.join(format!("{}.making", name.hex()));
+        let _making = Lock::exclusive(&making).map_err(failed("lock"))?;
+        let is_renewed = !self.build.uses_cache(self.planned.name.as_deref())
+            && self.build.renewed.lock().is_ok_and(|mut renewed| renewed.insert(directory.clone()));
+        if is_renewed {
             crate::store::remove_tree(&directory).map_err(failed("reset"))?;
         }
-        if directory.exists() {
-            return Ok(directory);
+        if !directory.exists() {
+            self.make_cache_directory(&directory, mount, files)?;
         }
-        fs::DirBuilder::new().mode(0o755).create(&directory).map_err(failed("make"))?;
+        Ok(directory)
+    }
+
+    /// What a cache is kept under: the id, the namespace that the build gives all ids, and what it is filled with.
+    fn cache_name(
+        &self,
+        mount: &Mount,
+        target: &str,
+        files: Option<&(Tree, Vec<Selected>)>,
+    ) -> Result<Digest, Trouble> {
+        let mut name = mount.id.as_deref().unwrap_or(target).to_owned();
+        if let Some(space) = self.build.request.args.get("BUILDKIT_CACHE_MOUNT_NS") {
+            name = format!("{space}/{name}");
+        }
         if let Some((tree, selected)) = files {
-            let seed = || -> io::Result<Written> {
+            let seed = tree.digest(selected, &self.build.digests);
+            let seed = seed.map_err(Trouble::io("read what a cache mount begins with"))?;
+            name = format!("{name}\0{}", crate::id::hex(&seed));
+        }
+        Ok(Digest::of(name.as_bytes()))
+    }
+
+    fn make_cache_directory(
+        &self,
+        directory: &Path,
+        mount: &Mount,
+        files: Option<&(Tree, Vec<Selected>)>,
+    ) -> Result<(), Trouble> {
+        let room = self.build.scratch()?;
+        let fresh = room.path().join("cache");
+        let make = || -> io::Result<()> {
+            fs::DirBuilder::new().mode(0o755).create(&fresh)?;
+            if let Some((tree, selected)) = files {
                 let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
-                let mut writer = Writer::new(&directory, &Stack::of(Vec::new()), changes, self.build.now)?;
+                let mut writer = Writer::new(&fresh, &Stack::of(Vec::new()), changes, self.build.now)?;
                 for source in selected {
                     writer.copy(source, Path::new("/"), true)?;
                 }
-                writer.finish()
-            };
-            seed().map_err(failed("fill"))?;
-        }
-        chown(&directory, Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)))
-            .map_err(failed("own"))?;
-        let mode = fs::Permissions::from_mode(mount.mode.unwrap_or(0o755));
-        fs::set_permissions(&directory, mode).map_err(failed("open"))?;
-        Ok(directory)
+                writer.finish()?;
+            }
+            chown(&fresh, Some(mount.uid.unwrap_or(0)), Some(mount.gid.unwrap_or(0)))?;
+            fs::set_permissions(&fresh, fs::Permissions::from_mode(mount.mode.unwrap_or(0o755)))?;
+            fs::rename(&fresh, directory)
+        };
+        make().map_err(Trouble::io("make a cache mount"))
     }
 
     /// The value of a secret that was given to the build.
@@ -385,7 +433,7 @@ impl StageRun<'_> {
     fn hold_secret(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
         let id = mount.secret_id().unwrap_or_default();
         let Some(value) = self.secret(id)? else {
-            return if mount.required {
+            return if mount.required == Some(true) {
                 let error = crate::Error::not_found(format!("secret {id}: not found"));
                 Err(error.with_hint(format!("--secret id={id},src=FILE or ,env=VARIABLE gives it")).into())
             } else {
@@ -421,7 +469,7 @@ impl StageRun<'_> {
     fn hold_agent(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
         let id = mount.id.as_deref().unwrap_or(ssh::DEFAULT);
         let Some(agent) = self.build.request.ssh.get(id) else {
-            return if mount.required {
+            return if mount.required == Some(true) {
                 let message = format!("no SSH agent {id:?} was given to the build");
                 let hint = format!("rengine build --ssh {id}, with SSH_AUTH_SOCK set, or --ssh {id}=SOCKET");
                 Err(Trouble::Step(crate::Error::not_found(message).with_hint(hint)))
@@ -459,13 +507,9 @@ impl StageRun<'_> {
     }
 }
 
-// === impl Mount ===
-
-impl Mount {
-    fn secret_id(&self) -> Option<&str> {
-        let from_target = || self.target.as_deref().and_then(|target| target.rsplit('/').next());
-        self.id.as_deref().or(self.source.as_deref()).or_else(from_target)
-    }
+/// The name of the file a secret becomes when it is not said: ids may be paths, as in `--secret id=aws/key`.
+fn secret_file(id: &str) -> &str {
+    id.rsplit('/').find(|part| !part.is_empty()).unwrap_or("secret")
 }
 
 fn bind(path: PathBuf) -> MountSource {
@@ -475,6 +519,18 @@ fn bind(path: PathBuf) -> MountSource {
         propagation: Propagation::Rprivate,
         recursive: true,
         writable_below: false,
+    }
+}
+
+/// The beginning of the script of a here-document, for people: ` (apt-get update...)`.
+fn summary(run: &Run, escape: char) -> String {
+    let (Some(first), CommandLine::Shell(text)) = (run.heredocs.first(), &run.command) else {
+        return String::new();
+    };
+    let mut lines = first.text.trim().lines();
+    match lines.next().filter(|_| parse_heredoc(text, escape).is_some()) {
+        Some(line) => format!(" ({}{})", line.trim(), if lines.next().is_some() { "..." } else { "" }),
+        None => String::new(),
     }
 }
 

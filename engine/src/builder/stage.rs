@@ -65,18 +65,13 @@ pub(super) enum Origin {
 /// The search path of images that have none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Arguments that every RUN sees without declaring them, and that no cache key knows.
-pub(super) const PROXIES: [&str; 10] = [
-    "HTTP_PROXY",
-    "http_proxy",
-    "HTTPS_PROXY",
-    "https_proxy",
-    "FTP_PROXY",
-    "ftp_proxy",
-    "NO_PROXY",
-    "no_proxy",
-    "ALL_PROXY",
-    "all_proxy",
+/// Arguments that every RUN sees without declaring them, and that no cache key knows, in both spellings.
+pub(super) const PROXIES: [[&str; 2]; 5] = [
+    ["HTTP_PROXY", "http_proxy"],
+    ["HTTPS_PROXY", "https_proxy"],
+    ["FTP_PROXY", "ftp_proxy"],
+    ["NO_PROXY", "no_proxy"],
+    ["ALL_PROXY", "all_proxy"],
 ];
 
 // === impl StageRun ===
@@ -128,7 +123,7 @@ impl<'a> StageRun<'a> {
         };
         config.config.on_build.clear();
         if !config.config.env.iter().any(|pair| pair.starts_with("PATH=")) {
-            config.config.env.insert(0, PATH.to_owned());
+            config.config.env.push(PATH.to_owned());
         }
         if config.config.working_dir.is_empty() {
             config.config.working_dir = "/".to_owned();

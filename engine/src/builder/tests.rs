@@ -8,9 +8,12 @@ use std::sync::Mutex;
 
 use super::stack::Stack;
 use super::*;
+use crate::container::spec::MountSource;
 use crate::store::remove_tree;
 
 mod again;
+mod names;
+mod sandbox;
 mod squash;
 
 /// A root, a context and what the last build told.
@@ -22,7 +25,8 @@ struct World {
     events: Vec<BuildEvent>,
 }
 
-/// Runs the "shell" of these tests: `put PATH TEXT`, `drop PATH`, `say TEXT` and `fail CODE`, separated by `;`.
+/// Runs the "shell" of these tests: `put PATH TEXT`, `drop PATH`, `say TEXT`, `fail CODE` and, for a file in the first
+/// directory that is mounted, `keep NAME`, separated by `;`.
 #[derive(Default)]
 struct Script {
     steps: Mutex<Vec<RunStep>>,
@@ -46,6 +50,13 @@ impl Runner for Script {
                     fs::create_dir_all(path.parent().unwrap()).unwrap();
                     let (kind, mode) = (rustix::fs::FileType::CharacterDevice, rustix::fs::Mode::empty());
                     rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+                }
+                "keep" => {
+                    let paths = step.mounts.iter().filter_map(|mount| match &mount.source {
+                        MountSource::Bind { path, .. } => Some(path),
+                        _ => None,
+                    });
+                    fs::write(paths.into_iter().next().unwrap().join(rest), "").unwrap();
                 }
                 "say" => output(Stream::Stdout, format!("{rest}\n").as_bytes()),
                 "fail" => return Ok(rest.parse().unwrap()),

@@ -1,0 +1,74 @@
+//! By which names Dockerfiles, contexts and platforms are found.
+
+use super::*;
+
+#[test]
+fn a_dockerfile_may_be_spelled_otherwise() {
+    for name in ["dockerfile", "Containerfile"] {
+        let mut world = World::new().file(name, "FROM scratch\nLABEL a=b\n");
+        for dockerfile in
+            [DockerfileSource::Default, DockerfileSource::File(world.context.join("Dockerfile"))]
+        {
+            let request = BuildRequest { dockerfile, ..BuildRequest::of(&world.context) };
+            assert_eq!(world.build_with(&request).unwrap().config.config.labels["a"], "b");
+        }
+        fs::write(world.context.join("Dockerfile"), "FROM scratch\nLABEL a=c\n").unwrap();
+        let request = BuildRequest::of(&world.context);
+        assert_eq!(world.build_with(&request).unwrap().config.config.labels["a"], "c");
+    }
+}
+
+#[test]
+fn a_context_stands_in_for_an_image_however_that_is_spelled() {
+    let mut world = World::new().file("there/f", "from the context");
+    for (known, asked) in [
+        ("alpine", "alpine:latest"),
+        ("docker.io/library/alpine:latest", "alpine"),
+        ("a/b:1", "docker.io/a/b:1"),
+    ] {
+        let mut request = world.request(&format!("FROM scratch\nCOPY --from={asked} f /\n"));
+        let there = NamedContext::Directory(world.context.join("there"));
+        request.contexts.insert(known.to_owned(), there.clone());
+        world.build_with(&request).unwrap();
+        let request = world.request(&format!("FROM scratch\nCOPY --from={asked} f /\n"));
+        let other = BuildRequest { contexts: [("alpine:3".to_owned(), there)].into(), ..request };
+        assert!(world.build_with(&other).is_err());
+    }
+}
+
+#[test]
+fn a_context_stands_in_for_all_that_a_stage_does() {
+    let mut world = World::new().file("there/f", "from the context");
+    let dockerfile = "FROM scratch AS tools\nRUN fail 1\nFROM scratch\nCOPY --from=0 f /\n";
+    let mut request = world.request(dockerfile);
+    let image = world.build_with(&BuildRequest {
+        tags: vec!["localhost/tools".parse().unwrap()],
+        ..world.request("FROM scratch\nCOPY there/f /\n")
+    });
+    image.unwrap();
+    request.contexts.insert("tools".to_owned(), NamedContext::Image("localhost/tools".parse().unwrap()));
+    let image = world.build_with(&request).unwrap();
+    assert!(world.files(&image).iter().any(|line| line.contains("from the context")));
+}
+
+#[test]
+fn a_platform_that_is_empty_is_no_platform() {
+    let mut world = World::new();
+    let error = world.fails("FROM --platform=$TARGETPLATFROM scratch\n");
+    assert!(error.contains("is empty (did you mean $TARGETPLATFORM?)"), "{error}");
+}
+
+#[test]
+fn a_look_at_a_dockerfile_is_one_at_all_of_it() {
+    let world = World::new();
+    let mut request = world.request("FROM scratch AS one\nENV A=$NONE\nFROM scratch\nENV B=c\n");
+    let warnings = |request: &BuildRequest| {
+        let mut count = 0;
+        let mut note = |event| count += u32::from(matches!(event, BuildEvent::Warning(_)));
+        check(&world.root, &world.runner, request, &mut note).unwrap();
+        count
+    };
+    assert_eq!(warnings(&request), 1);
+    request.target = Some("1".to_owned());
+    assert_eq!(warnings(&request), 0);
+}
