@@ -23,6 +23,9 @@ fn unquoted(message: &str, written: &str, rest: &str) -> Option<String> {
     if message.contains("unexpected ':'") {
         return Some("a key without a value needs a space after its colon: `{A: , B: 1}`".to_owned());
     }
+    if message.contains("quoted scalar") {
+        return Some("the quote that begins here is not closed".to_owned());
+    }
     let first = rest.chars().next()?;
     if message.contains("unknown anchor") {
         return Some(
@@ -66,6 +69,7 @@ mod tests {
     fn what_needs_quotes_and_what_is_not_closed_is_named() {
         assert!(said("a: echo it's b: c\n").contains("quotes: 'echo it''s b: c'"));
         assert!(said("a: @x\n").contains("cannot begin with @"));
+        assert!(said("a: \"x\nb: c\n").contains("quote that begins here"));
         assert!(said("a: *x\n").contains("begins with *"));
         assert!(said("a:\n  b: {c: d\n  e: {f: g}\n").contains("{ in line 2 is not closed"));
         assert!(said("a: [b\nc: d\n").contains("[ in line 1 is not closed"));
