@@ -71,13 +71,17 @@ pub fn apply(
     match verb {
         Verb::Start { wait } => {
             verbs.must_exist(services)?;
+            verbs.warn_of_changes();
             verbs.start(&BTreeMap::new(), wait);
         }
         Verb::Stop { grace } => {
             let stopped = verbs.stop(grace, |_| true);
             verbs.stop_provided(&stopped);
         }
-        Verb::Restart { grace, no_dependents } => verbs.restart(grace, no_dependents),
+        Verb::Restart { grace, no_dependents } => {
+            verbs.warn_of_changes();
+            verbs.restart(grace, no_dependents);
+        }
         Verb::Kill { signal } => {
             verbs.each(|life| life.is_up(), |container| Operation::KillContainer { container, signal });
         }
@@ -144,6 +148,21 @@ impl<'a> Verbs<'a> {
         };
         let missing = self.order.iter().find(is_missing);
         missing.map_or(Ok(()), |name| Err(PlanError::NothingToStart(name.clone())))
+    }
+
+    /// Containers stay what they were made of, whatever the files say by now.
+    fn warn_of_changes(&mut self) {
+        let has_changed = |name: &&String| {
+            let wanted = &self.desired.services[*name].config_hash;
+            self.containers(name)
+                .iter()
+                .any(|seen| !seen.config_hash.is_empty() && seen.config_hash != *wanted)
+        };
+        let changed: Vec<&str> = self.order.iter().filter(has_changed).map(String::as_str).collect();
+        if !changed.is_empty() {
+            let changed = changed.join(", ");
+            self.plan.warn(format!("{changed}: the configuration has changed since, which `rcompose up` applies and this does not"));
+        }
     }
 
     /// Starts what does not run, and what was stopped by these steps.
