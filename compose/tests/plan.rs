@@ -343,6 +343,23 @@ fn a_job_runs_before_those_that_wait_for_its_end() {
 }
 
 #[test]
+fn what_runs_already_needs_what_is_started_beside_it() {
+    let world = World::new()
+        .service("db")
+        .service("job")
+        .service("web")
+        .needs("web", "job", Milestone::Completed)
+        .needs("web", "db", Milestone::Healthy)
+        .has('a', "db", 1, Life::Running)
+        .has('b', "job", 1, Life::Exited(1))
+        .has('c', "web", 1, Life::Running);
+    assert_plan(
+        &world.up(),
+        &["1 container p-job-1: start (not running)", "2 service job: wait until completed (asked) after 1"],
+    );
+}
+
+#[test]
 fn a_finished_job_runs_again_for_a_command_of_its_own() {
     let world = World::new()
         .service("job")
@@ -876,7 +893,11 @@ fn restart_stops_dependents_first_and_starts_them_last() {
         ],
     );
     let alone = Verb::Restart { grace: None, no_dependents: true };
-    assert_eq!(world.apply(&["db"], alone).steps().len(), 2);
+    let plan = world.apply(&["db"], alone);
+    assert_eq!((plan.steps().len(), plan.warnings()), (2, &[][..]));
+    let world = world.change("db", |db| db.config_hash = "h2".to_owned());
+    let said = "db: the configuration has changed since, which `rcompose up` applies and this does not";
+    assert_eq!(world.apply(&[], alone).warnings(), [said]);
 }
 
 #[test]

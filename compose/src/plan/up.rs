@@ -170,6 +170,7 @@ pub fn up(desired: &Desired, observed: &Observed, options: &UpOptions) -> Result
     planner.add_creations();
     planner.add_stops();
     planner.add_starts();
+    planner.add_needs_of_standing();
     planner.add_waits();
     planner.add_bystanders();
     planner.treat_orphans();

@@ -118,6 +118,31 @@ services:
 }
 
 #[test]
+fn a_migration_that_fails_fails_the_update_of_what_runs_already() {
+    let file = |command: &str| {
+        format!(
+            r#"
+services:
+  migrate: {{image: box, command: ["sh", "-c", "{command}"]}}
+  web:
+    image: box
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    depends_on: {{migrate: {{condition: service_completed_successfully}}}}
+"#
+        )
+    };
+    let world = World::new(&file("exit 0"));
+    world.rcompose(["up", "-d"]).succeeds();
+    world.write("compose.yaml", &file("sleep 0.2; echo no such column; exit 4"));
+    let up = world.rcompose(["up", "-d"]);
+    assert_eq!(up.code, 1, "{}", up.stderr);
+    assert!(up.stderr.contains("it ended with code 4"), "{}", up.stderr);
+    assert!(up.stderr.contains("no such column"), "{}", up.stderr);
+    assert_eq!(world.running(), ["p-web-1"]);
+}
+
+#[test]
 fn what_shares_a_namespace_or_volumes_is_made_anew_with_their_owner() {
     let file = |value: &str| {
         format!(

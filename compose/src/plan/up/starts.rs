@@ -158,6 +158,24 @@ impl Planner<'_> {
         gates
     }
 
+    /// A service that runs already still needs what is started beside it: a migration that fails has failed for it, too.
+    pub(super) fn add_needs_of_standing(&mut self) {
+        let desired = self.desired;
+        for name in self.order.clone() {
+            let stands = self.slots.get(&name).into_iter().flatten().any(Slot::is_up);
+            if !stands || self.starting.contains(&name) {
+                continue;
+            }
+            for (dependency, needs) in
+                desired.services.get(&name).into_iter().flat_map(|service| &service.depends_on)
+            {
+                if needs.milestone != Milestone::Started && self.starting.contains(dependency) {
+                    self.gate(dependency, *needs);
+                }
+            }
+        }
+    }
+
     pub(super) fn gate(&mut self, dependency: &str, needs: Needs) -> Vec<StepId> {
         let started = self.started.get(dependency).cloned().unwrap_or_default();
         if needs.milestone == Milestone::Started && needs.required {
