@@ -1,6 +1,7 @@
 //! What a project wants to exist, in the planner's terms: names, hashes, numbers and edges. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::id::Digest;
@@ -18,6 +19,8 @@ use crate::operation::Milestone;
 pub struct Desired {
     /// The project.
     pub project: String,
+    /// The directory that gave it its name, when nobody named it.
+    pub home: Option<PathBuf>,
     /// How names are joined.
     pub separator: Separator,
     /// The services, by name.
@@ -193,6 +196,7 @@ impl Desired {
         });
         Self {
             project: project.name.clone(),
+            home: project.home.clone(),
             separator: changes.separator,
             services,
             disabled: project.disabled_services.keys().cloned().collect(),

@@ -165,7 +165,14 @@ fn load_project(
     let found = discover::find(session, options)?;
     session.raw = options.no_interpolate;
     let mut environment = found.environment;
-    let name = project_name(session, options, &found.files, &found.directory, &environment)?;
+    let named = project_name(session, options, &found.files, &environment)?;
+    // What was fetched is called after the repository, of which each version has a directory of its own.
+    let is_fetched = options.remote.as_ref().is_some_and(|remote| remote.has(&found.directory));
+    let home = (named.is_none() && !is_fetched).then(|| found.directory.clone());
+    let name = match named {
+        Some(name) => name,
+        None => name_of(session, &found.directory)?,
+    };
     environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let scope = Scope {
         directory: found.directory.clone(),
@@ -184,6 +191,7 @@ fn load_project(
     let mut project = decode(session, document)?;
     project.name = name;
     project.working_dir = found.directory;
+    project.home = home;
     project.files = found.files;
     project.environment = environment;
     normalize::agree_on_scale(&mut project);
@@ -238,14 +246,13 @@ fn load_project(
     Ok((project, written))
 }
 
-/// Option, `COMPOSE_PROJECT_NAME`, the last `name:`, the directory.
+/// The name that somebody gave it: by option, `COMPOSE_PROJECT_NAME`, the last `name:`.
 fn project_name(
     session: &mut Session,
     options: &LoadOptions,
     files: &[PathBuf],
-    directory: &FsPath,
     environment: &Variables,
-) -> Result<String, Failed> {
+) -> Result<Option<String>, Failed> {
     let given = options
         .project_name
         .as_ref()
@@ -253,7 +260,7 @@ fn project_name(
         .filter(|name| !name.is_empty());
     if let Some(name) = given {
         if normal_name(name) == *name {
-            return Ok(name.clone());
+            return Ok(Some(name.clone()));
         }
         let message =
             format!("invalid project name {name:?}: lower-case letters, digits, `-` and `_` are allowed");
@@ -269,16 +276,21 @@ fn project_name(
             }
         }
     }
-    if name.is_empty() {
-        name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match normal_name(&name) {
+        normal if !normal.is_empty() => Ok(Some(normal)),
+        _ if name.is_empty() => Ok(None),
+        _ => session.fail(nameless()),
     }
-    let name = normal_name(&name);
-    if name.is_empty() {
-        let message = "the project has no name";
-        return session
-            .fail(Diagnostic::error(message).with_help("name it with -p or the top-level key `name`"));
-    }
-    Ok(name)
+}
+
+/// What a project is called that nobody named.
+fn name_of(session: &mut Session, directory: &FsPath) -> Result<String, Failed> {
+    let name = directory.file_name().map(|name| normal_name(&name.to_string_lossy())).unwrap_or_default();
+    if name.is_empty() { session.fail(nameless()) } else { Ok(name) }
+}
+
+fn nameless() -> Diagnostic {
+    Diagnostic::error("the project has no name").with_help("name it with -p or the top-level key `name`")
 }
 
 /// Lower case, without what is not allowed, beginning with a letter or digit.

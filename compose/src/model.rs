@@ -49,6 +49,9 @@ pub struct Project {
     /// The directory relative paths start from.
     #[serde(skip)]
     pub working_dir: PathBuf,
+    /// The directory that gave the project its name, when nobody named it: another one may well be called the same.
+    #[serde(skip)]
+    pub home: Option<PathBuf>,
     /// The files it was loaded from, in order; `-` is standard input.
     #[serde(skip)]
     pub files: Vec<PathBuf>,

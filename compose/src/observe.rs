@@ -1,6 +1,7 @@
 //! One snapshot of what exists for a project. It is taken once; decisions look at nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::time::Duration;
 
 use engine::Engine;
@@ -11,6 +12,7 @@ use engine::id::{ContainerId, Digest, ImageId, NetworkId, VolumeName};
 use jiff::Timestamp;
 
 use crate::desired::Desired;
+use crate::home;
 use crate::labels;
 use crate::operation::Existing;
 
@@ -109,7 +111,8 @@ pub struct SeenVolume {
 
 /// Looks at what exists for the project.
 pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
-    let mut observed = Observed { containers: containers(engine, &desired.project)?, ..Observed::default() };
+    let containers = containers(engine, &desired.project, desired.home.as_deref())?;
+    let mut observed = Observed { containers, ..Observed::default() };
     let wanted: BTreeSet<&str> = desired.networks.values().map(|network| network.name.as_str()).collect();
     for network in engine.networks().list()? {
         let all = &network.spec.labels;
@@ -167,16 +170,27 @@ fn image_age(engine: &Engine, name: &str) -> engine::Result<Option<Duration>> {
     Ok(given.and_then(|given| Timestamp::now().duration_since(given).try_into().ok()))
 }
 
-/// The containers of a project, by service and number.
-pub fn containers(engine: &Engine, project: &str) -> engine::Result<Vec<SeenContainer>> {
-    let mut containers: Vec<SeenContainer> = engine
-        .containers()?
-        .iter()
-        .filter(|container| labels::belongs_to(&container.record.spec.labels, project))
-        .map(SeenContainer::of)
-        .collect();
+/// The containers of a project, by service and number. `home` is the directory it is named after, when nobody named it;
+/// those of another directory are refused.
+pub fn containers(engine: &Engine, project: &str, home: Option<&Path>) -> engine::Result<Vec<SeenContainer>> {
+    let all = of_project(engine, project, home)?;
+    let mut containers: Vec<SeenContainer> = all.iter().map(SeenContainer::of).collect();
     containers.sort_by(|a, b| (&a.service, a.number, &a.name).cmp(&(&b.service, b.number, &b.name)));
     Ok(containers)
+}
+
+/// The same as the engine knows them.
+pub(crate) fn of_project(
+    engine: &Engine,
+    project: &str,
+    home: Option<&Path>,
+) -> engine::Result<Vec<Container>> {
+    let mut all = engine.containers()?;
+    all.retain(|container| labels::belongs_to(&container.record.spec.labels, project));
+    if let Some(home) = home {
+        home::check(home, project, &all)?;
+    }
+    Ok(all)
 }
 
 // === impls ===

@@ -482,9 +482,14 @@ impl Runtime {
         Ok(parents)
     }
 
+    /// The project's containers.
+    fn containers(&self) -> Result<Vec<crate::observe::SeenContainer>> {
+        crate::observe::containers(&self.engine, &self.project.name, self.project.home.as_deref())
+    }
+
     /// A service's container with the lowest number; of two with one number, the one made last.
     fn first_of(&self, service: &str) -> Result<ContainerId> {
-        let mut all = crate::observe::containers(&self.engine, &self.project.name)?;
+        let mut all = self.containers()?;
         all.retain(|container| container.service == service && !container.one_off);
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = |id: &ContainerId| made.values().any(|new| new == id);

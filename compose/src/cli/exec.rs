@@ -127,7 +127,7 @@ fn running(opened: &Opened, service: &str, index: Option<u32>) -> Result<SeenCon
     if !opened.desired().services.contains_key(service) {
         return Err(CliError::Invalid(format!("no such service: {service}")));
     }
-    let all = crate::observe::containers(opened.engine(), &opened.project().name)?;
+    let all = opened.containers()?;
     all.into_iter()
         .filter(|container| container.service == service && !container.one_off)
         .filter(|container| matches!(container.life, Life::Running | Life::Paused))

@@ -170,7 +170,7 @@ fn containers(
     index: Option<u32>,
     one_offs: bool,
 ) -> Result<Vec<SeenContainer>, CliError> {
-    let mut all = crate::observe::containers(opened.engine(), &opened.project().name)?;
+    let mut all = opened.containers()?;
     all.retain(|container| {
         container.service == service
             && (one_offs || !container.one_off)

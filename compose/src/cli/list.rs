@@ -17,7 +17,7 @@ use super::failure::CliError;
 use super::session::{Session, Wanted};
 use crate::labels;
 use crate::model::{Project, ServiceVolume};
-use crate::observe::Life;
+use crate::observe::{Life, of_project};
 use crate::output;
 
 /// The flags of `ls`.
@@ -99,7 +99,8 @@ pub(super) struct VersionArgs {
 /// `ls`.
 pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
     let mut projects: BTreeMap<String, (BTreeMap<&'static str, usize>, String)> = BTreeMap::new();
-    let all = containers(session, None)?;
+    let mut all = session.engine()?.containers()?;
+    all.sort_by(|a, b| a.name().as_str().cmp(b.name().as_str()));
     for container in &all {
         let name = of(container, labels::PROJECT);
         if name.is_empty() || of(container, labels::ONE_OFF) == "True" {
@@ -151,7 +152,7 @@ pub(super) fn images(session: &Session, args: &ImagesArgs) -> Result<u8, CliErro
     let project = session.load_or_name(&args.services)?;
     let engine = session.engine()?;
     let mut rows = Vec::new();
-    for container in containers(session, Some(&project.name))? {
+    for container in containers(session, &project)? {
         let service = of(&container, labels::SERVICE);
         if !args.services.is_empty() && !args.services.iter().any(|name| name == service) {
             continue;
@@ -258,7 +259,7 @@ pub(super) fn top(session: &Session, args: &TopArgs) -> Result<u8, CliError> {
     let project = session.load_or_name(&args.services)?;
     let engine = session.engine()?;
     let mut rows = Vec::new();
-    for container in containers(session, Some(&project.name))? {
+    for container in containers(session, &project)? {
         let service = of(&container, labels::SERVICE);
         let asked = args.services.is_empty() || args.services.iter().any(|name| name == service);
         if !asked || !container.state.is_running() {
@@ -294,7 +295,7 @@ pub(super) fn port(session: &Session, args: &PortArgs) -> Result<u8, CliError> {
         "sctp" => Protocol::Sctp,
         _ => Protocol::Tcp,
     };
-    let all = containers(session, Some(&opened.project().name))?;
+    let all = containers(session, opened.project())?;
     let index = args.index.map(|index| index.to_string());
     let container = all
         .iter()
@@ -332,12 +333,9 @@ pub(super) fn version(args: &VersionArgs) -> Result<u8, CliError> {
     Ok(0)
 }
 
-/// The containers of a project, of every one when none is named, by name.
-pub(super) fn containers(session: &Session, project: Option<&str>) -> Result<Vec<Container>, CliError> {
-    let mut all = session.engine()?.containers()?;
-    all.retain(|container| {
-        project.is_none_or(|project| labels::belongs_to(&container.record.spec.labels, project))
-    });
+/// The containers of a project, by name.
+pub(super) fn containers(session: &Session, project: &Project) -> Result<Vec<Container>, CliError> {
+    let mut all = of_project(&session.engine()?, &project.name, project.home.as_deref())?;
     all.sort_by(|a, b| a.name().as_str().cmp(b.name().as_str()));
     Ok(all)
 }

@@ -90,7 +90,7 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
 
 /// The containers whose output is asked for.
 fn containers(opened: &Opened, args: &LogsArgs) -> Result<Vec<SeenContainer>, CliError> {
-    let mut containers = crate::observe::containers(opened.engine(), &opened.project().name)?;
+    let mut containers = opened.containers()?;
     let Some(index) = args.index else {
         containers.retain(|container| match args.services.as_slice() {
             [] => !container.one_off,

@@ -80,7 +80,7 @@ pub(super) fn ps(session: &Session, args: &PsArgs) -> Result<u8, CliError> {
             STATES.join(", ")
         )));
     }
-    let mut containers = containers(session, Some(&project.name))?;
+    let mut containers = containers(session, &project)?;
     containers.retain(|container| {
         let service = of(container, labels::SERVICE);
         let asked = args.names.is_empty() || args.names.iter().any(|name| name == service);

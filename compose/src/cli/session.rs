@@ -19,7 +19,7 @@ use crate::execute::{self, Event};
 use crate::load::{LoadOptions, load};
 use crate::model::Project;
 use crate::names::Separator;
-use crate::observe::{self, Observed};
+use crate::observe::{self, Observed, SeenContainer};
 use crate::operation::Operation;
 use crate::output::{self, Ansi, Progress, ProgressMode};
 use crate::plan::Plan;
@@ -233,6 +233,12 @@ impl Opened {
     pub(super) fn observe(&self) -> Result<Observed, CliError> {
         let told = self.runtime.told_to_services();
         Ok(Observed { told, ..observe::observe(self.engine(), self.desired())? })
+    }
+
+    /// The containers of the project, by service and number.
+    pub(super) fn containers(&self) -> Result<Vec<SeenContainer>, CliError> {
+        let project = self.project();
+        Ok(observe::containers(self.engine(), &project.name, project.home.as_deref())?)
     }
 
     /// Keeps other commands away from the project for a while.

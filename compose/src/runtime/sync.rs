@@ -51,7 +51,7 @@ impl Runtime {
             object: format!("container {object}"),
             error,
         };
-        let mut containers = match crate::observe::containers(&self.engine, &self.project.name) {
+        let mut containers = match self.containers() {
             Ok(containers) => containers,
             Err(error) => return vec![failure("", error)],
         };

@@ -7,6 +7,7 @@ mod devices;
 mod examples;
 mod fault;
 mod follow;
+mod home;
 mod hooks;
 mod keys;
 mod kill;

@@ -96,11 +96,27 @@ impl World {
 
     /// `rcompose`, ready to be started.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = self.command_in("");
+        command.args(["-p", "p"]).args(args);
+        command
+    }
+
+    /// `rcompose` in a directory below the project's.
+    fn command_in(&self, directory: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_rcompose"));
-        command.args(["-p", "p"]).args(args).current_dir(self.project());
+        command.current_dir(self.project().join(directory));
         command.env("RENGINE_ROOT", self.engine.root().state());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// Runs `rcompose` to its end in a directory below the project's, which may be a project that nobody named.
+    pub(crate) fn rcompose_in<S: AsRef<OsStr>>(
+        &self,
+        directory: &str,
+        args: impl IntoIterator<Item = S>,
+    ) -> Outcome {
+        Outcome::of(self.command_in(directory).args(args))
     }
 
     /// Runs `rcompose` until it says this on standard error, and kills it on the spot.

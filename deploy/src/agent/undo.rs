@@ -60,7 +60,7 @@ impl Undo<'_> {
     /// Lets the containers of before answer again and removes those that were not there.
     fn restore(&self) -> Result<()> {
         let (engine, before) = (self.engine, &self.journal.before);
-        let now = containers(engine, &self.journal.release.project)?;
+        let now = containers(engine, &self.journal.release.project, None)?;
         let is_old = |seen: &&SeenContainer| before.containers.iter().any(|old| old.id == seen.id.as_str());
         let new: Vec<&SeenContainer> = now.iter().filter(|seen| !seen.one_off && !is_old(seen)).collect();
         for old in &before.containers {

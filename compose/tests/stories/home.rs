@@ -1,0 +1,48 @@
+//! Directories that are called the same are not the same project, unless somebody says so.
+
+use crate::world::World;
+
+const FILE: &str = "services: {web: {image: box, command: [sleep, '1000'], stop_grace_period: 0s}}\n";
+
+#[test]
+fn a_directory_does_not_touch_the_containers_of_another_one_of_the_same_name() {
+    let world = World::new(FILE);
+    world.write("a/app/compose.yaml", FILE);
+    world.write("b/app/compose.yaml", FILE);
+    world.rcompose_in("a/app", ["up", "-d"]).succeeds();
+    let ids = world.ids();
+    for command in [
+        &["up", "-d"][..],
+        &["down"],
+        &["ps"],
+        &["logs"],
+        &["exec", "-T", "web", "true"],
+        &["rm", "-fs"],
+        &["kill"],
+        &["plan"],
+    ] {
+        let refused = world.rcompose_in("b/app", command);
+        assert_eq!(refused.code, 1, "{command:?}: {}", refused.stderr);
+        let other = world.project().join("a/app");
+        let said = format!("project app is that of {}", other.display());
+        assert!(refused.stderr.contains(&said), "{command:?}: {}", refused.stderr);
+    }
+    assert_eq!((world.ids(), world.running().len()), (ids.clone(), 1));
+    // Whoever names the project means it.
+    assert!(world.rcompose_in("b/app", ["-p", "app", "ps", "-q"]).succeeds().stdout.contains(&ids[0]));
+    world.rcompose_in("b/app", ["-p", "other", "up", "-d"]).succeeds();
+    assert_eq!(world.running(), ["app-web-1", "other-web-1"]);
+}
+
+#[test]
+fn a_directory_by_another_way_and_one_that_has_moved_are_the_same() {
+    let world = World::new(FILE);
+    world.write("a/app/compose.yaml", FILE);
+    world.rcompose_in("a/app", ["up", "-d"]).succeeds();
+    std::os::unix::fs::symlink("a", world.project().join("link")).unwrap();
+    let by_link = ["--project-directory", "../link/app", "ps", "-q"];
+    assert_eq!(world.rcompose_in("a", by_link).succeeds().stdout.trim(), world.ids()[0]);
+    std::fs::rename(world.project().join("a"), world.project().join("b")).unwrap();
+    world.rcompose_in("b/app", ["down"]).succeeds();
+    assert_eq!(world.names(), [""; 0]);
+}
