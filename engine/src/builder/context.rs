@@ -66,6 +66,9 @@ pub(crate) enum SelectError {
     Io(String, #[source] io::Error),
 }
 
+/// A path that a source stands for, and what is there if a pattern was matched with it.
+type Matching = (PathBuf, Option<Entry>);
+
 struct Walk<'a> {
     ignore: &'a Ignore,
     exclude: &'a Ignore,
@@ -85,15 +88,17 @@ impl Tree {
         let wanted = clean(&format!("/{source}"));
         let mut found = Vec::new();
         for (path, entry) in self.matches(&wanted, keep_paths)? {
-            let shown = if path.is_empty() { "/".to_owned() } else { format!("/{path}") };
+            // A pattern does not name what is left out, not even a link that leads nowhere.
+            if entry.as_ref().is_some_and(|entry| self.hides(&path, entry)) {
+                continue;
+            }
+            let shown = format!("/{}", path.display());
             let resolved = match entry {
                 Some(entry) if !entry.metadata.is_symlink() => (path.clone(), Some(entry)),
                 _ => {
-                    let found = self
-                        .stack
-                        .resolve(Path::new(&path), true)
-                        .map_err(|error| SelectError::Io(shown.clone(), error))?;
-                    (lossy(found.path.as_os_str()), found.entry)
+                    let found = self.stack.resolve(&path, true);
+                    let found = found.map_err(|error| SelectError::Io(shown.clone(), error))?;
+                    (found.path, found.entry)
                 }
             };
             let Some(entry) = resolved.1 else { return Err(SelectError::Missing(shown)) };
@@ -103,7 +108,7 @@ impl Tree {
                 }
                 return Err(SelectError::Ignored(shown));
             }
-            let name = Path::new(&path).file_name().map(ToOwned::to_owned);
+            let name = path.file_name().map(ToOwned::to_owned);
             if !entry.metadata.is_dir()
                 && name.as_deref().is_some_and(|name| exclude.standing(&lossy(name)).0)
             {
@@ -111,11 +116,12 @@ impl Tree {
             }
             let mut walk = Walk { ignore: &self.ignore, exclude, nodes: Vec::new() };
             if entry.metadata.is_dir() {
-                let (_, standing) = self.ignore.standing(&resolved.0);
-                walk.enter(&entry, &resolved.0, Path::new(""), (&standing, &exclude.root()))
+                let absolute = lossy(resolved.0.as_os_str());
+                let (_, standing) = self.ignore.standing(&absolute);
+                walk.enter(&entry, &absolute, Path::new(""), (&standing, &exclude.root()))
                     .map_err(|error| SelectError::Io(shown.clone(), error))?;
             }
-            let kept_path = keep_paths.then(|| PathBuf::from(kept_part(source, &path)));
+            let kept_path = keep_paths.then(|| kept_part(source, &path));
             found.push(Selected { name, kept_path, entry, nodes: walk.nodes });
         }
         Ok(found)
@@ -125,14 +131,11 @@ impl Tree {
     pub(crate) fn neighbour(&self, path: &str) -> Option<String> {
         let (parent, name) = path.rsplit_once('/')?;
         let children = self.stack.resolve(Path::new(parent), true).ok()?.entry?.children().ok()?;
-        let is_shown = |name: &String, entry: &Entry| {
-            !self.hides(format!("{parent}/{name}").trim_start_matches('/'), entry)
-        };
+        let parent_path = Path::new(parent.trim_start_matches('/'));
         let names: Vec<String> = children
             .into_iter()
-            .map(|(name, entry)| (lossy(&name), entry))
-            .filter(|(name, entry)| is_shown(name, entry))
-            .map(|(name, _)| name)
+            .filter(|(name, entry)| !self.hides(&parent_path.join(name), entry))
+            .map(|(name, _)| lossy(&name))
             .collect();
         let meant = nearest(name, names.iter().map(String::as_str))?;
         Some(format!("{parent}/{meant}"))
@@ -207,11 +210,11 @@ impl Tree {
 
     /// The paths a source stands for. Literal ones come without an entry, whether they exist or not. Where `is_deep`, as
     /// with `--parents`, a part `**` stands for directories one below the other, or for none.
-    fn matches(&self, wanted: &str, is_deep: bool) -> Result<Vec<(String, Option<Entry>)>, SelectError> {
+    fn matches(&self, wanted: &str, is_deep: bool) -> Result<Vec<Matching>, SelectError> {
         let wanted = wanted.trim_start_matches('/');
         let parts: Vec<&str> = wanted.split('/').filter(|part| !part.is_empty()).collect();
         let Some(first) = parts.iter().position(|part| glob::has_wildcards(part)) else {
-            return Ok(vec![(wanted.to_owned(), None)]);
+            return Ok(vec![(wanted.into(), None)]);
         };
         let io = |error| SelectError::Io(format!("/{wanted}"), error);
         for part in &parts[first..] {
@@ -219,7 +222,7 @@ impl Tree {
         }
         let start = self.stack.resolve(Path::new(&parts[..first].join("/")), true).map_err(io)?;
         let Some(entry) = start.entry else { return Ok(Vec::new()) };
-        let mut found = vec![(lossy(start.path.as_os_str()), Some(entry))];
+        let mut found = vec![(start.path, Some(entry))];
         for (at, part) in parts.iter().enumerate().skip(first) {
             // At the end it is what is there, with all that is below.
             if is_deep && *part == "**" && at + 1 < parts.len() {
@@ -230,10 +233,8 @@ impl Tree {
             for (path, entry) in found {
                 let Some(entry) = entry.filter(|entry| entry.metadata.is_dir()) else { continue };
                 for (name, child) in entry.children().map_err(io)? {
-                    let name = lossy(&name);
-                    if glob::matches(part, &name).unwrap_or(false) {
-                        let path = if path.is_empty() { name } else { format!("{path}/{name}") };
-                        next.push((path, Some(child)));
+                    if glob::matches(part, &lossy(&name)).unwrap_or(false) {
+                        next.push((path.join(name), Some(child)));
                     }
                 }
             }
@@ -243,15 +244,14 @@ impl Tree {
     }
 
     /// These, and all directories below them that are not left out.
-    fn descended(&self, tops: Vec<(String, Option<Entry>)>) -> io::Result<Vec<(String, Option<Entry>)>> {
+    fn descended(&self, tops: Vec<Matching>) -> io::Result<Vec<Matching>> {
         let (mut found, mut open) = (Vec::new(), tops);
         open.reverse();
         while let Some((path, entry)) = open.pop() {
             let Some(entry) = entry.filter(|entry| entry.metadata.is_dir()) else { continue };
             let mut below = Vec::new();
             for (name, child) in entry.children()? {
-                let name = lossy(&name);
-                let path = if path.is_empty() { name } else { format!("{path}/{name}") };
+                let path = path.join(name);
                 if child.metadata.is_dir() && !self.hides(&path, &child) {
                     below.push((path, Some(child)));
                 }
@@ -262,10 +262,11 @@ impl Tree {
         Ok(found)
     }
 
-    fn hides(&self, path: &str, entry: &Entry) -> bool {
+    fn hides(&self, path: &Path, entry: &Entry) -> bool {
+        let path = lossy(path.as_os_str());
         !path.is_empty()
-            && self.ignore.standing(path).0
-            && !(entry.metadata.is_dir() && self.ignore.may_bring_back_below(path))
+            && self.ignore.standing(&path).0
+            && !(entry.metadata.is_dir() && self.ignore.may_bring_back_below(&path))
     }
 }
 
@@ -348,10 +349,10 @@ fn text(hash: &mut Sha256, bytes: &[u8]) {
 }
 
 /// The part of a path that `--parents` keeps: all of it, or what comes after `/./` in the source.
-fn kept_part(source: &str, path: &str) -> String {
+fn kept_part(source: &str, path: &Path) -> PathBuf {
     let Some((before, _)) = source.split_once("/./") else { return path.to_owned() };
     let depth = clean(&format!("/{before}")).split('/').filter(|part| !part.is_empty()).count();
-    path.split('/').skip(depth).collect::<Vec<_>>().join("/")
+    path.components().skip(depth).collect()
 }
 
 #[cfg(test)]
@@ -434,6 +435,21 @@ mod tests {
         assert_eq!(paths(&tree, "a"), ["a", "deep", "deep/2.txt"]);
         let error = tree.select("top.txt", &Ignore::default(), false).unwrap_err();
         assert!(error.to_string().contains("leaves it out"), "{error}");
+    }
+
+    #[test]
+    fn a_pattern_does_not_name_what_is_left_out_and_keeps_names_as_they_are() {
+        let temp = fixture();
+        let name = std::ffi::OsStr::from_bytes(b"caf\xe9.txt");
+        fs::write(temp.path().join(name), "latin").unwrap();
+        symlink("nowhere", temp.path().join("lost")).unwrap();
+        let names = |tree: &Tree, source: &str| -> Result<Vec<OsString>, SelectError> {
+            let selected = tree.select(source, &Ignore::default(), false)?;
+            Ok(selected.into_iter().filter_map(|source| source.name).collect())
+        };
+        assert_eq!(names(&tree(temp.path(), &[]), "*.txt").unwrap(), [name, "top.txt".as_ref()]);
+        assert!(matches!(names(&tree(temp.path(), &[]), "l*"), Err(SelectError::Missing(_))));
+        assert_eq!(names(&tree(temp.path(), &["lost"]), "l*").unwrap(), [""; 0]);
     }
 
     #[test]

@@ -390,6 +390,10 @@ impl StageRun<'_> {
         if let Some(space) = self.build.request.args.get("BUILDKIT_CACHE_MOUNT_NS") {
             name = format!("{space}/{name}");
         }
+        // The directory of one who asked for nothing of the kind is root's, and of no use to others.
+        if mount.mode.is_some() || mount.uid.is_some() || mount.gid.is_some() {
+            name = format!("{name}\0{:?} {:?} {:?}", mount.mode, mount.uid, mount.gid);
+        }
         if let Some((tree, selected)) = files {
             let seed = tree.digest(selected, &self.build.digests);
             let seed = seed.map_err(Trouble::io("read what a cache mount begins with"))?;

@@ -121,3 +121,21 @@ fn a_script_is_told_of_by_its_first_line() {
         .collect();
     assert_eq!(names, ["[1/2] RUN <<E (say one...)", "[2/2] RUN <<E cat"]);
 }
+
+#[test]
+fn a_cache_with_an_owner_is_not_the_one_without() {
+    let mut world = World::new();
+    world.build("FROM scratch\nRUN --mount=type=cache,target=/c keep a\n");
+    world.build("FROM scratch\nRUN --mount=type=cache,target=/c,uid=7,mode=0700 keep b\n");
+    world.build("FROM scratch\nRUN --mount=type=cache,id=/c,target=/d,uid=7,mode=0700 keep c\n");
+    let steps = world.runner.steps.lock().unwrap();
+    let found: Vec<(u32, usize)> = (steps.iter())
+        .map(|step| match &step.mounts[0].source {
+            MountSource::Bind { path, .. } => {
+                (fs::metadata(path).unwrap().uid(), fs::read_dir(path).unwrap().count())
+            }
+            _ => panic!("no directory"),
+        })
+        .collect();
+    assert_eq!(found, [(0, 1), (7, 2), (7, 2)]);
+}
