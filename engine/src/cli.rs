@@ -283,8 +283,44 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::FAILURE;
     }
     // Help and version are data and success; anything else is the user's mistake.
-    let _ = error.print();
+    match miscounted(error) {
+        Some(text) => output::note(&text),
+        None => drop(error.print()),
+    }
     ExitCode::from(usage_code(error))
+}
+
+/// What docker says of a verb with too few or too many arguments; `None` for other mistakes.
+fn miscounted(error: &clap::Error) -> Option<String> {
+    match (error.kind(), error.get(ContextKind::InvalidArg)?) {
+        (ErrorKind::MissingRequiredArgument, ContextValue::Strings(missing))
+            if missing.iter().all(|name| name.starts_with('<')) => {}
+        (ErrorKind::UnknownArgument, ContextValue::String(word)) if !word.starts_with('-') => {}
+        _ => return None,
+    }
+    let ContextValue::StyledStr(usage) = error.get(ContextKind::Usage)? else { return None };
+    let usage = usage.to_string();
+    let is_verb = |word: &&str| !word.starts_with(['-', '<', '[', '{']);
+    let words: Vec<&str> =
+        usage.trim_start_matches("Usage:").split_whitespace().take_while(is_verb).collect();
+    // The arguments of verbs are defined when they are needed, which is now.
+    let mut all = Cli::command();
+    all.build();
+    let verb = words.get(1..)?.iter().try_fold(&all, |verb, word| verb.find_subcommand(word))?;
+    let needed = verb.get_positionals().filter(|argument| argument.is_required_set()).count();
+    let takes_more = verb.get_positionals().any(|argument| {
+        !argument.is_required_set() || argument.get_num_args().is_some_and(|range| range.max_values() > 1)
+    });
+    let plural = if needed == 1 { "" } else { "s" };
+    let count = match (needed, takes_more) {
+        (0, false) => "accepts no arguments".to_owned(),
+        (_, true) if error.kind() == ErrorKind::UnknownArgument => return None,
+        (_, true) => format!("requires at least {needed} argument{plural}"),
+        (_, false) => format!("requires {needed} argument{plural}"),
+    };
+    let name = words.join(" ");
+    let usage = verb.clone().render_usage();
+    Some(format!("rengine: '{name}' {count}\n\n{usage}\n\nRun '{name} --help' for more information"))
 }
 
 /// Docker's exit code for a command line that cannot be understood: a wrong flag is a failure of the engine, a
@@ -385,6 +421,21 @@ mod tests {
         assert_eq!(code("rengine ps --nope"), 125);
         assert_eq!(code("rengine run --memory 1x debian"), 125);
         assert_eq!(code("rengine logs --since"), 125);
+    }
+
+    #[test]
+    fn arguments_are_counted_as_docker_counts_them() {
+        let said = |line: &str| {
+            let error = Cli::command().try_get_matches_from(line.split(' ')).unwrap_err();
+            miscounted(&error).unwrap_or_default().lines().next().unwrap_or_default().to_owned()
+        };
+        assert_eq!(said("rengine build -t x"), "rengine: 'rengine build' requires 1 argument");
+        assert_eq!(said("rengine builder build"), "rengine: 'rengine builder build' requires 1 argument");
+        assert_eq!(said("rengine tag a"), "rengine: 'rengine tag' requires 2 arguments");
+        assert_eq!(said("rengine tag a b c"), "rengine: 'rengine tag' requires 2 arguments");
+        assert_eq!(said("rengine rm"), "rengine: 'rengine rm' requires at least 1 argument");
+        assert_eq!(said("rengine ps superfluous"), "rengine: 'rengine ps' accepts no arguments");
+        assert_eq!(said("rengine ps --nope"), "");
     }
 
     #[test]
