@@ -72,7 +72,7 @@ mod stage;
 
 pub use attest::{AttestRequest, Attested, statements, wants_bill};
 pub use error::BuildError;
-pub use exchange::{CacheExtent, CacheSource, CacheTarget};
+pub use exchange::{CacheExtent, CachePlace, CacheSource, CacheTarget};
 pub use export::{Part, write_directory, write_tar};
 pub use garbage::{Garbage, Kept, KeptKind};
 pub(crate) use garbage::{kept, remove};
@@ -366,18 +366,19 @@ pub fn build(
     if request.platforms.len() > 1 {
         return several::build(root, runner, request, events);
     }
-    build_one(root, runner, request, Purpose::Image, events).map(|image| vec![image])
+    build_one(root, runner, request, Purpose::Image, events).map(|(image, _)| vec![image])
 }
 
+/// Builds an image for one platform; with it comes what it used, for a cache.
 fn build_one(
     root: &Root,
     runner: &dyn Runner,
     request: &BuildRequest,
     purpose: Purpose,
     events: &mut dyn FnMut(BuildEvent),
-) -> crate::Result<Image> {
-    let image = carry_out(root, runner, request, purpose, events)?;
-    image.ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the build ended without an image"))
+) -> crate::Result<(Image, Exchange)> {
+    let built = carry_out(root, runner, request, purpose, events)?;
+    built.ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the build ended without an image"))
 }
 
 /// Looks at a Dockerfile as a build would, and tells of every rule it does not keep. Nothing is run or written.
@@ -429,7 +430,7 @@ fn carry_out(
     request: &BuildRequest,
     purpose: Purpose,
     events: &mut dyn FnMut(BuildEvent),
-) -> crate::Result<Option<Image>> {
+) -> crate::Result<Option<(Image, Exchange)>> {
     refuse(request)?;
     let (text, file) = read_dockerfile(request)?;
     let (sender, receiver) = channel();
@@ -514,11 +515,11 @@ fn carry_out(
     if build.is_check {
         return Ok(None);
     }
-    let image = export(&build, plan.stages[plan.target].number).map(Some);
+    let image = export(&build, plan.stages[plan.target].number);
     while let Ok(Message::Event(event)) = receiver.try_recv() {
         events(event);
     }
-    image
+    image.map(|image| Some((image, build.exchange)))
 }
 
 /// Arguments that mean something to the builder, and say what it cannot do.
@@ -709,7 +710,7 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
         made.config.clone()
     };
     config.config.labels.extend(build.request.labels.clone());
-    if build.request.cache_to.contains(&CacheTarget::Inline) {
+    if build.request.cache_to.iter().any(|target| !target.is_apart()) || asks(build.request, INLINE_CACHE) {
         config.build_cache = build.exchange.records(Some(&config.rootfs.diff_ids));
     }
     let image = build.images.commit(&config, &build.request.tags)?;
@@ -718,9 +719,10 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
         work.note(format!("naming to {} done", tag.canonical()));
     }
     work.done();
-    if build.request.cache_to.iter().any(|target| *target != CacheTarget::Inline) {
-        let work = build.reporter.start("exporting cache");
-        build.exchange.lend(&build.images, &image, &build.request.cache_to)?;
+    if build.request.cache_to.iter().any(CacheTarget::is_apart) {
+        let (work, layers) = (build.reporter.start("exporting cache"), &image.config.rootfs.diff_ids);
+        let note = &mut |text| work.note(text);
+        build.exchange.lend(&build.images, layers, &build.request.cache_to, note)?;
         work.done();
     }
     Ok(image)
@@ -742,6 +744,17 @@ fn digests_file(root: &Root, context: &std::path::Path) -> PathBuf {
 
 /// The argument that says of when everything is (reproducible-builds.org/specs/source-date-epoch).
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The argument that wants a cache in the image, as docker before buildx had it.
+const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
+
+/// Whether an argument that is for the builder is given and says yes.
+fn asks(request: &BuildRequest, name: &str) -> bool {
+    request
+        .args
+        .get(name)
+        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true"))
+}
 
 /// SOURCE_DATE_EPOCH, in seconds.
 fn epoch(request: &BuildRequest) -> Option<i64> {

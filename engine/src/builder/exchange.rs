@@ -11,7 +11,7 @@ use super::report::Reporter;
 use crate::error::{Error, Result, chain};
 use crate::id::{DiffId, Digest};
 use crate::image::cache::{CacheRecord, RemoteCache};
-use crate::image::{Image, ImageConfig, Images, Platform, Reference};
+use crate::image::{ImageConfig, Images, Platform, Reference};
 
 /// A cache that a build may take layers from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,13 +24,24 @@ pub enum CacheSource {
 
 /// A cache that a build writes when it is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CacheTarget {
-    /// In the image itself: what made its layers.
+pub struct CacheTarget {
+    /// Where.
+    pub place: CachePlace,
+    /// How much of the build.
+    pub extent: CacheExtent,
+    /// Whether a build whose cache cannot be written is done all the same.
+    pub may_fail: bool,
+}
+
+/// Where a cache is written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CachePlace {
+    /// Into the image itself: what made its layers.
     Inline,
     /// A layout in this directory.
-    Local(PathBuf, CacheExtent),
-    /// In a registry.
-    Registry(Reference, CacheExtent),
+    Local(PathBuf),
+    /// A registry.
+    Registry(Reference),
 }
 
 /// How much of a build a cache holds.
@@ -115,28 +126,42 @@ impl Exchange {
         used.values().filter(is_meant).cloned().collect()
     }
 
-    /// Writes the caches that are asked for.
+    /// Remembers what another build used, for a cache of both.
+    pub(crate) fn join(&self, other: &Self) {
+        let others = other.used.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).extend(others);
+    }
+
+    /// Writes the caches that are asked for, of a build that made these layers. What went wrong and is no reason to
+    /// fail goes to `note`.
     ///
     /// # Errors
-    /// When one cannot be written or sent.
-    pub(crate) fn lend(&self, images: &Images, image: &Image, targets: &[CacheTarget]) -> Result<()> {
+    /// When one cannot be written or sent, unless whoever asked for it does not mind.
+    pub(crate) fn lend(
+        &self,
+        images: &Images,
+        layers: &[DiffId],
+        targets: &[CacheTarget],
+        note: &mut dyn FnMut(String),
+    ) -> Result<()> {
         for target in targets {
-            let (extent, name) = match target {
-                CacheTarget::Inline => continue,
-                CacheTarget::Local(path, extent) => (extent, path.display().to_string()),
-                CacheTarget::Registry(reference, extent) => (extent, reference.canonical()),
-            };
-            let of_image = (*extent == CacheExtent::Image).then_some(&image.config.rootfs.diff_ids[..]);
-            let config = cache_config(self.records(of_image));
-            let written = match target {
-                CacheTarget::Local(path, _) => images.write_cache(&config, path),
-                CacheTarget::Registry(reference, _) => images.send_cache(&config, reference),
-                CacheTarget::Inline => Ok(()),
-            };
-            written
-                .map_err(|error| Error::failed(format!("export the cache to {name}"), Error::from(error)))?;
+            match self.lend_to(images, layers, target) {
+                Err(error) if target.may_fail => note(chain(&error)),
+                other => other?,
+            }
         }
         Ok(())
+    }
+
+    fn lend_to(&self, images: &Images, layers: &[DiffId], target: &CacheTarget) -> Result<()> {
+        let of_image = (target.extent == CacheExtent::Image).then_some(layers);
+        let config = || cache_config(self.records(of_image));
+        let (name, written) = match &target.place {
+            CachePlace::Inline => return Ok(()),
+            CachePlace::Local(path) => (path.display().to_string(), images.write_cache(&config(), path)),
+            CachePlace::Registry(name) => (name.canonical(), images.send_cache(&config(), name)),
+        };
+        written.map_err(|error| Error::failed(format!("export the cache to {name}"), Error::from(error)))
     }
 }
 
@@ -149,6 +174,18 @@ fn cache_config(records: Vec<CacheRecord>) -> ImageConfig {
     config.rootfs.diff_ids = layers.into_iter().collect();
     config.build_cache = records;
     config
+}
+
+// === impl CacheTarget ===
+
+impl CacheTarget {
+    /// The image itself, as `BUILDKIT_INLINE_CACHE=1` asks for.
+    pub const INLINE: Self = Self { place: CachePlace::Inline, extent: CacheExtent::Image, may_fail: false };
+
+    /// Whether it is written beside the image and not into it.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.place != CachePlace::Inline
+    }
 }
 
 // === impl CacheSource ===
@@ -182,13 +219,17 @@ impl FromStr for CacheTarget {
             Some("max") => CacheExtent::Everything,
             Some(_) => return Err(fields.wrong("mode is min or max")),
         };
-        let target = match fields.kind {
-            "inline" => Self::Inline,
-            "local" => Self::Local(
+        let place = match fields.kind {
+            "inline" => CachePlace::Inline,
+            "local" => CachePlace::Local(
                 fields.take("dest").map(PathBuf::from).ok_or_else(|| fields.wrong("dest is needed"))?,
-                extent,
             ),
-            _ => Self::Registry(fields.reference()?, extent),
+            _ => CachePlace::Registry(fields.reference()?),
+        };
+        let may_fail = match fields.take("ignore-error") {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(fields.wrong("ignore-error is true or false")),
         };
         // What is written is always so.
         for key in ["image-manifest", "oci-mediatypes"] {
@@ -196,7 +237,7 @@ impl FromStr for CacheTarget {
                 return Err(fields.wrong("caches are written as OCI images only"));
             }
         }
-        fields.end().map(|()| target)
+        fields.end().map(|()| Self { place, extent, may_fail })
     }
 }
 
@@ -258,9 +299,13 @@ mod tests {
         let reference = || "reg:5000/cache".parse().unwrap();
         assert_eq!(from("reg:5000/cache").unwrap(), CacheSource::Registry(reference()));
         let to = |text: &str| text.parse::<CacheTarget>();
-        assert_eq!(to("type=inline").unwrap(), CacheTarget::Inline);
-        let all = CacheTarget::Registry(reference(), CacheExtent::Everything);
-        assert_eq!(to("type=registry,ref=reg:5000/cache,mode=max").unwrap(), all);
+        assert_eq!(to("type=inline").unwrap(), CacheTarget::INLINE);
+        let all = CacheTarget {
+            place: CachePlace::Registry(reference()),
+            extent: CacheExtent::Everything,
+            may_fail: true,
+        };
+        assert_eq!(to("type=registry,ref=reg:5000/cache,mode=max,ignore-error=true").unwrap(), all);
         for wrong in [
             "type=gha",
             "type=local",

@@ -4,9 +4,10 @@
 
 use std::time::Instant;
 
+use super::exchange::Exchange;
 use super::{BuildEvent, BuildRequest, CacheTarget, Purpose, Runner, Vertex, Warning};
-use crate::error::{Error, Result};
-use crate::id::ImageId;
+use crate::error::Result;
+use crate::id::{DiffId, ImageId};
 use crate::image::{Image, Images};
 use crate::paths::Root;
 
@@ -28,20 +29,27 @@ pub(super) fn build(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> Result<Vec<Image>> {
-    if request.cache_to.iter().any(|target| *target != CacheTarget::Inline) {
-        let message = "--cache-to is not supported for several platforms, but for type=inline";
-        return Err(Error::invalid(message).with_hint("build each platform with a cache of its own"));
-    }
     let mut joined = Joined { events, before: 0, last: 0, warned: Vec::new() };
-    let mut ids: Vec<ImageId> = Vec::new();
+    let (mut made, used) = (Vec::new(), Exchange::default());
     for platform in &request.platforms {
         let mut one = BuildRequest { platforms: vec![platform.clone()], ..request.clone() };
         one.tags.clear();
+        // One cache for all of them, when all are there.
+        one.cache_to.retain(|target| !target.is_apart());
         let tell = &mut |event| joined.tell(event);
-        ids.push(super::build_one(root, runner, &one, Purpose::OneOfSeveral, tell)?.id);
+        let (image, exchange) = super::build_one(root, runner, &one, Purpose::OneOfSeveral, tell)?;
+        made.push(image);
+        used.join(&exchange);
         joined.before = joined.last;
     }
-    joined.name(root, request, &ids)
+    let ids: Vec<ImageId> = made.iter().map(|image| image.id.clone()).collect();
+    let named = joined.name(root, request, &ids)?;
+    if request.cache_to.iter().any(CacheTarget::is_apart) {
+        let layers: Vec<DiffId> =
+            made.iter().flat_map(|image| image.config.rootfs.diff_ids.iter().cloned()).collect();
+        joined.lend(root, request, &used, &layers)?;
+    }
+    Ok(named)
 }
 
 // === impl Joined ===
@@ -57,6 +65,22 @@ impl Joined<'_> {
         }
         (self.events)(BuildEvent::Done { vertex, took: began.elapsed() });
         Ok(images)
+    }
+
+    /// Writes the caches that are asked for, which is a vertex of its own, too.
+    fn lend(
+        &mut self,
+        root: &Root,
+        request: &BuildRequest,
+        used: &Exchange,
+        layers: &[DiffId],
+    ) -> Result<()> {
+        let (began, vertex) = (Instant::now(), Vertex(self.last + 2));
+        (self.events)(BuildEvent::Started { vertex, name: "exporting cache".to_owned() });
+        let note = &mut |text| (self.events)(BuildEvent::Note { vertex, text });
+        used.lend(&Images::at(root), layers, &request.cache_to, note)?;
+        (self.events)(BuildEvent::Done { vertex, took: began.elapsed() });
+        Ok(())
     }
 
     fn tell(&mut self, mut event: BuildEvent) {
