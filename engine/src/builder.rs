@@ -65,6 +65,7 @@ mod report;
 mod run;
 mod sbom;
 mod several;
+mod shown;
 mod squash;
 mod ssh;
 mod stack;

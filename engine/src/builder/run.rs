@@ -46,7 +46,7 @@ type PreparedMount = (Mount, String, Option<(Tree, Vec<Selected>)>);
 pub(super) struct Held {
     mounts: Vec<MountSpec>,
     env: Vec<String>,
-    directories: Vec<Scratch>,
+    pub(super) directories: Vec<Scratch>,
     locks: Vec<Lock>,
     doors: Vec<ssh::Door>,
 }
@@ -295,44 +295,12 @@ impl StageRun<'_> {
             (MountKind::Cache, files) => bind(self.cache_directory(mount, target, files, held)?),
             (MountKind::Bind, files) => {
                 let Some((tree, selected)) = files else { return Ok(()) };
-                bind(self.shown(tree, selected, mount.read_only != Some(false), held)?)
+                self.shown(tree, selected, mount.read_only != Some(false), held)?
             }
         };
         let read_only = mount.read_only.unwrap_or(mount.kind == MountKind::Bind);
         held.mounts.push(MountSpec { target: target.into(), source, read_only });
         Ok(())
-    }
-
-    /// A host path that shows these files: their own if that is exact and safe, else a copy.
-    fn shown(
-        &self,
-        tree: &Tree,
-        selected: &[Selected],
-        read_only: bool,
-        held: &mut Held,
-    ) -> Result<PathBuf, Trouble> {
-        let Some(source) = selected.first() else {
-            return Err(Trouble::invalid("--mount: nothing to mount"));
-        };
-        if let Some(host) = source.entry.single()
-            && read_only
-            && tree.ignore.is_empty()
-        {
-            return Ok(host.to_owned());
-        }
-        let room = self.build.scratch()?;
-        let shown = room.path().join("shown");
-        let copy = || -> io::Result<PathBuf> {
-            fs::create_dir(&shown)?;
-            let changes = Changes { keep_owners: tree.keeps_owners, ..Changes::default() };
-            let mut writer = Writer::new(&shown, &Stack::of(Vec::new()), changes, self.build.now)?;
-            writer.copy(source, Path::new("/files"), false)?;
-            writer.finish()?;
-            Ok(shown.join("files"))
-        };
-        let path = copy().map_err(Trouble::io("copy the files to mount"))?;
-        held.directories.push(room);
-        Ok(path)
     }
 
     /// The directory of a cache mount, made when it is new.
@@ -516,7 +484,8 @@ fn secret_file(id: &str) -> &str {
     id.rsplit('/').find(|part| !part.is_empty()).unwrap_or("secret")
 }
 
-fn bind(path: PathBuf) -> MountSource {
+/// A mount of just this path of the host.
+pub(super) fn bind(path: PathBuf) -> MountSource {
     MountSource::Bind {
         path,
         create: false,

@@ -222,6 +222,11 @@ impl Entry {
         self.host.starts_with(dir)
     }
 
+    /// The directories of the host that show together what this directory shows, topmost first.
+    pub(crate) fn parts(&self) -> &[PathBuf] {
+        &self.parts
+    }
+
     /// The only directory of the host that shows exactly what this directory shows, if there is one.
     pub(crate) fn single(&self) -> Option<&Path> {
         if self.metadata.is_dir() && self.parts.len() != 1 { None } else { Some(&self.host) }

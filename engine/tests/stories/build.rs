@@ -274,3 +274,23 @@ WORKDIR /work
         .exits(1)
         .complains("is no time");
 }
+
+/// Whoever has the context here: in a build it is root's, and a stage of many layers is one directory.
+#[test]
+fn mounted_files_are_roots_and_those_of_a_stage_are_there_together() {
+    let world = World::new();
+    let dockerfile = "\
+FROM box AS tools
+RUN mkdir /tools && echo one > /tools/1
+RUN echo two > /tools/2
+FROM box
+RUN --mount=target=/ctx --mount=from=tools,source=/tools,target=/t stat -c %u:%g /ctx/a /ctx > /seen && cat /t/1 /t/2 >> /seen && ! touch /ctx/b /t/3
+CMD [\"cat\", \"/seen\"]
+";
+    let context = context(&world, dockerfile, &[("a", "")]);
+    for path in [context.clone(), context.join("a")] {
+        std::os::unix::fs::chown(path, Some(1000), Some(1000)).unwrap();
+    }
+    world.rengine(["build", "-t", "built", context.to_str().unwrap()]).succeeds();
+    run(&world, &[]).succeeds().prints("0:0\n0:0\none\ntwo\n");
+}

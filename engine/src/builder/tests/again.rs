@@ -13,7 +13,7 @@ fn world() -> World {
 }
 
 /// Waits until the clock of the file system has moved on since the last change.
-fn rest(world: &World) {
+pub(super) fn rest(world: &World) {
     let marker = world.root.state().join("marker");
     fs::write(&marker, "").unwrap();
     let metadata = fs::metadata(marker).unwrap();

@@ -1,5 +1,6 @@
 //! What a command is given besides its layers, and what of it makes it run again.
 
+use super::again::rest;
 use super::*;
 
 fn runs(world: &World) -> usize {
@@ -138,4 +139,59 @@ fn a_cache_with_an_owner_is_not_the_one_without() {
         })
         .collect();
     assert_eq!(found, [(0, 1), (7, 2), (7, 2)]);
+}
+
+/// The directory that a command has seen at its only mount.
+fn seen(world: &World, step: usize) -> PathBuf {
+    let steps = world.runner.steps.lock().unwrap();
+    match &steps[step].mounts[0].source {
+        MountSource::Bind { path, .. } => path.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn files_of_the_host_belong_to_root_where_they_are_mounted() {
+    let mut world = World::new().file("d/same", "1").file("d/other", "2").file("d/left/out", "3");
+    for path in ["d", "d/same"] {
+        std::os::unix::fs::chown(world.context.join(path), Some(7), Some(8)).unwrap();
+    }
+    fs::set_permissions(world.context.join("d"), fs::Permissions::from_mode(0o750)).unwrap();
+    let dockerfile = "FROM scratch\nRUN --mount=source=d,target=/t x\n";
+    rest(&world);
+    world.build(dockerfile);
+    let first = seen(&world, 0);
+    let metadata = fs::metadata(&first).unwrap();
+    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (0, 0, 0o750));
+    let same = fs::metadata(first.join("same")).unwrap();
+    assert_eq!((same.uid(), same.gid()), (0, 0));
+    world = world.file("d/other", "4").file(".dockerignore", "d/left");
+    rest(&world);
+    world.build(dockerfile);
+    let second = seen(&world, 1);
+    assert_eq!(fs::read_to_string(second.join("other")).unwrap(), "4");
+    assert!(!second.join("left").exists());
+    assert_eq!(fs::metadata(second.join("same")).unwrap().ino(), same.ino());
+    assert_eq!(fs::read_to_string(first.join("other")).unwrap(), "2");
+}
+
+#[test]
+fn files_that_are_roots_are_mounted_where_they_are() {
+    let mut world = World::new().file("d/f", "1");
+    let dockerfile =
+        "FROM scratch\nRUN --mount=source=d,target=/t x\nRUN --mount=source=d,target=/t,rw keep y\n";
+    world.build(dockerfile);
+    assert_eq!(seen(&world, 0), fs::canonicalize(world.context.join("d")).unwrap());
+    assert!(!world.context.join("d/y").exists());
+}
+
+#[test]
+fn files_of_several_layers_are_mounted_as_layers() {
+    let mut world = World::new();
+    world.build(
+        "FROM scratch AS made\nRUN put /d/x\nRUN put /d/y\nFROM scratch\nRUN --mount=from=made,source=d,target=/t x\n",
+    );
+    let steps = world.runner.steps.lock().unwrap();
+    let MountSource::Image { lower, .. } = &steps[2].mounts[0].source else { panic!("not layers") };
+    assert_eq!(lower.iter().map(|part| part.join("y").exists()).collect::<Vec<_>>(), [true, false]);
 }
