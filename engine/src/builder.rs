@@ -27,6 +27,7 @@ use report::Reporter;
 
 pub use crate::container::stdio::Stream;
 
+mod agent;
 mod archive;
 mod attest;
 mod cache;
@@ -114,7 +115,8 @@ pub struct BuildRequest {
     pub run: RunOptions,
     /// Secrets that `RUN --mount=type=secret` may ask for.
     pub secrets: Vec<Secret>,
-    /// Sockets of SSH agents that `RUN --mount=type=ssh` may ask for, by their ids; the usual one is `default`.
+    /// Sockets of SSH agents that `RUN --mount=type=ssh` may ask for, or files of keys, by their ids; the usual one is
+    /// `default`.
     pub ssh: BTreeMap<String, PathBuf>,
     /// What becomes of names in `--chown` that the image does not know.
     pub unknown_owners: UnknownOwners,
@@ -469,6 +471,7 @@ fn carry_out(
         made: HashMap::new(),
         remains: Remains::default(),
         renewed: Mutex::default(),
+        agents: Mutex::default(),
     };
     if !build.is_check {
         build.exchange = Exchange::open(&build.images, request, &build.reporter);

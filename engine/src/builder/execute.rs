@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use petgraph::graph::NodeIndex;
 use rustix::fs::Timespec;
 
+use super::agent::Agent;
 use super::cache::Cache;
 use super::context::Tree;
 use super::digests::Digests;
@@ -67,6 +68,8 @@ pub(crate) struct Build<'a> {
     pub(crate) remains: Remains,
     /// Directories of cache mounts that this build has begun anew, because it uses no cache.
     pub(crate) renewed: Mutex<BTreeSet<PathBuf>>,
+    /// The SSH agents that were asked for until now, by their ids.
+    pub(crate) agents: Mutex<BTreeMap<String, Arc<Agent>>>,
 }
 
 /// From the threads of stages to the one that started them.
@@ -157,6 +160,20 @@ impl Build<'_> {
     /// What a stage has made, once it is done.
     pub(crate) fn result(&self, stage: usize) -> Option<&Arc<Made>> {
         self.made.get(&stage).and_then(OnceLock::get)
+    }
+
+    /// The SSH agent of this id, if the build was given one.
+    pub(crate) fn agent(&self, id: &str) -> Result<Option<Arc<Agent>>, Trouble> {
+        let Some(path) = self.request.ssh.get(id) else { return Ok(None) };
+        let mut agents = self.agents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(agent) = agents.get(id) {
+            return Ok(Some(agent.clone()));
+        }
+        let agent = Agent::at(self.root.run(), path);
+        let step = format!("use {} as the SSH agent {id}", path.display());
+        let agent = Arc::new(agent.map_err(Trouble::io(step))?);
+        agents.insert(id.to_owned(), agent.clone());
+        Ok(Some(agent))
     }
 
     /// The directories of these layers as overlayfs takes them, topmost first.

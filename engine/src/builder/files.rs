@@ -1,8 +1,9 @@
 //! COPY, ADD and the directory of WORKDIR.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::agent::Agent;
 use super::archive;
 use super::cache::Key;
 use super::context::{SelectError, Selected, Tree};
@@ -167,8 +168,8 @@ impl StageRun<'_> {
     fn checked_out(&self, source: &str, copy: &Copy, commit: Option<&str>) -> Result<Vec<Selected>, Trouble> {
         let request = self.build.request;
         let address = GitAddress::parse(source)?.with(copy.keeps_git, commit)?;
-        let agent = request.ssh.get(ssh::DEFAULT).map(PathBuf::as_path);
-        let access = Access { secrets: &request.secrets, agent };
+        let agent = self.build.agent(ssh::DEFAULT)?;
+        let access = Access { secrets: &request.secrets, agent: agent.as_deref().map(Agent::socket) };
         let directory = check_out(&self.build.root.build_cache(), &address, &access)?;
         let tree = Tree { stack: Stack::of(vec![directory]), ignore: Ignore::default(), keeps_owners: false };
         Ok(tree.select("/", &Ignore::default(), false).map_err(|error| not_copied(&error))?)

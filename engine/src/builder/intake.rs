@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use super::agent::Agent;
 use super::copy::{Changes, Writer};
 use super::git::{Access, GitAddress, check_out};
 use super::stack::Stack;
@@ -28,7 +29,7 @@ pub struct Intake {
 pub struct Opening<'a> {
     /// GIT_AUTH_TOKEN and GIT_AUTH_HEADER are for servers of http.
     pub secrets: &'a [Secret],
-    /// The socket of an SSH agent.
+    /// The socket of an SSH agent, or the file of a key.
     pub agent: Option<&'a Path>,
     /// Whether `.git` is part of the context.
     pub keeps_git: bool,
@@ -56,7 +57,15 @@ impl Intake {
         }
         if remote::is_git(source) {
             let address = GitAddress::parse(source)?.with(opening.keeps_git.then_some(true), None)?;
-            let access = Access { secrets: opening.secrets, agent: opening.agent };
+            // A socket is there already; a key needs an agent of its own.
+            let key = opening.agent.filter(|path| path.is_file());
+            let own = key.map(|path| {
+                let failed = |error| Error::failed(format!("use the key {}", path.display()), error);
+                Agent::at(root.run(), path).map_err(failed)
+            });
+            let own = own.transpose()?;
+            let agent = own.as_ref().map(Agent::socket).or(opening.agent);
+            let access = Access { secrets: opening.secrets, agent };
             let directory = check_out(&root.build_cache(), &address, &access)?;
             return Ok(Self { directory, dockerfile: DockerfileSource::Default, _held: None });
         }

@@ -440,10 +440,11 @@ impl StageRun<'_> {
     /// Lets the command talk to an SSH agent of ours, through a socket that belongs to whoever it is for.
     fn hold_agent(&self, mount: &Mount, target: &str, held: &mut Held) -> Result<(), Trouble> {
         let id = mount.id.as_deref().unwrap_or(ssh::DEFAULT);
-        let Some(agent) = self.build.request.ssh.get(id) else {
+        let Some(agent) = self.build.agent(id)? else {
             return if mount.required == Some(true) {
                 let message = format!("no SSH agent {id:?} was given to the build");
-                let hint = format!("rengine build --ssh {id}, with SSH_AUTH_SOCK set, or --ssh {id}=SOCKET");
+                let hint =
+                    format!("rengine build --ssh {id}, with SSH_AUTH_SOCK set, or --ssh {id}=SOCKET or =KEY");
                 Err(Trouble::Step(crate::Error::not_found(message).with_hint(hint)))
             } else {
                 Ok(())
@@ -451,7 +452,7 @@ impl StageRun<'_> {
         };
         let open = || {
             private_directory(self.build.root.run())?;
-            ssh::Door::open(self.build.root.run(), agent, mount)
+            ssh::Door::open(self.build.root.run(), agent.socket(), mount)
         };
         let door = open().map_err(Trouble::io(format!("offer the SSH agent {id}")))?;
         if !held.env.iter().any(|pair| pair.starts_with("SSH_AUTH_SOCK=")) {

@@ -113,8 +113,8 @@ pub(super) struct BuildArgs {
     /// Secret for RUN --mount=type=secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long)]
     secret: Vec<String>,
-    /// SSH agent for RUN --mount=type=ssh: default, or id=SOCKET
-    #[arg(long, value_name = "default|ID[=SOCKET]")]
+    /// SSH agent for RUN --mount=type=ssh: default, id=SOCKET, or id=KEY for one with a key
+    #[arg(long, value_name = "default|ID[=SOCKET|KEY]")]
     ssh: Vec<String>,
     /// What RUN may ask for
     #[arg(long, value_name = "ENTITLEMENT", value_enum)]

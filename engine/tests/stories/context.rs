@@ -199,6 +199,27 @@ fn an_agent_answers_inside_a_step_and_leaves_no_trace() {
 }
 
 #[test]
+fn a_key_gets_an_agent_for_as_long_as_the_build_lasts() {
+    let world = World::new();
+    let key = world.path("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "the-key", "-f", key.to_str().unwrap()])
+        .status();
+    assert!(made.unwrap().success());
+    world.write("context/Dockerfile", "FROM box\nRUN --mount=type=ssh,required test -S $SSH_AUTH_SOCK\n");
+    let context = world.path("context");
+    let given = format!("default={}", key.display());
+    world.rengine(["build", "--ssh", &given, context.to_str().unwrap()]).succeeds();
+    let run = world.root().run().to_owned();
+    let left =
+        || fs::read_dir(&run).unwrap().filter(|entry| entry.as_ref().unwrap().path().join("agent").exists());
+    assert_eq!(left().count(), 0);
+    fs::write(&key, "no key").unwrap();
+    let refused = world.rengine(["build", "--no-cache", "--ssh", &given, context.to_str().unwrap()]);
+    refused.fails().complains("Dockerfile:2").complains("use ").complains("key");
+}
+
+#[test]
 fn a_named_context_stands_in_for_stages_and_images() {
     let world = World::new();
     world.write("context/Dockerfile", "FROM elsewhere\nCOPY --from=files a /a\n");

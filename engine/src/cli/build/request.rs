@@ -245,7 +245,7 @@ fn secret(text: &str) -> Result<Secret> {
     Ok(Secret { id, source })
 }
 
-/// The agents of `--ssh default` and `--ssh id=SOCKET`.
+/// The agents of `--ssh default`, `--ssh id=SOCKET` and `--ssh id=KEY`.
 fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>> {
     let mut agents = BTreeMap::new();
     for text in texts {
@@ -257,11 +257,12 @@ fn agents(texts: &[String]) -> Result<BTreeMap<String, PathBuf>> {
             Error::invalid(format!("--ssh {id}: no agent, {AGENT} is not set"))
                 .with_hint("eval \"$(ssh-agent)\"; ssh-add")
         })?;
-        let is_socket = std::fs::metadata(&socket)
-            .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type()));
-        if !is_socket {
-            return Err(Error::invalid(format!("--ssh {id}: {} is not an agent's socket", socket.display()))
-                .with_hint("keys are not read here: ssh-add them to an agent"));
+        let is_either = std::fs::metadata(&socket).is_ok_and(|metadata| {
+            metadata.is_file() || std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
+        });
+        if !is_either {
+            let message = format!("--ssh {id}: {} is neither an agent's socket nor a key", socket.display());
+            return Err(Error::invalid(message));
         }
         agents.insert(id.to_owned(), socket);
     }
