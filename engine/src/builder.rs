@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::Timespec;
 
 use crate::container::spec::{MountSpec, NetworkMode, Resources, Ulimit};
-use crate::image::{Image, Images, Platform, Reference};
+use crate::image::{Image, ImageConfig, Images, Platform, Reference};
 use crate::layer::Layers;
 use crate::paths::Root;
 use crate::quantity::ByteSize;
@@ -45,7 +45,7 @@ mod files;
 mod foreign;
 mod garbage;
 mod git;
-mod glob;
+pub(crate) mod glob;
 mod graph;
 pub mod ignore;
 mod instruction;
@@ -714,6 +714,9 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
         made.config.clone()
     };
     config.config.labels.extend(build.request.labels.clone());
+    if let Some(platform) = build.request.platform() {
+        become_one_for(&mut config, platform);
+    }
     if build.request.cache_to.iter().any(|target| !target.is_apart()) || asks(build.request, INLINE_CACHE) {
         config.build_cache = build.exchange.records(Some(&config.rootfs.diff_ids));
     }
@@ -730,6 +733,17 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
         work.done();
     }
     Ok(image)
+}
+
+/// An image is for the platform that was asked for, whatever it was made on: `FROM --platform=$BUILDPLATFORM` may begin
+/// the last stage, too, when what it holds runs anywhere or was compiled for there.
+fn become_one_for(config: &mut ImageConfig, platform: &Platform) {
+    let is_other = config.os != platform.os || config.architecture != platform.architecture;
+    if is_other || platform.variant.is_some() {
+        config.variant.clone_from(&platform.variant);
+    }
+    config.os.clone_from(&platform.os);
+    config.architecture.clone_from(&platform.architecture);
 }
 
 fn prepare_directories(root: &Root) -> Result<(), BuildError> {

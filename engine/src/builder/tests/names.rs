@@ -72,3 +72,20 @@ fn a_look_at_a_dockerfile_is_one_at_all_of_it() {
     request.target = Some("1".to_owned());
     assert_eq!(warnings(&request), 0);
 }
+
+#[test]
+fn an_image_is_for_the_platform_that_was_asked_for_whatever_made_it() {
+    let mut world = World::new().file("f", "runs anywhere");
+    world
+        .build_with(&BuildRequest {
+            tags: vec!["localhost/base".parse().unwrap()],
+            platforms: vec![Platform::host()],
+            ..world.request("FROM scratch\nCOPY f /\n")
+        })
+        .unwrap();
+    let platforms = ["linux/arm/v7", "linux/s390x"].map(|text| text.parse().unwrap()).to_vec();
+    let dockerfile = "FROM --platform=$BUILDPLATFORM localhost/base\nLABEL a=b\n";
+    let request = BuildRequest { platforms: platforms.clone(), ..world.request(dockerfile) };
+    let images = build(&world.root, &world.runner, &request, &mut |_| ()).unwrap();
+    assert_eq!(images.iter().map(Image::platform).collect::<Vec<_>>(), platforms);
+}

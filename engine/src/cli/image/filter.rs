@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use crate::builder::glob;
 use crate::container::logs::parse_moment;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -92,26 +93,23 @@ impl Filters {
             && self.since.is_none_or(|since| created.is_some_and(|created| created > since))
     }
 
+    /// Whether those without a name are asked for.
+    pub(super) fn wants_dangling(&self) -> bool {
+        self.dangling == Some(true)
+    }
+
     /// Whether a name is one of those asked for.
     pub(super) fn takes_name(&self, reference: &Reference) -> bool {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| matches(reference, pattern))
     }
 }
 
-/// Whether a name is meant by a pattern with `*`: with its tag, or without when the pattern has none.
+/// Whether a name is meant by a pattern, as Go's `path.Match` reads it: with its tag, or without when the pattern has
+/// none. A pattern that cannot be read means no name.
 pub(super) fn matches(reference: &Reference, pattern: &str) -> bool {
-    glob(pattern, &reference.to_string()) || glob(pattern, &reference.familiar_name())
-}
-
-fn glob(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
-            (0..=rest.len())
-                .filter(|at| rest.is_char_boundary(*at) && !rest[..*at].contains('/'))
-                .any(|at| glob(tail, &rest[at..]))
-        }),
-    }
+    [reference.to_string(), reference.familiar_name()]
+        .iter()
+        .any(|name| glob::matches(pattern, name).unwrap_or(false))
 }
 
 #[cfg(test)]
@@ -120,9 +118,12 @@ mod tests {
 
     #[test]
     fn a_pattern_does_not_cross_a_slash() {
-        assert!(glob("busy*", "busybox"));
-        assert!(glob("*:1", "a:1"));
-        assert!(!glob("*", "a/b"));
-        assert!(glob("a/*", "a/b"));
+        let matches = |pattern: &str, name: &str| matches(&name.parse().unwrap(), pattern);
+        assert!(matches("busy*", "busybox"));
+        assert!(matches("*:1", "a:1"));
+        assert!(!matches("*", "a/b"));
+        assert!(matches("a/*", "a/b"));
+        assert!(matches("b?x:[12]", "box:2"));
+        assert!(!matches("b[", "b"));
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::list::ago;
 use crate::cli::output;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::image::{Image, Removed};
+use crate::image::{Image, Reference, Removed};
 use crate::quantity::ByteSize;
 
 /// The flags of `images`.
@@ -59,7 +59,7 @@ pub(crate) struct PruneArgs {
 
 impl ListArgs {
     /// Whether a name is one of those asked for.
-    fn takes(&self, reference: &crate::image::Reference) -> bool {
+    fn takes(&self, reference: &Reference) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| matches(reference, pattern))
     }
 }
@@ -79,7 +79,10 @@ pub(crate) fn list(engine: &Engine, args: &ListArgs) -> Result<u8> {
     let images = engine.images().list()?;
     if args.tree {
         let images: Vec<Image> = images.into_iter().filter(|image| filters.takes(image)).collect();
-        return tree::list(engine, args, &images, &|name| args.takes(name) && filters.takes_name(name));
+        let is_meant = |name: &Reference| args.takes(name) && filters.takes_name(name);
+        // Who names images means none without a name, and others see those when they ask for all.
+        let shows_untagged = args.pattern.is_none() && (args.all || filters.wants_dangling());
+        return tree::list(engine, args, &images, &is_meant, shows_untagged);
     }
     let rows: Vec<Value> = images
         .iter()

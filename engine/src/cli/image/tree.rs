@@ -36,6 +36,7 @@ pub(super) fn list(
     args: &ListArgs,
     images: &[Image],
     is_meant: &dyn Fn(&Reference) -> bool,
+    shows_untagged: bool,
 ) -> Result<u8> {
     for (is_given, flag) in
         [(args.quiet, "--quiet"), (args.no_trunc, "--no-trunc"), (args.digests, "--digests")]
@@ -50,7 +51,7 @@ pub(super) fn list(
     let used: BTreeSet<ImageId> =
         engine.containers()?.iter().map(|container| container.image().clone()).collect();
     let mut lines = vec![Line { name: "IMAGE".to_owned(), cells: Some(HEAD.map(str::to_owned)) }];
-    for (at, top) in tops(engine, images, is_meant)?.iter().enumerate() {
+    for (at, top) in tops(engine, images, is_meant, shows_untagged)?.iter().enumerate() {
         if at > 0 {
             lines.push(Line { name: String::new(), cells: None });
         }
@@ -61,14 +62,19 @@ pub(super) fn list(
 }
 
 /// The images by the names that mean them, in the order of the images.
-fn tops(engine: &Engine, images: &[Image], is_meant: &dyn Fn(&Reference) -> bool) -> Result<Vec<Top>> {
+fn tops(
+    engine: &Engine,
+    images: &[Image],
+    is_meant: &dyn Fn(&Reference) -> bool,
+    shows_untagged: bool,
+) -> Result<Vec<Top>> {
     let mut tops: Vec<Top> = Vec::new();
     let mut at: BTreeMap<Vec<ImageId>, usize> = BTreeMap::new();
     for image in images {
         let mut names: Vec<&Reference> = image.references.iter().filter(|name| is_meant(name)).collect();
         let is_nameless = image.references.is_empty() && image.part_of.is_empty();
         names.extend(image.digests.iter().filter(|name| is_nameless && is_meant(name)));
-        if names.is_empty() && is_nameless && image.digests.is_empty() {
+        if names.is_empty() && is_nameless && image.digests.is_empty() && shows_untagged {
             tops.push(Top { names: vec!["<untagged>".to_owned()], images: vec![image.clone()] });
         }
         for name in names {
