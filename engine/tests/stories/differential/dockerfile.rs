@@ -9,18 +9,41 @@ use super::dice::Dice;
 use super::tree::LATEST;
 
 /// Directories of a context, those above first.
-const DIRECTORIES: [&str; 4] = ["d1", "d1/sub", "d2", "d2/empty"];
+const DIRECTORIES: [&str; 8] = ["d1", "d1/sub", "d2", "d2/empty", "d3", "d3/a", "[x]", "sp ace"];
 
 /// Its files.
-const FILES: [&str; 9] =
-    ["f1", "f2.txt", ".hidden", "d1/f", "d1/g.txt", "d1/sub/h", "d1/sub/.h", "d2/f", "d2/i.txt"];
+const FILES: [&str; 15] = [
+    "f1",
+    "f2.txt",
+    ".hidden",
+    "a*b",
+    "é.md",
+    "d1/f",
+    "d1/g.txt",
+    "d1/sub/h",
+    "d1/sub/.h",
+    "d2/f",
+    "d2/i.txt",
+    "d3/a/deep.txt",
+    "d3/x.go",
+    "[x]/z",
+    "sp ace/q",
+];
 
 /// Its symbolic links, and where they lead.
-const LINKS: [(&str, &str); 5] =
-    [("l", "f1"), ("dl", "d1"), ("d1/up", "../f1"), ("d1/lost", "nowhere"), ("d2/away", "/etc/passwd")];
+const LINKS: [(&str, &str); 8] = [
+    ("l", "f1"),
+    ("ll", "l"),
+    ("dl", "d1"),
+    ("dll", "dl"),
+    ("d1/up", "../f1"),
+    ("d1/lost", "nowhere"),
+    ("d2/away", "/etc/passwd"),
+    ("d3/abs", "/d1/sub"),
+];
 
 /// What instructions copy.
-const SOURCES: [&str; 17] = [
+const SOURCES: [&str; 32] = [
     "f1",
     "d1",
     "d1/",
@@ -38,11 +61,40 @@ const SOURCES: [&str; 17] = [
     ".hidden",
     "d1/g.txt f1",
     "f1 f2.txt d2/i.txt",
+    "ll",
+    "dll/sub",
+    "dl/f",
+    "d3",
+    "d3/abs/h",
+    "d3/a/*.txt",
+    "[[]x]",
+    "[[]x]/z",
+    "a\\*b",
+    "d1/sub/..",
+    "/d1/../f1",
+    "../../f1",
+    "é.md",
+    "d[12]",
+    "d1 d2",
 ];
 
 /// Where they copy it to.
-const TARGETS: [&str; 9] =
-    ["/x/", "/x/y/", "y/", "/deep/er/still/", "/link/", "./", "/w/$NAME/", "/home/guest/", "/x/d1/"];
+const TARGETS: [&str; 14] = [
+    "/x/",
+    "/x/y/",
+    "y/",
+    "/deep/er/still/",
+    "/link/",
+    "./",
+    "/w/$NAME/",
+    "/home/guest/",
+    "/x/d1/",
+    "../up/",
+    "/x/../z/",
+    "/link/sub/",
+    "/x/./y/",
+    "${NONE:-q}/",
+];
 
 /// Where they copy a single file to.
 const FILE_TARGETS: [&str; 5] = ["/x", "/x/y/f1", "one", "/deep/er/two", "/link/three"];
@@ -78,6 +130,11 @@ pub(super) fn write_context(dice: &mut Dice, context: &Path) {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
     }
     let patterns = [
+        "\\[x]",
+        "a\\*b",
+        "d3/**/*.txt",
+        "  d3/x.go  ",
+        "sp ace/q",
         "*.txt",
         "d1/sub",
         "**/h",
@@ -138,7 +195,7 @@ fn instruction(dice: &mut Dice, has_first: bool) -> String {
     match dice.roll(12) {
         0..=4 => copy(dice, has_first),
         5..=7 => command(dice),
-        _ => setting(dice),
+        _ => setting(dice, has_first),
     }
 }
 
@@ -158,7 +215,10 @@ fn copy(dice: &mut Dice, has_first: bool) -> String {
         }
         1 if has_first => format!("COPY --from=first {flags}{} {}", dice.one(&PATHS), dice.one(&TARGETS)),
         2 => format!("COPY {flags}{} {}", dice.one(&["f1", "d1/sub/h", "l"]), dice.one(&FILE_TARGETS)),
-        3 => format!("COPY {flags}[\"{}\", \"{}\"]", dice.one(&["f1", "d1", "d*"]), dice.one(&TARGETS)),
+        3 => {
+            let source = dice.one(&["f1", "d1", "d*", "sp ace", "sp ace/q"]);
+            format!("COPY {flags}[\"{source}\", \"{}\"]", dice.one(&TARGETS))
+        }
         _ => format!("COPY {flags}{} {}", dice.one(&SOURCES), dice.one(&TARGETS)),
     }
 }
@@ -181,13 +241,16 @@ fn command(dice: &mut Dice) -> String {
     format!("RUN {{ {command}; }} 2>/dev/null || true")
 }
 
-fn setting(dice: &mut Dice) -> String {
+/// Buildah takes neither the arguments nor the shell of a stage over to one that begins with it.
+fn setting(dice: &mut Dice, is_last: bool) -> String {
     let text = match dice.roll(12) {
         0 => dice.one(&[
             "ENV A=1 B=$A",
             "ENV A=$NAME-$NUMBER",
             "ENV A two words",
             "ENV A=\"x y\" B='$NAME' C=a\\ b",
+            "ENV T=\"tab\\tx\" U=\\\\x",
+            "ENV S=\"$NAME's\" D=\\$NAME G=\"\\$NAME\"",
         ]),
         1 => dice.one(&[
             "ENV P=${A:-def}${B:+alt}",
@@ -195,7 +258,8 @@ fn setting(dice: &mut Dice) -> String {
             "ENV PATH=/opt:$PATH",
             "ENV A=${NONE}z",
         ]),
-        2 => dice.one(&["ARG V=$NAME", "ARG NUMBER=9", "ARG A=arg", "ARG W"]),
+        2 if !is_last => "ARG NUMBER=9",
+        2 => dice.one(&["ARG V=$NAME", "ARG NUMBER=9", "ARG A=arg", "ARG W", "ARG X=1 Y=$X"]),
         3 => dice.one(&[
             "LABEL a=b \"c d\"=\"e f\"",
             "LABEL n=$NAME a=2",
@@ -212,12 +276,8 @@ fn setting(dice: &mut Dice) -> String {
             "HEALTHCHECK --interval=5s --retries=3 CMD true $NAME",
             "HEALTHCHECK --timeout=1m30s --start-period=2s CMD [\"true\", \"x\"]",
         ]),
-        10 => dice.one(&[
-            "STOPSIGNAL SIGINT",
-            "STOPSIGNAL 9",
-            "SHELL [\"/bin/sh\", \"-ec\"]",
-            "MAINTAINER some one",
-        ]),
+        10 if is_last && dice.once_in(3) => "SHELL [\"/bin/sh\", \"-ec\"]",
+        10 => dice.one(&["STOPSIGNAL SIGINT", "STOPSIGNAL 9", "MAINTAINER some one"]),
         _ => dice.one(&[
             "VOLUME /vol",
             "VOLUME [\"/vol\", \"/vol2/$NAME\"]",
