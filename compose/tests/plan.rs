@@ -875,6 +875,34 @@ fn down_leaves_what_is_external_and_what_others_made() {
 }
 
 #[test]
+fn down_of_a_service_takes_the_volumes_and_images_that_no_other_one_uses() {
+    let mut world = World::new()
+        .service("db")
+        .service("web")
+        .volume("own", &["db"])
+        .volume("shared", &["db", "web"])
+        .with_resources()
+        .has('a', "db", 1, Life::Exited(0))
+        .has('b', "web", 1, Life::Running);
+    world.seen.images.insert("db-image".to_owned(), image("db-image"));
+    let world = world.change("db", |db| db.image.name = "db-image".to_owned());
+    let options = DownOptions {
+        services: vec!["db".to_owned()],
+        volumes: true,
+        images: Some(Images::All),
+        ..DownOptions::default()
+    };
+    assert_plan(
+        &world.down(&options),
+        &[
+            "1 container p-db-1: remove with volumes (asked)",
+            "2 volume p_own: remove (asked) after 1",
+            "3 image db-image: remove (asked) after 1",
+        ],
+    );
+}
+
+#[test]
 fn restart_stops_dependents_first_and_starts_them_last() {
     let world = World::new()
         .service("db")

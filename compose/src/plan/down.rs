@@ -1,13 +1,13 @@
 //! The plan of `down`: everything of the project goes, dependents first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::container::spec::Grace;
 
 use super::up::orphans;
 use super::{Plan, PlanError, StepId};
 use crate::cause::Cause;
-use crate::desired::Desired;
+use crate::desired::{Desired, DesiredService};
 use crate::observe::{Observed, SeenContainer};
 use crate::operation::{Operation, Provision};
 
@@ -16,9 +16,9 @@ use crate::operation::{Operation, Provision};
 pub struct DownOptions {
     /// The services to take down; the whole project when empty.
     pub services: Vec<String>,
-    /// Whether named and anonymous volumes go too (`-v`).
+    /// Whether named and anonymous volumes go too (`-v`): of services that are named, those that no other one uses.
     pub volumes: bool,
-    /// Which images go too.
+    /// Which images go too, of services that are named those that no other one uses.
     pub images: Option<Images>,
     /// Whether containers of services that are in no file go too.
     pub remove_orphans: bool,
@@ -58,19 +58,10 @@ pub fn down(desired: &Desired, observed: &Observed, options: &DownOptions) -> Re
         let remove = Operation::RemoveNetwork { id: network.id.clone(), name: name.clone() };
         plan.add(remove, Cause::Asked, after);
     }
-    if !options.services.is_empty() {
-        return Ok(plan);
-    }
     if options.volumes {
-        for (name, _) in ours(&observed.volumes, desired, |volume| volume.project.as_deref()) {
-            let external = desired.volumes.values().any(|volume| volume.external && volume.name == *name);
-            if !external {
-                let after: Vec<StepId> = removed.iter().map(|(_, step)| *step).collect();
-                plan.add(Operation::RemoveVolume { name: name.clone() }, Cause::Asked, after);
-            }
-        }
+        remove_volumes(&mut plan, desired, observed, &options.services, &removed);
     }
-    remove_images(&mut plan, desired, observed, options.images, &removed);
+    remove_images(&mut plan, desired, observed, options, &removed);
     Ok(plan)
 }
 
@@ -169,24 +160,58 @@ fn ours<'a, T>(
     things.iter().filter(move |(_, thing)| project(thing) == Some(&desired.project))
 }
 
+/// What services that were named have for themselves, or everything when none was.
+struct Share<'a> {
+    desired: &'a Desired,
+    services: &'a [String],
+}
+
+impl Share<'_> {
+    /// Whether something goes that services are known to use. It stays where a service uses it that was not named.
+    fn has(&self, uses: impl Fn(&DesiredService) -> bool) -> bool {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            self.desired.services.iter().partition(|(name, _)| self.services.contains(name));
+        let is_used =
+            |services: Vec<(&String, &DesiredService)>| services.iter().any(|(_, service)| uses(service));
+        self.services.is_empty() || (is_used(mine) && !is_used(others))
+    }
+}
+
+fn remove_volumes(
+    plan: &mut Plan,
+    desired: &Desired,
+    observed: &Observed,
+    services: &[String],
+    removed: &Removed<'_>,
+) {
+    let share = Share { desired, services };
+    for (name, seen) in ours(&observed.volumes, desired, |volume| volume.project.as_deref()) {
+        let external = desired.volumes.values().any(|volume| volume.external && volume.name == *name);
+        if !external && share.has(|service| service.volumes.contains(&seen.key)) {
+            let after: Vec<StepId> = removed.iter().map(|(_, step)| *step).collect();
+            plan.add(Operation::RemoveVolume { name: name.clone() }, Cause::Asked, after);
+        }
+    }
+}
+
 fn remove_images(
     plan: &mut Plan,
     desired: &Desired,
     observed: &Observed,
-    images: Option<Images>,
+    options: &DownOptions,
     removed: &Removed<'_>,
 ) {
-    let Some(images) = images else { return };
-    let mut names: Vec<&str> = desired
+    let Some(images) = options.images else { return };
+    let share = Share { desired, services: &options.services };
+    let names: BTreeSet<&str> = desired
         .services
         .values()
         .map(|service| &service.image)
         .filter(|image| images == Images::All || !image.named)
         .map(|image| image.name.as_str())
         .filter(|name| observed.images.contains_key(*name))
+        .filter(|name| share.has(|service| service.image.name == **name))
         .collect();
-    names.sort_unstable();
-    names.dedup();
     for name in names {
         let after: Vec<StepId> = removed.iter().map(|(_, step)| *step).collect();
         plan.add(Operation::RemoveImage { image: name.to_owned() }, Cause::Asked, after);
