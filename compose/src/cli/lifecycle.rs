@@ -8,7 +8,7 @@ use engine::signal::Signal;
 use super::failure::CliError;
 use super::flags;
 use super::session::{Opened, Session, Wanted};
-use crate::operation::Operation;
+use crate::operation::{Instance, Operation};
 use crate::output;
 use crate::plan::Plan;
 use crate::plan::down::{self, DownOptions, Images};
@@ -164,7 +164,14 @@ pub(super) fn stop(session: &Session, args: &StopArgs) -> Result<u8, CliError> {
 
 pub(super) fn restart(session: &Session, args: &RestartArgs) -> Result<u8, CliError> {
     let verb = Verb::Restart { grace: flags::grace(args.timeout), no_dependents: args.no_deps };
-    apply(session, &args.services, verb, None)
+    let opened = session.open(wanted(&args.services))?;
+    let plan = verbs::apply(opened.desired(), &opened.observe()?, &args.services, verb)?;
+    opened.execute_with(plan, None, &|operation| {
+        if let Operation::StartContainer { instance: Instance::Existing(container) } = operation {
+            opened.engine().announce_restart(&container.id);
+        }
+    })?;
+    Ok(0)
 }
 
 pub(super) fn kill(session: &Session, args: &KillArgs) -> Result<u8, CliError> {

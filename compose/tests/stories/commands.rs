@@ -164,11 +164,13 @@ services:
 fn events_tell_what_happened_to_the_project() {
     let world = World::new(PROJECT);
     world.rcompose(["up", "-d"]).succeeds();
+    world.rcompose(["restart", "-t", "0", "db"]).succeeds();
     world.rcompose(["kill", "db"]).succeeds();
     let told = world.rcompose(["events", "--json", "--since", "1h", "--until", "0s", "db"]).succeeds().stdout;
     let events: Vec<Json> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let actions: Vec<&str> = events.iter().filter_map(|event| event["action"].as_str()).collect();
     assert!(actions.starts_with(&["create", "start"]) && actions.contains(&"die"), "{told}");
+    assert!(actions.windows(2).any(|two| two == ["start", "restart"]), "{told}");
     assert!(events.iter().all(|event| event["service"] == "db" && event["type"] == "container"), "{told}");
 }
 

@@ -103,8 +103,17 @@ impl Engine {
         // The old monitor still gives back what the container held; the lock says when it is done.
         drop(self.monitor_lock(id)?);
         self.start(id)?;
-        self.container(id.as_str())?.record.announce(self.root(), "restart", &[]);
+        self.announce_restart(id);
         Ok(())
+    }
+
+    /// Tells everybody who listens that a container which was stopped and started was restarted: whoever does the two by
+    /// themselves, with something in between, says so.
+    pub fn announce_restart(&self, id: &ContainerId) {
+        // One that has gone since has said that it went.
+        if let Ok(container) = self.container(id.as_str()) {
+            container.record.announce(self.root(), "restart", &[]);
+        }
     }
 
     /// Sends a signal to a container's first process.
