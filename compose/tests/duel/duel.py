@@ -9,24 +9,21 @@ fetches docker-compose with pip once. README.md says how cases are written.
 """
 
 import argparse
-import importlib.util
+import difflib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 VERSION = "2.40.3"
-# The engine's duel starts docker and two registries, and knows what is another value in every run.
-spec = importlib.util.spec_from_file_location("engine_duel", HERE.parents[2] / "engine/tests/duel/duel.py")
-engine_duel = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(engine_duel)
-engine_duel.LINKS = sorted({*engine_duel.LINKS, *"httpd wget rm tail seq printenv wc grep".split()})
-engine_duel.VARIABLE += [
+sys.path.insert(0, str(HERE.parents[2] / "engine/tests/duel"))
+import arena  # the engine's
+
+arena.LINKS = sorted({*arena.LINKS, *"httpd wget rm tail seq printenv wc grep".split()})
+arena.VARIABLE += [
     (r"rcompose", "docker compose"),
     (r"(?<=0\.0\.0\.0:)\d+|(?<=\[::\]:)\d+", "<port>"),
     (r"(Less than a second|About a minute|\d+ (seconds?|minutes?))", "<span>"),
@@ -72,10 +69,10 @@ class Project:
         return counts
 
 
-class Side(engine_duel.Side):
+class Side(arena.Side):
     """An engine with its compose."""
 
-    def __init__(self, name, work, engine, compose, prefix, variables):
+    def __init__(self, name, work, engine, prefix, variables, compose):
         super().__init__(name, work, engine, prefix, variables)
         program = self.directory / "bin/docker-compose"
         program.write_text(f'#!/bin/sh\nexec {" ".join([*prefix, str(compose)])} "$@"\n')
@@ -97,7 +94,7 @@ def tell(theirs, ours, shows_errors):
     for name, place in [("output", 1), ("error", 2)]:
         if theirs[place] != ours[place] and (name == "output" or shows_errors or theirs[0] != ours[0]):
             a, b = (side[place].split("\n") for side in (theirs, ours))
-            lines = list(engine_duel.difflib.unified_diff(a, b, lineterm="", n=1))[2:]
+            lines = list(difflib.unified_diff(a, b, lineterm="", n=1))[2:]
             print(f"  {name}:", *(f"    {line}" for line in lines if not line.startswith("@@")), sep="\n")
 
 
@@ -121,31 +118,15 @@ def main():
     directory, words = arguments.directory.resolve(), arguments.words
     projects = [Project(block) for block in re.split(r"(?m)^=== ", arguments.cases.read_text())[1:]]
     projects = [project for project in projects if not words or any(word in project.title for word in words)]
-    started = []
-    with tempfile.TemporaryDirectory(prefix="duel-", dir="/var/tmp") as name:
-        work = Path(name)
-        (work / "htpasswd").write_text(engine_duel.USERS)
-        engine_duel.make_box(work)
-        try:
-            daemon, socket = engine_duel.start_docker(work)
-            started.append(daemon)
-            inside = ["nsenter", "-t", str(daemon.pid), "-n"]
-            theirs = Side("docker", work, "/usr/bin/docker", compose_program(), inside, {"DOCKER_HOST": socket})
-            started += theirs.registries
-            root = {"RENGINE_ROOT": f"{work}/root"}
-            ours = Side("rengine", work, str(directory / "rengine"), directory / "rcompose", [], root)
-            started += ours.registries
-            for side in [theirs, ours]:
-                side.run("docker import $BOX box")
-            counts = [project.duel([theirs, ours], arguments.errors) for project in projects]
-            same, meant, other = map(sum, zip(*counts))
-            print(f"{same} the same, {meant} differ as they are meant to, {other} otherwise")
-            ours.run("docker system down")
-        finally:
-            for process in reversed(started):
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-            subprocess.run(["umount", f"{work}/exec/netns/default"], capture_output=True, check=False)
+    with arena.Arena() as both:
+        theirs = both.docker(Side, compose=compose_program())
+        ours = both.rengine(directory / "rengine", Side, compose=directory / "rcompose")
+        for side in [theirs, ours]:
+            side.run("docker import $BOX box")
+        counts = [project.duel([theirs, ours], arguments.errors) for project in projects]
+        same, meant, other = map(sum, zip(*counts))
+        print(f"{same} the same, {meant} differ as they are meant to, {other} otherwise")
+        ours.run("docker system down")
 
 
 if __name__ == "__main__":
