@@ -192,7 +192,9 @@ fn names(session: &Session, args: &ConfigArgs, project: &Project) -> Result<Opti
     } else if args.images {
         let changes = Changes { separator: session.separator(), ..Changes::default() };
         let desired = Desired::of(project, &changes);
-        Some(desired.services.into_values().map(|service| service.image.name).collect())
+        // What a program provides is made of no image.
+        let made = desired.services.into_values().filter(|service| service.provider.is_none());
+        Some(made.map(|service| service.image.name).collect())
     } else if args.environment {
         Some(project.environment.iter().map(|(key, value)| format!("{key}={value}")).collect())
     } else if let Some(wanted) = &args.hash {

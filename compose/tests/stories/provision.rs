@@ -80,6 +80,7 @@ fn a_provider_makes_a_service_available_and_tells_its_dependents_where() {
     let config: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(world.project().join("config")).unwrap()).unwrap();
     assert_eq!(config["provider"]["type"], "cloud");
+    assert_eq!(rcompose(&world, ["config", "--images"]).succeeds().stdout, "box\nbox\n");
     assert_eq!(world.inside("web", "echo $REGION $OWN"), "north yes\n");
     // No shell hands on a variable with a dash in its name.
     let variables = "tr '\\0' '\\n' < /proc/1/environ";
