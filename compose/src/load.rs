@@ -5,6 +5,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::rc::Rc;
 
 use engine::id::Digest;
+use serde::Deserialize as _;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
 use crate::environment::Variables;
@@ -334,7 +335,7 @@ fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed>
     }
     let mut inner = Vec::new();
     inner_extensions(&document, &mut Vec::new(), &mut inner);
-    match serde_json::from_value::<Project>(document.into_json()) {
+    match Project::deserialize(document) {
         Ok(mut project) => {
             project.inner_extensions = inner;
             project.extensions = std::mem::take(&mut extensions);

@@ -142,15 +142,17 @@ fn settled(value: Value, at: &mut Vec<String>) -> Value {
         Value::Reset => Value::Null,
         Value::Override(inner) => settled(*inner, at),
         Value::Map(mut map) => {
-            map.retain(|key, value| {
-                // Most values have nothing in them, and need no place.
-                if matches!(value, Value::Map(_) | Value::List(_) | Value::Override(_)) {
-                    at.push(key.clone());
-                    *value = settled(std::mem::replace(value, Value::Null), at);
-                    at.pop();
-                }
-                *value != Value::Reset
-            });
+            if map.values().any(|value| *value == Value::Reset) {
+                map.retain(|_, value| *value != Value::Reset);
+            }
+            // Most values have nothing in them, and need no place.
+            let is_deep =
+                |value: &Value| matches!(value, Value::Map(_) | Value::List(_) | Value::Override(_));
+            for (key, value) in map.iter_mut().filter(|(_, value)| is_deep(value)) {
+                at.push(key.clone());
+                *value = settled(std::mem::replace(value, Value::Null), at);
+                at.pop();
+            }
             Value::Map(map)
         }
         Value::List(items) => {

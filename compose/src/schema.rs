@@ -110,12 +110,20 @@ pub(crate) enum Short {
 /// A mapping whose keys are known.
 #[derive(Debug)]
 pub(crate) struct Object {
-    /// The keys and what they take.
+    /// The keys and what they take, sorted.
     pub(crate) fields: &'static [(&'static str, Shape)],
     /// The keys that must be there.
     pub(crate) required: &'static [&'static str],
     /// Whether `x-…` keys are allowed.
     pub(crate) extensions: bool,
+}
+
+impl Object {
+    /// What a key takes.
+    pub(crate) fn field(&self, key: &str) -> Option<&'static Shape> {
+        let at = self.fields.binary_search_by_key(&key, |(name, _)| name).ok()?;
+        Some(&self.fields[at].1)
+    }
 }
 
 /// Something that is wrong at a path. Where that is in which file is found out by the caller.
@@ -218,6 +226,25 @@ mod tests {
                 "services.a.tty: invalid value \"maybe\": true or false is needed",
             ]
         );
+    }
+
+    fn assert_sorted(shape: &'static Shape) {
+        match shape {
+            Shape::Object(object) => {
+                let names: Vec<&str> = object.fields.iter().map(|(name, _)| *name).collect();
+                assert!(names.is_sorted(), "{names:?}");
+                object.fields.iter().for_each(|(_, shape)| assert_sorted(shape));
+            }
+            Shape::Map(inner) | Shape::List(inner) | Shape::Nullable(inner) | Shape::Short(_, inner) => {
+                assert_sorted(inner);
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn keys_are_sorted_for_those_who_look_them_up() {
+        assert_sorted(&FILE);
     }
 
     #[test]

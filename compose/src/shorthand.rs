@@ -49,9 +49,7 @@ impl Expander {
             (Shape::Nullable(inner), _) => self.expand(value, inner),
             (Shape::Object(object), Value::Map(map)) => {
                 for (key, entry) in map {
-                    let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) else {
-                        continue;
-                    };
+                    let Some(shape) = object.field(key) else { continue };
                     self.inside(Step::Key(key.clone()), |expander| expander.expand(entry, shape));
                 }
             }

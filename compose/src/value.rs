@@ -1,5 +1,7 @@
 //! YAML as the loader works on it: plain values by key, with compose's two tags and nothing of the syntax.
 
+mod typed;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt;

@@ -80,6 +80,9 @@ fn inline(value: &Json, indent: usize) -> Cow<'_, str> {
 }
 
 fn scalar(text: &str, indent: usize) -> Cow<'_, str> {
+    if is_word(text) && !is_reserved(text) {
+        return text.into();
+    }
     if text.is_empty() || reads_as_something_else(text) {
         return double_quoted(text).into();
     }
@@ -92,18 +95,29 @@ fn scalar(text: &str, indent: usize) -> Cow<'_, str> {
     if is_plain(text) { text.into() } else { format!("'{}'", text.replace('\'', "''")).into() }
 }
 
+/// Whether a text is so plain that it can only be read as itself, as most keys and values are: a letter, then letters,
+/// digits and what stands between them in names and paths. Numbers and dates begin otherwise.
+fn is_word(text: &str) -> bool {
+    let [first, rest @ ..] = text.as_bytes() else { return false };
+    (first.is_ascii_alphabetic() || *first == b'/')
+        && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b'/'))
+}
+
 /// A block of lines as they are, unless spaces would be lost.
 fn literal(text: &str, indent: usize) -> Option<String> {
-    if text.starts_with(' ') || text.lines().any(|line| line.chars().any(|c| c.is_control() && c != '\t')) {
+    let is_lost = |line: &str| line.ends_with(' ') || line.chars().any(|c| c.is_control() && c != '\t');
+    if text.split('\n').any(is_lost) {
         return None;
     }
+    // A reader takes the indentation from the first line that is not empty, and has to be told where that says nothing.
+    let hint = if text.starts_with([' ', '\n']) { "2" } else { "" };
     let body = text.trim_end_matches('\n');
     let chomping = match text.len() - body.len() {
         0 => "-",
-        1 => "",
+        1 if !body.is_empty() => "",
         _ => "+",
     };
-    let mut out = format!("|{chomping}");
+    let mut out = format!("|{hint}{chomping}");
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
         out.push('\n');
         if !line.is_empty() {
@@ -140,16 +154,20 @@ fn double_quoted(text: &str) -> String {
 
 /// Whether a plain text would be read as nothing, a truth value, a number or a date.
 fn reads_as_something_else(text: &str) -> bool {
-    const WORDS: [&str; 8] = ["~", "null", "true", "false", ".nan", ".inf", "+.inf", "-.inf"];
-    // YAML 1.1's words are quoted too, for readers that still know them.
-    const OLD: [&str; 6] = ["y", "n", "yes", "no", "on", "off"];
+    is_reserved(text) || is_number(text) || is_date(text) || is_base_60(text)
+}
+
+/// Whether a plain text is a word for nothing, a truth value or no number.
+fn is_reserved(text: &str) -> bool {
+    // YAML 1.1's words are among them, for readers that still know them.
+    const WORDS: [&str; 14] =
+        ["~", "null", "true", "false", ".nan", ".inf", "+.inf", "-.inf", "y", "n", "yes", "no", "on", "off"];
     // They may be small, large, or begin large.
     let has_case = || {
         text.bytes().skip(1).all(|byte| !byte.is_ascii_uppercase())
             || text.bytes().all(|byte| !byte.is_ascii_lowercase())
     };
-    let cased = |word: &str| text.eq_ignore_ascii_case(word) && has_case();
-    WORDS.iter().chain(&OLD).any(|word| cased(word)) || is_number(text) || is_date(text) || is_base_60(text)
+    WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) && has_case()
 }
 
 fn is_number(text: &str) -> bool {
@@ -157,7 +175,8 @@ fn is_number(text: &str) -> bool {
     if !unsigned.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '.' | '_')) {
         return false;
     }
-    let unsigned = unsigned.replace('_', "");
+    let unsigned =
+        if unsigned.contains('_') { unsigned.replace('_', "").into() } else { Cow::from(unsigned) };
     let radix = |prefix: &str, digits: fn(char) -> bool| {
         unsigned.strip_prefix(prefix).is_some_and(|rest| !rest.is_empty() && rest.chars().all(digits))
     };
@@ -242,10 +261,20 @@ mod tests {
             ("-x", "-x"),
             ("a\nb\n", "|\n  a\n  b"),
             ("a\nb", "|-\n  a\n  b"),
+            ("\n", "|2+\n"),
+            ("\n a\n", "|2\n\n   a"),
+            ("  a\n b\n", "|2\n    a\n   b"),
+            ("a \nb", "\"a \\nb\""),
+            ("a\n\n", "|+\n  a\n"),
             ("22:22", "\"22:22\""),
             ("2020-01-01", "\"2020-01-01\""),
             ("1.2.3.4", "1.2.3.4"),
             ("tab\there", "\"tab\\there\""),
+            ("image", "image"),
+            ("Off", "\"Off\""),
+            ("oFF", "oFF"),
+            ("a:", "'a:'"),
+            ("/var/lib", "/var/lib"),
         ] {
             assert_eq!(scalar(text, 0), written, "{text:?}");
         }

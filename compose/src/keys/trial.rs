@@ -222,10 +222,7 @@ fn plain(shape: &Shape) -> Json {
         Shape::Pairs(_) | Shape::Options | Shape::MultiOptions => json!({"x": "y"}),
         Shape::Hosts => json!({"x": "10.0.0.9"}),
         Shape::Object(object) => {
-            let required = |name: &&str| {
-                let field = object.fields.iter().find(|(field, _)| field == name);
-                field.map(|(name, shape)| ((*name).to_owned(), plain(shape)))
-            };
+            let required = |name: &&str| object.field(name).map(|shape| ((*name).to_owned(), plain(shape)));
             Json::Object(object.required.iter().filter_map(required).collect())
         }
         Shape::Map(inner) => json!({"x": plain(inner)}),
@@ -276,9 +273,9 @@ fn with(shape: &Shape, steps: &[String], above: &str, value: Option<Json>) -> Js
         (Shape::Object(object), [step, rest @ ..]) => {
             let name = step.trim_end_matches("[]");
             let mut fields = plain(shape);
-            let field = object.fields.iter().find(|(field, _)| *field == name);
+            let field = object.field(name);
             let is_left_out = rest.is_empty() && value.is_none();
-            if let (Some(fields), Some((_, field)), false) = (fields.as_object_mut(), field, is_left_out) {
+            if let (Some(fields), Some(field), false) = (fields.as_object_mut(), field, is_left_out) {
                 let inner = if step.ends_with("[]") {
                     in_list(field, rest, name, value)
                 } else {

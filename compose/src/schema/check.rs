@@ -14,7 +14,7 @@ pub(super) struct Checker {
 
 /// What was meant by something that stands where a mapping is needed.
 fn misplaced(path: &Path, value: &Value, object: &Object) -> Option<String> {
-    let is_key = |name: &str| object.fields.iter().any(|(known, _)| *known == name);
+    let is_key = |name: &str| object.field(name).is_some();
     if let Some((key, rest)) =
         value.as_text().and_then(|text| text.split_once(':')).filter(|(key, _)| is_key(key))
     {
@@ -39,7 +39,7 @@ fn elsewhere(path: &Path, key: &str, value: &Value, object: &Object) -> Option<S
     let knows = |shape: &Shape| match shape {
         Shape::Object(inner)
         | Shape::Nullable(Shape::Object(inner))
-        | Shape::Short(_, Shape::Object(inner)) => inner.fields.iter().any(|(name, _)| *name == key),
+        | Shape::Short(_, Shape::Object(inner)) => inner.field(key).is_some(),
         _ => false,
     };
     let owner = object.fields.iter().find(|(_, shape)| knows(shape))?;
@@ -194,7 +194,7 @@ impl Checker {
             return;
         };
         for (key, entry) in map.iter_mut() {
-            if let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) {
+            if let Some(shape) = object.field(key) {
                 self.inside(Step::Key(key.clone()), |checker| checker.check(entry, shape));
             } else if !(object.extensions && key.starts_with("x-")) {
                 let path = self.path.key(key);

@@ -6,15 +6,15 @@ use super::{ANY_INT, Object, Shape, Short, object, requiring};
 /// The whole file.
 pub(crate) static FILE: Shape = Shape::Object(&Object {
     fields: &[
-        ("version", Shape::Scalar),
-        ("name", Shape::Text),
-        ("include", Shape::List(&Shape::Short(Short::Include, &INCLUDE))),
-        ("services", Shape::Map(&SERVICE)),
-        ("models", Shape::Map(&MODEL)),
-        ("networks", Shape::Map(&Shape::Nullable(&NETWORK))),
-        ("volumes", Shape::Map(&Shape::Nullable(&VOLUME))),
-        ("secrets", Shape::Map(&SECRET)),
         ("configs", Shape::Map(&CONFIG)),
+        ("include", Shape::List(&Shape::Short(Short::Include, &INCLUDE))),
+        ("models", Shape::Map(&MODEL)),
+        ("name", Shape::Text),
+        ("networks", Shape::Map(&Shape::Nullable(&NETWORK))),
+        ("secrets", Shape::Map(&SECRET)),
+        ("services", Shape::Map(&SERVICE)),
+        ("version", Shape::Scalar),
+        ("volumes", Shape::Map(&Shape::Nullable(&VOLUME))),
     ],
     required: &[],
     extensions: true,

@@ -80,7 +80,7 @@ pub(crate) static SERVICE: Shape = Shape::Object(&object(&[
     ("profiles", Shape::Texts),
     (
         "provider",
-        Shape::Object(&requiring(&[("type", Shape::Text), ("options", Shape::MultiOptions)], &["type"])),
+        Shape::Object(&requiring(&[("options", Shape::MultiOptions), ("type", Shape::Text)], &["type"])),
     ),
     ("pull_policy", Shape::Checked(pull_policy)),
     ("pull_refresh_after", Shape::Text),

@@ -26,7 +26,7 @@ pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: 
                 matches!(entry, Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_))
             };
             for (key, entry) in map.iter().filter(|(_, entry)| !is_bare(entry)) {
-                let Some((_, shape)) = object.fields.iter().find(|(name, _)| name == key) else { continue };
+                let Some(shape) = object.field(key) else { continue };
                 path.0.push(Step::Key(key.clone()));
                 complete(entry, shape, path, problems);
                 path.0.pop();
@@ -59,16 +59,24 @@ pub(super) fn prune_at(value: &mut Value, shape: &Shape) {
     match (shape, value) {
         (Shape::Nullable(inner) | Shape::Short(_, inner), value) => prune_at(value, inner),
         (Shape::Object(object), Value::Map(map)) => {
-            let shape =
-                |key: &str| object.fields.iter().find(|(name, _)| *name == key).map(|(_, shape)| shape);
-            map.retain(|key, entry| {
-                let is_text = || matches!(shape(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)));
-                let stays = key.starts_with("x-") || object.required.contains(&key.as_str());
-                stays || *entry != Value::Null && !(entry.as_text() == Some("") && is_text())
-            });
+            let is_text = |key: &str| {
+                matches!(object.field(key), Some(Shape::Text | Shape::Checked(_) | Shape::Word(_)))
+            };
+            let says_nothing = |key: &str, entry: &Value| match entry {
+                Value::Null => true,
+                Value::Text(text) => text.is_empty() && is_text(key),
+                _ => false,
+            };
+            let goes = |key: &str, entry: &Value| {
+                says_nothing(key, entry) && !key.starts_with("x-") && !object.required.contains(&key)
+            };
+            // Mostly nothing goes, and to look is less work than to put a map together again.
+            if map.iter().any(|(key, entry)| goes(key, entry)) {
+                map.retain(|key, entry| !goes(key, entry));
+            }
             for (key, entry) in map {
                 if matches!(entry, Value::Map(_) | Value::List(_))
-                    && let Some(shape) = shape(key)
+                    && let Some(shape) = object.field(key)
                 {
                     prune_at(entry, shape);
                 }
