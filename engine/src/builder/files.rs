@@ -89,6 +89,9 @@ impl StageRun<'_> {
         let mut selected = Vec::new();
         let mut unpacks = Vec::new();
         for source in &sources {
+            if !copy.is_add && copy.from.is_none() && (remote::is_http(source) || remote::is_git(source)) {
+                return Err(fault(step, format!("COPY does not fetch {}: ADD does", remote::shown(source))));
+            }
             if copy.is_add && remote::is_git(source) {
                 selected.extend(self.checked_out(source, copy, checksum.as_deref())?);
                 unpacks.resize(selected.len(), false);

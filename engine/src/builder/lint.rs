@@ -23,6 +23,64 @@ const SECRET_WORDS: [&str; 10] =
 /// Words in such names that say that it is no secret after all.
 const OPEN_WORDS: [&str; 4] = ["public", "file", "path", "version"];
 
+/// What each rule asks for, in BuildKit's words.
+const DESCRIPTIONS: [(&str, &str); 22] = [
+    (
+        "ConsistentInstructionCasing",
+        "All commands within the Dockerfile should use the same casing (either upper or lower)",
+    ),
+    ("CopyIgnoredFile", "Attempting to Copy file that is excluded by .dockerignore"),
+    ("DuplicateStageName", "Stage names should be unique"),
+    (
+        "ExposeInvalidFormat",
+        "IP address and host-port mapping should not be used in EXPOSE instruction. This will become an error in a future release",
+    ),
+    ("ExposeProtoCasing", "Protocol in EXPOSE instruction should be lowercase"),
+    ("FromAsCasing", "The 'as' keyword should match the case of the 'from' keyword"),
+    ("FromPlatformFlagConstDisallowed", "FROM --platform flag should not use a constant value"),
+    ("InvalidBaseImagePlatform", "Base image platform does not match expected target platform"),
+    (
+        "InvalidDefaultArgInFrom",
+        "Default value for global ARG results in an empty or invalid base image name",
+    ),
+    (
+        "InvalidDefinitionDescription",
+        "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`",
+    ),
+    (
+        "JSONArgsRecommended",
+        "JSON arguments recommended for ENTRYPOINT/CMD to prevent unintended behavior related to OS signals",
+    ),
+    ("LegacyKeyValueFormat", "Legacy key/value format with whitespace separator should not be used"),
+    (
+        "MaintainerDeprecated",
+        "The MAINTAINER instruction is deprecated, use a label instead to define an image author",
+    ),
+    (
+        "MultipleInstructionsDisallowed",
+        "Multiple instructions of the same type should not be used in the same stage",
+    ),
+    ("NoEmptyContinuation", "Empty continuation lines will become errors in a future release"),
+    (
+        "RedundantTargetPlatform",
+        "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior",
+    ),
+    ("ReservedStageName", "Reserved words should not be used as stage names"),
+    ("SecretsUsedInArgOrEnv", "Sensitive data should not be used in the ARG or ENV commands"),
+    ("StageNameCasing", "Stage names should be lowercase"),
+    ("UndefinedArgInFrom", "FROM command must use declared ARGs"),
+    ("UndefinedVar", "Variables should be defined before their use"),
+    (
+        "WorkdirRelativePath",
+        "Relative workdir without an absolute workdir declared within the build can have unexpected results if the base image changes",
+    ),
+];
+
+/// What a rule asks for; nothing when there is no such rule.
+pub fn description(rule: &str) -> &'static str {
+    DESCRIPTIONS.iter().find(|(name, _)| *name == rule).map_or("", |(_, description)| description)
+}
+
 /// Tells of everything in a Dockerfile that can be seen without building it.
 ///
 /// # Errors
@@ -341,6 +399,7 @@ mod tests {
             ("FROM a\nCMD [\"a\"]\nCMD [\"b\"]", ("MultipleInstructionsDisallowed", 2)),
         ] {
             assert!(rules(text).contains(&wanted), "{text}");
+            assert_ne!(description(wanted.0), "", "{text}");
         }
         assert_eq!(rules("FROM --platform=linux/amd64 a AS of-amd64\nSHELL [\"x\"]\nCMD y"), []);
         assert_eq!(rules("FROM a AS b\nENV KEYBOARD=1 PUBLIC_KEY=x KEY_VERSION=2\nCMD [\"a\"]"), []);

@@ -1,6 +1,7 @@
 //! `build` and its flags.
 
 mod attest;
+mod call;
 mod request;
 mod show;
 mod target;
@@ -20,6 +21,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::image::{Image, Platform, Reference};
 use crate::quantity::ByteSize;
+use call::Call;
 use show::Show;
 use target::Target;
 
@@ -134,7 +136,7 @@ pub(super) struct BuildArgs {
     /// Only check the Dockerfile: --call check
     #[arg(long)]
     check: bool,
-    /// build, check, outline, or targets
+    /// build, check, outline, or targets; of the latter as JSON with ,format=json
     #[arg(long, default_value = "build")]
     call: String,
     /// Say of each step that is not cached what has changed
@@ -183,15 +185,9 @@ pub(super) struct BuildArgs {
 /// Builds an image, or looks at its Dockerfile.
 pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
     let prepared = request::prepare(engine, args)?;
-    match if args.check { "check" } else { &args.call } {
-        "build" => build(engine, args, prepared.request.clone()),
-        "check" | "lint" => check(engine, &prepared.request),
-        "outline" => outline(&prepared.request),
-        "targets" => targets(&prepared.request),
-        other => {
-            Err(Error::invalid(format!("invalid call {other:?}"))
-                .with_hint("build, check, outline and targets"))
-        }
+    match Call::parse(if args.check { "check" } else { &args.call })? {
+        None => build(engine, args, prepared.request.clone()),
+        Some(call) => call.answer(engine, &prepared.request),
     }
 }
 
@@ -317,104 +313,4 @@ fn report(
 
 fn write(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text).map_err(|error| Error::failed(format!("write {}", file.display()), error))
-}
-
-/// Says which rules the Dockerfile does not keep; 1 if there are any.
-fn check(engine: &Engine, request: &BuildRequest) -> Result<u8> {
-    let mut count = 0;
-    engine.check_dockerfile(request, &mut |event| match event {
-        BuildEvent::Warning(warning) => {
-            count += 1;
-            output::line(&format!(
-                "WARNING: {} - https://docs.docker.com/go/dockerfile/rule/{}/\n{}\n{}\n",
-                warning.rule,
-                dashed(warning.rule),
-                warning.message,
-                warning.excerpt
-            ));
-        }
-        BuildEvent::Failure(failure) => {
-            output::raw_error(crate::builder::progress::explain(&failure).as_bytes());
-        }
-        _ => {}
-    })?;
-    match count {
-        0 => output::line("Check complete, no warnings found."),
-        1 => output::line("Check complete, 1 warning has been found!"),
-        more => output::line(&format!("Check complete, {more} warnings have been found!")),
-    }
-    Ok(u8::from(count > 0))
-}
-
-/// `FromAsCasing` as `from-as-casing`.
-fn dashed(rule: &str) -> String {
-    let mut text = String::new();
-    let letters: Vec<char> = rule.chars().collect();
-    for (at, c) in letters.iter().enumerate() {
-        let begins = c.is_uppercase()
-            && at > 0
-            && (letters[at - 1].is_lowercase()
-                || letters.get(at + 1).is_some_and(|next| next.is_lowercase()));
-        if begins {
-            text.push('-');
-        }
-        text.extend(c.to_lowercase());
-    }
-    text
-}
-
-/// Columns and rows.
-type Listing<'a> = (Vec<(&'a str, &'a str)>, Vec<Value>);
-
-/// Prints what the target can be given, as BuildKit does.
-fn outline(request: &BuildRequest) -> Result<u8> {
-    let outline = crate::builder::outline(request)?;
-    if !outline.target.is_empty() {
-        output::line(&format!("TARGET:      {}", outline.target));
-        if !outline.description.is_empty() {
-            output::line(&format!("DESCRIPTION: {}", outline.description));
-        }
-        output::line("");
-    }
-    let row = |(name, value, said): &(String, String, String)| json!({ "Name": name, "Value": value, "Said": said });
-    let needed = |(name, is_required): (&String, &bool)| json!({ "Name": name, "Required": if *is_required { "true" } else { "" } });
-    let tables: [Listing; 4] = [
-        (
-            vec![("BUILD ARG", "Name"), ("VALUE", "Value"), ("DESCRIPTION", "Said")],
-            outline.args.iter().map(row).collect(),
-        ),
-        (vec![("SECRET", "Name"), ("REQUIRED", "Required")], outline.secrets.iter().map(needed).collect()),
-        (vec![("SSH", "Name"), ("REQUIRED", "Required")], outline.agents.iter().map(needed).collect()),
-        (
-            vec![("CACHE TARGET", "Name")],
-            outline.caches.iter().map(|target| json!({ "Name": target })).collect(),
-        ),
-    ];
-    for (columns, rows) in tables.iter().filter(|(_, rows)| !rows.is_empty()) {
-        output::rows(None, columns, rows)?;
-        output::line("");
-    }
-    Ok(0)
-}
-
-fn targets(request: &BuildRequest) -> Result<u8> {
-    let rows: Vec<_> = crate::builder::targets(request)?
-        .into_iter()
-        .map(|(name, is_default)| {
-            json!({ "Target": if is_default { format!("{name} (default)") } else { name } })
-        })
-        .collect();
-    output::rows(None, &[("TARGET", "Target")], &rows)?;
-    Ok(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rule_has_the_name_its_page_has() {
-        assert_eq!(dashed("JSONArgsRecommended"), "json-args-recommended");
-        assert_eq!(dashed("FromAsCasing"), "from-as-casing");
-    }
 }

@@ -28,6 +28,21 @@ pub(super) fn foreign(verb: &str) -> Option<Error> {
         "scout" | "sbom" => {
             ("images are not examined", "`rengine build --sbom=true` says which packages are in one")
         }
+        "bake" => (
+            "builds that belong together are those of a compose file",
+            "`rcompose build` builds them all, several at once; `rcompose build --print` writes them for bake",
+        ),
+        "history" => {
+            ("builds leave no record", "`rengine build --metadata-file` and `--progress rawjson` tell of one")
+        }
+        "dap" | "debug" => (
+            "there is no debugger",
+            "`rengine build --on-fail shell` is a prompt in the sandbox of the step that failed",
+        ),
+        "dial-stdio" => (
+            "there is no builder elsewhere to talk to",
+            "`builder:` in rdeploy.yaml builds on other machines",
+        ),
         _ => return None,
     };
     Some(Error::new(Kind::Unsupported, format!("{verb} is not supported: {why}")).with_hint(hint))

@@ -93,6 +93,14 @@ fn a_dockerfile_is_checked_without_building_it() {
     build(&world, "FROM box AS one\nFROM box\n", &["--call", "targets"])
         .succeeds()
         .prints("TARGET\none\n1 (default)\n");
+    let said = build(&world, "FROM box AS one\nCMD echo\n", &["--call", "check,format=json"]).exits(1).stdout;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["warnings"][0]["ruleName"], "JSONArgsRecommended");
+    assert_eq!(said["warnings"][0]["location"]["ranges"][0]["start"]["line"], 2);
+    let said = build(&world, "FROM box AS one\n", &["--call", "targets,format=json"]).succeeds().stdout;
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said, serde_json::json!({ "targets": [{ "name": "one", "default": true }] }));
+    world.rengine(["buildx", "bake"]).exits(1).complains("bake is not supported").complains("rcompose build");
     assert_eq!(world.rengine(["images", "--format", "{{.Repository}}"]).succeeds().stdout, "box\n");
 }
 

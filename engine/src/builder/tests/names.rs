@@ -89,3 +89,12 @@ fn an_image_is_for_the_platform_that_was_asked_for_whatever_made_it() {
     let images = build(&world.root, &world.runner, &request, &mut |_| ()).unwrap();
     assert_eq!(images.iter().map(Image::platform).collect::<Vec<_>>(), platforms);
 }
+
+#[test]
+fn what_is_elsewhere_is_added_and_not_copied() {
+    let mut world = World::new();
+    for address in ["https://example.com/f", "https://example.com/a.git#main"] {
+        let error = world.fails(&format!("FROM scratch\nCOPY {address} /\n"));
+        assert!(error.contains(&format!("COPY does not fetch {address}: ADD does")), "{error}");
+    }
+}
