@@ -727,8 +727,10 @@ impl Runtime {
         match state {
             Ok(State::Running(running)) => {
                 let last = running.health.as_ref().and_then(|health| health.log.last());
-                let said =
-                    last.map(|probe| format!(": its last check {}", outcome(probe))).unwrap_or_default();
+                let said = last.map_or_else(
+                    || ": its first check has not come to an end".to_owned(),
+                    |probe| format!(": its last check {}", outcome(probe)),
+                );
                 let is_late =
                     running.health.as_ref().is_some_and(|health| health.status == HealthStatus::Starting);
                 let what = match limit.filter(|_| is_late) {

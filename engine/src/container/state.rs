@@ -133,6 +133,15 @@ pub struct IllegalMove {
     event: &'static str,
 }
 
+// === impl Probe ===
+
+impl Probe {
+    /// Whether it came to the same, at another time.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.exit_code, &self.output) == (other.exit_code, &other.output)
+    }
+}
+
 // === impl State ===
 
 impl State {

@@ -135,14 +135,15 @@ impl Monitor {
         let watched = self.somebody_watches();
         let Phase::Running(run) = &mut self.phase else { return };
         let Some(checkup) = &mut run.checkup else { return };
+        let is_news = checkup.health().log.last().is_none_or(|last| !last.says_the_same(&probe));
         let verdict = checkup.probed(probe, Instant::now());
         let health = checkup.health().clone();
         let status = health.status;
         if let Ok(state) = self.state.clone().on(Event::Probed(health)) {
             self.state = state;
         }
-        // Eager probes that say nothing new are not worth a write each.
-        if verdict == Verdict::Changed || !watched {
+        // Eager probes that say nothing new are not worth a write each; what does is wanted when the time is up.
+        if verdict == Verdict::Changed || !watched || is_news {
             self.record_state();
         }
         if verdict == Verdict::Changed {
