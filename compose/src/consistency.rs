@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::impossible::scope;
 use crate::model::{DeviceRequest, FileObject, Project, Service, ServiceVolume, WatchAction};
 use crate::schema::{Problem, suggestion};
 use crate::value::Path;
@@ -27,13 +28,15 @@ pub(crate) fn check(project: &Project) -> Vec<Problem> {
     problems
 }
 
-/// The files of secrets and configurations that services see and nobody can read.
-pub(crate) fn missing_files(project: &Project) -> Vec<Problem> {
+/// The files of secrets and configurations that services asked for, and those that they depend on, see and nobody can
+/// read; those of every service when none is asked for.
+pub(crate) fn missing_files(project: &Project, asked: &[String]) -> Vec<Problem> {
+    let scope = scope(project, asked);
     let used = |key: &String| {
         let sees = |service: &Service| {
             service.secrets.iter().chain(&service.configs).any(|reference| reference.source == *key)
         };
-        project.services.values().any(sees)
+        scope.iter().filter_map(|name| project.services.get(*name)).any(sees)
     };
     let mut problems = Vec::new();
     for (section, kind, objects) in

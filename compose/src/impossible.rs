@@ -42,8 +42,8 @@ pub(crate) fn find(project: &Project, asked: &[String]) -> Vec<Problem> {
     problems
 }
 
-/// Binds of what looks like a file and is not there: a directory is made of it, which is hardly meant.
-pub(crate) fn missing_binds(project: &Project, asked: &[String]) -> Vec<Problem> {
+/// Binds of what looks like a file and is not there, in this directory: a directory is made of it, which is hardly meant.
+pub(crate) fn missing_binds(project: &Project, asked: &[String], directory: &FsPath) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in scope(project, asked) {
         let volumes = project.services.get(name).into_iter().flat_map(|service| &service.volumes);
@@ -51,7 +51,7 @@ pub(crate) fn missing_binds(project: &Project, asked: &[String]) -> Vec<Problem>
             let ServiceVolume::Bind { source, bind, .. } = volume else { continue };
             let path = FsPath::new(source);
             let is_made = bind.as_ref().and_then(|bind| bind.create_host_path).unwrap_or(true);
-            if !is_made || path.extension().is_none() || path.exists() {
+            if !is_made || !path.starts_with(directory) || path.extension().is_none() || path.exists() {
                 continue;
             }
             let message = format!("there is no {source}, so that an empty directory is made of it");

@@ -14,6 +14,7 @@ use crate::merge::merge;
 use crate::model::{Project, Service};
 use crate::position::{Part, Sources};
 use crate::remote::Remote;
+use crate::schema::Problem;
 use crate::session::{Failed, Session};
 use crate::value::{Map, Path, Value};
 use crate::written::as_written;
@@ -105,6 +106,38 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
             sources: Rc::new(session.sources),
         }),
         Err(Failed) => Err(session.into_diagnostics()),
+    }
+}
+
+impl Loaded {
+    /// What is lacking here of what `project`, which was made of this one, takes to other machines: files that services
+    /// see, and what images are built from. Only services asked for and those that they depend on are looked at, all when
+    /// none is asked for; what is outside the project's directory, and devices, those machines have themselves.
+    ///
+    /// Returns warnings.
+    ///
+    /// # Errors
+    /// When no container can be made of it.
+    pub fn expect_here(&self, project: &Project, asked: &[String]) -> Result<Vec<Diagnostic>, Diagnostics> {
+        let scope = impossible::scope(project, asked);
+        let mut part = project.clone();
+        part.services.retain(|name, _| scope.contains(name));
+        part.services.values_mut().for_each(|service| service.devices.clear());
+        let mut errors = impossible::find(&part, &[]);
+        errors.extend(consistency::missing_files(&part, &[]));
+        errors.extend(impossible::missing_contexts(&part, asked));
+        let warnings = impossible::missing_binds(&part, &[], &part.working_dir);
+        let shown = |problems: &[Problem], severity| {
+            let shown = problems.iter().map(|problem| {
+                let place = self.sources.locate(&problem.path, problem.part);
+                problem.diagnostic(place, severity)
+            });
+            Diagnostics::sorted(shown.collect())
+        };
+        match errors.as_slice() {
+            [] => Ok(shown(&warnings, Severity::Warning).0),
+            _ => Err(shown(&errors, Severity::Error)),
+        }
     }
 }
 
@@ -221,11 +254,11 @@ fn load_project(
         for problem in options.remote.iter().flat_map(|remote| remote.written(&project)) {
             session.merged_problem(&problem, Severity::Warning);
         }
-        for problem in impossible::missing_binds(&project, &options.services) {
+        for problem in impossible::missing_binds(&project, &options.services, FsPath::new("/")) {
             session.merged_problem(&problem, Severity::Warning);
         }
         let impossible = impossible::find(&project, &options.services);
-        for problem in consistency::missing_files(&project).iter().chain(&impossible) {
+        for problem in consistency::missing_files(&project, &options.services).iter().chain(&impossible) {
             session.merged_problem(problem, Severity::Error);
         }
     }

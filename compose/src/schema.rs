@@ -14,6 +14,7 @@ use self::check::Checker;
 pub(crate) use self::file::FILE;
 use self::whole::{complete, drop_open};
 pub(crate) use self::whole::{prune, suggestion};
+use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::position::Part;
 use crate::value::{Path, Value};
 
@@ -148,6 +149,14 @@ impl Problem {
     /// Something wrong with the key at a path.
     pub(crate) fn key(path: &Path, message: impl Into<String>) -> Self {
         Self { part: Part::Key, ..Self::value(path, message) }
+    }
+
+    /// What is told of it, at the place where it was found.
+    pub(crate) fn diagnostic(&self, place: Option<Place>, severity: Severity) -> Diagnostic {
+        let mut diagnostic = Diagnostic::error(&self.message).at(place).on(self.path.to_string());
+        diagnostic.severity = severity;
+        diagnostic.help.clone_from(&self.help);
+        diagnostic
     }
 
     /// The same with what to do about it.

@@ -194,9 +194,7 @@ impl Session {
     }
 
     fn record(&mut self, problem: &Problem, place: Option<Place>, severity: Severity) {
-        let mut diagnostic = Diagnostic::error(&problem.message).at(place).on(problem.path.to_string());
-        diagnostic.severity = severity;
-        diagnostic.help.clone_from(&problem.help);
+        let diagnostic = problem.diagnostic(place, severity);
         match severity {
             Severity::Error => self.errors.push(diagnostic),
             Severity::Warning => self.warnings.push(diagnostic),

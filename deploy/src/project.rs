@@ -171,10 +171,14 @@ impl Packing<'_> {
                 *source = format!("{}{name}", parcel::FILES);
                 self.add(name, 0o755, true, false, bytes);
             }
-            _ => {
+            kind => {
                 *source = format!("{}{place}", parcel::DATA);
+                let what = match (kind, read_only) {
+                    (Err(_), true) => format!("mounts ./{place}, which is not here"),
+                    _ => format!("writes to ./{place}"),
+                };
                 self.parcel.remarks.push(format!(
-                    "service {service} writes to ./{place}: on a host that is a directory of the project's, which starts empty and stays from release to release"
+                    "service {service} {what}: on a host that is a directory of the project's, which starts empty and stays from release to release"
                 ));
             }
         }

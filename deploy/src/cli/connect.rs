@@ -20,7 +20,7 @@ use crate::fleet::{Failures, Fleet, Member};
 use crate::host::{Host, LOCAL, is_local};
 use crate::pipeline::Task;
 use crate::secrets;
-use crate::settings::{Hooks, HostSettings, KEY, Settings, SshSettings, SudoSetting};
+use crate::settings::{Hooks, HostSettings, KEY, Settings, SshSettings, SudoSetting, Transfer};
 use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Output, Sudo};
 
 /// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
@@ -150,10 +150,48 @@ fn options(globals: &Globals) -> LoadOptions {
 
 /// Loads the project and its settings, and prints what is odd about it.
 pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
+    read_project(globals).map(|(loaded, _)| loaded)
+}
+
+/// Loads the project of which these services, all when none is named, are about to be built and sent: what is lacking
+/// here is told with its place, before any host is asked.
+pub(super) fn load_to_send(globals: &Globals, services: &[String]) -> Result<Loaded> {
+    let (loaded, files) = read_project(globals)?;
+    expect_services(&loaded.project, services)?;
+    let hooks = &loaded.settings.hooks;
+    // A hook may make what is not there yet.
+    if hooks.before_build.is_empty() && hooks.before_prepare.is_empty() {
+        let odd = files
+            .expect_here(&loaded.project, services)
+            .map_err(|diagnostics| Error::invalid(diagnostics.to_string().trim_end().to_owned()))?;
+        odd.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
+    }
+    if loaded.settings.transfer == Transfer::Registry {
+        expect_names(&loaded.project, services)?;
+    }
+    Ok(loaded)
+}
+
+/// What goes by way of a registry has to say which one.
+fn expect_names(project: &Project, services: &[String]) -> Result<()> {
+    let is_asked = |name: &String| services.is_empty() || services.contains(name);
+    let nameless = project
+        .services
+        .values()
+        .find(|service| is_asked(&service.name) && service.build.is_some() && service.image.is_none());
+    let Some(service) = nameless else { return Ok(()) };
+    let name = &service.name;
+    Err(Error::invalid(format!("service {name} has no `image:` that says to which registry its image goes"))
+        .with_hint(format!(
+            "give it one, as in `image: registry.example.org/me/{name}`, or send it over the connection: `transfer: direct`"
+        )))
+}
+
+fn read_project(globals: &Globals) -> Result<(Loaded, compose::Loaded)> {
     let files = files(globals)?;
     files.loaded.warnings.iter().for_each(|warning| output::note(warning.to_string().trim_end()));
     let mut settings = settings(globals, &files)?;
-    let mut project = files.loaded.project;
+    let mut project = files.loaded.project.clone();
     globals.image.say(&mut project, &mut settings, &globals.image_services)?;
     settings.executables.relative_to(&project.working_dir);
     settings.ssh.lends_agent =
@@ -172,7 +210,7 @@ pub(super) fn load_project(globals: &Globals) -> Result<Loaded> {
         };
         settings.hosts = globals.host.iter().map(named).collect();
     }
-    Ok(Loaded { project, settings })
+    Ok((Loaded { project, settings }, files.loaded))
 }
 
 /// The project's hosts, each with an agent that listens, reached all at once.

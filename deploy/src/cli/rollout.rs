@@ -112,12 +112,11 @@ pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
 
 /// `up`, for who tells of it in another way.
 pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
-    let mut loaded = connect::load_project(globals)?;
+    let mut loaded = connect::load_to_send(globals, &args.services)?;
     args.waiting.overrule(&mut loaded.settings);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
     connect::warn_of_roles(&loaded.settings);
-    connect::expect_services(&loaded.project, &args.services)?;
     if !args.canary.is_empty() {
         loaded.settings.canary.clone_from(&args.canary);
     }
@@ -157,9 +156,8 @@ pub(super) fn plan(globals: &Globals, args: &PlanArgs) -> Result<ExitCode> {
 }
 
 fn planned(globals: &Globals, services: &[String]) -> Result<Report> {
-    let loaded = connect::load_project(globals)?;
+    let loaded = connect::load_to_send(globals, services)?;
     connect::warn_of_roles(&loaded.settings);
-    connect::expect_services(&loaded.project, services)?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
     deployment(globals, &loaded, services, Duration::ZERO, &told).plan(&mut fleet)

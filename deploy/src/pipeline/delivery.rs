@@ -38,7 +38,11 @@ impl Deployment<'_> {
         let all: BTreeSet<&String> = images.values().map(|image| &image.name).chain(own).collect();
         for name in all {
             let reference = parsed(name)?;
-            engine.images().push(&reference, &PushOptions::default(), &|_| {})?;
+            engine.images().push(&reference, &PushOptions::default(), &|_| {}).map_err(|error| {
+                let error = Error::from(error);
+                let hint = error.hint().map(str::to_owned);
+                Error::failed(format!("push {name}"), error).with_hint_if(hint)
+            })?;
             (self.told)("", Event::Remark(format!("{name} pushed")));
         }
         Ok(())

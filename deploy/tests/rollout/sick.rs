@@ -1,6 +1,19 @@
 //! A release that does not get ready changes nothing, and says why.
 
+use std::fs;
+
 use crate::world::{World, get};
+
+/// A service that has to stop first.
+const STORE: &str = "
+services:
+  store:
+    build: .
+    ports: ['80']
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+";
 
 fn file(health: &str) -> String {
     format!(
@@ -60,45 +73,27 @@ services:
 
 #[test]
 fn a_service_that_has_to_stop_first_comes_back_when_its_successor_fails() {
-    let healthy = "
-services:
-  store:
-    build: .
-    ports: ['80']
-    volumes: [data:/data]
-    stop_grace_period: 0s
-volumes: {data: {}}
-";
-    let world = World::new(1, healthy);
+    let world = World::new(1, STORE);
     world.rdeploy(["up"]).succeeds();
     let (port, id) = (world.port(0, "store"), world.engine(0).container("p-store-1").unwrap().id().clone());
-    world.write("compose.yaml", &healthy.replace("ports:", "command: [sh, -c, 'exit 7']\n    ports:"));
+    world.write("compose.yaml", &STORE.replace("ports:", "command: [sh, -c, 'exit 7']\n    ports:"));
     world.rdeploy(["up"]).fails();
     assert_eq!(world.names(0), ["p-store-1"]);
     assert_eq!(world.port(0, "store"), port, "{}", world.account(0));
     assert_eq!(world.engine(0).container("p-store-1").unwrap().id(), &id);
     assert_eq!((get(port).unwrap().as_str(), world.port(0, "store")), ("one", port));
     world.page("two");
-    world.write("compose.yaml", healthy);
+    world.write("compose.yaml", STORE);
     world.rdeploy(["up"]).succeeds();
     assert_eq!(get(port).unwrap(), "two");
 }
 
 #[test]
 fn a_successor_that_takes_too_long_gives_way_and_who_waits_is_served_by_the_old_one() {
-    let healthy = "
-services:
-  store:
-    build: .
-    ports: ['80']
-    volumes: [data:/data]
-    stop_grace_period: 0s
-volumes: {data: {}}
-";
-    let world = World::new(1, healthy);
+    let world = World::new(1, STORE);
     world.rdeploy(["up"]).succeeds();
     let (port, names) = (world.port(0, "store"), world.names(0));
-    let deaf = healthy.replace("ports:", "command: [sleep, '1000']\n    ports:");
+    let deaf = STORE.replace("ports:", "command: [sleep, '1000']\n    ports:");
     world.write("compose.yaml", &deaf);
     let (up, pages) = world.clients(&[port], || world.rdeploy(["up", "--deploy-timeout", "1s"]));
     let up = up.fails();
@@ -108,12 +103,13 @@ volumes: {data: {}}
     assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names.clone()));
 
     // A health check that never comes to an end has one, too.
-    let check = "healthcheck: {test: [CMD, 'false'], interval: 100ms, start_period: 1h}\n    ports:";
-    world.write("compose.yaml", &healthy.replace("ports:", check));
+    let check = "healthcheck: {test: [CMD, sh, -c, 'echo no database; exit 3'], interval: 100ms, start_period: 1h}\n    ports:";
+    world.write("compose.yaml", &STORE.replace("ports:", check));
     world.write("rdeploy.yaml", "deploy_timeout: 1s\n");
     let (up, pages) = world.clients(&[port], || world.rdeploy(["up"]));
     let up = up.fails();
-    assert!(up.stderr.contains("is not healthy 1s after its start"), "{}", up.stderr);
+    let said = "is not healthy 1s after its start: its last check ended with code 3: no database";
+    assert!(up.stderr.contains(said), "{}", up.stderr);
     assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
     assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names));
 }
@@ -131,6 +127,36 @@ fn a_mistake_in_the_settings_or_no_host_at_all_is_said_before_anything_happens()
     let up = world.rdeploy(["up"]).fails();
     let said = ["unknown key \"drian\"", "rdeploy.yaml:2:1", "did you mean \"drain\"?"];
     assert!(said.iter().all(|part| up.stderr.contains(part)), "{}", up.stderr);
+}
+
+#[test]
+fn what_is_lacking_here_is_shown_at_its_line_before_any_host_is_asked() {
+    let file = "
+services:
+  web: {build: ., ports: ['80'], secrets: [token], stop_grace_period: 0s}
+  jobs: {build: ./jobs}
+secrets:
+  token: {file: ./token}
+";
+    let world = World::new(0, file);
+    let nobody = ["--host", "nobody@192.0.2.1"];
+    let up =
+        |services: &[&'static str]| world.rdeploy([&nobody[..], &["up"], services].concat()).fails().stderr;
+    let said = up(&[]);
+    let token = ["the file of secret \"token\" cannot be read", "compose.yaml:6:17"];
+    let jobs = ["jobs is no directory", "compose.yaml:4:17"];
+    assert!(token.iter().chain(&jobs).all(|part| said.contains(part)), "{said}");
+    // What is not deployed may be lacking.
+    let said = up(&["web"]);
+    assert!(said.contains(token[0]) && !said.contains(jobs[0]), "{said}");
+    world.write("token", "t");
+    world.write("rdeploy.yaml", "transfer: registry\n");
+    let said = up(&["web"]);
+    assert!(said.contains("service web has no `image:`") && said.contains("transfer: direct"), "{said}");
+    // A hook may make it.
+    fs::remove_file(world.project().join("token")).unwrap();
+    world.write("rdeploy.yaml", "hooks: {before-build: ['echo t > token']}\n");
+    world.rdeploy(["--host", &world.host(0), "up", "web"]).succeeds();
 }
 
 #[test]
