@@ -1,11 +1,8 @@
 //! The audit trail of a project on this host: who did what to it, when and from where. It is written before the deed, and
 //! what came of a rollout is in the history.
 
-use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -117,13 +114,9 @@ fn caller() -> Option<Caller> {
 }
 
 fn variable(environment: &[u8], name: &str) -> Option<String> {
-    let mut all: VecDeque<&[u8]> = environment.split(|byte| *byte == 0).collect();
-    while let Some(pair) = all.pop_front() {
-        if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")) {
-            return Some(OsStr::from_bytes(value).to_string_lossy().into_owned());
-        }
-    }
-    None
+    let mut pairs = environment.split(|byte| *byte == 0);
+    let value = pairs.find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// The parent in a line of /proc/PID/stat, whose second field may hold anything (proc_pid_stat(5)).

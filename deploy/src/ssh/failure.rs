@@ -130,7 +130,17 @@ impl SshError {
             }
             Self::UnknownHost { .. } => "check the name, or write its IP address",
             Self::TimedOut { .. } => "a firewall that drops, a host that is down, or one that is very busy",
+            Self::Closed { .. } => {
+                "it may be busy (MaxStartups), or have shut this address out for a while (fail2ban, hosts.deny): its log says which, try \
+                 again later"
+            }
             Self::NotSsh { .. } => "check the port",
+            Self::NoCommonAlgorithm { .. } => {
+                "update its ssh server, or allow what it offers for this host in ~/.ssh/config"
+            }
+            Self::HostKeyRevoked { .. } => {
+                "whoever runs the server has withdrawn that key: ask for its new one"
+            }
             Self::HostKeyUnknown { fingerprint, .. } => {
                 let pin = fingerprint
                     .split_whitespace()
@@ -155,6 +165,16 @@ impl SshError {
             Self::KeyNotAccepted { .. } => {
                 "is its public half in ~/.ssh/authorized_keys of that user there, and is the user the right one?"
             }
+            Self::PasswordWrong { at } if at.starts_with("root@") => {
+                "check RDEPLOY_SSH_PASSWORD; most servers let root in by key alone (PermitRootLogin prohibit-password), and take a password of a \
+                 user who may use sudo"
+            }
+            Self::PasswordWrong { .. } => {
+                "check RDEPLOY_SSH_PASSWORD, and that the user is the right one and may log in by password there"
+            }
+            Self::WrongPassphrase { .. } => {
+                "check RDEPLOY_SSH_PASSPHRASE, and that it is this key that is meant"
+            }
             Self::PassphraseNeeded { .. } | Self::Key(KeyError::PassphraseNeeded(_)) => {
                 "give the passphrase by RDEPLOY_SSH_PASSPHRASE, or a key without one"
             }
@@ -178,6 +198,9 @@ impl SshError {
             Self::SudoWantsPassword { .. } => {
                 "give the password by RDEPLOY_SUDO_PASSWORD, or let sudoers have NOPASSWD for this user"
             }
+            Self::SudoPasswordWrong { .. } => {
+                "check RDEPLOY_SUDO_PASSWORD: it is the one of this user, not root's, unless sudoers has rootpw"
+            }
             Self::NotInSudoers { .. } => "log in as root, or as a user whom sudoers knows",
             Self::SudoNeedsTerminal { .. } => "take requiretty out of sudoers for this user",
             Self::NotRoot { .. } => "log in as root, or let sudo be used",
@@ -185,6 +208,9 @@ impl SshError {
             Self::SessionRefused { .. } => "its sshd_config has a low MaxSessions",
             Self::NoSpace { .. } => "make room there (`rdeploy prune`); --remote-root chooses another place",
             Self::NotWritable { .. } | Self::NotExecutable { .. } => "--remote-root chooses another place",
+            Self::Lost { .. } => {
+                "run it again: what was sent is kept there, and a deployment that was cut off goes back by itself"
+            }
             Self::ProgramMissing(_) => "install openssh-client",
             Self::Jump { source, .. } => return source.hint(),
             _ => return None,

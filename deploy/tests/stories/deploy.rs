@@ -196,14 +196,25 @@ fn a_user_with_a_password_and_sudo_is_enough() {
         .sshd("PasswordAuthentication yes");
     let server = Server::of(&Network::new(), kind);
     let project = Project::new();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
-    command.arg("--root").arg(project.directory.path().join("engine"));
-    command.args(["--host", &server.as_user("deploy").to_string()]);
-    command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
-    command.args(["up"]).current_dir(project.path()).env("HOME", project.directory.path());
-    command.env("RDEPLOY_SSH_PASSWORD", PASSWORD).env("RDEPLOY_SUDO_PASSWORD", PASSWORD);
-    succeeds(&command.output().unwrap());
+    let rdeploy = |words: &[&str], sudo: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rdeploy"));
+        command.arg("--root").arg(project.directory.path().join("engine"));
+        command.args(["--host", &server.as_user("deploy").to_string()]);
+        command.args(["--fingerprint", &server.fingerprint("ed25519").to_string()]);
+        command.args(words).current_dir(project.path()).env("HOME", project.directory.path());
+        command.env("RDEPLOY_SSH_PASSWORD", PASSWORD).env("RDEPLOY_SUDO_PASSWORD", sudo);
+        command.output().unwrap()
+    };
+    succeeds(&rdeploy(&["up"], PASSWORD));
     assert_eq!(get(server.ip()).unwrap(), "one");
+    // sudo has cleared the environment that says who called, and from where.
+    let audit = succeeds(&rdeploy(&["--json", "audit"], PASSWORD));
+    let audit: serde_json::Value = serde_json::from_str(audit.trim()).unwrap();
+    let here = server.network_host().to_string();
+    assert_eq!(audit["deed"]["from"], serde_json::json!({ "user": "deploy", "address": here }));
+    let wrong = fails(&rdeploy(&["status"], "wrong"));
+    assert!(wrong.contains("did not accept the password of deploy"), "{wrong}");
+    assert!(wrong.contains("hint: check RDEPLOY_SUDO_PASSWORD"), "{wrong}");
 }
 
 #[test]

@@ -266,6 +266,11 @@ impl Server {
         self.address
     }
 
+    /// This machine's address, as it sees it.
+    pub(crate) fn network_host(&self) -> Ipv4Addr {
+        self.network.host()
+    }
+
     /// Its IPv6 address.
     pub(crate) fn ip6(&self) -> Ipv6Addr {
         let [.., network, host] = self.address.octets();
