@@ -182,6 +182,7 @@ impl Agent {
             Request::Finish => self.take_running()?.finish(&tell).map(|()| Outcome::Nothing),
             Request::BackOut { reason } => self.back_out(reason).map(|()| Outcome::Nothing),
             Request::History { project } => history::entries(&self.places(&project)).map(Outcome::History),
+            Request::Kept { project } => history::kept(&self.places(&project)).map(Outcome::Kept),
             Request::Release { project, id } => {
                 history::find(&self.places(&project), &id).map(|release| Outcome::Release(Box::new(release)))
             }

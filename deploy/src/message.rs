@@ -109,8 +109,13 @@ pub enum Request {
         /// Why, for the history; nothing is put on record when `None`.
         reason: Option<String>,
     },
-    /// The releases that are kept, the newest last.
+    /// What was rolled out and what came of it, the newest last.
     History {
+        /// The project.
+        project: String,
+    },
+    /// The names of the releases that are kept.
+    Kept {
         /// The project.
         project: String,
     },
@@ -262,6 +267,8 @@ pub enum Outcome {
     Committed(Measured),
     /// What happened so far.
     History(Vec<Entry>),
+    /// The releases that are kept, the one that has served least recently first.
+    Kept(Vec<ReleaseId>),
     /// Who did what so far.
     Audit(Vec<Deed>),
     /// A release.

@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::message::{Event, Measured, Outcome, Planned, Request, Rollout, confused, millis};
 use crate::partial::Selection;
 use crate::project::{self, Parcel};
-use crate::release::{self, Commit, Policy, Release, ReleaseId, SentImage};
+use crate::release::{self, Commit, Entry, Policy, Release, ReleaseId, SentImage};
 use crate::settings::Settings;
 
 /// What is deployed, and how.
@@ -329,10 +329,7 @@ impl Deployment<'_> {
         let found = fleet.each(|host, _| {
             let request = Request::History { project: project.clone() };
             let Outcome::History(entries) = host.ask(&request, &|_| {})? else { return Err(confused()) };
-            release::before(&entries, back).ok_or_else(|| {
-                Error::not_found(format!("there is no release {back} before the one that serves"))
-                    .with_hint("`rdeploy history` lists them")
-            })
+            release::before(&entries, back).ok_or_else(|| nothing_before(&entries, back))
         })?;
         let first = found.first().cloned().ok_or_else(|| Error::invalid("there is no host"))?;
         if found.iter().any(|other| *other != first) {
@@ -362,6 +359,28 @@ fn report(
         })
         .collect();
     Report { release, changed, hosts, images, took: began.elapsed() }
+}
+
+/// Says why nobody can go back so far, and where else one may go: who went back too far wants the release after.
+fn nothing_before(entries: &[Entry], back: usize) -> Error {
+    let line = release::line(entries);
+    let Some((serving, earlier)) = line.split_last() else {
+        return Error::not_found("no release has served yet").with_hint("the first one is for `rdeploy up`");
+    };
+    let text = match earlier.len() {
+        0 => format!("no release served before {serving}, which serves"),
+        count => {
+            format!(
+                "only {count} served before {serving}, which serves, and it is {back} that one is to go back"
+            )
+        }
+    };
+    let served = entries.iter().rev().filter(|entry| entry.outcome == release::Outcome::Served);
+    let after = served.map(|entry| &entry.release).find(|id| !line.contains(id));
+    Error::not_found(text).with_hint(match after {
+        Some(id) => format!("`rdeploy rollback --to {id}` leads to the one that this one came back for"),
+        None => "`rdeploy history` lists them".to_owned(),
+    })
 }
 
 fn on(name: &str, error: Error) -> Error {

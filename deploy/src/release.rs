@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The name of a release: when it was made, and what tells two made at once apart: `20261128T0304050-1f3c`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -128,6 +129,12 @@ pub struct ParseReleaseIdError(String);
 
 /// The release that served so many rollouts before the one that serves now; rollouts of one release in a row count once.
 pub fn before(entries: &[Entry], back: usize) -> Option<ReleaseId> {
+    let served = line(entries);
+    served.len().checked_sub(back + 1).map(|place| served[place].clone())
+}
+
+/// The releases that led to the one that serves now, which is the last of them.
+pub fn line(entries: &[Entry]) -> Vec<&ReleaseId> {
     let mut served: Vec<&ReleaseId> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.outcome == Outcome::Served) {
         // Going back to a release forgets what came after it: two rollbacks in a row go back twice.
@@ -136,7 +143,7 @@ pub fn before(entries: &[Entry], back: usize) -> Option<ReleaseId> {
         }
         served.push(&entry.release);
     }
-    served.len().checked_sub(back + 1).map(|place| served[place].clone())
+    served
 }
 
 // === impl ReleaseId ===
@@ -187,6 +194,26 @@ impl From<ReleaseId> for String {
 impl fmt::Display for ReleaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+// === impl Release ===
+
+impl Release {
+    /// Whether a service is in `other` the same but for its image.
+    pub fn differs_by_image(&self, other: &Self, service: &str) -> bool {
+        let split = |release: &Self| {
+            let mut model: Value = serde_json::from_str(&release.model).ok()?;
+            let mut service = model.get_mut("services")?.get_mut(service)?.take();
+            let image = service.as_object_mut()?.remove("image");
+            Some((service, image))
+        };
+        match (split(self), split(other)) {
+            (Some((rest, image)), Some((other_rest, other_image))) => {
+                rest == other_rest && image != other_image
+            }
+            _ => false,
+        }
     }
 }
 
@@ -250,6 +277,27 @@ mod tests {
         assert_eq!(back(&entries, 3), None);
         entries.push(entry(2, Outcome::Served));
         assert_eq!(back(&entries, 1).as_deref(), Some("r1"));
+    }
+
+    #[test]
+    fn another_image_is_told_from_another_configuration() {
+        let release = |service: &str| Release {
+            version: VERSION,
+            id: "r".parse().unwrap(),
+            project: "p".to_owned(),
+            model: format!("{{\"services\": {{\"web\": {service}}}}}"),
+            images: BTreeMap::new(),
+            commit: None,
+            author: String::new(),
+            created: Timestamp::UNIX_EPOCH,
+            policy: Policy::default(),
+        };
+        let before = release(r#"{"image": "a:1", "user": "me"}"#);
+        let differs = |service: &str| release(service).differs_by_image(&before, "web");
+        assert!(differs(r#"{"image": "a:2", "user": "me"}"#));
+        assert!(!differs(r#"{"image": "a:2", "user": "you"}"#));
+        assert!(!differs(r#"{"image": "a:1", "user": "me"}"#));
+        assert!(!before.differs_by_image(&before, "db"));
     }
 
     #[test]

@@ -21,10 +21,15 @@ pub(crate) fn keep(places: &Places, release: &Release) -> Result<()> {
 pub(crate) fn find(places: &Places, id: &ReleaseId) -> Result<Release> {
     let found: Option<Release> = store::read_json(&places.release(id))
         .map_err(|error| Error::failed(format!("read the release {id}"), error))?;
-    found.ok_or_else(|| {
-        Error::not_found(format!("the release {id} is not kept here"))
-            .with_hint("`rdeploy history` lists those that are")
-    })
+    if let Some(release) = found {
+        return Ok(release);
+    }
+    let kept: Vec<String> = kept(places)?.iter().map(ToString::to_string).collect();
+    let hint = match kept.as_slice() {
+        [] => "no release is: the first one is for `rdeploy up`".to_owned(),
+        kept => format!("kept are {}; `keep:` in rdeploy.yaml says how many", kept.join(", ")),
+    };
+    Err(Error::not_found(format!("the release {id} is not kept here")).with_hint(hint))
 }
 
 /// Forgets a release.

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use compose::cause::Cause;
 use compose::observe::Observed;
 use compose::operation::Operation;
-use compose::plan::{Plan, StepId};
+use compose::plan::{Plan, Step, StepId};
 use compose::runtime::parking::{Parked, drained};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
@@ -23,7 +24,7 @@ use super::places::Places;
 use super::prober::Prober;
 use super::{Tell, guard, history, opened, ports, prune, telling, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
-use crate::release::Outcome;
+use crate::release::{Outcome, Release};
 use crate::walk;
 
 /// A rollout that goes on.
@@ -43,7 +44,8 @@ const AT_ONCE: usize = 16;
 pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &Tell) -> Result<Planned> {
     let opened = Opened::new(engine, places, rollout, tell)?;
     let (absent, plan, stages) = opened.foresee(&rollout.release.images)?;
-    let mut planned = planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+    let mut planned =
+        planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
     planned.prepare.splice(..0, absent.iter().map(|image| format!("image {image}: bring (not here)")));
     Ok(planned)
 }
@@ -72,7 +74,8 @@ impl Running {
         let began = Instant::now();
         let opened = Opened::new(engine, places, rollout, tell)?;
         let (observed, plan, stages) = opened.plan()?;
-        let planned = planned(places, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+        let planned =
+            planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
         ports::expect_free(engine, opened.runtime.project(), &rollout.services, &observed)?;
         let journal = Journal {
             release: rollout.release.clone(),
@@ -201,10 +204,26 @@ pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Resul
     Running::new(engine, places, opened, journal).retire(&tell)
 }
 
-fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Result<Planned> {
+fn planned(
+    places: &Places,
+    release: &Release,
+    plan: &Plan,
+    stages: [&BTreeSet<StepId>; 3],
+) -> Result<Planned> {
+    let previous = history::serving(places)?;
+    // A release that cannot be read has nothing to compare with.
+    let serving = previous.as_ref().and_then(|id| history::find(places, id).ok());
+    let cause = |step: &Step| match (&step.cause, step.operation.service(), &serving) {
+        (Cause::ConfigChanged, Some(service), Some(serving))
+            if release.differs_by_image(serving, service) =>
+        {
+            Cause::ImageChanged.to_string()
+        }
+        (cause, ..) => cause.to_string(),
+    };
     let lines = |steps: &BTreeSet<StepId>| {
         let steps = steps.iter().filter_map(|step| plan.steps().get(*step));
-        steps.map(|step| format!("{} ({})", step.operation, step.cause)).collect()
+        steps.map(|step| format!("{} ({})", step.operation, cause(step))).collect()
     };
     let changed: BTreeSet<String> = plan
         .steps()
@@ -222,7 +241,7 @@ fn planned(places: &Places, plan: &Plan, stages: [&BTreeSet<StepId>; 3]) -> Resu
         commit: lines(stages[1]),
         retire: lines(stages[2]),
         changed: changed.into_iter().collect(),
-        previous: history::serving(places)?,
+        previous,
     })
 }
 

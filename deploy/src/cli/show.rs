@@ -158,30 +158,32 @@ pub(super) fn print_history(
 ) -> Result<ExitCode> {
     let project = loaded.project.name.clone();
     let all = fleet.each(|host, _| {
-        let outcome = host.ask(&Request::History { project: project.clone() }, &|_| {})?;
-        match outcome {
-            Outcome::History(entries) => Ok((host.name().to_owned(), entries)),
-            _ => Err(confused()),
-        }
+        let request = Request::History { project: project.clone() };
+        let Outcome::History(entries) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        let request = Request::Kept { project: project.clone() };
+        let Outcome::Kept(kept) = host.ask(&request, &|_| {})? else { return Err(confused()) };
+        Ok((host.name().to_owned(), entries, kept))
     })?;
     let mut rows = Vec::new();
-    for (host, entries) in &all {
+    for (host, entries, kept) in &all {
         let skipped = last.map_or(0, |last| entries.len().saturating_sub(last));
         for entry in &entries[skipped..] {
+            let is_kept = kept.contains(&entry.release);
             if globals.json {
-                output::json(&json!({ "host": host, "entry": entry }));
+                output::json(&json!({ "host": host, "entry": entry, "kept": is_kept }));
             } else {
-                rows.push(row(host, entry));
+                rows.push(row(host, entry, is_kept));
             }
         }
     }
     if !globals.json {
-        output::table(&["HOST", "RELEASE", "COMMIT", "BY", "BEGAN", "TOOK", "DOWN", "OUTCOME"], &rows);
+        let head = ["HOST", "RELEASE", "COMMIT", "BY", "BEGAN (UTC)", "TOOK", "DOWN", "KEPT", "OUTCOME"];
+        output::table(&head, &rows);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(host: &str, entry: &Entry) -> Vec<String> {
+fn row(host: &str, entry: &Entry, is_kept: bool) -> Vec<String> {
     let outcome = match &entry.outcome {
         release::Outcome::Served if entry.rollback => "served (rollback)".to_owned(),
         release::Outcome::Served => "served".to_owned(),
@@ -197,6 +199,7 @@ fn row(host: &str, entry: &Entry) -> Vec<String> {
         entry.began.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         output::seconds(entry.prepare_ms + entry.commit_ms),
         entry.downtime_ms.map_or_else(|| "-".to_owned(), output::seconds),
+        if is_kept { "yes" } else { "-" }.to_owned(),
         outcome,
     ]
 }

@@ -1,5 +1,8 @@
 //! Nobody is refused while a new release takes over.
 
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
 use crate::world::{World, get};
 
 const BOTH_KINDS: &str = "
@@ -102,8 +105,14 @@ fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
     world.page("two");
     world.rdeploy(["up"]).succeeds();
     let ports = [world.port(0, "web"), world.port(0, "store")];
+    // Somebody stays connected: for as long as is said now, whatever was said when the release was made.
+    let idle = TcpStream::connect(("127.0.0.1", ports[0])).unwrap();
+    let began = Instant::now();
     // The images that a rollback needs are on the host: nothing is built or sent.
-    let (rollback, pages) = world.clients(&ports, || world.rdeploy(["--json", "rollback"]));
+    let (rollback, pages) = world.clients(&ports, || world.rdeploy(["--json", "rollback", "--drain", "1s"]));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(20), "{took:?}");
+    drop(idle);
     let report = rollback.succeeds().json();
     assert_one_change(&pages[0], "two", "one");
     assert_one_change(&pages[1], "two", "one");
@@ -112,7 +121,16 @@ fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
     let outcomes: Vec<&str> =
         history.lines().skip(1).filter_map(|line| line.split("   ").last()).map(str::trim).collect();
     assert_eq!(outcomes, ["served", "served", "served (rollback)"], "{history}");
-    world.rdeploy(["rollback"]).fails();
+    let served = world.rdeploy(["--json", "history"]).succeeds().stdout;
+    let served: Vec<serde_json::Value> =
+        served.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(served.iter().all(|line| line["kept"] == true), "{served:?}");
+    let [one, two] = [0, 1].map(|at| served[at]["entry"]["release"].as_str().unwrap());
+    let too_far = world.rdeploy(["rollback"]).fails().stderr;
+    assert!(too_far.contains(&format!("no release served before {one}")), "{too_far}");
+    assert!(too_far.contains(&format!("rdeploy rollback --to {two}")), "{too_far}");
+    let unknown = world.rdeploy(["rollback", "--to", "other"]).fails().stderr;
+    assert!(unknown.contains("is not kept here") && unknown.contains(two), "{unknown}");
 }
 
 #[test]
@@ -123,6 +141,10 @@ fn the_plan_says_what_is_done_and_does_nothing() {
     assert_eq!(world.names(0), Vec::<String>::new());
     world.rdeploy(["up"]).succeeds();
     assert_eq!(world.rdeploy(["plan"]).succeeds().stdout.lines().nth(1), Some("  nothing to do"));
+    world.page("two");
+    let plan = world.rdeploy(["plan", "web"]).succeeds().stdout;
+    assert!(plan.contains("(image changed)") && !plan.contains("(configuration changed)"), "{plan}");
+    world.page("one");
     let file = BOTH_KINDS.replace("container_name: web", "container_name: web\n    environment: {A: b}");
     world.write("compose.yaml", &file);
     let plan = world.rdeploy(["plan"]).succeeds().stdout;
