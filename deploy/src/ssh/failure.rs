@@ -158,6 +158,19 @@ impl SshError {
             Self::PinMismatch { .. } => {
                 "the server was set up anew, or somebody is in between: ask who runs it before pinning another"
             }
+            Self::Lost { .. } => {
+                "run it again: what was sent is kept there, and a deployment that was cut off goes back by itself"
+            }
+            Self::ProgramMissing(_) => "install openssh-client",
+            Self::Jump { source, .. } => return source.hint(),
+            _ => return self.hint_of_login().or_else(|| self.hint_of_command()).map(str::to_owned),
+        };
+        Some(text.to_owned())
+    }
+
+    /// The same for what keeps somebody from logging in.
+    fn hint_of_login(&self) -> Option<&'static str> {
+        Some(match self {
             Self::NoMethodLeft { .. } => {
                 "give it what it accepts: a key (-i, RDEPLOY_SSH_KEY) for publickey, a password (RDEPLOY_SSH_PASSWORD) for password or \
                  keyboard-interactive"
@@ -190,6 +203,13 @@ impl SshError {
             Self::Question { .. } => "a host on the way needs a login of its own: name it as a jump host",
             Self::PasswordExpired { .. } => "log in by hand once and change it",
             Self::TooManyFailures { .. } => "name the one key to use",
+            _ => return None,
+        })
+    }
+
+    /// The same for what keeps commands from doing there what they should.
+    fn hint_of_command(&self) -> Option<&'static str> {
+        Some(match self {
             Self::ForwardingDisabled { .. } => {
                 "its sshd_config needs AllowTcpForwarding yes (or local), and PermitOpen with the target"
             }
@@ -208,14 +228,8 @@ impl SshError {
             Self::SessionRefused { .. } => "its sshd_config has a low MaxSessions",
             Self::NoSpace { .. } => "make room there (`rdeploy prune`); --remote-root chooses another place",
             Self::NotWritable { .. } | Self::NotExecutable { .. } => "--remote-root chooses another place",
-            Self::Lost { .. } => {
-                "run it again: what was sent is kept there, and a deployment that was cut off goes back by itself"
-            }
-            Self::ProgramMissing(_) => "install openssh-client",
-            Self::Jump { source, .. } => return source.hint(),
             _ => return None,
-        };
-        Some(text.to_owned())
+        })
     }
 }
 
