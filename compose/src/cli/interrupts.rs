@@ -1,5 +1,8 @@
 //! What tells a command to come to an end: Ctrl-C, and the SIGTERM of whoever manages it as a service.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::CliError;
@@ -9,6 +12,13 @@ pub(super) struct Interrupts {
     ctrl_c: Signal,
     terminate: Signal,
 }
+
+/// Signals so close to each other are one: `timeout`, a shell that ends or a supervisor sends the same one to a program
+/// and to its group, and nobody presses a key twice in that time.
+const TWICE: Duration = Duration::from_millis(100);
+
+/// When the last one came: signals are the process's, whoever listens at the moment.
+static LAST: Mutex<Option<Instant>> = Mutex::new(None);
 
 // === impl Interrupts ===
 
@@ -24,9 +34,34 @@ impl Interrupts {
 
     /// Waits for the next one.
     pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.ctrl_c.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.ctrl_c.recv() => {}
+                _ = self.terminate.recv() => {}
+            }
+            let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_another(&mut last, Instant::now()) {
+                return;
+            }
         }
+    }
+}
+
+/// Whether a signal that comes now is another one than the last.
+fn is_another(last: &mut Option<Instant>, now: Instant) -> bool {
+    let before = last.replace(now);
+    before.is_none_or(|before| now.duration_since(before) > TWICE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_at_once_is_one_and_what_comes_later_another() {
+        let (mut last, first) = (None, Instant::now());
+        let after = |millis| first + Duration::from_millis(millis);
+        let told = [0, 1, 90, 300, 301].map(|millis| is_another(&mut last, after(millis)));
+        assert_eq!(told, [true, false, false, true, false]);
     }
 }
