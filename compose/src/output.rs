@@ -167,6 +167,10 @@ impl Progress {
             Telling::Build(_, bytes) => self.pass(bytes),
             Telling::Pull(image, progress) => self.pulled(image, progress),
             Telling::Said(object, text) => self.change(object, text, Phase::Working { long: true }),
+            Telling::Hook(container, line) if self.mode == ProgressMode::Json => {
+                self.change(&format!("Container {container}"), line, Phase::Working { long: true });
+            }
+            Telling::Hook(container, line) => self.remark(&format!("{container} ->  | {line}")),
             Telling::Warning(text) => self.remark(&format!("WARNING: {text}")),
         }
     }

@@ -1,5 +1,6 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
+mod hook;
 mod listeners;
 pub mod parking;
 mod pre_start;
@@ -14,8 +15,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use engine::builder::{AttestRequest, BuildEvent, Facts, ProvenanceRequest, wants_bill};
-use engine::container::client::{AttachEnd, AttachOptions};
-use engine::container::exec::ExecSpec;
 use engine::container::logs::LogOptions;
 use engine::container::spec::{ContainerSpec, MountSource, Seccomp};
 use engine::container::state::{HealthStatus, Probe, State};
@@ -25,6 +24,7 @@ use engine::id::{ContainerId, VolumeName};
 use engine::image::{Form, Login, PullOptions, Reference};
 use engine::network::{NetworkSpec, Subnet};
 use engine::quantity::Span;
+use engine::signal::Signal;
 use engine::store;
 use engine::volume::VolumeSpec;
 use jiff::Timestamp;
@@ -32,8 +32,9 @@ use jiff::Timestamp;
 use crate::build::{self, BuildFlags};
 use crate::desired::{Desired, DesiredService};
 use crate::labels;
-use crate::model::{Hook, Project, Service};
+use crate::model::{Project, Service};
 use crate::names;
+use crate::observe::Life;
 use crate::operation::{Existing, Instance, Milestone, Operation};
 use crate::provision::Told;
 use crate::translate::{self, Circumstances};
@@ -89,6 +90,8 @@ pub enum Telling<'a> {
     Pull(&'a str, engine::image::Progress),
     /// What is done about a service or a model, by somebody else.
     Said(String, String),
+    /// A line that a hook wrote, and the container it ran in.
+    Hook(String, String),
     /// Something is not as it should be and goes on nevertheless.
     Warning(String),
 }
@@ -193,7 +196,7 @@ impl Runtime {
                 self.run_hooks(&container.service, &container.id, |service| &service.pre_stop)?;
                 gone_is_fine(self.engine.stop(&container.id, &StopOptions { signal: None, grace: *grace }))
             }
-            Operation::KillContainer { container, signal } => self.engine.kill(&container.id, *signal),
+            Operation::KillContainer { container, signal } => self.kill(&container.id, *signal),
             Operation::PauseContainer { container } => self.engine.pause(&container.id),
             Operation::UnpauseContainer { container } => self.engine.unpause(&container.id),
             Operation::RemoveContainer { container, volumes } => gone_is_fine(
@@ -211,6 +214,16 @@ impl Runtime {
                 Ok(())
             }
             other => gone_is_fine(other),
+        }
+    }
+
+    /// A container that has ended by itself meanwhile needs no signal.
+    fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()> {
+        let runs =
+            || self.engine.container(id.as_str()).is_ok_and(|container| Life::of(&container.state).is_up());
+        match self.engine.kill(id, signal) {
+            Err(_) if !runs() => Ok(()),
+            other => other,
         }
     }
 
@@ -544,47 +557,6 @@ impl Runtime {
         }
         Ok(())
     }
-
-    fn start(&self, instance: &Instance) -> Result<()> {
-        let id = self.id_of(instance)?;
-        self.run_pre_start(instance.service(), instance.name())?;
-        self.engine.start(&id)?;
-        self.run_post_start(instance.service(), &id)
-    }
-
-    /// Runs what a service runs in a container that has just started.
-    pub fn run_post_start(&self, service: &str, id: &ContainerId) -> Result<()> {
-        self.run_hooks(service, id, |service| &service.post_start)
-    }
-
-    fn run_hooks(
-        &self,
-        service: &str,
-        id: &ContainerId,
-        hooks: impl Fn(&Service) -> &Vec<Hook>,
-    ) -> Result<()> {
-        // A service that is in no file any more has no hooks to run.
-        let Some(service) = self.project.services.get(service) else { return Ok(()) };
-        hooks(service).iter().try_for_each(|hook| self.run_hook(id, hook))
-    }
-
-    /// Runs a command in a container and waits for its end.
-    fn run_hook(&self, id: &ContainerId, hook: &Hook) -> Result<()> {
-        let spec = ExecSpec {
-            argv: hook.command.clone().unwrap_or_default(),
-            env: environment(&hook.environment),
-            user: hook.user.clone(),
-            working_dir: hook.working_dir.as_ref().map(PathBuf::from),
-            privileged: hook.privileged,
-            ..ExecSpec::default()
-        };
-        match self.engine.exec(id, &spec, &AttachOptions::default())? {
-            AttachEnd::Exited(0) | AttachEnd::Detached => Ok(()),
-            AttachEnd::Exited(code) => {
-                Err(Error::conflict(format!("the command {:?} ended with code {code}", spec.argv)))
-            }
-        }
-    }
 }
 
 // === impl Runtime: waiting ===
@@ -745,15 +717,6 @@ impl Runtime {
             _ => error,
         }
     }
-}
-
-/// `KEY=value` for what has a value.
-fn environment(variables: &BTreeMap<String, Option<String>>) -> Vec<String> {
-    let set: BTreeSet<String> = variables
-        .iter()
-        .filter_map(|(key, value)| value.as_ref().map(|value| format!("{key}={value}")))
-        .collect();
-    set.into_iter().collect()
 }
 
 /// What a probe came to, with the last line it wrote.

@@ -83,7 +83,7 @@ pub(crate) fn with(
                 said.map(|line| format!("{service}: {line}")).collect::<Vec<_>>().join("\n")
             }
             Telling::Warning(text) => format!("WARNING: {text}"),
-            Telling::Pull(..) | Telling::Said(..) => return,
+            Telling::Pull(..) | Telling::Said(..) | Telling::Hook(..) => return,
         };
         // Whoever listened has gone: then nobody is left to be told.
         let _ = lines.send(line);

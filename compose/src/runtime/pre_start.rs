@@ -9,7 +9,8 @@ use engine::engine::RemoveOptions;
 use engine::error::{Error, Kind, Result};
 use engine::id::ContainerId;
 
-use super::{Runtime, environment};
+use super::Runtime;
+use super::hook::environment;
 use crate::labels;
 use crate::model::{PreStart, Service};
 

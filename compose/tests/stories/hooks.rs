@@ -49,6 +49,23 @@ services:
 }
 
 #[test]
+fn a_hook_that_fails_is_told_with_what_it_wrote() {
+    let world = World::new(
+        r#"
+services:
+  web:
+    image: box
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    post_start: [{command: [sh, -c, "sleep 1000 & echo no such table >&2; exit 3"]}]
+"#,
+    );
+    let up = world.rcompose(["up", "-d"]);
+    assert_eq!((up.code, up.stdout.as_str()), (1, ""), "{}", up.stderr);
+    assert!(up.stderr.contains("ended with code 3\n  | no such table\n"), "{}", up.stderr);
+}
+
+#[test]
 fn run_runs_what_comes_after_the_start_too() {
     let world = World::new(
         r#"
@@ -56,11 +73,12 @@ services:
   web:
     image: box
     volumes: ["./out:/out"]
-    post_start: [{command: [sh, -c, "echo after >/out/after"]}]
+    post_start: [{command: [sh, -c, "echo seen; echo after >/out/after; echo done >&2"]}]
 "#,
     );
     fs::create_dir(world.project().join("out")).unwrap();
     let until = "until [ -s /out/after ]; do usleep 1000; done; cat /out/after";
     let run = world.rcompose(["run", "--rm", "-T", "web", "sh", "-c", until]).succeeds();
-    assert_eq!(run.stdout, "after\n");
+    assert_eq!(run.stdout, "after\n", "what the hook writes is not what the command writes");
+    assert!(run.stderr.contains(" ->  | seen\n") && run.stderr.contains(" ->  | done\n"), "{}", run.stderr);
 }

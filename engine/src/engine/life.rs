@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::container::client::{self, AttachEnd, AttachOptions, Connection, StopReason};
+use crate::container::client::{self, AttachEnd, AttachOptions, Connection, ExecIo, StopReason};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
 
@@ -165,6 +165,11 @@ impl Engine {
     /// When the container does not run or is paused, or the command cannot be executed.
     pub fn exec(&self, id: &ContainerId, spec: &ExecSpec, options: &AttachOptions) -> Result<AttachEnd> {
         self.connected(id, "exec in")?.exec(spec, options)
+    }
+
+    /// The same with other streams than this process's own: the exit code, `None` when the user left it.
+    pub fn exec_with(&self, id: &ContainerId, spec: &ExecSpec, io: ExecIo) -> Result<Option<i32>> {
+        self.connected(id, "exec in")?.exec_with(spec, io)
     }
 
     /// Runs a command in a running container and does not wait for it.
