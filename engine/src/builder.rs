@@ -15,6 +15,7 @@ use crate::layer::Layers;
 use crate::paths::Root;
 use crate::quantity::ByteSize;
 use crate::store::private_directory;
+use bases::Bases;
 use cache::Cache;
 use digests::Digests;
 use error::Trouble;
@@ -30,6 +31,7 @@ pub use crate::container::stdio::Stream;
 mod agent;
 mod archive;
 mod attest;
+mod bases;
 mod cache;
 mod context;
 mod copy;
@@ -477,8 +479,12 @@ fn carry_out(
     if !build.is_check {
         build.exchange = Exchange::open(&build.images, request, &build.reporter);
     }
+    // Who wants a Dockerfile looked at and names no stage means all of it.
+    let target = (target, build.is_check && request.target.is_none());
+    let mut bases = Bases::find(&build, &dockerfile, target, (&sender, &receiver), events);
     let mut find_image = |reference: &Reference, platform: Option<&Platform>| {
-        let found = find_image(&build, reference, platform);
+        let found = bases.take(reference, platform);
+        let found = found.unwrap_or_else(|| find_image(&build, reference, platform));
         while let Ok(Message::Event(event)) = receiver.try_recv() {
             events(event);
         }
@@ -487,9 +493,7 @@ fn carry_out(
         }
         found
     };
-    // Who wants a Dockerfile looked at and names no stage means all of it.
-    let all = build.is_check && request.target.is_none();
-    let plan = graph::plan(&dockerfile, request, &build.globals, (target, all), &mut find_image);
+    let plan = graph::plan(&dockerfile, request, &build.globals, target, &mut find_image);
     let mut plan = plan.map_err(|(lines, trouble)| {
         fail(&text, Broken { lines, trouble, failure: Failure::default() }, events)
     })?;

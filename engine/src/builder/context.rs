@@ -101,7 +101,13 @@ impl Tree {
                     (found.path, found.entry)
                 }
             };
-            let Some(entry) = resolved.1 else { return Err(SelectError::Missing(shown)) };
+            let Some(entry) = resolved.1 else {
+                // What has no layers has a root with nothing in it.
+                if path.as_os_str().is_empty() {
+                    continue;
+                }
+                return Err(SelectError::Missing(shown));
+            };
             if [&path, &resolved.0].into_iter().any(|path| self.hides(path, &entry)) {
                 if glob::has_wildcards(&wanted) {
                     continue;

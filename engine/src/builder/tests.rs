@@ -12,6 +12,7 @@ use crate::container::spec::MountSource;
 use crate::store::remove_tree;
 
 mod again;
+mod bases;
 mod lend;
 mod names;
 mod sandbox;
