@@ -1,41 +1,29 @@
 //! Images from Dockerfiles: what is asked of a build, what it tells on its way, and the [`Runner`] that runs
 //! its commands. This room starts no process and mounts nothing itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use rustix::fs::Timespec;
-
 use crate::container::spec::{MountSpec, NetworkMode, Resources, Ulimit};
-use crate::image::{Image, ImageConfig, Images, Platform, Reference};
-use crate::layer::Layers;
+use crate::image::{Image, Platform, Reference};
 use crate::paths::Root;
 use crate::quantity::ByteSize;
-use crate::store::private_directory;
-use bases::Bases;
-use cache::Cache;
-use digests::Digests;
-use error::Trouble;
-use exchange::Exchange;
-use execute::{Broken, Build, Message};
-use fault::Source;
-use instruction::Dockerfile;
-use prompt::Remains;
-use report::Reporter;
+use course::Purpose;
 
 pub use crate::container::stdio::Stream;
 
 mod agent;
 mod archive;
+mod argument;
 mod attest;
 mod bases;
 mod cache;
 mod context;
 mod copy;
+mod course;
 mod digests;
+mod dockerfile;
 mod error;
 mod exchange;
 mod execute;
@@ -372,19 +360,7 @@ pub fn build(
     if request.platforms.len() > 1 {
         return several::build(root, runner, request, events);
     }
-    build_one(root, runner, request, Purpose::Image, events).map(|(image, _)| vec![image])
-}
-
-/// Builds an image for one platform; with it comes what it used, for a cache.
-fn build_one(
-    root: &Root,
-    runner: &dyn Runner,
-    request: &BuildRequest,
-    purpose: Purpose,
-    events: &mut dyn FnMut(BuildEvent),
-) -> crate::Result<(Image, Exchange)> {
-    let built = carry_out(root, runner, request, purpose, events)?;
-    built.ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the build ended without an image"))
+    course::build_one(root, runner, request, Purpose::Image, events).map(|(image, _)| vec![image])
 }
 
 /// Looks at a Dockerfile as a build would, and tells of every rule it does not keep. Nothing is run or written.
@@ -394,12 +370,12 @@ pub fn check(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<()> {
-    carry_out(root, runner, request, Purpose::Check, events).map(drop)
+    course::carry_out(root, runner, request, Purpose::Check, events).map(drop)
 }
 
 /// The stages of a Dockerfile that can be built, and which one is when none is asked for.
 pub fn targets(request: &BuildRequest) -> crate::Result<Vec<(String, bool)>> {
-    let (text, _) = read_dockerfile(request)?;
+    let (text, _) = dockerfile::read(request)?;
     let dockerfile = parser::parse(&text.text).map_err(|fault| BuildError::Dockerfile {
         place: text.place(&fault),
         message: fault.message.clone(),
@@ -417,380 +393,6 @@ pub fn targets(request: &BuildRequest) -> crate::Result<Vec<(String, bool)>> {
 pub fn download(root: &Root, address: &str) -> crate::Result<PathBuf> {
     let fetched = remote::fetch(&root.build_cache(), address, None, None)?;
     Ok(fetched.directory.join(fetched.name))
-}
-
-/// What a Dockerfile is read for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// To build an image.
-    Image,
-    /// To build one platform's image of several.
-    OneOfSeveral,
-    /// To see what is wrong with it.
-    Check,
-}
-
-fn carry_out(
-    root: &Root,
-    runner: &dyn Runner,
-    request: &BuildRequest,
-    purpose: Purpose,
-    events: &mut dyn FnMut(BuildEvent),
-) -> crate::Result<Option<(Image, Exchange)>> {
-    refuse(request)?;
-    let (text, file) = read_dockerfile(request)?;
-    let (sender, receiver) = channel();
-    let reporter: Reporter<Message> = Reporter::to(sender.clone(), text.clone());
-    let dockerfile = parse_dockerfile(&text, request, &reporter, &receiver, events)?;
-    let target = graph::target_of(&dockerfile, request.target.as_deref()).ok_or_else(|| {
-        let known = dockerfile.stages.iter().filter_map(|stage| stage.name.clone()).collect();
-        BuildError::Target { target: request.target.clone().unwrap_or_default(), known }
-    })?;
-    let context = execute::context_tree(&request.context, file.as_deref())?;
-    prepare_directories(root)?;
-    let layers = Layers::at(root);
-    let _hold = layers.hold()?;
-    let store = |step| move |source| BuildError::Store { step, source };
-    let globals = globals(&dockerfile, request, target).map_err(|trouble| {
-        fail(&text, Broken { lines: (1, 1), trouble, failure: Failure::default() }, events)
-    })?;
-    let mut build = Build {
-        root,
-        images: Images::at(root),
-        layers,
-        runner,
-        request,
-        escape: dockerfile.escape,
-        globals,
-        context,
-        cache: Cache::at(root).map_err(store("open the build cache"))?,
-        exchange: Exchange::default(),
-        digests: Digests::open(digests_file(root, &request.context)),
-        place: format!("{} {}", request.context.display(), text.name),
-        is_check: purpose == Purpose::Check,
-        epoch: epoch(request),
-        now: now(request),
-        reporter,
-        made: HashMap::new(),
-        remains: Remains::default(),
-        renewed: Mutex::default(),
-        agents: Mutex::default(),
-    };
-    if !build.is_check {
-        build.exchange = Exchange::open(&build.images, request, &build.reporter);
-    }
-    // Who wants a Dockerfile looked at and names no stage means all of it.
-    let target = (target, build.is_check && request.target.is_none());
-    let mut bases = Bases::find(&build, &dockerfile, target, (&sender, &receiver), events);
-    let mut find_image = |reference: &Reference, platform: Option<&Platform>| {
-        let found = bases.take(reference, platform);
-        let found = found.unwrap_or_else(|| find_image(&build, reference, platform));
-        while let Ok(Message::Event(event)) = receiver.try_recv() {
-            events(event);
-        }
-        if let Ok(image) = &found {
-            events(BuildEvent::Material(material(reference, image)));
-        }
-        found
-    };
-    let plan = graph::plan(&dockerfile, request, &build.globals, target, &mut find_image);
-    let mut plan = plan.map_err(|(lines, trouble)| {
-        fail(&text, Broken { lines, trouble, failure: Failure::default() }, events)
-    })?;
-    if purpose == Purpose::OneOfSeveral
-        && let Some(platform) = request.platform()
-    {
-        let stages = plan.stages.node_weights_mut();
-        stages.for_each(|stage| stage.title = format!("{platform} {}", stage.title).trim_end().to_owned());
-    }
-    build.made = plan.stages.node_weights().map(|stage| (stage.number, OnceLock::new())).collect();
-    let result = execute::run(&build, &plan, (sender, &receiver), events);
-    // What was unpacked for this build alone is never seen again.
-    if !request.context.starts_with(root.scratch()) {
-        build.digests.save();
-    }
-    if let Err(mut broken) = result {
-        broken.failure.has_prompt = build.remains.is_kept();
-        let error = fail(&text, *broken, events);
-        build.remains.enter(runner)?;
-        return Err(error);
-    }
-    if let Err(fault) = build.reporter.verdict()
-        && !build.is_check
-    {
-        let (lines, trouble) = (fault.lines, Trouble::Fault(fault));
-        return Err(fail(&text, Broken { lines, trouble, failure: Failure::default() }, events));
-    }
-    if build.is_check {
-        return Ok(None);
-    }
-    let image = export(&build, plan.stages[plan.target].number);
-    while let Ok(Message::Event(event)) = receiver.try_recv() {
-        events(event);
-    }
-    image.map(|image| Some((image, build.exchange)))
-}
-
-/// Arguments that mean something to the builder, and say what it cannot do.
-fn refuse(request: &BuildRequest) -> crate::Result<()> {
-    if let Some(text) = request.args.get(EPOCH)
-        && epoch(request).is_none()
-    {
-        return Err(crate::Error::invalid(format!("{EPOCH}={text:?} is no time"))
-            .with_hint("seconds since 1970, as of: git log -1 --format=%ct"));
-    }
-    if let Some(syntax) = request.args.get("BUILDKIT_SYNTAX")
-        && !parser::is_spoken(syntax)
-    {
-        let message = format!("BUILDKIT_SYNTAX={syntax} {}", parser::NOT_SPOKEN);
-        return Err(crate::Error::invalid(message));
-    }
-    if request.run.shell_on_failure && request.platforms.len() > 1 {
-        return Err(crate::Error::invalid("a shell for a failed step is there for one platform at a time"));
-    }
-    Ok(())
-}
-
-/// The Dockerfile's text, and its path when it is a file.
-fn read_dockerfile(request: &BuildRequest) -> Result<(Source, Option<PathBuf>), BuildError> {
-    let path = match &request.dockerfile {
-        DockerfileSource::Inline(text) => {
-            return Ok((Source { name: "Dockerfile".to_owned(), text: text.clone() }, None));
-        }
-        DockerfileSource::File(path) => usual_dockerfile(path.clone()),
-        DockerfileSource::Default => usual_dockerfile(request.context.join("Dockerfile")),
-    };
-    let bytes = std::fs::read(&path).map_err(|source| BuildError::Read { path: path.clone(), source })?;
-    // People know it as they named it; below the context that is its path there.
-    let name = path.strip_prefix(&request.context).unwrap_or(&path).display().to_string();
-    Ok((Source { name, text: String::from_utf8_lossy(&bytes).into_owned() }, Some(path)))
-}
-
-/// The file that is meant by the usual name where there is none of it: spelled in lower case as docker takes it, or
-/// as podman has it.
-fn usual_dockerfile(path: PathBuf) -> PathBuf {
-    if path.file_name().is_none_or(|name| name != "Dockerfile") || path.exists() {
-        return path;
-    }
-    let others = ["dockerfile", "Containerfile"].map(|name| path.with_file_name(name));
-    others.into_iter().find(|other| other.exists()).unwrap_or(path)
-}
-
-fn parse_dockerfile(
-    text: &Source,
-    request: &BuildRequest,
-    reporter: &Reporter<Message>,
-    receiver: &Receiver<Message>,
-    events: &mut dyn FnMut(BuildEvent),
-) -> crate::Result<Dockerfile> {
-    let work = reporter.start(format!("[internal] load build definition from {}", text.name));
-    let parsed = parser::parse(&text.text);
-    work.done();
-    let parsed = parsed.and_then(|mut dockerfile| {
-        if let Some(rules) = request.args.get("BUILDKIT_DOCKERFILE_CHECK") {
-            dockerfile.check = Some(rules.clone());
-        }
-        lint::check(&dockerfile, reporter)?;
-        Ok(dockerfile)
-    });
-    while let Ok(Message::Event(event)) = receiver.try_recv() {
-        events(event);
-    }
-    parsed.map_err(|fault| {
-        let lines = fault.lines;
-        fail(text, Broken { lines, trouble: Trouble::Fault(fault), failure: Failure::default() }, events)
-    })
-}
-
-/// Tells where a build failed, and turns it into the error that is returned.
-fn fail(text: &Source, broken: Broken, events: &mut dyn FnMut(BuildEvent)) -> crate::Error {
-    let Broken { lines, trouble, mut failure } = broken;
-    failure.excerpt = Some(text.excerpt(lines.0, lines.1));
-    events(BuildEvent::Failure(failure));
-    let place = format!("{}:{}", text.name, lines.0);
-    let error = match trouble {
-        Trouble::Fault(fault) => BuildError::Dockerfile { place: text.place(&fault), message: fault.message },
-        Trouble::Command { command, code } => BuildError::Command { place, command, code },
-        Trouble::Step(source) => BuildError::Step { place, step: source.to_string(), source },
-    };
-    error.into()
-}
-
-/// The arguments that FROM sees, and that stages may take over by name.
-fn globals(
-    dockerfile: &Dockerfile,
-    request: &BuildRequest,
-    target: usize,
-) -> Result<BTreeMap<String, String>, Trouble> {
-    let mut globals = BTreeMap::new();
-    let wanted = request.platform().cloned().unwrap_or_else(Platform::host);
-    for (prefix, platform) in [("BUILD", Platform::host()), ("TARGET", wanted)] {
-        globals.insert(format!("{prefix}PLATFORM"), platform.to_string());
-        globals.insert(format!("{prefix}OS"), platform.os.clone());
-        globals.insert(format!("{prefix}ARCH"), platform.architecture.clone());
-        globals.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
-    }
-    let stage = dockerfile.stages.get(target).and_then(|stage| stage.name.clone());
-    globals.insert("TARGETSTAGE".to_owned(), stage.unwrap_or_else(|| "default".to_owned()));
-    for step in &dockerfile.globals {
-        let instruction::Instruction::Arg(definitions) = &step.instruction else { continue };
-        for (name, default) in definitions {
-            let lookup = |name: &str| globals.get(name).cloned();
-            let default = default
-                .as_ref()
-                .map(|default| expand::Expander::new(dockerfile.escape).expand(default, &lookup))
-                .transpose()
-                .map_err(|message| fault::Fault::at(step.lines.0, message))?
-                .map(|expanded| expanded.text);
-            if let Some(value) = request.args.get(name).cloned().or(default) {
-                globals.insert(name.clone(), value);
-            }
-        }
-    }
-    for (name, value) in &request.args {
-        if globals.contains_key(name) {
-            globals.insert(name.clone(), value.clone());
-        }
-    }
-    Ok(globals)
-}
-
-fn material(reference: &Reference, image: &Image) -> Material {
-    let known = image.digests.iter().chain(&image.part_of);
-    let mut same = known.filter(|name| name.familiar_name() == reference.familiar_name());
-    let digest = reference.digest().cloned().or_else(|| same.find_map(|name| name.digest().cloned()));
-    Material { reference: reference.clone(), digest, platform: image.platform().to_string() }
-}
-
-/// A base image from here, or from its registry if it is missing or asked for anew.
-fn find_image(
-    build: &Build<'_>,
-    reference: &Reference,
-    platform: Option<&Platform>,
-) -> Result<Image, Trouble> {
-    let name = reference.to_string();
-    let found = |images: &Images| match images.find_for(&name, platform)? {
-        Some(image) => Ok(Some(image)),
-        None => images.find(&name),
-    };
-    let work = build.reporter.start(format!("[internal] load metadata for {}", reference.canonical()));
-    let fits = |image: &Image| platform.is_none_or(|wanted| wanted.rank(&image.platform()).is_some());
-    let look = || -> crate::Result<Image> {
-        let here = found(&build.images)?;
-        if !build.request.pull
-            && let Some(image) = here.as_ref().filter(|image| fits(image))
-        {
-            return Ok(image.clone());
-        }
-        let pulled = build.runner.pull(reference, platform, &mut |line| work.note(line));
-        pulled.map_err(|error| match here.filter(|image| !fits(image)) {
-            Some(other) => {
-                error.with_hint(format!("the {reference} that is here is for {}", other.platform()))
-            }
-            None => error,
-        })?;
-        found(&build.images)?.ok_or_else(|| crate::Error::not_found(format!("image {reference} not found")))
-    };
-    match look() {
-        Ok(image) => {
-            work.done();
-            Ok(image)
-        }
-        Err(error) => {
-            work.failed(&crate::error::chain(&error));
-            Err(Trouble::Step(error))
-        }
-    }
-}
-
-/// Makes an image of the target stage and names it.
-fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
-    let made = build
-        .result(target)
-        .ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the target stage ended without a result"))?;
-    let work = build.reporter.start("exporting to image");
-    let mut config = if build.request.squash {
-        let squashed = squash::squashed(build, made);
-        squashed.map_err(|trouble| match trouble {
-            Trouble::Step(error) => error,
-            other => crate::Error::new(crate::Kind::Failed, other.summary()),
-        })?
-    } else {
-        made.config.clone()
-    };
-    config.config.labels.extend(build.request.labels.clone());
-    if let Some(platform) = build.request.platform() {
-        become_one_for(&mut config, platform);
-    }
-    if build.request.cache_to.iter().any(|target| !target.is_apart()) || asks(build.request, INLINE_CACHE) {
-        config.build_cache = build.exchange.records(Some(&config.rootfs.diff_ids));
-    }
-    let image = build.images.commit(&config, &build.request.tags)?;
-    work.note(format!("writing image {} done", image.id));
-    for tag in &build.request.tags {
-        work.note(format!("naming to {} done", tag.canonical()));
-    }
-    work.done();
-    if build.request.cache_to.iter().any(CacheTarget::is_apart) {
-        let (work, layers) = (build.reporter.start("exporting cache"), &image.config.rootfs.diff_ids);
-        let note = &mut |text| work.note(text);
-        build.exchange.lend(&build.images, layers, &build.request.cache_to, note)?;
-        work.done();
-    }
-    Ok(image)
-}
-
-/// An image is for the platform that was asked for, whatever it was made on: `FROM --platform=$BUILDPLATFORM` may begin
-/// the last stage, too, when what it holds runs anywhere or was compiled for there.
-fn become_one_for(config: &mut ImageConfig, platform: &Platform) {
-    let is_other = config.os != platform.os || config.architecture != platform.architecture;
-    if is_other || platform.variant.is_some() {
-        config.variant.clone_from(&platform.variant);
-    }
-    config.os.clone_from(&platform.os);
-    config.architecture.clone_from(&platform.architecture);
-}
-
-fn prepare_directories(root: &Root) -> Result<(), BuildError> {
-    for directory in [root.scratch(), root.build_cache(), root.build_cache().join("digests")] {
-        private_directory(&directory)
-            .map_err(|source| BuildError::Store { step: "make the build cache", source })?;
-    }
-    Ok(())
-}
-
-/// Where the digests of a context's files are remembered.
-fn digests_file(root: &Root, context: &std::path::Path) -> PathBuf {
-    let path = std::fs::canonicalize(context).unwrap_or_else(|_| context.to_owned());
-    root.build_cache().join("digests").join(crate::id::Digest::of(path.as_os_str().as_encoded_bytes()).hex())
-}
-
-/// The argument that says of when everything is (reproducible-builds.org/specs/source-date-epoch).
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
-
-/// The argument that wants a cache in the image, as docker before buildx had it.
-const INLINE_CACHE: &str = "BUILDKIT_INLINE_CACHE";
-
-/// Whether an argument that is for the builder is given and says yes.
-fn asks(request: &BuildRequest, name: &str) -> bool {
-    request
-        .args
-        .get(name)
-        .is_some_and(|value| matches!(value.to_ascii_lowercase().as_str(), "1" | "t" | "true"))
-}
-
-/// SOURCE_DATE_EPOCH, in seconds.
-fn epoch(request: &BuildRequest) -> Option<i64> {
-    request.args.get(EPOCH)?.parse().ok()
-}
-
-/// The time of new files and layers: SOURCE_DATE_EPOCH, or now.
-fn now(request: &BuildRequest) -> Timespec {
-    if let Some(seconds) = epoch(request) {
-        return Timespec { tv_sec: seconds, tv_nsec: 0 };
-    }
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timespec { tv_sec: i64::try_from(now.as_secs()).unwrap_or(0), tv_nsec: i64::from(now.subsec_nanos()) }
 }
 
 // === impl BuildRequest ===

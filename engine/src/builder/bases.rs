@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::BuildEvent;
+use super::course::find_image;
 use super::error::Trouble;
 use super::execute::{Build, Message};
 use super::graph;
 use super::instruction::Dockerfile;
-use super::{BuildEvent, find_image};
 use crate::id::ImageId;
 use crate::image::{Image, ImageConfig, Platform, Reference};
 

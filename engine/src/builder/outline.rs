@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::graph::target_of;
 use super::instruction::{Dockerfile, Instruction, Stage};
 use super::mount::{self, Mount, MountKind};
-use super::{BuildError, BuildRequest, parser, read_dockerfile};
+use super::{BuildError, BuildRequest, dockerfile, parser};
 
 /// What a target can be given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Outline {
 /// # Errors
 /// When the Dockerfile cannot be read, or has no such target.
 pub fn outline(request: &BuildRequest) -> crate::Result<Outline> {
-    let (text, _) = read_dockerfile(request)?;
+    let (text, _) = dockerfile::read(request)?;
     let dockerfile = parser::parse(&text.text).map_err(|fault| BuildError::Dockerfile {
         place: text.place(&fault),
         message: fault.message.clone(),

@@ -125,7 +125,7 @@ pub(super) fn provenance(asked: &ProvenanceRequest, request: &BuildRequest, fact
 
 /// Adds what `mode=max` tells: all that was asked, by BuildKit's names, but no secret's value, and the Dockerfile.
 fn tell_all(provenance: &mut Value, request: &BuildRequest) -> Result<()> {
-    let (source, _) = super::read_dockerfile(request)?;
+    let (source, _) = super::dockerfile::read(request)?;
     let mut args = Map::new();
     let is_told = |name: &str| !PROXIES.iter().flatten().any(|proxy| *proxy == name);
     for (name, value) in request.args.iter().filter(|(name, _)| is_told(name)) {

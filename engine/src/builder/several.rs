@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
+use super::course::{self, Purpose};
 use super::exchange::Exchange;
-use super::{BuildEvent, BuildRequest, CacheTarget, Purpose, Runner, Vertex, Warning};
+use super::{BuildEvent, BuildRequest, CacheTarget, Runner, Vertex, Warning};
 use crate::error::Result;
 use crate::id::{DiffId, ImageId};
 use crate::image::{Image, Images};
@@ -37,7 +38,7 @@ pub(super) fn build(
         // One cache for all of them, when all are there.
         one.cache_to.retain(|target| !target.is_apart());
         let tell = &mut |event| joined.tell(event);
-        let (image, exchange) = super::build_one(root, runner, &one, Purpose::OneOfSeveral, tell)?;
+        let (image, exchange) = course::build_one(root, runner, &one, Purpose::OneOfSeveral, tell)?;
         made.push(image);
         used.join(&exchange);
         joined.before = joined.last;

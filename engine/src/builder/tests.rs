@@ -9,6 +9,8 @@ use std::sync::Mutex;
 use super::stack::Stack;
 use super::*;
 use crate::container::spec::MountSource;
+use crate::image::Images;
+use crate::layer::Layers;
 use crate::store::remove_tree;
 
 mod again;

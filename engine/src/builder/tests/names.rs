@@ -98,3 +98,17 @@ fn what_is_elsewhere_is_added_and_not_copied() {
         assert!(error.contains(&format!("COPY does not fetch {address}: ADD does")), "{error}");
     }
 }
+
+#[test]
+fn a_date_may_come_from_the_dockerfile_and_an_empty_one_is_none() {
+    let mut world = World::new().file("f", "");
+    let created = |image: Image| image.config.created.unwrap();
+    // A layer that was made before has the date of then.
+    let dockerfile = |to: &str| format!("ARG SOURCE_DATE_EPOCH=86400\nFROM scratch\nCOPY f /{to}\n");
+    assert_eq!(created(world.build(&dockerfile("a"))), "1970-01-02T00:00:00Z");
+    for (given, wanted) in [("172800", "1970-01-03"), ("", "20")] {
+        let mut request = world.request(&dockerfile(given));
+        request.args.insert("SOURCE_DATE_EPOCH".to_owned(), given.to_owned());
+        assert!(created(world.build_with(&request).unwrap()).starts_with(wanted), "{given}");
+    }
+}
