@@ -160,7 +160,7 @@ impl Agent {
                 builds::build(&self.engine, &order, &secrets, &tell).map(Outcome::Built)
             }
             Request::SendImages { images } => {
-                transfer::send_named(&mut self.channel(), &self.engine, &images)?;
+                transfer::send_named(&mut self.channel(), &self.engine, &images, &|_| {})?;
                 Ok(Outcome::Nothing)
             }
             Request::KeepFiles { project, files } => {

@@ -117,6 +117,7 @@ pub fn send_named(
     channel: &mut Channel,
     engine: &Engine,
     images: &[release::SentImage],
+    progress: &dyn Fn(Progress),
 ) -> engine::Result<Sent> {
     let wrong = |text: &str| Error::invalid(format!("image {text:?}"));
     let mut ids: Vec<ImageId> = Vec::new();
@@ -129,7 +130,7 @@ pub fn send_named(
         }
         names.push((id, name));
     }
-    Ok(send(channel, engine, &ids, &names, &|_| {})?)
+    Ok(send(channel, engine, &ids, &names, progress)?)
 }
 
 /// Receives the images that [`send`] sends from the other end of the channel, and returns them in its order. They are

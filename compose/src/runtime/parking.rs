@@ -292,20 +292,19 @@ fn is_wanted(stream: &TcpStream) -> bool {
     !gone && stream.set_nonblocking(false).is_ok()
 }
 
-/// Waits until a container serves nobody any more, or the time is up. Nobody is nobody twice: a connection may have been
-/// on its way when all others were led elsewhere.
-pub fn drained(engine: &Engine, id: &ContainerId, limit: Duration) {
+/// Waits until a container serves nobody any more, or the time is up; how many connections it has then. Nobody is nobody
+/// twice: a connection may have been on its way when all others were led elsewhere.
+pub fn drained(engine: &Engine, id: &ContainerId, limit: Duration) -> usize {
     let began = Instant::now();
-    let mut quiet = 0;
+    let (mut quiet, mut open) = (0, 0);
     while quiet < 2 && began.elapsed() < limit {
-        match engine.open_connections(id) {
-            Ok(0) => quiet += 1,
-            Ok(_) => quiet = 0,
-            // One that cannot be looked at has nobody to wait for.
-            Err(_) => return,
-        }
+        // One that cannot be looked at has nobody to wait for.
+        let Ok(now) = engine.open_connections(id) else { return 0 };
+        open = now;
+        quiet = if open == 0 { quiet + 1 } else { 0 };
         std::thread::sleep(GLANCE);
     }
+    open
 }
 
 /// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.

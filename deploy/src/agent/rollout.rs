@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use compose::cause::Cause;
 use compose::observe::Observed;
-use compose::operation::Operation;
+use compose::operation::{Existing, Operation};
 use compose::plan::{Plan, Step, StepId};
 use compose::runtime::parking::{Parked, drained};
 use compose::runtime::{Failure, Runtime};
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::network::Draw;
-use engine::quantity::Percent;
+use engine::quantity::{Percent, Span};
 use jiff::Timestamp;
 
 use super::canary::Canary;
@@ -143,10 +143,10 @@ impl Running {
         opened::write_model(&self.places, &self.journal.release)?;
         let (_, plan, _) = self.opened.plan()?;
         let drain = self.opened.policy.drain();
-        let (began, engine) = (Instant::now(), self.engine.clone());
+        let (began, engine, told) = (Instant::now(), self.engine.clone(), tell.clone());
         self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
             if let Operation::StopContainer { container, .. } = operation {
-                drained(&engine, &container.id, drain);
+                serve_out(&engine, container, drain, &told);
             }
             runtime.perform(operation)
         })?;
@@ -202,6 +202,24 @@ pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Resul
     let tell: Tell = Arc::new(|_| {});
     let opened = Opened::as_it_serves(engine, places, journal.release.clone(), &tell)?;
     Running::new(engine, places, opened, journal).retire(&tell)
+}
+
+/// Lets a container serve those who are connected, for so long, and tells of it when that is not soon over.
+fn serve_out(engine: &Engine, container: &Existing, drain: Duration, tell: &Tell) {
+    let soon = drain.min(telling::PATIENCE);
+    let mut open = drained(engine, &container.id, soon);
+    let say = |text: String| tell(Event::Remark(format!("Container {}  {text}", container.name)));
+    if open > 0 && drain > soon {
+        say(format!("Draining: {} for {} at the most", connections(open), Span(drain.saturating_sub(soon))));
+        open = drained(engine, &container.id, drain.saturating_sub(soon));
+    }
+    if open > 0 {
+        say(format!("is told to end with {} after {}", connections(open), Span(drain)));
+    }
+}
+
+fn connections(count: usize) -> String {
+    if count == 1 { "1 connection".to_owned() } else { format!("{count} connections") }
 }
 
 fn planned(

@@ -19,7 +19,7 @@ struct Waits {
 }
 
 /// After this long a person wonders whether anything goes on.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tells a client what happens on the way.
 pub(crate) fn teller(tell: &Tell) -> impl Fn(Walking<'_>) + Sync + use<> {

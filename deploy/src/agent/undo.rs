@@ -71,7 +71,7 @@ impl Undo<'_> {
         if self.journal.stage == Stage::Sharing {
             self.let_go(&new)?;
         }
-        for seen in &new {
+        for seen in new {
             gone_is_fine(engine.remove(&seen.id, &RemoveOptions { force: true, volumes: false }))?;
         }
         for old in &before.containers {
@@ -84,7 +84,9 @@ impl Undo<'_> {
     fn let_go(&self, new: &[&SeenContainer]) -> Result<()> {
         new.iter().try_for_each(|seen| self.engine.unshare_ports(&seen.id))?;
         let drain = self.journal.release.policy.drain();
-        new.iter().for_each(|seen| parking::drained(self.engine, &seen.id, drain));
+        for seen in new {
+            parking::drained(self.engine, &seen.id, drain);
+        }
         Ok(())
     }
 

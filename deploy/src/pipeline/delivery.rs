@@ -1,12 +1,15 @@
 //! What a deployment needs, on its way to the hosts: files that containers mount, and images, over the connection or by
 //! way of a registry.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use compose::Project;
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::image::{PushOptions, Reference, kept_login};
+use engine::quantity::ByteSize;
 
 use super::{Deployment, Task};
 use crate::fleet::Fleet;
@@ -15,7 +18,15 @@ use crate::message::{Event, KeptFile, RegistryLogin, Request};
 use crate::project::Parcel;
 use crate::release::SentImage;
 use crate::settings::Transfer;
-use crate::transfer;
+use crate::transfer::{self, Progress};
+
+/// What is said of a transfer while it goes on: not so often that nobody reads it, nor so seldom that somebody wonders.
+struct Pace {
+    between: Duration,
+    last: Cell<Instant>,
+}
+
+const BETWEEN_REMARKS: Duration = Duration::from_secs(5);
 
 impl Deployment<'_> {
     /// Sends every image to the registry that its name says; the hosts fetch it from there. They do so by a name that
@@ -81,6 +92,23 @@ impl Deployment<'_> {
     }
 }
 
+// === impl Pace ===
+
+impl Pace {
+    fn of(between: Duration) -> Self {
+        Self { between, last: Cell::new(Instant::now()) }
+    }
+
+    fn remark(&self, progress: Progress) -> Option<String> {
+        let Progress::Sending { done, of } = progress else { return None };
+        if self.last.get().elapsed() < self.between {
+            return None;
+        }
+        self.last.set(Instant::now());
+        Some(format!("sending images: {} of {}", ByteSize(done), ByteSize(of)))
+    }
+}
+
 fn send_files(host: &mut Host, project: &str, parcel: &Parcel) -> Result<()> {
     let files: Vec<KeptFile> = parcel.files.iter().map(|piece| piece.file.clone()).collect();
     host.say(&Request::KeepFiles { project: project.to_owned(), files })?;
@@ -104,13 +132,19 @@ pub(super) fn send_images<'a>(
     let images: Vec<SentImage> = images.cloned().collect();
     host.say(&Request::ReceiveImages)?;
     let name = host.name().to_owned();
-    let sent = transfer::send_named(host.channel(), engine, &images);
+    let pace = Pace::of(BETWEEN_REMARKS);
+    let progress = |progress| {
+        if let Some(text) = pace.remark(progress) {
+            told(&name, Event::Remark(text));
+        }
+    };
+    let sent = transfer::send_named(host.channel(), engine, &images, &progress);
     let answered = host.answer(&|_| {});
     let sent = sent?;
     answered?;
     let layers: usize = sent.images.iter().map(|image| image.layers_sent).sum();
     if layers > 0 {
-        let size = engine::quantity::ByteSize(sent.bytes_out).to_string();
+        let size = ByteSize(sent.bytes_out);
         let noun = if layers == 1 { "layer" } else { "layers" };
         told(&name, Event::Remark(format!("{layers} {noun} sent in {size}")));
     }
@@ -134,4 +168,18 @@ pub(super) fn credentials(
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transfer_that_takes_long_is_told_of_from_time_to_time() {
+        let sending = Progress::Sending { done: 3_000_000, of: 812_000_000 };
+        assert_eq!(Pace::of(Duration::from_secs(3600)).remark(sending), None);
+        let pace = Pace::of(Duration::ZERO);
+        assert_eq!(pace.remark(Progress::Unpacking), None);
+        assert_eq!(pace.remark(sending).as_deref(), Some("sending images: 3MB of 812MB"));
+    }
 }

@@ -1,6 +1,6 @@
 //! What an ssh process says, as it comes, shared between the one who listens and those who ask.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,11 +17,14 @@ impl Log {
     /// Reads once and adds what came; says whether anything did.
     pub(super) fn read_from(&self, source: &mut impl Read) -> bool {
         let mut chunk = [0; 8192];
-        match source.read(&mut chunk) {
-            Ok(0) | Err(_) => false,
-            Ok(count) => {
-                self.add(&String::from_utf8_lossy(&chunk[..count]));
-                true
+        loop {
+            match source.read(&mut chunk) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => return false,
+                Ok(count) => {
+                    self.add(&String::from_utf8_lossy(&chunk[..count]));
+                    return true;
+                }
             }
         }
     }

@@ -216,7 +216,8 @@ pub(super) fn sweep(transfers: &Path) -> io::Result<()> {
         let touched = fs::metadata(path.join(CONTENTS)).and_then(|found| found.modified());
         let age = touched.ok().and_then(|touched| SystemTime::now().duration_since(touched).ok());
         if age.is_some_and(|age| age > KEPT) {
-            fs::remove_dir_all(&path)?;
+            // Another transfer may take it away at the same time.
+            engine::store::remove_tree(&path)?;
         }
     }
     Ok(())
