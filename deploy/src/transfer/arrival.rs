@@ -12,10 +12,11 @@ use crate::protocol::Channel;
 use crate::transfer::arrival::intake::Intake;
 use crate::transfer::arrival::tables::receive_tables;
 use crate::transfer::chunk::{ChunkId, ChunkList, Chunker, Lengths};
+use crate::transfer::delta;
 use crate::transfer::failure::{TransferError, here};
 use crate::transfer::flow::Inflow;
 use crate::transfer::goods::sum_of;
-use crate::transfer::message::{Answer, Lacking, Wants, Way, receive_part};
+use crate::transfer::message::{Answer, Change, Lacking, Wants, Way, receive_part};
 use crate::transfer::receiver::GaveUp;
 use crate::transfer::spool::{Content, Spool};
 use crate::transfer::stock::Stock;
@@ -189,7 +190,10 @@ impl<'a> Arrivals<'a> {
             }
             let begun = layer.spool.length(&entry.sum);
             match self.stock.old(&entry.path).filter(|_| entry.size >= LEAST_CHANGED) {
-                Some((old, size)) if size >= LEAST_CHANGED => wants.changed.push((number, old)),
+                Some((old, size)) if size >= LEAST_CHANGED => {
+                    let arrived = layer.spool.length(&delta::key(&old, &entry.sum));
+                    wants.changed.push(Change { number, old, arrived });
+                }
                 _ if begun > 0 => wants.begun.push((number, begun)),
                 _ => new.push(number),
             }
@@ -202,7 +206,7 @@ impl<'a> Arrivals<'a> {
         let refused = || TransferError::Refused("a list of changed files that makes no sense".to_owned());
         let mut rest = part;
         let mut ways = Vec::new();
-        for (number, old) in &wants.changed {
+        for Change { number, old, .. } in &wants.changed {
             let (way, after) = rest.split_first().ok_or_else(refused)?;
             rest = after;
             ways.push(match Way::of(*way).ok_or_else(refused)? {
@@ -249,13 +253,13 @@ impl<'a> Arrivals<'a> {
         Ok(places)
     }
 
-    /// Receives what was asked for. False when that showed old versions here to be damaged, so that something is still
-    /// lacking.
+    /// Receives what was asked for. False when that showed old versions here to be damaged, or a difference that had begun
+    /// to arrive to be another one now, so that something is still lacking.
     fn receive(&mut self, plan: &Plan) -> Result<bool, GaveUp> {
         let mut inflow = Inflow::new(self.channel)?;
         let mut intake = Intake::new(&self.stock, &mut self.layers, &mut inflow);
         let received = intake.take(plan);
-        let damaged = intake.damaged;
+        let (damaged, is_stale) = (intake.damaged, intake.is_stale);
         // Also what came before a cut, which is why it is kept.
         let flushed = self.layers.iter_mut().try_for_each(|layer| layer.spool.flush());
         match received.and_then(|()| flushed.map_err(here("keep what arrives"))) {
@@ -263,7 +267,7 @@ impl<'a> Arrivals<'a> {
             Err(error) => return Err(GaveUp::Aloud(inflow.stop(error))),
         }
         self.stock.forget(&damaged);
-        Ok(damaged.is_empty())
+        Ok(damaged.is_empty() && !is_stale)
     }
 
     /// Puts the layers together. False when that showed files here to be damaged, which are to be sent then.

@@ -3,8 +3,14 @@
 
 use std::io::{self, Read, Write};
 
+use engine::layer::Sum;
+
 /// The largest file of which a difference is made: both versions are in memory, on both sides.
 pub(super) const LARGEST: u64 = 96 << 20;
+
+/// The smallest difference of which a part that has arrived is kept: a shorter one is soon sent again. The digest of
+/// one that is not shorter follows its length.
+pub(super) const LEAST_KEPT: u64 = 128 << 10;
 
 /// Found by measuring: the next levels take twice the time for a tenth less.
 const LEVEL: i32 = 6;
@@ -28,6 +34,17 @@ pub(super) fn apply(old: &[u8], difference: &[u8], size: u64) -> io::Result<Vec<
     // One more than there should be shows what is too long.
     decoder.take(size + 1).read_to_end(&mut new)?;
     Ok(new)
+}
+
+/// What a difference is kept as, while it arrives.
+pub(super) fn key(old: &Sum, new: &Sum) -> Sum {
+    Sum::of(&[&b"difference"[..], old.as_bytes(), new.as_bytes()].concat())
+}
+
+/// Where a difference of this length goes on of which so much has arrived before. Another one, as another version of
+/// this program may make, begins anew when it shows in the length.
+pub(super) fn goes_on(arrived: u64, length: u64) -> u64 {
+    if length >= LEAST_KEPT && arrived <= length { arrived } else { 0 }
 }
 
 /// The least and the most that the format has on all machines (zstd's ZSTD_WINDOWLOG_MIN and _MAX_32).

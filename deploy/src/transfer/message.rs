@@ -56,13 +56,23 @@ pub(super) struct Lacking {
 /// Contents that are not there. A content has the number of its entry, counted on over all lacking layers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Wants {
-    /// Files that were there in an older version, by the digest of that. The sender first says, in one part, how it
-    /// will send each.
-    pub(super) changed: Vec<(u32, Sum)>,
+    /// Files that were there in an older version. The sender first says, in one part, how it will send each.
+    pub(super) changed: Vec<Change>,
     /// Contents of which so many bytes have arrived before.
     pub(super) begun: Vec<(u32, u64)>,
     /// Contents of which nothing is there.
     pub(super) new: Ranges,
+}
+
+/// A file that was there in an older version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Change {
+    /// The number of the content.
+    pub(super) number: u32,
+    /// The digest of the old version.
+    pub(super) old: Sum,
+    /// So many bytes of the difference to it have arrived before.
+    pub(super) arrived: u64,
 }
 
 /// How a changed file is sent: its number in the answer to [`Wants::changed`].

@@ -14,7 +14,9 @@ use crate::transfer::delta;
 use crate::transfer::failure::{TransferError, here};
 use crate::transfer::flow::Outflow;
 use crate::transfer::goods::{Goods, read_whole, sum_of};
-use crate::transfer::message::{Answer, Lacking, Offer, OfferedImage, Ranges, Wants, Way, refuse, send_part};
+use crate::transfer::message::{
+    Answer, Change, Lacking, Offer, OfferedImage, Ranges, Wants, Way, refuse, send_part,
+};
 use crate::transfer::stock::Stock;
 use crate::transfer::{Progress, Sent, SentImage};
 
@@ -28,8 +30,8 @@ pub(super) struct Sender<'a> {
 /// A changed file and how it is sent.
 enum Changed {
     Whole(usize),
-    /// The difference to an old version that is here.
-    Delta(usize, Sum),
+    /// The difference to an old version that is here, of which so much has arrived before.
+    Delta(usize, Sum, u64),
     Chunks(usize, ChunkList),
 }
 
@@ -164,14 +166,13 @@ impl Sender<'_> {
     }
 
     /// How each changed file is best sent, and the part that says so.
-    fn plan(&self, goods: &Goods, wanted: &[(u32, Sum)]) -> Result<(Plan, Vec<u8>), TransferError> {
-        let olds: HashSet<Sum> = wanted.iter().map(|(_, old)| *old).collect();
+    fn plan(&self, goods: &Goods, wanted: &[Change]) -> Result<(Plan, Vec<u8>), TransferError> {
+        let olds: HashSet<Sum> = wanted.iter().map(|change| change.old).collect();
         let mut plan = Plan::default();
         plan.stock.search(self.engine, &olds)?;
         let mut part = Vec::new();
-        for (number, old) in wanted {
-            let number = usize::try_from(*number).unwrap_or(usize::MAX);
-            let changed = changed(goods, &plan.stock, number, old, part.len() < LONGEST_LISTS)?;
+        for change in wanted {
+            let changed = changed(goods, &plan.stock, change, part.len() < LONGEST_LISTS)?;
             match &changed {
                 Changed::Whole(_) => part.push(Way::Whole as u8),
                 Changed::Delta(..) => part.push(Way::Delta as u8),
@@ -193,21 +194,16 @@ impl Sender<'_> {
     }
 }
 
-fn changed(
-    goods: &Goods,
-    stock: &Stock,
-    number: usize,
-    old: &Sum,
-    may_list: bool,
-) -> Result<Changed, TransferError> {
+fn changed(goods: &Goods, stock: &Stock, change: &Change, may_list: bool) -> Result<Changed, TransferError> {
+    let number = usize::try_from(change.number).unwrap_or(usize::MAX);
     let size = goods.entry(number)?.size;
-    if let Some(Ok(file)) = stock.open_sum(old)
+    if let Some(Ok(file)) = stock.open_sum(&change.old)
         && file.metadata().is_ok_and(|found| found.len() <= delta::LARGEST)
         && size <= delta::LARGEST
         // Of a damaged one the difference would be of no use there.
-        && sum_of(file).is_ok_and(|sum| sum == *old)
+        && sum_of(file).is_ok_and(|sum| sum == change.old)
     {
-        return Ok(Changed::Delta(number, *old));
+        return Ok(Changed::Delta(number, change.old, change.arrived));
     }
     if size < LEAST_CHUNKED || !may_list {
         return Ok(Changed::Whole(number));
@@ -242,7 +238,7 @@ impl Load<'_> {
             self.of += goods.entry(number)?.size.saturating_sub(*from);
         }
         for changed in &plan.changed {
-            let (Changed::Whole(number) | Changed::Delta(number, _) | Changed::Chunks(number, _)) = changed;
+            let (Changed::Whole(number) | Changed::Delta(number, ..) | Changed::Chunks(number, _)) = changed;
             self.of += goods.entry(*number)?.size;
         }
         let wanted: HashSet<usize> = chunks.iter().collect();
@@ -250,7 +246,9 @@ impl Load<'_> {
         for changed in &plan.changed {
             match changed {
                 Changed::Whole(number) => self.content(goods, *number, 0)?,
-                Changed::Delta(number, old) => self.delta(goods, *number, &plan.stock, old)?,
+                Changed::Delta(number, old, arrived) => {
+                    self.delta(goods, *number, &plan.stock, old, *arrived)?;
+                }
                 Changed::Chunks(number, list) => {
                     self.chunks(goods, *number, list, before, &wanted)?;
                     before += list.len();
@@ -281,16 +279,30 @@ impl Load<'_> {
         Ok(())
     }
 
-    /// The difference between two versions of a file, after its length.
-    fn delta(&mut self, goods: &Goods, number: usize, stock: &Stock, old: &Sum) -> Result<(), TransferError> {
+    /// The difference between two versions of a file, from where it had come before, after its length.
+    fn delta(
+        &mut self,
+        goods: &Goods,
+        number: usize,
+        stock: &Stock,
+        old: &Sum,
+        arrived: u64,
+    ) -> Result<(), TransferError> {
         let name = String::from_utf8_lossy(&goods.entry(number)?.path);
         let step = || here(format!("compare {name:?} with its old version"));
         let gone = || std::io::Error::from(std::io::ErrorKind::NotFound);
         let old = stock.open_sum(old).ok_or_else(gone).flatten().and_then(read_whole).map_err(step())?;
         let new = read_whole(goods.open(number, 0)?).map_err(step())?;
         let difference = delta::difference(&old, &new).map_err(step())?;
-        self.write(&(difference.len() as u64).to_le_bytes())?;
-        self.write(&difference)
+        let length = difference.len() as u64;
+        let from = delta::goes_on(arrived, length);
+        // Most of the file need not be sent.
+        self.of = (self.of + length - from).saturating_sub(new.len() as u64);
+        self.write(&length.to_le_bytes())?;
+        if length >= delta::LEAST_KEPT {
+            self.write(Sum::of(&difference).as_bytes())?;
+        }
+        self.write(difference.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default())
     }
 
     fn chunks(
@@ -313,15 +325,17 @@ impl Load<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), TransferError> {
-        self.out.write(bytes)?;
-        let before = self.done;
-        self.done += bytes.len() as u64;
-        if self.done / TOLD != before / TOLD {
-            (self.progress)(Progress::Sending { done: self.done, of: self.of.max(self.done) });
+        for piece in bytes.chunks(TOLD) {
+            self.out.write(piece)?;
+            let before = self.done;
+            self.done += piece.len() as u64;
+            if self.done / TOLD as u64 != before / TOLD as u64 {
+                (self.progress)(Progress::Sending { done: self.done, of: self.of.max(self.done) });
+            }
         }
         Ok(())
     }
 }
 
 /// Bytes after which progress is told again.
-const TOLD: u64 = 256 << 10;
+const TOLD: usize = 256 << 10;

@@ -63,6 +63,26 @@ fn a_changed_file_in_chunks_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_changed_file_as_a_long_difference_goes_on_where_it_was() {
+    let world = World::new();
+    let old = world.image_of("app:1", |upper| fs::write(upper.join("data"), noise(3, 3 << 20)).unwrap());
+    world.send(&old);
+    // Nothing of it is as it was, as in an archive that was compressed anew.
+    let new_content = noise(4, 3 << 20);
+    let new = world.image_of("app:2", |upper| fs::write(upper.join("data"), &new_content).unwrap());
+    let mut total = 0;
+    for limit in [100_000, 800_000, 30_000, 900_000, 700_000, u64::MAX] {
+        let outcome = world.transfer(std::slice::from_ref(&new), limit);
+        assert_eq!(outcome.sent.is_ok(), limit == u64::MAX, "{limit}: {:?}", outcome.sent);
+        total += outcome.bytes;
+    }
+    // A cut costs what is in one frame at the most, and another beginning.
+    assert!(total < (3 << 20) + 5 * 40_000, "{total}");
+    let arrived = world.arrived(&new.config.rootfs.diff_ids[0]).join("data");
+    assert!(fs::read(arrived).unwrap() == new_content);
+}
+
+#[test]
 fn prune_forgets_what_has_arrived_of_a_layer_that_never_became_whole() {
     let world = World::new();
     let image = world.image_of("app", |upper| fs::write(upper.join("a"), noise(1, 1 << 20)).unwrap());
