@@ -123,9 +123,16 @@ impl Tree {
             let mut walk = Walk { ignore: &self.ignore, exclude, nodes: Vec::new() };
             if entry.metadata.is_dir() {
                 let absolute = lossy(resolved.0.as_os_str());
-                let (_, standing) = self.ignore.standing(&absolute);
+                let (is_out, standing) = self.ignore.standing(&absolute);
                 walk.enter(&entry, &absolute, Path::new(""), (&standing, &exclude.root()))
                     .map_err(|error| SelectError::Io(shown.clone(), error))?;
+                // One that is left out is there only with what comes back in it.
+                if is_out && walk.nodes.is_empty() {
+                    if glob::has_wildcards(&wanted) {
+                        continue;
+                    }
+                    return Err(SelectError::Ignored(shown));
+                }
             }
             let kept_path = keep_paths.then(|| kept_part(source, &path));
             found.push(Selected { name, kept_path, entry, nodes: walk.nodes });
@@ -456,6 +463,13 @@ mod tests {
         assert_eq!(names(&tree(temp.path(), &[]), "*.txt").unwrap(), [name, "top.txt".as_ref()]);
         assert!(matches!(names(&tree(temp.path(), &[]), "l*"), Err(SelectError::Missing(_))));
         assert_eq!(names(&tree(temp.path(), &["lost"]), "l*").unwrap(), [""; 0]);
+        // Neither `!a` nor an exception for what is not there makes a directory of nothing.
+        for rules in [&["!a", "a/**", "[ab]"][..], &["a", "!a/nosuch"]] {
+            let tree = tree(temp.path(), rules);
+            assert!(matches!(names(&tree, "a"), Err(SelectError::Ignored(_))), "{rules:?}");
+            assert!(matches!(names(&tree, "a/deep"), Err(SelectError::Ignored(_))), "{rules:?}");
+            assert_eq!(names(&tree, "a*").unwrap(), [""; 0], "{rules:?}");
+        }
     }
 
     #[test]

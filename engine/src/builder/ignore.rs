@@ -145,19 +145,20 @@ impl Ignore {
         standing
     }
 
-    /// Whether something below this left-out directory may come back: only then is it worth a look.
+    /// Whether something below this left-out directory may come back: only then is it worth a look. What brings back the
+    /// directory itself, or one above it, has had its say.
     pub fn may_bring_back_below(&self, directory: &str) -> bool {
         self.patterns.iter().filter(|pattern| pattern.brings_back).any(|pattern| {
             let mut parts = pattern.text.split('/');
             for name in directory.split('/') {
                 match parts.next() {
-                    None => return true,
+                    None => return false,
                     Some(part) if part.contains("**") => return true,
                     Some(part) if part == name || glob::matches(part, name).unwrap_or(true) => {}
                     Some(_) => return false,
                 }
             }
-            true
+            parts.next().is_some()
         })
     }
 }
