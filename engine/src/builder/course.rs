@@ -17,8 +17,10 @@ use super::instruction::Dockerfile;
 use super::prompt::Remains;
 use super::provenance::Material;
 use super::report::Reporter;
+use super::stage::Made;
 use super::{BuildError, BuildEvent, BuildRequest, Failure, Runner};
 use super::{argument, dockerfile, lint, parser, squash};
+use crate::image::config::History;
 use crate::image::{Image, ImageConfig, Images, Platform, Reference};
 use crate::layer::Layers;
 use crate::paths::Root;
@@ -283,15 +285,17 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
     let made = build
         .result(target)
         .ok_or_else(|| crate::Error::new(crate::Kind::Failed, "the target stage ended without a result"))?;
+    let mut made = Made::clone(made);
+    date(&mut made.config.history);
     let work = build.reporter.start("exporting to image");
     let mut config = if build.request.squash {
-        let squashed = squash::squashed(build, made);
+        let squashed = squash::squashed(build, &made);
         squashed.map_err(|trouble| match trouble {
             Trouble::Step(error) => error,
             other => crate::Error::new(crate::Kind::Failed, other.summary()),
         })?
     } else {
-        made.config.clone()
+        made.config
     };
     config.config.labels.extend(build.request.labels.clone());
     if let Some(platform) = build.request.platform() {
@@ -317,6 +321,26 @@ fn export(build: &Build<'_>, target: usize) -> crate::Result<Image> {
     Ok(image)
 }
 
+/// Gives each line of history a date, as BuildKit does: what made no layer has that of the layer before, and what came
+/// before the first new layer has that one's and not the base image's.
+fn date(history: &mut [History]) {
+    let first_new =
+        history.iter().skip_while(|line| line.created.is_some()).find_map(|line| line.created.clone());
+    let last_known = history.iter().rev().find_map(|line| line.created.clone());
+    let mut created = first_new.or(last_known);
+    let mut is_past_base = false;
+    for line in history {
+        match &line.created {
+            None => {
+                is_past_base = true;
+                line.created.clone_from(&created);
+            }
+            known if is_past_base => created.clone_from(known),
+            _ => {}
+        }
+    }
+}
+
 /// An image is for the platform that was asked for, whatever it was made on: `FROM --platform=$BUILDPLATFORM` may begin
 /// the last stage, too, when what it holds runs anywhere or was compiled for there.
 fn become_one_for(config: &mut ImageConfig, platform: &Platform) {
@@ -340,4 +364,27 @@ fn prepare_directories(root: &Root) -> Result<(), BuildError> {
 fn digests_file(root: &Root, context: &Path) -> PathBuf {
     let path = std::fs::canonicalize(context).unwrap_or_else(|_| context.to_owned());
     root.build_cache().join("digests").join(crate::id::Digest::of(path.as_os_str().as_encoded_bytes()).hex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_makes_no_layer_is_as_old_as_the_layer_it_belongs_to() {
+        let dated = |dates: &str| {
+            let line = |date: &str| History {
+                created: Some(date.to_owned()).filter(|date| date != "-"),
+                ..History::default()
+            };
+            let mut history: Vec<History> = dates.split(' ').map(line).collect();
+            date(&mut history);
+            let dates = history.into_iter().map(|line| line.created.unwrap_or_else(|| "-".to_owned()));
+            dates.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(dated("base base - - 5 - 7 -"), "base base 5 5 5 5 7 7");
+        assert_eq!(dated("- 5 -"), "5 5 5");
+        assert_eq!(dated("base - -"), "base base base");
+        assert_eq!(dated("- -"), "- -");
+    }
 }

@@ -426,14 +426,15 @@ impl<'a> StageRun<'a> {
         self.remember(entry, Some(created));
     }
 
-    /// Adds a line of history; one without a date made no layer and has the date of the one before.
+    /// Adds a line of history; one without a date made no layer and has none yet, unless all have the same one.
     fn remember(&mut self, created_by: String, created: Option<String>) {
         let empty_layer = created.is_none();
+        let created = created.or_else(|| self.build.epoch.map(|_| self.build.date()));
         if created.is_some() {
-            self.config.created = created;
+            self.config.created.clone_from(&created);
         }
         self.config.history.push(History {
-            created: self.config.created.clone(),
+            created,
             created_by: Some(created_by),
             author: self.config.author.clone(),
             comment: Some("buildkit.dockerfile.v0".to_owned()),
