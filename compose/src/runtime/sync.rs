@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use engine::container::files::Owner;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
 
@@ -33,7 +32,7 @@ impl Runtime {
             if present.is_empty() {
                 return Ok(());
             }
-            self.engine.write_archive(id, Path::new("/"), Owner::Archived, &mut |writer| {
+            self.engine.bring_files(id, &mut |writer| {
                 pack(&present, writer).map_err(|error| Error::failed("pack the files that changed", error))
             })
         })

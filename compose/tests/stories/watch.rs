@@ -69,6 +69,8 @@ services:
     build: .
     command: ["/busybox", "sleep", "1000"]
     stop_grace_period: 0s
+    read_only: true
+    user: "1000"
     scale: 2
     develop:
       watch:

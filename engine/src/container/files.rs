@@ -37,6 +37,7 @@ pub struct Files<'a> {
     root: &'a Root,
     id: &'a ContainerId,
     running: Option<i32>,
+    overrules: bool,
 }
 
 /// What is at a path.
@@ -98,7 +99,13 @@ impl<'a> Files<'a> {
     /// The files of a container whose process 1 this is, or which is at rest. One at rest must stay so: its monitor's
     /// lock is held by the caller, because a writable layer has one user at a time.
     pub fn new(root: &'a Root, id: &'a ContainerId, running: Option<i32>) -> Self {
-        Self { root, id, running }
+        Self { root, id, running, overrules: false }
+    }
+
+    /// The same, written to also where the root can only be read by what runs in it. Mounts stay what they are.
+    #[must_use]
+    pub fn overruling(self) -> Self {
+        Self { overrules: true, ..self }
     }
 
     /// What is at a path; a symbolic link there is not followed. `None` when there is nothing.
@@ -194,7 +201,8 @@ impl<'a> Files<'a> {
 
     fn spawn(&self, task: &Task, stdin: Stdio, stdout: Stdio) -> Result<Child> {
         let failed = |error: std::io::Error| self.failed("start a process for the files of", error);
-        let task = serde_json::to_string(&(task, self.running)).map_err(|error| failed(error.into()))?;
+        let task = serde_json::to_string(&(task, self.running, self.overrules))
+            .map_err(|error| failed(error.into()))?;
         let program = self_exec::read_only_program(client::program()).map_err(failed)?;
         let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
         command.arg0(ARGV0).arg(self.root.state()).arg(self.id.as_str()).arg(task);

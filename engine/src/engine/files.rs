@@ -45,14 +45,6 @@ impl Engine {
         self.with_files(id, |files| files.stat(path))
     }
 
-    /// Takes away what is at some paths of a container, a directory with all that is in it. Nothing there is success.
-    ///
-    /// # Errors
-    /// When it cannot be taken away, as from a file system that can only be read.
-    pub fn remove_paths(&self, id: &ContainerId, paths: &[PathBuf]) -> Result<()> {
-        self.with_files(id, |files| files.remove(paths))
-    }
-
     /// Hands out the tar of what is at a path of a container, whose top is called `shown` in it.
     ///
     /// # Errors
@@ -81,6 +73,29 @@ impl Engine {
     ) -> Result<()> {
         self.with_files(id, |files| files.write(directory, owner, give))?;
         self.announce(id, "extract-to-dir", &[("path", directory.display().to_string())])
+    }
+
+    /// Takes away what is at some paths of a container, a directory with all that is in it. Nothing there is success. A root
+    /// that can only be read by what runs in it is written to all the same.
+    ///
+    /// # Errors
+    /// When it cannot be taken away, as from a volume that can only be read.
+    pub fn remove_paths(&self, id: &ContainerId, paths: &[PathBuf]) -> Result<()> {
+        self.with_files(id, |files| files.overruling().remove(paths))
+    }
+
+    /// Unpacks a tar over the root of a container, as [`Self::remove_paths`] takes away.
+    ///
+    /// # Errors
+    /// When an entry cannot be made, as in a volume that can only be read.
+    pub fn bring_files(
+        &self,
+        id: &ContainerId,
+        give: &mut dyn FnMut(&mut dyn Write) -> Result<()>,
+    ) -> Result<()> {
+        let root = Path::new("/");
+        self.with_files(id, |files| files.overruling().write(root, Owner::Archived, give))?;
+        self.announce(id, "extract-to-dir", &[("path", root.display().to_string())])
     }
 
     /// Hands out the tar of a container's root file system, without what is mounted into it.
@@ -163,11 +178,11 @@ impl Engine {
 
     /// Works on a container's files: inside of it while it runs, and with its monitor kept from starting while it
     /// does not.
-    fn with_files<T>(&self, id: &ContainerId, mut work: impl FnMut(&Files<'_>) -> Result<T>) -> Result<T> {
+    fn with_files<T>(&self, id: &ContainerId, mut work: impl FnMut(Files<'_>) -> Result<T>) -> Result<T> {
         loop {
             let container = self.container(id.as_str())?;
             match &container.state {
-                State::Running(running) => return work(&Files::new(self.root(), id, Some(running.pid))),
+                State::Running(running) => return work(Files::new(self.root(), id, Some(running.pid))),
                 State::Restarting(_) | State::Removing => {
                     return Err(Error::conflict(format!(
                         "cannot reach the files of container {}: it is {}",
@@ -180,7 +195,7 @@ impl Engine {
             if let Some(_at_rest) = self.try_monitor_lock(id)? {
                 let _unmounted = Mounted::claim(self.root(), id)?;
                 if matches!(self.read_state(id)?, State::Created | State::Exited(_)) {
-                    return work(&Files::new(self.root(), id, None));
+                    return work(Files::new(self.root(), id, None));
                 }
             } else if let Some(mut monitor) = client::connect(self.root(), id)? {
                 // A monitor answers after the start it is busy with; one that ends meanwhile says so by ending.

@@ -7,8 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatVfsMountFlags};
 use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use rustix::process::DumpableBehavior;
 use rustix::thread::ThreadNameSpaceType;
 
@@ -24,6 +25,7 @@ use crate::id::ContainerId;
 use crate::layer::pack;
 use crate::paths::Root;
 use crate::rootless;
+use crate::sys::mount::Change;
 
 /// Does the work on a container's files when this process was executed for it. Every program on this crate calls it
 /// first thing in `main`, before it makes a thread.
@@ -45,7 +47,7 @@ fn work(args: &[OsString]) -> Result<Answer> {
     let [state, id, task] = args else { return Err(strange()) };
     let root = Root::at(Path::new(state));
     let id: ContainerId = id.to_str().and_then(|text| text.parse().ok()).ok_or_else(strange)?;
-    let (task, running): (Task, Option<i32>) =
+    let (task, running, overrules): (Task, Option<i32>, bool) =
         serde_json::from_slice(task.as_bytes()).map_err(|error| strange().with_source(error))?;
     // Whoever started this process holds the lock that keeps the container at rest: it must not be outlived.
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
@@ -57,9 +59,25 @@ fn work(args: &[OsString]) -> Result<Answer> {
         Some(pid) => join(&root, &id, pid)?,
         None => assemble(&root, &id, matches!(task, Task::Export))?,
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let top = rustix::fs::open("/", flags, Mode::empty()).map_err(|error| failed("open /", error))?;
+    if overrules {
+        let_write().map_err(|error| Error::failed("make the root of the container writable", error))?;
+    }
+    let top = open_root().map_err(|error| failed("open /", error))?;
     act(&top, task)
+}
+
+fn open_root() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Makes the root writable to this process alone, in a copy of the mount namespace. What is mounted below stays as it is.
+fn let_write() -> io::Result<()> {
+    if rustix::fs::statvfs("/")?.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        crate::sys::process::new_mount_namespace()?;
+        let clear = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+        crate::sys::mount::change(open_root()?, Change { clear, ..Change::default() })?;
+    }
+    Ok(())
 }
 
 /// Goes where the container's process 1 is.
