@@ -39,6 +39,7 @@ pub use assembly::{AssemblyError, Composed, PlatformNote};
 pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
+pub(crate) use credentials::proxies;
 pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_login};
 pub use difference::{Difference, FieldDifference, FileChange, FileDifference, LayerDifference};
 pub use form::Form;

@@ -1,5 +1,6 @@
 //! The builder's commands as containers of this engine: nothing is left of one but its writable layer.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -18,7 +19,7 @@ use crate::engine::Engine;
 use crate::engine::life::remove_files;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ImageId};
-use crate::image::{Image, Platform, PullOptions, Reference};
+use crate::image::{Image, Platform, PullOptions, Reference, proxies};
 use crate::signal::Signal;
 use crate::store;
 
@@ -26,12 +27,22 @@ use crate::store;
 struct Sandbox<'a>(&'a Engine);
 
 impl Engine {
-    /// Builds an image from a Dockerfile.
+    /// Builds an image from a Dockerfile. Its commands have the proxies of docker's configuration file where the request
+    /// names none.
     ///
     /// # Errors
     /// When the Dockerfile is wrong, a command fails, or a base image cannot be had.
     pub fn build(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<Vec<Image>> {
-        builder::build(self.root(), &Sandbox(self), request, events)
+        let mut request = request.clone();
+        for (name, value) in proxies() {
+            let is_given = |args: &BTreeMap<String, String>| {
+                args.contains_key(name) || args.contains_key(&name.to_ascii_lowercase())
+            };
+            if !is_given(&request.args) {
+                request.args.insert(name.to_owned(), value);
+            }
+        }
+        builder::build(self.root(), &Sandbox(self), &request, events)
     }
 
     /// Tells of every rule that a Dockerfile does not keep, without building it.

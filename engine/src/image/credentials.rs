@@ -82,6 +82,18 @@ struct AuthFile {
     auths: std::collections::BTreeMap<String, Entry>,
     cred_helpers: std::collections::BTreeMap<String, String>,
     creds_store: String,
+    proxies: std::collections::BTreeMap<String, Proxies>,
+}
+
+/// How containers and builds reach the world, as docker's command line tells them (`proxies` in its configuration).
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Proxies {
+    http_proxy: String,
+    https_proxy: String,
+    ftp_proxy: String,
+    no_proxy: String,
+    all_proxy: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -357,6 +369,23 @@ fn call_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>,
     }
     let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if said.contains(NOT_FOUND) { Ok(None) } else { Err(fail(said)) }
+}
+
+/// The proxies of docker's configuration file for builds, as variables: `HTTP_PROXY` and its kin. There are none in a
+/// file that cannot be read, of which those tell who need something else of it.
+pub(crate) fn proxies() -> Vec<(&'static str, String)> {
+    let file = file_asked_for().or_else(docker_file).and_then(|path| read(&path).ok());
+    let Some(mut found) = file.and_then(|mut file| file.proxies.remove("default")) else { return Vec::new() };
+    let take = |value: &mut String| std::mem::take(value);
+    let mut proxies = vec![
+        ("HTTP_PROXY", take(&mut found.http_proxy)),
+        ("HTTPS_PROXY", take(&mut found.https_proxy)),
+        ("FTP_PROXY", take(&mut found.ftp_proxy)),
+        ("NO_PROXY", take(&mut found.no_proxy)),
+        ("ALL_PROXY", take(&mut found.all_proxy)),
+    ];
+    proxies.retain(|(_, value)| !value.is_empty());
+    proxies
 }
 
 fn files_to_read() -> Vec<PathBuf> {

@@ -294,3 +294,20 @@ CMD [\"cat\", \"/seen\"]
     world.rengine(["build", "-t", "built", context.to_str().unwrap()]).succeeds();
     run(&world, &[]).succeeds().prints("0:0\n0:0\none\ntwo\n");
 }
+
+#[test]
+fn commands_have_the_proxies_of_dockers_configuration() {
+    let world = World::new();
+    let proxies = r#"{"proxies": {"default": {"httpProxy": "http://here:1", "noProxy": "a,b"}}}"#;
+    world.write("docker/config.json", proxies);
+    let dockerfile = "FROM box\nRUN env | grep -i proxy | sort > /seen\nCMD [\"cat\", \"/seen\"]\n";
+    let context = context(&world, dockerfile, &[]);
+    let build = |flags: &[&str]| {
+        let args = [&["build", "--no-cache", "-t", "built"], flags, &[context.to_str().unwrap()]].concat();
+        Running::start(world.command(args).env("DOCKER_CONFIG", world.path("docker"))).ends().succeeds();
+        run(&world, &[]).succeeds().stdout
+    };
+    let all = "HTTP_PROXY=http://here:1\nNO_PROXY=a,b\nhttp_proxy=http://here:1\nno_proxy=a,b\n";
+    assert_eq!(build(&[]), all);
+    assert_eq!(build(&["--build-arg", "http_proxy=http://there"]), all.replace("here:1", "there"));
+}
