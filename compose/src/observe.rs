@@ -25,6 +25,8 @@ pub struct Observed {
     pub networks: BTreeMap<String, SeenNetwork>,
     /// Volumes by name: the project's own, and those it names.
     pub volumes: BTreeMap<String, SeenVolume>,
+    /// The volumes that nobody named: each belongs to a container.
+    pub anonymous: BTreeSet<VolumeName>,
     /// The local images among those the services name.
     pub images: BTreeMap<String, ImageId>,
     /// How long ago those images were fetched, built or named.
@@ -128,6 +130,9 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
     }
     let wanted: BTreeSet<&str> = desired.volumes.values().map(|volume| volume.name.as_str()).collect();
     for volume in engine.volumes().list()? {
+        if volume.anonymous {
+            observed.anonymous.insert(volume.name.clone());
+        }
         let all = &volume.labels;
         if labels::belongs_to(all, &desired.project) || wanted.contains(volume.name.as_str()) {
             let seen = SeenVolume {

@@ -279,6 +279,21 @@ fn a_new_image_recreates_and_a_stopped_container_needs_no_stop() {
 }
 
 #[test]
+fn what_an_anonymous_volume_keeps_of_an_old_image_is_told() {
+    let volume: engine::id::VolumeName = "a".repeat(64).parse().unwrap();
+    let mut world = World::new().service("web").has('a', "web", 1, Life::Running).where_it(|web| {
+        web.image = image("older");
+        web.volumes.insert("a".repeat(64).parse().unwrap());
+    });
+    assert_eq!(world.up().warnings(), [""; 0], "a volume with a name is somebody's");
+    world.seen.anonymous.insert(volume);
+    let said =
+        "container p-web-1: its image has changed, and its volumes without a name keep what was in them";
+    assert!(world.up().warnings()[0].starts_with(said), "{:?}", world.up().warnings());
+    assert_eq!(world.with(|options| options.renew_volumes = true).up().warnings(), [""; 0]);
+}
+
+#[test]
 fn anonymous_volumes_go_with_the_old_container_only_when_they_are_renewed() {
     let world = World::new()
         .service("web")

@@ -135,6 +135,7 @@ impl Planner<'_> {
                 Fate::New(cause) => (None, cause.clone()),
             };
             let Some(service) = desired.services.get(slot.service) else { continue };
+            self.warn_of_inherited(slot);
             let mut after: BTreeSet<StepId> = BTreeSet::new();
             after.extend(self.images.get(&service.image.name));
             after.extend(service.networks.iter().filter_map(|key| self.networks.get(key)));
@@ -154,6 +155,21 @@ impl Planner<'_> {
             };
             let step = self.plan.add(create, cause, after);
             self.created.insert(slot.name.clone(), step);
+        }
+    }
+
+    /// What an image puts into a volume it puts into a new one alone: dependencies that it brings anew stay the old ones.
+    fn warn_of_inherited(&mut self, slot: &Slot<'_>) {
+        let Fate::Replace(seen, _) = &slot.fate else { return };
+        let image =
+            self.service(slot.service).and_then(|service| self.observed.images.get(&service.image.name));
+        let is_another = image.is_some_and(|image| *image != seen.image);
+        let inherits = !self.options.renew_volumes && !seen.volumes.is_disjoint(&self.observed.anonymous);
+        if is_another && inherits {
+            self.plan.warn(format!(
+                "container {}: its image has changed, and its volumes without a name keep what was in them; `up -V` makes new ones",
+                slot.name
+            ));
         }
     }
 
