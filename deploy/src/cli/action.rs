@@ -6,6 +6,7 @@ mod mask;
 mod runner;
 
 use std::env;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,7 +57,8 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
         Err(error) => {
             write_output("status", "failed")?;
             annotate(&error, known.as_ref());
-            summarize(&format!("### Not deployed\n\n```\n{}\n```\n", engine::error::chain(&error)))?;
+            let hint = error.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+            summarize(&format!("### Not deployed\n\n```\n{}{hint}\n```\n", engine::error::chain(&error)))?;
             Err(error)
         }
     }
@@ -108,6 +110,8 @@ fn asked(globals: &Globals) -> Result<(Globals, Wish)> {
             .map_err(|error| Error::failed(format!("project-directory: enter {directory}"), error))?;
         globals.project_directory = None;
     }
+    globals.env_file.extend(words("env-file").into_iter().map(PathBuf::from));
+    globals.profile.extend(words("profiles"));
     globals.project_name = input("project-name").or(globals.project_name);
     // A runner is somebody else's when the job is over.
     globals.ssh.ssh_persist = Some(Span(Duration::ZERO));
@@ -140,6 +144,9 @@ fn image(instructions: Option<String>) -> Result<ImageInputs> {
         platforms: words("platforms"),
         cache_from: lines("cache-from"),
         cache_to: lines("cache-to"),
+        contexts: lines("build-contexts"),
+        hosts: lines("add-hosts"),
+        network: input("network"),
         no_cache: is_asked("no-cache")?,
         pull: is_asked("pull")?,
         push: is_asked("push")?,

@@ -1,5 +1,6 @@
 //! From the command line to the project, its settings, and hosts that listen.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -210,7 +211,18 @@ fn read_project(globals: &Globals) -> Result<(Loaded, compose::Loaded)> {
         };
         settings.hosts = globals.host.iter().map(named).collect();
     }
+    expect_once(&settings.hosts)?;
     Ok((Loaded { project, settings }, files.loaded))
+}
+
+/// A host that is named twice would be in its own way.
+fn expect_once(hosts: &[HostSettings]) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    match hosts.iter().find(|host| !seen.insert(&host.address)) {
+        Some(host) => Err(Error::invalid(format!("the host {} is named twice", host.address))
+            .with_hint("a host is named once, with all of its roles")),
+        None => Ok(()),
+    }
 }
 
 /// The project's hosts, each with an agent that listens, reached all at once.

@@ -27,6 +27,12 @@ pub(super) struct ImageInputs {
     /// Where earlier results may be taken from, and where those of this build go.
     pub(super) cache_from: Vec<String>,
     pub(super) cache_to: Vec<String>,
+    /// Further contexts, `NAME=PLACE`.
+    pub(super) contexts: Vec<String>,
+    /// `NAME:ADDRESS`, for the steps.
+    pub(super) hosts: Vec<String>,
+    /// The network of the steps.
+    pub(super) network: Option<String>,
     /// Whether nothing is taken from the cache.
     pub(super) no_cache: bool,
     /// Whether bases are asked for at their registry.
@@ -115,6 +121,11 @@ impl ImageInputs {
         if !self.platforms.is_empty() {
             build.platforms.clone_from(&self.platforms);
         }
+        for (name, place) in pairs(&self.contexts) {
+            build.additional_contexts.extend(place.map(|place| (name, place)));
+        }
+        build.extra_hosts.extend(self.hosts.iter().map(|host| host.replacen(':', "=", 1)));
+        build.network = self.network.clone().or(build.network.take());
         build.cache_from.extend(self.cache_from.iter().cloned());
         build.cache_to.extend(self.cache_to.iter().cloned());
         build.no_cache |= self.no_cache;
@@ -162,6 +173,9 @@ mod tests {
             tags: vec!["me/chat:1".into(), "me/chat:latest".into()],
             platforms: vec!["linux/amd64".into(), "linux/arm64".into()],
             args: vec!["A=b".into()],
+            contexts: vec!["assets=/there".into()],
+            hosts: vec!["db:fd00::1".into()],
+            network: Some("none".into()),
             push: true,
             ..ImageInputs::default()
         };
@@ -176,6 +190,11 @@ mod tests {
             (Some("/here"), &["me/chat:latest".into()][..])
         );
         assert_eq!(build.args["A"].as_deref(), Some("b"));
+        assert_eq!(build.additional_contexts["assets"], "/there");
+        assert_eq!(
+            (build.extra_hosts.as_slice(), build.network.as_deref()),
+            (&["db=fd00::1".into()][..], Some("none"))
+        );
         assert_eq!(project.services["web"].build.as_ref().unwrap().context.as_deref(), Some("/there"));
     }
 

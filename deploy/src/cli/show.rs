@@ -247,6 +247,7 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     words.extend(args.services.iter().cloned());
     let words = Words { all: words, deed: None };
     let loaded = connect::load_project(globals)?;
+    connect::expect_services(&loaded.project, &args.services)?;
     let (mut fleet, lost) = connect::reachable(globals, &loaded)?;
     if args.follow {
         // The end is too late.

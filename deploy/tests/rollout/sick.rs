@@ -164,7 +164,10 @@ fn what_is_not_there_is_named_with_what_is() {
     let world = World::new(1, "services: {web: {build: ., ports: ['80'], stop_grace_period: 0s}}\n");
     let relative = world.rdeploy(["--remote-root", "here", "status"]);
     assert!(relative.code == 2 && relative.stderr.contains("begin with /"), "{}", relative.stderr);
-    for words in [["up", "wep"], ["plan", "wep"]] {
+    let here = world.host(0);
+    let twice = world.rdeploy(["--host", &here, "status"]).fails().stderr;
+    assert!(twice.contains(&format!("the host {here} is named twice")), "{twice}");
+    for words in [["up", "wep"], ["plan", "wep"], ["logs", "wep"]] {
         let said = world.rdeploy(words).fails().stderr;
         assert!(said.contains("no such service: wep") && said.contains("the project p has: web"), "{said}");
     }
