@@ -15,6 +15,7 @@ pub mod freeze;
 pub mod heir;
 pub mod hooks;
 pub mod host;
+pub mod interrupt;
 pub mod message;
 pub mod parcel;
 pub mod partial;

@@ -34,6 +34,7 @@ pub use door::Door;
 pub use failure::SshError;
 pub use host_key::{Fingerprint, FingerprintError, HostKey, KnownHosts};
 pub use key::{KeyError, KeySource};
+pub(crate) use line::runtime;
 pub use pipes::{Ending, Output, Pipes};
 pub use secret::Secret;
 pub use session::{Session, first_line, quoted};

@@ -15,6 +15,7 @@ use super::{Globals, output};
 use crate::canary::CanaryStep;
 use crate::commit;
 use crate::fleet::Fleet;
+use crate::interrupt;
 use crate::message::{Event, Outcome, Request, confused, millis};
 use crate::patience::Patience;
 use crate::pipeline::{Deployment, HostReport, Report, Task};
@@ -113,6 +114,7 @@ pub(super) fn up(globals: &Globals, args: &UpArgs) -> Result<ExitCode> {
 /// `up`, for who tells of it in another way.
 pub(super) fn rolled_out(globals: &Globals, args: &UpArgs) -> Result<Report> {
     let mut loaded = connect::load_to_send(globals, &args.services)?;
+    let _watched = interrupt::watch()?;
     args.waiting.overrule(&mut loaded.settings);
     let told = teller(globals);
     let tasks = connect::tasks(&loaded)?;
@@ -189,6 +191,7 @@ pub(super) fn rollback(globals: &Globals, args: &RollbackArgs) -> Result<ExitCod
 fn rolled_back(globals: &Globals, back: usize, to: Option<&ReleaseId>, waiting: Waiting) -> Result<Report> {
     let mut loaded = connect::load_project(globals)?;
     waiting.overrule(&mut loaded.settings);
+    let _watched = interrupt::watch()?;
     let mut fleet = connect::fleet(globals, &loaded)?;
     let told = teller(globals);
     deployment(globals, &loaded, &[], waiting.lock_wait.0, &told).rollback(&mut fleet, back, to)

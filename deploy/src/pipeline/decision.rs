@@ -8,6 +8,7 @@ use super::{Deployment, Task, on};
 use crate::canary::CanaryStep;
 use crate::fleet::{Failures, Fleet, Member};
 use crate::heir::{self, Heir, Legacy, Will};
+use crate::interrupt;
 use crate::message::{Event, Outcome, Planned, Request, confused, millis};
 use crate::release::ReleaseId;
 
@@ -19,6 +20,7 @@ impl Deployment<'_> {
         id: &ReleaseId,
         canary: &[CanaryStep],
     ) -> Result<bool> {
+        interrupt::rolls_out();
         if let Err(failures) = self.prepare(fleet) {
             return Err(self.call_off(fleet, id, failures, "prepared"));
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use compose::Project;
 use engine::Engine;
-use engine::error::{Error, Result};
+use engine::error::{Error, Kind, Result};
 use engine::image::{PushOptions, Reference, kept_login};
 use engine::quantity::ByteSize;
 
@@ -51,7 +51,14 @@ impl Deployment<'_> {
             let reference = parsed(name)?;
             engine.images().push(&reference, &PushOptions::default(), &|_| {}).map_err(|error| {
                 let error = Error::from(error);
-                let hint = error.hint().map(str::to_owned);
+                let hint = match error.kind() {
+                    Kind::Denied => Some(format!(
+                        "RDEPLOY_REGISTRY_USERNAME and RDEPLOY_REGISTRY_PASSWORD with --registry {}, or `rengine login {0}`; the repository may \
+                         also not exist, or be somebody else's",
+                        reference.registry()
+                    )),
+                    _ => error.hint().map(str::to_owned),
+                };
                 Error::failed(format!("push {name}"), error).with_hint_if(hint)
             })?;
             (self.told)("", Event::Remark(format!("{name} pushed")));

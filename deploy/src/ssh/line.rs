@@ -101,7 +101,7 @@ impl Drop for Slot {
 }
 
 /// What the ssh client runs on: one small runtime for all sessions of the process.
-pub(super) fn runtime() -> io::Result<&'static tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> io::Result<&'static tokio::runtime::Runtime> {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     if RUNTIME.get().is_none() {
         let made = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;

@@ -54,7 +54,10 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
         let output = world.command(words).env("DOCKER_CONFIG", &directory).output().unwrap();
         Outcome::of(&output).succeeds()
     };
-    world.rdeploy(["up"]).fails();
+    let said = world.rdeploy(["up"]).fails().stderr;
+    let expected =
+        [&format!("push 127.0.0.1:{port}/shop/web:")[..], "denies access", "RDEPLOY_REGISTRY_PASSWORD"];
+    assert!(expected.iter().all(|part| said.contains(part)), "{said}");
     let report = up(&["--json", "up"]).json();
     assert_eq!(get(world.port(0, "web")).unwrap(), "one");
     assert_eq!(report["hosts"][0]["bytes_sent"], 0, "the image came another way: {report}");

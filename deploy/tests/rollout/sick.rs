@@ -1,6 +1,9 @@
 //! A release that does not get ready changes nothing, and says why.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::world::{World, get};
 
@@ -111,6 +114,28 @@ fn a_successor_that_takes_too_long_gives_way_and_who_waits_is_served_by_the_old_
     let said = "is not healthy 1s after its start: its last check ended with code 3: no database";
     assert!(up.stderr.contains(said), "{}", up.stderr);
     assert!(pages[0].iter().all(|page| page == "one"), "{:?}", pages[0]);
+    assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names));
+}
+
+#[test]
+fn who_interrupts_is_told_what_becomes_of_the_hosts() {
+    let file = |check: &str| {
+        format!("services: {{web: {{build: ., ports: ['80'], stop_grace_period: 0s{check}}}}}\n")
+    };
+    let world = World::new(1, &file(""));
+    world.rdeploy(["up"]).succeeds();
+    let (port, names) = (world.port(0, "web"), world.names(0));
+    world.write(
+        "compose.yaml",
+        &file(", healthcheck: {test: [CMD, 'false'], interval: 100ms, start_period: 1h}"),
+    );
+    let mut up = world.spawn(["up"]);
+    let mut said = BufReader::new(up.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("Container p-web-1  Started")), "nothing was started");
+    kill_process(Pid::from_child(&up), Signal::INT).unwrap();
+    assert!(said.any(|line| line.starts_with("interrupted: within seconds")), "nothing was said");
+    assert_eq!(up.wait().unwrap().code(), Some(130));
+    world.settle(0);
     assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names));
 }
 
