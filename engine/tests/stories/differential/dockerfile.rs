@@ -238,7 +238,8 @@ fn command(dice: &mut Dice) -> String {
     format!("RUN {{ {command}; }} 2>/dev/null || true")
 }
 
-/// Buildah takes neither the arguments nor the shell of a stage over to one that begins with it.
+/// Buildah does not take the arguments of a stage over to one that begins with it, and forgets SHELL where CMD and
+/// ENTRYPOINT have the form for it: neither is tried.
 fn setting(dice: &mut Dice, is_last: bool) -> String {
     let text = match dice.roll(12) {
         0 => dice.one(&[
@@ -273,7 +274,6 @@ fn setting(dice: &mut Dice, is_last: bool) -> String {
             "HEALTHCHECK --interval=5s --retries=3 CMD true $NAME",
             "HEALTHCHECK --timeout=1m30s --start-period=2s CMD [\"true\", \"x\"]",
         ]),
-        10 if is_last && dice.once_in(3) => "SHELL [\"/bin/sh\", \"-ec\"]",
         10 => dice.one(&["STOPSIGNAL SIGINT", "STOPSIGNAL 9", "MAINTAINER some one"]),
         _ => dice.one(&[
             "VOLUME /vol",
