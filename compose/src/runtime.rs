@@ -1,35 +1,33 @@
 //! Does single operations on the engine, for one project. It blocks, and it decides nothing.
 
 mod hook;
+mod image;
 mod listeners;
 pub mod parking;
 mod pre_start;
 mod provide;
 pub mod ready;
+mod resource;
 mod sync;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use engine::builder::{AttestRequest, BuildEvent, Facts, ProvenanceRequest, wants_bill};
 use engine::container::logs::LogOptions;
 use engine::container::spec::{ContainerSpec, MountSource, Seccomp};
 use engine::container::state::{HealthStatus, Probe, State};
 use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
 use engine::id::{ContainerId, VolumeName};
-use engine::image::{Form, Login, PullOptions, Reference};
-use engine::network::{NetworkSpec, Subnet};
+use engine::image::Login;
 use engine::quantity::Span;
 use engine::signal::Signal;
 use engine::store;
-use engine::volume::VolumeSpec;
-use jiff::Timestamp;
 
-use crate::build::{self, BuildFlags};
+use crate::build::BuildFlags;
 use crate::desired::{Desired, DesiredService};
 use crate::labels;
 use crate::model::{Project, Service};
@@ -240,160 +238,6 @@ impl Runtime {
                 made.map_or_else(|| self.engine.find_id(name), Ok)
             }
         }
-    }
-}
-
-// === impl Runtime: images, networks, volumes ===
-
-impl Runtime {
-    fn pull(&self, image: &str, service: &str, or_build: bool) -> Result<()> {
-        let pulled = self.pull_image(image, service);
-        match pulled {
-            Err(error) if or_build => {
-                let why = engine::error::chain(&error);
-                (self.tell)(Telling::Warning(format!(
-                    "image {image} is built, since it cannot be pulled: {why}"
-                )));
-                self.build(service)
-            }
-            other => other,
-        }
-    }
-
-    fn pull_image(&self, image: &str, service: &str) -> Result<()> {
-        let reference: Reference =
-            image.parse().map_err(|error| Error::invalid(format!("image {image:?}")).with_source(error))?;
-        let platform = match self.project.platform(self.service(service)?) {
-            None => None,
-            Some(text) => Some(
-                text.parse()
-                    .map_err(|error| Error::invalid(format!("platform {text:?}")).with_source(error))?,
-            ),
-        };
-        let options = PullOptions { platform, logins: self.flags.logins.clone(), ..PullOptions::default() };
-        let progress = |progress| {
-            if !self.flags.quiet_pull {
-                (self.tell)(Telling::Pull(image, progress));
-            }
-        };
-        self.engine.images().pull(&reference, &options, &progress)?;
-        Ok(())
-    }
-
-    fn build(&self, service: &str) -> Result<()> {
-        let definition = self.service(service)?;
-        // It is there until the build is over.
-        let fetched = match &definition.build {
-            Some(build) => build::fetch(self.engine.root(), &self.project, build)?,
-            None => build::Fetched::default(),
-        };
-        let flags = &self.flags.build;
-        let request = build::request(&self.project, &self.desired, definition, flags, &fetched)?;
-        let (began, mut materials) = (Timestamp::now(), BTreeSet::new());
-        let mut plain = engine::builder::progress::Plain::default();
-        let mut tell = |event| {
-            if let BuildEvent::Material(material) = &event {
-                materials.insert(material.clone());
-            }
-            let text = plain.text(&event);
-            if !flags.quiet && !text.is_empty() {
-                (self.tell)(Telling::Build(service, text.as_bytes()));
-            }
-        };
-        if flags.check {
-            return self.engine.check_dockerfile(&request, &mut tell);
-        }
-        let images = self.engine.build(&request, &mut tell)?;
-        for image in &images {
-            self.engine.images().shape(image, &Form::default(), &|_| {})?;
-        }
-        let said = definition.build.as_ref();
-        let (provenance, sbom) =
-            said.map_or((None, None), |it| (it.provenance.as_deref(), it.sbom.as_deref()));
-        // What more is asked for was warned about.
-        let asked = AttestRequest {
-            provenance: provenance.and_then(|text| ProvenanceRequest::parse(text).ok().flatten()),
-            sbom: sbom.is_some_and(|text| wants_bill(text).unwrap_or(false)),
-        };
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let facts = Facts { began, ended: Timestamp::now(), materials: materials.into_iter().collect() };
-        for image in &images {
-            let attested = asked.predicates(self.engine.root(), &request, &facts, image, &request.tags)?;
-            self.engine.images().attest(image, &request.tags, &attested.predicates)?;
-        }
-        Ok(())
-    }
-
-    fn create_network(&self, key: &str) -> Result<()> {
-        let (Some(network), Some(desired)) = (self.project.networks.get(key), self.desired.networks.get(key))
-        else {
-            return Err(Error::not_found(format!("network {key} is not defined")));
-        };
-        let invalid = |error: &dyn fmt::Display| Error::invalid(format!("network {key}: {error}"));
-        let mut spec = NetworkSpec::new(network.name.parse().map_err(|error| invalid(&error))?);
-        if let Some(driver) = network.driver.as_ref().filter(|driver| *driver != "default") {
-            spec.driver.clone_from(driver);
-        }
-        spec.internal = network.internal;
-        spec.ipv6 = network.enable_ipv6.unwrap_or_default();
-        spec.options = network.driver_opts.clone();
-        for pool in &network.ipam.config {
-            let Some(cidr) = &pool.subnet else { continue };
-            let mut aux_addresses = BTreeMap::new();
-            for (name, address) in &pool.aux_addresses {
-                aux_addresses.insert(name.clone(), address.parse().map_err(|error| invalid(&error))?);
-            }
-            spec.subnets.push(Subnet {
-                cidr: cidr.parse().map_err(|error| invalid(&error))?,
-                gateway: match &pool.gateway {
-                    None => None,
-                    Some(address) => Some(address.parse().map_err(|error| invalid(&error))?),
-                },
-                ip_range: match &pool.ip_range {
-                    None => None,
-                    Some(range) => Some(range.parse().map_err(|error| invalid(&error))?),
-                },
-                aux_addresses,
-            });
-        }
-        spec.labels = self.resource_labels(&network.labels, labels::NETWORK, key, &desired.config_hash);
-        self.engine.networks().create(spec)?;
-        Ok(())
-    }
-
-    fn create_volume(&self, key: &str) -> Result<()> {
-        let (Some(volume), Some(desired)) = (self.project.volumes.get(key), self.desired.volumes.get(key))
-        else {
-            return Err(Error::not_found(format!("volume {key} is not defined")));
-        };
-        let name: VolumeName = volume.name.parse().map_err(|error| invalid_name(&volume.name, error))?;
-        self.engine.volumes().create(VolumeSpec {
-            name: Some(name),
-            driver: volume.driver.clone().unwrap_or_default(),
-            options: volume.driver_opts.clone(),
-            labels: self.resource_labels(&volume.labels, labels::VOLUME, key, &desired.config_hash),
-        })?;
-        Ok(())
-    }
-
-    fn resource_labels(
-        &self,
-        own: &BTreeMap<String, String>,
-        kind: &str,
-        key: &str,
-        hash: &str,
-    ) -> BTreeMap<String, String> {
-        let mut all = own.clone();
-        let ours = [
-            (labels::PROJECT, self.project.name.as_str()),
-            (kind, key),
-            (labels::CONFIG_HASH, hash),
-            (labels::VERSION, env!("CARGO_PKG_VERSION")),
-        ];
-        all.extend(ours.map(|(label, value)| (label.to_owned(), value.to_owned())));
-        all
     }
 }
 

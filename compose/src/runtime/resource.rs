@@ -1,0 +1,92 @@
+//! The networks and volumes of a project, made as its file describes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use engine::error::{Error, Result};
+use engine::id::VolumeName;
+use engine::network::{NetworkSpec, Subnet};
+use engine::volume::VolumeSpec;
+
+use super::{Runtime, invalid_name};
+use crate::labels;
+use crate::model::IpamPool;
+
+impl Runtime {
+    pub(super) fn create_network(&self, key: &str) -> Result<()> {
+        let (Some(network), Some(desired)) = (self.project.networks.get(key), self.desired.networks.get(key))
+        else {
+            return Err(Error::not_found(format!("network {key} is not defined")));
+        };
+        let mut spec = NetworkSpec::new(network.name.parse().map_err(|error| invalid(key, &error))?);
+        if let Some(driver) = network.driver.as_ref().filter(|driver| *driver != "default") {
+            spec.driver.clone_from(driver);
+        }
+        spec.internal = network.internal;
+        spec.ipv6 = network.enable_ipv6.unwrap_or_default();
+        spec.options = network.driver_opts.clone();
+        for pool in &network.ipam.config {
+            spec.subnets.extend(subnet(key, pool)?);
+        }
+        spec.labels = self.resource_labels(&network.labels, labels::NETWORK, key, &desired.config_hash);
+        self.engine.networks().create(spec)?;
+        Ok(())
+    }
+
+    pub(super) fn create_volume(&self, key: &str) -> Result<()> {
+        let (Some(volume), Some(desired)) = (self.project.volumes.get(key), self.desired.volumes.get(key))
+        else {
+            return Err(Error::not_found(format!("volume {key} is not defined")));
+        };
+        let name: VolumeName = volume.name.parse().map_err(|error| invalid_name(&volume.name, error))?;
+        self.engine.volumes().create(VolumeSpec {
+            name: Some(name),
+            driver: volume.driver.clone().unwrap_or_default(),
+            options: volume.driver_opts.clone(),
+            labels: self.resource_labels(&volume.labels, labels::VOLUME, key, &desired.config_hash),
+        })?;
+        Ok(())
+    }
+
+    fn resource_labels(
+        &self,
+        own: &BTreeMap<String, String>,
+        kind: &str,
+        key: &str,
+        hash: &str,
+    ) -> BTreeMap<String, String> {
+        let mut all = own.clone();
+        let ours = [
+            (labels::PROJECT, self.project.name.as_str()),
+            (kind, key),
+            (labels::CONFIG_HASH, hash),
+            (labels::VERSION, env!("CARGO_PKG_VERSION")),
+        ];
+        all.extend(ours.map(|(label, value)| (label.to_owned(), value.to_owned())));
+        all
+    }
+}
+
+/// The addresses of a pool; none when it says nothing of them.
+fn subnet(key: &str, pool: &IpamPool) -> Result<Option<Subnet>> {
+    let Some(cidr) = &pool.subnet else { return Ok(None) };
+    let mut aux_addresses = BTreeMap::new();
+    for (name, address) in &pool.aux_addresses {
+        aux_addresses.insert(name.clone(), parsed(key, address)?);
+    }
+    Ok(Some(Subnet {
+        cidr: parsed(key, cidr)?,
+        gateway: pool.gateway.as_ref().map(|address| parsed(key, address)).transpose()?,
+        ip_range: pool.ip_range.as_ref().map(|range| parsed(key, range)).transpose()?,
+        aux_addresses,
+    }))
+}
+
+fn parsed<T: FromStr<Err: fmt::Display>>(key: &str, text: &str) -> Result<T> {
+    text.parse().map_err(|error| invalid(key, &error))
+}
+
+fn invalid(key: &str, error: &dyn fmt::Display) -> Error {
+    Error::invalid(format!("network {key}: {error}"))
+}
