@@ -226,7 +226,9 @@ impl SshError {
             Self::NotRoot { .. } => "log in as root, or let sudo be used",
             Self::NoShell { .. } => "the user needs a real login shell, and no ForceCommand",
             Self::SessionRefused { .. } => "its sshd_config has a low MaxSessions",
-            Self::NoSpace { .. } => "make room there (`rdeploy prune`); --remote-root chooses another place",
+            Self::NoSpace { .. } => {
+                "make room there (`rdeploy prune`, if this program was there before); --remote-root chooses another place"
+            }
             Self::NotWritable { .. } | Self::NotExecutable { .. } => "--remote-root chooses another place",
             _ => return None,
         })
