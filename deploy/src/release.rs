@@ -122,6 +122,10 @@ pub enum Outcome {
 /// The form of a release's record.
 pub const VERSION: u32 = 1;
 
+/// What the names of images begin their tags with that are called by what is in them, `shop-web:rdeploy-0123456789ab`: such
+/// a name never means something else later.
+pub const SENT_TAG: &str = ":rdeploy-";
+
 /// A text that names no release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a release: `rdeploy history` lists them")]

@@ -11,7 +11,7 @@ use super::history;
 use super::places::Places;
 use super::setup;
 use crate::parcel;
-use crate::release::Release;
+use crate::release::{self, Entry, Outcome, Release};
 
 /// Forgets all but the newest releases, and removes what only they needed. The one that serves always stays. How many
 /// releases, images and files went.
@@ -21,7 +21,7 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
     let old = all.len().saturating_sub(keep.max(1));
     let (go, stay): (Vec<_>, Vec<_>) =
         all.into_iter().enumerate().partition(|(place, id)| *place < old && serving.as_ref() != Some(id));
-    let mut images = BTreeSet::new();
+    let mut images = stranded(engine, places)?;
     let mut count = 0;
     for (_, id) in &go {
         let release = history::find(places, id)?;
@@ -30,11 +30,9 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
         count += 1;
     }
     let stay: Vec<Release> = stay.iter().map(|(_, id)| history::find(places, id)).collect::<Result<_>>()?;
-    for image in stay.iter().flat_map(|release| release.images.values()) {
-        images.remove(&image.name);
-    }
-    for image in images {
-        match engine.remove_image(&image, false) {
+    let needed = needed(engine, None)?;
+    for image in images.difference(&needed) {
+        match engine.remove_image(image, false) {
             Ok(removed) => count += removed.len(),
             // Somebody runs it, or it is gone.
             Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
@@ -52,6 +50,37 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
         stay.iter().any(|release| release.id.as_str() == name) || mounted.iter().any(below)
     })?;
     Ok(count)
+}
+
+/// The names of images that came for releases which were called off. No release is kept that would tell of them.
+pub(crate) fn stranded(engine: &Engine, places: &Places) -> Result<BTreeSet<String>> {
+    let called_off = |entry: &Entry| matches!(entry.outcome, Outcome::BackedOut(_));
+    let ids = history::entries(places)?.into_iter().filter(called_off).flat_map(|entry| entry.images);
+    let ids: BTreeSet<String> = ids.map(|(_, id)| id).collect();
+    let mut names = BTreeSet::new();
+    for id in ids {
+        let Some(image) = engine.images().find(&id)? else { continue };
+        let all = image.references.iter().map(ToString::to_string);
+        names.extend(all.filter(|name| name.contains(release::SENT_TAG)));
+    }
+    Ok(names)
+}
+
+/// The names of the images that kept releases have, of all projects here but this one: two may have an image in common.
+pub(crate) fn needed(engine: &Engine, but: Option<&Places>) -> Result<BTreeSet<String>> {
+    let failed = |error| Error::failed("look for the images of other projects", error);
+    let mut names = BTreeSet::new();
+    for entry in std::fs::read_dir(engine.root().deployments()).map_err(failed)? {
+        let project = entry.map_err(failed)?.file_name();
+        let places = Places::of(engine.root(), &project.to_string_lossy());
+        if but.is_some_and(|but| but.state() == places.state()) {
+            continue;
+        }
+        for id in history::kept(&places)? {
+            names.extend(history::find(&places, &id)?.images.into_values().map(|image| image.name));
+        }
+    }
+    Ok(names)
 }
 
 /// Removes executables that were brought here before the one that runs, which nobody runs or names any more: each new

@@ -9,7 +9,7 @@ use engine::store;
 use engine::{Engine, RemoveOptions};
 
 use super::places::Places;
-use super::{Tell, history};
+use super::{Tell, history, prune};
 use crate::message::Event;
 
 /// Takes everything of a project away; its volumes and what services wrote into directories of the project only when
@@ -42,10 +42,12 @@ pub(crate) fn remove(
             }
         }
     }
+    let mut images = prune::stranded(engine, places)?;
     for id in history::kept(places)? {
-        for image in history::find(places, &id)?.images.into_values() {
-            gone_is_fine(engine.remove_image(&image.name, false).map(drop))?;
-        }
+        images.extend(history::find(places, &id)?.images.into_values().map(|image| image.name));
+    }
+    for image in images.difference(&prune::needed(engine, Some(places))?) {
+        gone_is_fine(engine.remove_image(image, false).map(drop))?;
     }
     forget(places, volumes)
 }

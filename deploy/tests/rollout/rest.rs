@@ -141,6 +141,19 @@ fn uninstalling_leaves_the_data_or_nothing() {
     let world = World::new(1, WEB);
     world.rdeploy(["up"]).succeeds();
     world.rdeploy(["exec", "web", "sh", "-c", "echo mine > /data/file"]).succeeds();
+    // Releases that are called off leave no image for ever.
+    let images = || world.engine(0).images().list().unwrap().len();
+    let fails = |page: &str| {
+        world.page(page);
+        world.write("compose.yaml", &WEB.replace("build: .,", "build: ., command: [sh, -c, 'exit 7'],"));
+        world.rdeploy(["up"]).fails();
+    };
+    fails("two");
+    assert_eq!(images(), 2, "who tries again need not send it again");
+    world.rdeploy(["prune"]).succeeds();
+    assert_eq!(images(), 1);
+    fails("three");
+    world.write("compose.yaml", WEB);
     world.rdeploy(["uninstall"]).succeeds();
     assert_eq!(world.names(0), Vec::<String>::new());
     let volumes = || world.engine(0).volumes().list().unwrap().len();
