@@ -333,9 +333,9 @@ impl Outcome {
     }
 }
 
-/// The tar of `box`, made once a test run.
+/// The tar of `box`, made once a test run, in the place of the last run's.
 fn box_archive() -> &'static Path {
-    static ARCHIVE: OnceLock<tempfile::TempPath> = OnceLock::new();
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
         let root = tempfile::tempdir().unwrap();
         for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "var"] {
@@ -351,8 +351,11 @@ fn box_archive() -> &'static Path {
         }
         let tar = Command::new("tar").arg("-C").arg(root.path()).args(["-cf", "-", "."]).output().unwrap();
         assert!(tar.status.success());
-        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let mut file = tempfile::NamedTempFile::new_in(made).unwrap();
         file.write_all(&tar.stdout).unwrap();
-        file.into_temp_path()
+        let archive = made.join("compose-box.tar");
+        file.persist(&archive).unwrap();
+        archive
     })
 }

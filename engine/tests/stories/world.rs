@@ -435,11 +435,12 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The tar of `box`, made once a test run.
+/// The tar of `box`, made once a test run, in the place of the last run's.
 pub(crate) fn box_archive() -> &'static Path {
-    static ARCHIVE: OnceLock<tempfile::TempPath> = OnceLock::new();
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
-        let file = tempfile::NamedTempFile::new().unwrap();
+        let made = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let file = tempfile::NamedTempFile::new_in(made).unwrap();
         let mut archive = tar::Builder::new(file.as_file());
         for name in ["bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "var"] {
             let mut header = tar::Header::new_gnu();
@@ -456,7 +457,9 @@ pub(crate) fn box_archive() -> &'static Path {
         append_busybox(&mut archive);
         archive.finish().unwrap();
         drop(archive);
-        file.into_temp_path()
+        let archive = made.join("engine-box.tar");
+        file.persist(&archive).unwrap();
+        archive
     })
 }
 
