@@ -144,6 +144,16 @@ text_identity!(
     "sha256: and 64 lower-case hexadecimal digits are needed"
 );
 text_identity!(ContainerName, "container name", is_name, NAME_RULE);
+
+impl ContainerName {
+    /// As people give it: one slash before the name is no part of it, because `inspect` shows names so.
+    ///
+    /// # Errors
+    /// When it is no name.
+    pub fn given(text: &str) -> Result<Self, ParseIdError> {
+        text.strip_prefix('/').unwrap_or(text).parse()
+    }
+}
 text_identity!(
     NetworkName,
     "network name",
@@ -253,6 +263,8 @@ mod tests {
     #[test]
     fn a_name_keeps_to_its_alphabet() {
         assert!("web-1".parse::<ContainerName>().is_ok());
+        assert_eq!(ContainerName::given("/web-1"), "web-1".parse());
+        assert!(ContainerName::given("//web-1").is_err());
         for wrong in ["", "a", "-a", "a b", "a/b", "ä1"] {
             assert!(wrong.parse::<ContainerName>().is_err(), "{wrong:?}");
         }

@@ -57,6 +57,7 @@ pub(super) enum Verb {
         /// The container
         container: String,
         /// Its new name
+        #[arg(value_parser = ContainerName::given)]
         name: ContainerName,
     },
     /// Connect to a container's standard streams

@@ -73,6 +73,10 @@ const MOST_LINKS: usize = 40;
 /// When neither or both ends are in a container, or something cannot be read or written.
 pub fn copy(engine: &Engine, args: &CopyArgs) -> Result<u8> {
     match (End::parse(&args.source), End::parse(&args.destination)) {
+        (End::Container(name, path), _) | (_, End::Container(name, path)) if path.as_os_str().is_empty() => {
+            Err(Error::invalid(format!("{name}: names no path in the container"))
+                .with_hint(format!("write {name}:/ for all of it, ./{name}: for a file of the host")))
+        }
         (End::Container(..), End::Container(..)) => {
             Err(Error::new(crate::error::Kind::Unsupported, "copying between containers is not supported")
                 .with_hint("copy to the host first, or pipe one cp into another: cp a:/x - | cp - b:/"))

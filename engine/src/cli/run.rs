@@ -36,7 +36,7 @@ pub struct CreateArgs {
     #[arg(long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     /// Name of the container
-    #[arg(long)]
+    #[arg(long, value_parser = ContainerName::given)]
     name: Option<ContainerName>,
     /// Keep standard input open
     #[arg(short, long)]

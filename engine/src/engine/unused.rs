@@ -6,6 +6,7 @@ use crate::container::spec::MountSource;
 use crate::container::state::State;
 use crate::engine::{Container, Engine, RemoveOptions};
 use crate::error::{Error, Result};
+use crate::event::{Event, EventKind, Journal};
 use crate::id::{NetworkName, VolumeName};
 use crate::image::{Image, Platform, Removed, User, Users};
 use crate::network::Network;
@@ -27,6 +28,7 @@ impl Engine {
                 removed.push(container);
             }
         }
+        self.tell_pruned(EventKind::Container, bytes);
         Ok((removed, bytes))
     }
 
@@ -44,6 +46,7 @@ impl Engine {
                 removed.push(volume.name);
             }
         }
+        self.tell_pruned(EventKind::Volume, bytes);
         Ok((removed, bytes))
     }
 
@@ -66,6 +69,7 @@ impl Engine {
                 || used.contains(network.id.as_str())
         };
         let removed = self.networks().prune(&keep)?;
+        self.tell_pruned(EventKind::Network, 0);
         Ok(removed.into_iter().map(|network| network.spec.name).collect())
     }
 
@@ -103,7 +107,15 @@ impl Engine {
     /// Removes images without a name (`all`: every one) that no container was made from, of those that `which`
     /// wants gone. Returns what went and the bytes won.
     pub fn prune_images(&self, all: bool, which: &dyn Fn(&Image) -> bool) -> Result<(Vec<Removed>, u64)> {
-        Ok(self.images().prune(all, &self.images_in_use()?, which)?)
+        let (removed, bytes) = self.images().prune(all, &self.images_in_use()?, which)?;
+        self.tell_pruned(EventKind::Image, bytes);
+        Ok((removed, bytes))
+    }
+
+    /// Docker tells of each pruning, also when nothing went.
+    fn tell_pruned(&self, kind: EventKind, reclaimed: u64) {
+        let attributes = [("reclaimed", reclaimed.to_string())];
+        Journal::of(self.root()).append(&Event::now(kind, "prune", "", attributes));
     }
 
     fn images_in_use(&self) -> Result<Users> {

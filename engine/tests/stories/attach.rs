@@ -121,6 +121,9 @@ fn a_renamed_container_is_found_under_its_new_name() {
     world.rengine(["rename", "before", "after"]).succeeds();
     world.run("--network lan", "nslookup -type=a after 127.0.0.11").succeeds().shows("Name:\tafter");
     world.run("--network lan", "nslookup before 127.0.0.11").fails();
+    // As `inspect` shows names.
+    world.rengine(["rename", "/after", "/later"]).succeeds();
+    world.rengine(["inspect", "-f", "{{.Name}}", "/later"]).succeeds().prints("/later\n");
 }
 
 #[test]

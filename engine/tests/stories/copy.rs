@@ -24,6 +24,7 @@ fn files_go_in_and_come_out_by_dockers_rules() {
     world.rengine(["cp", file, "it:/nosuch/"]).exits(1).complains("no such directory");
     world.rengine(["cp", tree, "it:/tmp/file"]).exits(1).complains("cannot copy a directory onto the file");
     world.rengine(["cp", "it:/nosuch", "."]).exits(1).complains("could not find the file /nosuch");
+    world.rengine(["cp", "it:", "."]).exits(1).complains("names no path in the container");
     world.rengine(["cp", "it:/tmp", "it:/x"]).exits(1).complains("between containers");
     world.rengine(["cp", file, tree]).exits(1).complains("at least one container");
 

@@ -59,6 +59,12 @@ fn only_those_that_match_are_pruned() {
         .rengine(["container", "prune", "-f", "--filter", "name=two"])
         .exits(1)
         .complains("invalid filter 'name'");
+    world.rengine(["volume", "prune", "-f"]).succeeds();
+    let told =
+        world.rengine(["events", "--since", "1h", "--until", "0s", "--filter", "event=prune"]).succeeds();
+    let told: Vec<&str> = told.stdout.lines().filter_map(|line| Some(line.split_once(' ')?.1)).collect();
+    let container = "container prune  (reclaimed=0)";
+    assert_eq!(told, [container, container, container, "volume prune  (reclaimed=0)"]);
 }
 
 #[test]
