@@ -225,7 +225,7 @@ impl Engine {
             .with_hint("stop it first, or remove it with -f"));
         }
         let killed = client::connect(self.root(), id).and_then(|connection| match connection {
-            Some(mut connection) => connection.stop(Some(Signal::KILL), None, StopReason::ByHand),
+            Some(mut connection) => connection.stop(Some(Signal::KILL), None, StopReason::Kill),
             None => Ok(()),
         });
         if killed.is_err() {

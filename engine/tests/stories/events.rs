@@ -12,6 +12,9 @@ fn a_kill_is_no_stop() {
     let told =
         ["events", "--since", "1h", "--until", "0s", "--filter", "container=it", "--format", "{{.Action}}"];
     world.rengine(told).succeeds().prints("create\nstart\nkill\ndie\n");
+    world.rengine(["start", "it"]).succeeds();
+    world.rengine(["rm", "-f", "it"]).succeeds();
+    world.rengine(told).succeeds().prints("create\nstart\nkill\ndie\nstart\nkill\ndie\ndestroy\n");
 }
 
 #[test]

@@ -222,6 +222,13 @@ fn a_tmpfs_has_the_mode_of_what_it_hides() {
     let world = World::new();
     run(&world, &["--tmpfs", "/etc", "--tmpfs", "/new"], "stat -c %a /etc /new").prints("755\n1777\n");
     run(&world, &["--tmpfs", "/etc:mode=700"], "stat -c %a /etc").prints("700\n");
+    let options =
+        ["create", "--name", "it", "--network", "none", "--tmpfs", "/t:noexec,size=1m,mode=700", BOX, "true"];
+    world.rengine(options).succeeds();
+    world
+        .rengine(["inspect", "-f", "{{json .HostConfig.Tmpfs}}", "it"])
+        .succeeds()
+        .prints("{\"/t\":\"size=1048576,mode=700,noexec\"}\n");
 }
 
 #[test]

@@ -24,7 +24,11 @@ pub(super) fn host_config_json(container: &Container) -> Value {
         .mounts
         .iter()
         .filter_map(|mount| match &mount.source {
-            MountSource::Tmpfs { options, .. } => {
+            MountSource::Tmpfs { size, mode, options } => {
+                let size = size.map(|size| format!("size={}", size.0));
+                let mode = mode.map(|mode| format!("mode={mode:o}"));
+                let options: Vec<String> =
+                    size.into_iter().chain(mode).chain(options.iter().cloned()).collect();
                 Some((mount.target.display().to_string(), options.join(",")))
             }
             _ => None,
