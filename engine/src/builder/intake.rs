@@ -57,7 +57,8 @@ impl Intake {
         }
         if remote::is_git(source) {
             let address = GitAddress::parse(source)?.with(opening.keeps_git.then_some(true), None)?;
-            // A socket is there already; a key needs an agent of its own.
+            // A key needs an agent of its own. A socket is taken as it is: the one that the environment names may be gone,
+            // which is no trouble to servers of http.
             let key = opening.agent.filter(|path| path.is_file());
             let own = key.map(|path| {
                 let failed = |error| Error::failed(format!("use the key {}", path.display()), error);
