@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use engine::container::stdio::Stream;
@@ -34,9 +34,18 @@ pub fn warning(text: &str) {
     note(&format!("WARNING: {text}"));
 }
 
+/// In whose name failures are told.
+static SPEAKER: OnceLock<&'static str> = OnceLock::new();
+
+/// Tells failures in the name of another program from now on, whose user never called this one.
+pub fn speak_as(program: &'static str) {
+    // Whoever was first is the one that was called.
+    let _ = SPEAKER.set(program);
+}
+
 /// Writes a failure and what to do about it.
 pub fn failure(text: &str, hint: Option<&str>) {
-    note(&format!("rcompose: {text}"));
+    note(&format!("{}: {text}", SPEAKER.get().unwrap_or(&"rcompose")));
     if let Some(hint) = hint {
         note(&format!("hint: {hint}"));
     }

@@ -13,7 +13,7 @@ mod turn;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -218,6 +218,12 @@ enum AgentTask {
     },
     /// Put right what deployments that were cut off left
     Recover,
+    /// Do what a command of `rcompose` does, for who has called `rdeploy`
+    Compose {
+        /// The command with its options.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 /// Runs `rdeploy` with this command line, name first.
@@ -308,19 +314,7 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
         Command::Prune => rollout::prune(globals),
         Command::Export(args) => export::export(globals, &args),
         Command::Action => action::action(globals),
-        Command::Agent(AgentArgs { task: None, digest }) => {
-            crate::agent::serve(globals.root.as_deref(), digest)
-        }
-        Command::Agent(AgentArgs { task: Some(task), .. }) => {
-            let engine = engine::Engine::open(globals.root.as_deref())?;
-            match task {
-                AgentTask::Guard { project } => crate::agent::guard::stand(&engine, &project),
-                AgentTask::Recover => {
-                    crate::agent::guard::recover_all(&engine)?.iter().for_each(|name| output::line(name));
-                    Ok(ExitCode::SUCCESS)
-                }
-            }
-        }
+        Command::Agent(args) => agent(globals.root.as_deref(), args),
         // It has become another command before.
         Command::Alias(_) => Err(confused()),
         Command::Version => {
@@ -331,6 +325,26 @@ fn run(cli: Cli) -> engine::Result<ExitCode> {
                 output::line(&format!("rdeploy version {version}"));
             }
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// What this program does on hosts.
+fn agent(root: Option<&Path>, args: AgentArgs) -> engine::Result<ExitCode> {
+    match args.task {
+        None => crate::agent::serve(root, args.digest),
+        Some(AgentTask::Guard { project }) => {
+            crate::agent::guard::stand(&engine::Engine::open(root)?, &project)
+        }
+        Some(AgentTask::Recover) => {
+            let recovered = crate::agent::guard::recover_all(&engine::Engine::open(root)?)?;
+            recovered.iter().for_each(|name| output::line(name));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(AgentTask::Compose { mut words }) => {
+            compose::output::speak_as("rdeploy");
+            words.insert(0, "rdeploy".into());
+            Ok(compose::cli::main(words))
         }
     }
 }

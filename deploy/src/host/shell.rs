@@ -122,7 +122,9 @@ impl Shell {
         let root = self.place.root.clone().unwrap_or_else(|| DEFAULT_STATE.to_owned());
         let model = format!("{root}/deploy/{project}/compose.json");
         let mut all: Vec<String> =
-            ["rcompose", "--root", &root, "-p", project, "-f", &model].map(str::to_owned).to_vec();
+            ["rdeploy", "agent", "compose", "--", "--root", &root, "-p", project, "-f", &model]
+                .map(str::to_owned)
+                .to_vec();
         all.extend(words.iter().cloned());
         all
     }
