@@ -32,7 +32,14 @@ pub fn replaced(id: &ContainerId, name: &str) -> String {
 
 /// The name of a container that waits to take over this one.
 pub fn candidate(name: &str) -> String {
-    format!("next_{name}")
+    format!("{CANDIDATE}{name}")
+}
+
+const CANDIDATE: &str = "next_";
+
+/// The name that a container has, or will have once it is not held back any more: what people know it by.
+pub fn lasting(name: &str, is_held: bool) -> &str {
+    name.strip_prefix(CANDIDATE).filter(|_| is_held).unwrap_or(name)
 }
 
 /// The image a service with `build` and without `image` gets.
@@ -75,6 +82,12 @@ mod tests {
     fn an_old_container_carries_its_id_in_front() {
         let id: ContainerId = "a".repeat(64).parse().unwrap();
         assert_eq!(replaced(&id, "shop-web-1"), "aaaaaaaaaaaa_shop-web-1");
+    }
+
+    #[test]
+    fn a_container_that_is_held_back_is_known_by_the_name_it_will_have() {
+        assert_eq!(lasting(&candidate("shop-web-1"), true), "shop-web-1");
+        assert_eq!(lasting("next_door", false), "next_door");
     }
 
     #[test]

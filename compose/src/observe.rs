@@ -50,6 +50,8 @@ pub struct SeenContainer {
     pub one_off: bool,
     /// How far it is in its life.
     pub life: Life,
+    /// When its program ended well, by itself and not because somebody stopped it.
+    pub ended_well: Option<Timestamp>,
     /// What its probes say, when it runs and has some.
     pub health: Option<HealthStatus>,
     /// The hash of the definition it was made from.
@@ -227,6 +229,7 @@ impl SeenContainer {
             number: labels::value(all, labels::NUMBER).parse().unwrap_or(0),
             one_off: labels::value(all, labels::ONE_OFF) == "True",
             life: Life::of(&container.state),
+            ended_well: container.state.ended_well(),
             health,
             config_hash: labels::value(all, labels::CONFIG_HASH).to_owned(),
             contents: labels::value(all, labels::CONTENTS).to_owned(),

@@ -19,6 +19,7 @@ use compose::plan::up::{Orphans, Recreate, UpOptions, up};
 use compose::plan::verbs::{Verb, apply};
 use compose::plan::{Plan, PlanError};
 use engine::id::{ContainerId, Digest, ImageId, NetworkId};
+use jiff::Timestamp;
 
 /// A project called `p` and what exists of it.
 struct World {
@@ -151,6 +152,7 @@ impl World {
             number,
             one_off: false,
             life,
+            ended_well: (life == Life::Exited(0)).then_some(Timestamp::UNIX_EPOCH),
             health: None,
             config_hash: "h1".to_owned(),
             contents: String::new(),
@@ -1048,6 +1050,68 @@ fn a_staged_rollout_makes_all_ready_before_anything_changes() {
     assert_stages(&plan, &[1, 2, 3, 4, 8, 9, 10], &[5, 11], &[6, 7, 12, 13]);
 }
 
+/// A job that ended before the rollout and one that web waits for, each of an earlier release.
+fn jobs(began: Timestamp) -> World {
+    let change = |world: World, name: &str, hash: &str| {
+        world.change(name, |it| (it.update, it.config_hash) = (start_first(), hash.to_owned()))
+    };
+    let world = World::new()
+        .service("job")
+        .service("web")
+        .needs("web", "job", Milestone::Completed)
+        .has('a', "job", 1, Life::Exited(0))
+        .has('b', "web", 1, Life::Running)
+        .with(|options| (options.staged, options.began) = (true, Some(began)));
+    change(change(world, "job", "h2"), "web", "h2")
+}
+
+#[test]
+fn a_job_that_changed_is_done_before_anything_changes() {
+    let plan = jobs(Timestamp::from_second(1).unwrap()).up();
+    assert_plan(
+        &plan,
+        &[
+            "1 container p-job-1: create in place of aaaaaaaaaaaa (configuration changed)",
+            "2 container p-web-1: create in place of bbbbbbbbbbbb (configuration changed)",
+            "3 container p-job-1: start (configuration changed) after 1",
+            "4 container p-job-1: wait until ready (asked) after 3",
+            "5 container p-job-1: take over from aaaaaaaaaaaa (asked) after 4",
+            "6 container p-job-1: remove (replaced) after 5",
+            "7 service job: wait until completed (asked) after 4",
+            "8 container p-web-1: start (configuration changed) after 2, 7",
+            "9 container p-web-1: wait until ready (asked) after 8",
+            "10 container p-web-1: take over from bbbbbbbbbbbb (asked) after 9",
+            "11 container p-web-1: stop (replaced) after 10",
+            "12 container p-web-1: remove (replaced) after 11",
+        ],
+    );
+    assert_stages(&plan, &[1, 2, 3, 4, 7, 8, 9], &[5, 10], &[6, 11, 12]);
+}
+
+#[test]
+fn a_job_that_was_done_in_a_stage_is_not_done_again_in_the_next_one() {
+    let next = |began: i64| {
+        let world = jobs(Timestamp::from_second(began).unwrap())
+            .has('c', "job", 1, Life::Exited(0))
+            .where_it(|seen| {
+                (seen.held, seen.name, seen.config_hash) = (true, "next_p-job-1".to_owned(), "h2".to_owned());
+            })
+            .has('d', "web", 1, Life::Created)
+            .where_it(|seen| {
+                (seen.held, seen.name, seen.config_hash) = (true, "next_p-web-1".to_owned(), "h2".to_owned());
+            });
+        let plan = world.up();
+        plan.steps().iter().map(|step| step.operation.to_string()).collect::<Vec<_>>()
+    };
+    let starts = |steps: &[String]| steps.iter().any(|step| step == "container p-job-1: start");
+    // It ended at 0.
+    let steps = next(0);
+    assert!(!starts(&steps), "{steps:?}");
+    assert!(steps.iter().any(|step| step == "container p-job-1: take over from aaaaaaaaaaaa"), "{steps:?}");
+    let steps = next(1);
+    assert!(starts(&steps), "{steps:?}");
+}
+
 #[test]
 fn what_was_prepared_only_has_to_take_over() {
     let world = World::new()
@@ -1062,7 +1126,7 @@ fn what_was_prepared_only_has_to_take_over() {
     assert_plan(
         &plan,
         &[
-            "1 container next_p-web-1: wait until ready (asked)",
+            "1 container p-web-1: wait until ready (asked)",
             "2 container p-web-1: take over from aaaaaaaaaaaa (asked) after 1",
             "3 container p-web-1: stop (replaced) after 2",
             "4 container p-web-1: remove (replaced) after 3",
@@ -1144,8 +1208,8 @@ fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
     assert_plan(
         &world(true, Life::Running, Life::Created),
         &[
-            "1 container next_p-db-1: start (left over)",
-            "2 container next_p-db-1: wait until ready (asked) after 1",
+            "1 container p-db-1: start (left over)",
+            "2 container p-db-1: wait until ready (asked) after 1",
             "3 container p-db-1: take over from aaaaaaaaaaaa (asked) after 2",
             "4 container p-db-1: stop (replaced) after 3",
             "5 container p-db-1: remove (replaced) after 4",
@@ -1155,8 +1219,8 @@ fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
         &world(false, Life::Running, Life::Created),
         &[
             "1 container p-db-1: stop (replaced)",
-            "2 container next_p-db-1: start (left over) after 1",
-            "3 container next_p-db-1: wait until ready (asked) after 2",
+            "2 container p-db-1: start (left over) after 1",
+            "3 container p-db-1: wait until ready (asked) after 2",
             "4 container p-db-1: take over from aaaaaaaaaaaa (asked) after 3",
             "5 container p-db-1: remove (replaced) after 4",
         ],
@@ -1165,7 +1229,7 @@ fn a_rollout_that_was_cut_off_goes_on_where_it_was() {
     assert_plan(
         &world(false, Life::Exited(0), Life::Running),
         &[
-            "1 container next_p-db-1: wait until ready (asked)",
+            "1 container p-db-1: wait until ready (asked)",
             "2 container p-db-1: take over from aaaaaaaaaaaa (asked) after 1",
             "3 container p-db-1: remove (replaced) after 2",
         ],

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::container::spec::Grace;
 use engine::id::ContainerId;
+use jiff::Timestamp;
 
 use super::images::{self, Building};
 use super::provisions::{self, Provided};
@@ -22,7 +23,7 @@ use crate::cause::Cause;
 use crate::desired::Desired;
 use crate::graph;
 use crate::observe::{Observed, SeenContainer};
-use crate::operation::{Instance, Milestone};
+use crate::operation::{Existing, Instance, Milestone};
 
 /// What the command line says.
 #[derive(Debug, Clone)]
@@ -59,6 +60,8 @@ pub struct UpOptions {
     /// Whether all that nobody outside notices comes first (see [`super::stages`]): new containers are held back
     /// too, and what depends on a replaced service waits for its successor to be ready, not for it to take over.
     pub staged: bool,
+    /// When that began: such a plan is made anew for each stage, and what has ended well since has done its work.
+    pub began: Option<Timestamp>,
 }
 
 /// When containers that exist are made anew.
@@ -103,6 +106,7 @@ impl Default for UpOptions {
             settled_images: BTreeSet::new(),
             settled_provisions: false,
             staged: false,
+            began: None,
         }
     }
 }
@@ -258,6 +262,19 @@ impl<'a> Slot<'a> {
         matches!(self.fate, Fate::Keep(seen) if seen.life.is_up())
     }
 
+    /// When its container ended well.
+    fn ended_well(&self) -> Option<Timestamp> {
+        match self.fate {
+            Fate::Keep(seen) => seen.ended_well,
+            Fate::Replace(..) | Fate::New(_) => None,
+        }
+    }
+
+    /// Whether its container has done its work since then.
+    fn is_done_since(&self, began: Option<Timestamp>) -> bool {
+        began.zip(self.ended_well()).is_some_and(|(began, ended)| ended >= began)
+    }
+
     /// Whether a container that runs gives way to a new one.
     fn is_replaced_while_up(&self) -> bool {
         matches!(self.fate, Fate::Replace(seen, _) if seen.life.is_up())
@@ -274,6 +291,10 @@ impl<'a> Slot<'a> {
     /// The container that will be in it.
     fn instance(&self) -> Instance {
         match self.fate {
+            // What it will be called says more than what it is called until it takes over.
+            Fate::Keep(seen) if seen.held => {
+                Instance::Existing(Existing { name: self.name.clone(), ..seen.existing() })
+            }
             Fate::Keep(seen) => Instance::Existing(seen.existing()),
             Fate::Replace(..) | Fate::New(_) => {
                 Instance::Planned { name: self.name.clone(), service: self.service.to_owned() }

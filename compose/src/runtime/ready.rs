@@ -14,6 +14,7 @@ use engine::quantity::Span;
 use jiff::Timestamp;
 
 use super::listeners;
+use crate::names;
 
 /// How long a container without a health check may take until it listens.
 const LISTENING: Duration = Duration::from_secs(60);
@@ -43,19 +44,25 @@ pub fn wait(engine: &Engine, id: &ContainerId, limit: Option<Duration>) -> Resul
     listening(engine, id, limit)
 }
 
-/// Waits until a container without a health check accepts connections to every TCP port that it publishes. The kernel
-/// tells nobody when a program in another network namespace begins to listen, so it is tried.
+/// Waits until a container without a health check accepts connections to every TCP port that it publishes, or has run for a
+/// while when there is none: a program that cannot start mostly ends at once. The kernel tells nobody when a program in
+/// another network namespace begins to listen, so it is tried.
 pub(super) fn listening(engine: &Engine, id: &ContainerId, limit: Option<Duration>) -> Result<()> {
     let limit = limit.unwrap_or(LISTENING);
     let container = plugged(engine, id)?;
     let spec = &container.record.spec;
-    let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
-    let Some(address) = reached.and_then(Endpoint::ipv4).filter(|_| spec.healthcheck.is_none()) else {
+    if spec.healthcheck.is_some() {
         return Ok(());
+    }
+    let reached = container.endpoints.iter().find(|endpoint| endpoint.is_reached_by_host());
+    let published = spec.ports.iter().map(|port| port.container);
+    let ports: Vec<ContainerPort> = published.filter(|port| port.protocol == Protocol::Tcp).collect();
+    let Some(address) = reached.and_then(Endpoint::ipv4).filter(|_| !ports.is_empty()) else {
+        return settled(engine, id);
     };
     let began = Instant::now();
     let mut pause = Duration::from_millis(5);
-    for port in spec.ports.iter().map(|port| port.container).filter(|port| port.protocol == Protocol::Tcp) {
+    for port in ports {
         while TcpStream::connect_timeout(&SocketAddr::new(address, port.port), TRY.min(limit)).is_err() {
             if began.elapsed() >= limit {
                 return Err(deaf(&container, &port, limit));
@@ -76,7 +83,7 @@ fn deaf(container: &Container, port: &ContainerPort, limit: Duration) -> Error {
     };
     Error::conflict(format!(
         "container {} does not listen on {port} {} after its start: {}",
-        container.name(),
+        called(container),
         Span(limit),
         listeners::described(&listeners)
     ))
@@ -138,7 +145,7 @@ pub(super) fn steady(engine: &Engine, id: &ContainerId, time: Duration) -> Resul
         std::thread::sleep(left.min(GLANCE));
         let container = engine.container(id.as_str())?;
         if let Some(trouble) = trouble(&container, first.restarts) {
-            return Err(Error::conflict(format!("container {} {trouble}", container.name())));
+            return Err(Error::conflict(format!("container {} {trouble}", called(&container))));
         }
     }
 }
@@ -163,8 +170,13 @@ pub(super) fn running(container: &Container) -> Result<()> {
         State::Running(_) => Ok(()),
         State::Exited(exited) if exited.code == 0 => Ok(()),
         State::Exited(exited) | State::Restarting(exited) => {
-            Err(Error::conflict(format!("container {} ended with code {}", container.name(), exited.code)))
+            Err(Error::conflict(format!("container {} ended with code {}", called(container), exited.code)))
         }
-        other => Err(Error::conflict(format!("container {} is {}", container.name(), other.word()))),
+        other => Err(Error::conflict(format!("container {} is {}", called(container), other.word()))),
     }
+}
+
+/// What people know a container by.
+fn called(container: &Container) -> &str {
+    names::lasting(container.name().as_str(), container.record.spec.held)
 }

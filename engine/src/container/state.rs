@@ -196,6 +196,14 @@ impl State {
     pub fn is_running(&self) -> bool {
         matches!(self, Self::Running(_))
     }
+
+    /// When the program ended well, by itself and not because somebody stopped it.
+    pub fn ended_well(&self) -> Option<Timestamp> {
+        match self {
+            Self::Exited(exited) if exited.code == 0 && !exited.stopped_by_hand => Some(exited.finished),
+            _ => None,
+        }
+    }
 }
 
 impl Event {

@@ -54,6 +54,14 @@ impl Engine {
         self.change_record(id, |record| record.spec.held = true)
     }
 
+    /// Takes [`Engine::hold_back`] back: a container that does not run publishes its ports and is found when it starts.
+    ///
+    /// # Errors
+    /// When its record cannot be written.
+    pub fn hold_no_longer(&self, id: &ContainerId) -> Result<()> {
+        self.change_record(id, |record| record.spec.held = false)
+    }
+
     /// Leads so many of a hundred new connections to the published ports of `from` to `to`, which runs and holds its own
     /// back; `draw` says which ones. It ends when the ports are handed over or `to` stops. The ports.
     ///

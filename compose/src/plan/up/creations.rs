@@ -177,9 +177,9 @@ impl Planner<'_> {
     pub(super) fn is_held(&self, slot: &Slot<'_>) -> bool {
         let staged = self.options.staged;
         let update = self.service(slot.service).and_then(|service| service.update);
-        let is_new = staged && matches!(slot.fate, Fate::New(_));
+        let is_made = staged && !matches!(slot.fate, Fate::Keep(_));
         let waits = update.is_some_and(|update| staged || update.holds_back());
-        waits && self.starting.contains(slot.service) && (is_new || slot.is_replaced_while_up())
+        waits && self.starting.contains(slot.service) && (is_made || slot.is_replaced_while_up())
     }
 
     /// Gives a container its name back that a run which was cut off took from it.

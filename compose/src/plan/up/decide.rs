@@ -204,13 +204,12 @@ impl<'a> Planner<'a> {
             return;
         }
         for name in self.order.clone().into_iter().rev() {
-            let mut idle =
-                self.slots.get(&name).into_iter().flatten().filter(|slot| !slot.is_up()).peekable();
-            if idle.peek().is_none() {
-                continue;
-            }
-            let done = idle.all(|slot| matches!(slot.fate, Fate::Keep(seen) if seen.life == Life::Exited(0)));
-            if done && self.is_finished_job(&name) {
+            let idle: Vec<&Slot<'_>> =
+                self.slots.get(&name).into_iter().flatten().filter(|slot| !slot.is_up()).collect();
+            let is_done = idle.iter().all(|slot| slot.is_done_since(self.options.began));
+            let ended =
+                |slot: &&Slot<'_>| matches!(slot.fate, Fate::Keep(seen) if seen.life == Life::Exited(0));
+            if is_done || idle.iter().all(ended) && self.is_finished_job(&name) {
                 continue;
             }
             self.starting.insert(name);

@@ -82,12 +82,12 @@ impl Planner<'_> {
                     after.extend(self.cleared.get(&name).into_iter().flatten());
                     let start = Operation::StartContainer { instance: slot.instance() };
                     let step = self.plan.add(start, self.why_start(&slot), after);
-                    let step = self.release_held(&slot, Some(step)).unwrap_or(step);
-                    self.started.entry(name.clone()).or_default().push(step);
-                    done = BTreeSet::from([step]);
-                } else if starts || slot.is_up() {
+                    let (ready, taken) = self.release_held(&slot, Some(step)).unwrap_or((step, step));
+                    self.started.entry(name.clone()).or_default().push(ready);
+                    done = BTreeSet::from([taken]);
+                } else if starts || slot.is_up() || slot.ended_well().is_some() {
                     let released = self.release_held(&slot, None);
-                    self.started.entry(name.clone()).or_default().extend(released);
+                    self.started.entry(name.clone()).or_default().extend(released.map(|(ready, _)| ready));
                 }
                 if let Fate::Replace(seen, _) = &slot.fate {
                     let remove = Operation::RemoveContainer {
@@ -117,19 +117,27 @@ impl Planner<'_> {
         (proved, self.plan.add(hand_over, cause, [proved]))
     }
 
-    /// A container that is held back and has nobody to take over from takes its place as soon as it is ready.
-    pub(super) fn release_held(&mut self, slot: &Slot<'_>, started: Option<StepId>) -> Option<StepId> {
+    /// A container that is held back and has nobody to take over from that runs takes its place as soon as it is ready. The
+    /// steps after which it is ready for those who depend on it, and has its place.
+    pub(super) fn release_held(
+        &mut self,
+        slot: &Slot<'_>,
+        started: Option<StepId>,
+    ) -> Option<(StepId, StepId)> {
         let is_held = match &slot.fate {
             Fate::Keep(seen) => seen.held,
-            Fate::New(_) => self.is_held(slot),
-            Fate::Replace(..) => false,
+            Fate::New(_) | Fate::Replace(..) => self.is_held(slot),
         };
         if !is_held {
-            return started;
+            return None;
         }
         let monitor = self.service(slot.service)?.update.and_then(|update| update.monitor);
-        let (proved, taken) = self.take_over(None, slot.instance(), &slot.name, (monitor, false), started);
-        Some(if self.options.staged { proved } else { taken })
+        let from = match slot.fate {
+            Fate::Replace(old, _) => Some(old),
+            Fate::Keep(_) | Fate::New(_) => None,
+        };
+        let (proved, taken) = self.take_over(from, slot.instance(), &slot.name, (monitor, false), started);
+        Some((if self.options.staged { proved } else { taken }, taken))
     }
 
     pub(super) fn why_start(&self, slot: &Slot<'_>) -> Cause {

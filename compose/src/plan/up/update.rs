@@ -95,7 +95,7 @@ impl Planner<'_> {
         }
         after.extend(self.networks_of(slot.service));
         after.extend(self.cleared.get(slot.service).into_iter().flatten());
-        if !slot.is_up() {
+        if !slot.is_up() && self.starting.contains(slot.service) {
             let start = Operation::StartContainer { instance: slot.instance() };
             after = BTreeSet::from([self.plan.add(start, cause.clone(), after)]);
         }
