@@ -4,13 +4,16 @@
 //! somebody who has lost the lock. When its client is gone it ends, and a guard puts right what it left.
 
 mod audit;
+mod brought;
 mod builds;
 mod canary;
+mod form;
 pub(crate) mod guard;
 mod history;
 mod journal;
 mod keep;
 mod leave;
+mod ledger;
 mod line;
 mod opened;
 mod places;
@@ -35,12 +38,14 @@ use std::time::Duration;
 use engine::Engine;
 use engine::error::{Error, Result};
 use engine::id::Digest;
+use engine::image::Reference;
 use engine::store::Lock;
 
 use self::places::Places;
 use self::rollout::Running;
 use crate::message::{Answer, Event, Failure, Hello, Outcome, PROTOCOL, Request};
 use crate::protocol::{Channel, ChannelError};
+use crate::release::SENT_TAG;
 use crate::transfer;
 
 /// Takes what is told while work is done.
@@ -150,7 +155,12 @@ impl Agent {
             Request::Note { .. } => Ok(Outcome::Nothing),
             Request::Audit { project } => audit::deeds(&self.places(&project)).map(Outcome::Audit),
             Request::Thaw { project, .. } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
-            Request::ReceiveImages => {
+            Request::ReceiveImages { names } => {
+                if let Some(held) = &self.held {
+                    // Contexts of builds have other names, and stay for the next build.
+                    let is_sent = |name: &Reference| name.tag().is_some_and(|tag| tag.starts_with(SENT_TAG));
+                    brought::expect(&self.engine, &held.places, names.into_iter().filter(is_sent))?;
+                }
                 let received = transfer::receive(&mut self.channel(), &self.engine);
                 received.map_err(|error| Error::failed("take the images over", error))?;
                 Ok(Outcome::Nothing)
@@ -178,7 +188,7 @@ impl Agent {
             Request::Watch { time_ms } => {
                 self.running()?.watch(Duration::from_millis(time_ms)).map(|()| Outcome::Nothing)
             }
-            Request::Commit => self.running()?.commit(&tell).map(Outcome::Committed),
+            Request::Commit => self.running()?.commit().map(Outcome::Committed),
             Request::Finish => self.take_running()?.finish(&tell).map(|()| Outcome::Nothing),
             Request::BackOut { reason } => self.back_out(reason).map(|()| Outcome::Nothing),
             Request::History { project } => history::entries(&self.places(&project)).map(Outcome::History),

@@ -14,7 +14,7 @@ use engine::Engine;
 use engine::error::{Error, Result};
 use engine::image::Reference;
 
-use crate::release::SentImage;
+use crate::release::{SENT_TAG, SentImage};
 use crate::walk;
 
 /// How many images are built at once: each build uses all cores by itself.
@@ -151,6 +151,6 @@ fn here(engine: &Engine, project: &Project) -> Result<BTreeMap<String, SentImage
 fn sent_name(name: &str, hex: &str) -> Result<String> {
     let failed = |error| Error::invalid(format!("image {name:?}")).with_source(error);
     let reference: Reference = name.parse().map_err(failed)?;
-    let tagged = reference.with_tag(&format!("rdeploy-{}", &hex[..12])).map_err(failed)?;
+    let tagged = reference.with_tag(&format!("{SENT_TAG}{}", &hex[..12])).map_err(failed)?;
     Ok(tagged.to_string())
 }

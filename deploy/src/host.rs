@@ -172,7 +172,8 @@ impl Host {
             return Err(Error::conflict(format!(
                 "host {name}: the agent there speaks protocol {}, and this program {PROTOCOL}",
                 hello.protocol
-            )));
+            ))
+            .with_hint("`executables:` names a program of another version for this host: name the one of this version"));
         }
         let heart = channel.heart().map_err(|error| Error::failed("keep the connection alive", error))?;
         Ok(Self { place, channel, hello, _heart: heart, line })

@@ -17,6 +17,7 @@ pub mod hooks;
 pub mod host;
 pub mod interrupt;
 pub mod message;
+mod pace;
 pub mod parcel;
 pub mod partial;
 pub mod patience;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use engine::error::{Error, Kind};
+use engine::image::Reference;
 use engine::network::Draw;
 use engine::quantity::Percent;
 use serde::{Deserialize, Serialize};
@@ -69,7 +70,10 @@ pub enum Request {
         project: String,
     },
     /// Take images over; a conversation of [`crate::transfer`] follows, and only then the answer.
-    ReceiveImages,
+    ReceiveImages {
+        /// What they will be called.
+        names: Vec<Reference>,
+    },
     /// Build images from contexts that were taken over.
     Build(Box<BuildOrder>),
     /// Send images; a conversation of [`crate::transfer`] follows, and only then the answer.
@@ -349,8 +353,9 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
-/// The version of this protocol. An agent of another one is replaced.
-pub const PROTOCOL: u32 = 1;
+/// The version of this protocol. An agent is the very executable that its client is, unless `executables:` of the settings
+/// names one of another version.
+pub const PROTOCOL: u32 = 2;
 
 /// A time as it is sent and kept.
 pub fn millis(time: Duration) -> u64 {

@@ -7,7 +7,6 @@ use compose::Project;
 use compose::desired::{Changes, Desired};
 use compose::plan::up::{UpOptions, scope};
 use engine::error::{Error, Result};
-use serde_json::Value;
 
 use crate::project;
 use crate::release::{Release, SentImage};
@@ -47,7 +46,7 @@ impl Selection {
         here: &BTreeMap<String, SentImage>,
         serving: Option<&Release>,
     ) -> Result<(Project, BTreeMap<String, SentImage>)> {
-        let there = serving.map(served).unwrap_or_default();
+        let there = serving.map(Release::images_of_services).unwrap_or_default();
         let is_kept = |name: &&String| self.all.contains(*name) || there.contains_key(*name);
         let kept: Vec<String> = part.services.keys().filter(is_kept).cloned().collect();
         let mut part = project::only(part, Some(&kept));
@@ -73,17 +72,4 @@ impl Selection {
         Error::invalid(format!("service {name}, which {named} needs, was never built for this host"))
             .with_hint(format!("deploy it, too: `rdeploy up {named} {name}`"))
     }
-}
-
-/// The services of a release with the images that their containers are made of.
-fn served(release: &Release) -> BTreeMap<String, String> {
-    // What cannot be read has nothing that could be kept.
-    let model: Value = serde_json::from_str(&release.model).unwrap_or_default();
-    let services = model.get("services").and_then(Value::as_object).cloned().unwrap_or_default();
-    services
-        .into_iter()
-        .map(|(name, service)| {
-            (name, service.get("image").and_then(Value::as_str).unwrap_or_default().to_owned())
-        })
-        .collect()
 }

@@ -1,10 +1,11 @@
 //! A release: one version of a project as it was sent to hosts, with all that is needed to run it again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use engine::image::Reference;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -124,7 +125,7 @@ pub const VERSION: u32 = 1;
 
 /// What the names of images begin their tags with that are called by what is in them, `shop-web:rdeploy-0123456789ab`: such
 /// a name never means something else later.
-pub const SENT_TAG: &str = ":rdeploy-";
+pub const SENT_TAG: &str = "rdeploy-";
 
 /// A text that names no release.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -204,6 +205,24 @@ impl fmt::Display for ReleaseId {
 // === impl Release ===
 
 impl Release {
+    /// The images that containers of its services are made of, by service, as hosts know them.
+    pub fn images_of_services(&self) -> BTreeMap<String, String> {
+        // What cannot be read has none.
+        let model: Value = serde_json::from_str(&self.model).unwrap_or_default();
+        let services = model.get("services").and_then(Value::as_object).cloned().unwrap_or_default();
+        let image =
+            |service: &Value| service.get("image").and_then(Value::as_str).unwrap_or_default().to_owned();
+        services.iter().map(|(name, service)| (name.clone(), image(service))).collect()
+    }
+
+    /// The names of all images that hosts need for it.
+    pub fn images_there(&self) -> BTreeSet<Reference> {
+        let sent = self.images.values().map(|image| image.name.clone());
+        let all = self.images_of_services().into_values().chain(sent);
+        // What is no name is found out where it is needed.
+        all.filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// Whether a service is in `other` the same but for its image.
     pub fn differs_by_image(&self, other: &Self, service: &str) -> bool {
         let split = |release: &Self| {

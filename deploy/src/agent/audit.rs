@@ -1,14 +1,14 @@
 //! The audit trail of a project on this host: who did what to it, when and from where. It is written before the deed, and
 //! what came of a rollout is in the history.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::Path;
 
 use engine::error::{Error, Result};
 use jiff::Timestamp;
 
+use super::ledger;
 use super::places::Places;
 use crate::deed::{Caller, Deed};
 use crate::message::{Request, Rollout, Turn};
@@ -74,9 +74,7 @@ fn append(places: &Places, deed: &Deed) -> io::Result<()> {
     if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LONGEST) {
         fs::rename(&path, places.audit_before())?;
     }
-    let mut line = serde_json::to_vec(deed)?;
-    line.push(b'\n');
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?.write_all(&line)
+    ledger::append(&path, deed).map(drop)
 }
 
 /// What was done, the oldest first.
@@ -86,12 +84,7 @@ fn append(places: &Places, deed: &Deed) -> io::Result<()> {
 pub(crate) fn deeds(places: &Places) -> Result<Vec<Deed>> {
     let mut all = Vec::new();
     for path in [places.audit_before(), places.audit()] {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(|error| Error::failed("read the audit trail", error))?,
-        };
-        // A line that a full disk left half is passed over.
-        all.extend(text.lines().filter_map(|line| serde_json::from_str::<Deed>(line).ok()));
+        all.extend(ledger::read(&path).map_err(|error| Error::failed("read the audit trail", error))?);
     }
     Ok(all)
 }
@@ -147,7 +140,7 @@ mod tests {
         fs::create_dir_all(places.state()).unwrap();
         for _ in 0..3 {
             note(&places, "me@here", &"x".repeat(2 * LONGEST_DEED)).unwrap();
-            let file = OpenOptions::new().write(true).open(places.audit()).unwrap();
+            let file = fs::File::options().write(true).open(places.audit()).unwrap();
             file.set_len(LONGEST + 1).unwrap();
         }
         let deeds = deeds(&places).unwrap();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use compose::names;
 use compose::operation::Operation;
 use compose::runtime::Runtime;
 use engine::container::state::{HealthStatus, State};
@@ -98,7 +99,7 @@ impl Pair {
             Kind::Failed,
             format!(
                 "container {} {wrong} while it had a part of the connections of {}",
-                container.name(),
+                names::lasting(container.name().as_str(), container.record.spec.held),
                 self.from.short()
             ),
         ))

@@ -1,14 +1,13 @@
 //! The releases that a host keeps, and what happened to them.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 
 use engine::error::{Error, Result};
 use engine::store::{self, Durability};
 
 use super::places::Places;
-use crate::release::{Entry, Outcome, Release, ReleaseId};
+use super::{form, ledger};
+use crate::release::{self, Entry, Outcome, Release, ReleaseId};
 
 /// Keeps a release.
 pub(crate) fn keep(places: &Places, release: &Release) -> Result<()> {
@@ -19,8 +18,8 @@ pub(crate) fn keep(places: &Places, release: &Release) -> Result<()> {
 
 /// A release that is kept.
 pub(crate) fn find(places: &Places, id: &ReleaseId) -> Result<Release> {
-    let found: Option<Release> = store::read_json(&places.release(id))
-        .map_err(|error| Error::failed(format!("read the release {id}"), error))?;
+    let found: Option<Release> =
+        form::read(&places.release(id), &format!("the release {id}"), release::VERSION)?;
     if let Some(release) = found {
         return Ok(release);
     }
@@ -57,22 +56,17 @@ pub(crate) fn kept(places: &Places) -> Result<Vec<ReleaseId>> {
 
 /// Puts what happened on record.
 pub(crate) fn record(places: &Places, entry: &Entry) -> Result<()> {
-    let failed = |error| Error::failed("write the history", error);
-    let mut line = serde_json::to_vec(entry).map_err(|error| Error::failed("write the history", error))?;
-    line.push(b'\n');
-    let mut file =
-        OpenOptions::new().append(true).create(true).mode(0o600).open(places.history()).map_err(failed)?;
-    // One write of a line to a file opened for appending is whole or absent.
-    file.write_all(&line).and_then(|()| file.sync_data()).map_err(failed)
+    ledger::append(&places.history(), entry)
+        .and_then(|file| file.sync_data())
+        .map_err(|error| Error::failed("write the history", error))
 }
 
-/// What happened, the oldest first. A line that a power cut left half is passed over.
+/// What happened, the oldest first.
 pub(crate) fn entries(places: &Places) -> Result<Vec<Entry>> {
-    let text = match std::fs::read_to_string(places.history()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|error| Error::failed("read the history", error))?,
-    };
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    ledger::read(&places.history()).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => form::later("the history"),
+        _ => Error::failed("read the history", error),
+    })
 }
 
 /// The release that serves: the last one that was rolled out to the end.

@@ -2,16 +2,21 @@
 
 use std::io;
 
+use engine::error::Result;
 use engine::store::{self, Durability};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::form;
 use super::places::Places;
 use crate::release::{Entry, Release, ReleaseId};
 
 /// A rollout that goes on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Journal {
+    /// The form of this record.
+    #[serde(default)]
+    pub(crate) version: u32,
     /// The release that is rolled out.
     pub(crate) release: Release,
     /// Whether it goes back to one that was kept.
@@ -33,6 +38,9 @@ pub(crate) struct Journal {
     /// What was measured so far.
     pub(crate) downtime_ms: Option<u64>,
 }
+
+/// The form of a journal.
+pub(crate) const VERSION: u32 = 1;
 
 /// How far a rollout is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,7 +113,7 @@ pub(crate) struct Standing {
 
 impl Stage {
     /// The stage that follows.
-    pub(crate) fn on(self, word: Move) -> Result<Self, IllegalMove> {
+    pub(crate) fn on(self, word: Move) -> std::result::Result<Self, IllegalMove> {
         match (self, word) {
             (Self::Preparing, Move::Prepared) => Ok(Self::Prepared),
             (Self::Prepared | Self::Sharing, Move::Share) => Ok(Self::Sharing),
@@ -131,8 +139,12 @@ impl Stage {
 
 impl Journal {
     /// The journal of a rollout that goes on or was cut off.
-    pub(crate) fn read(places: &Places) -> io::Result<Option<Self>> {
-        store::read_json(&places.journal())
+    ///
+    /// # Errors
+    /// When it cannot be read, or a later version of this program wrote it: whoever does not know all that was done cannot
+    /// go back from it.
+    pub(crate) fn read(places: &Places) -> Result<Option<Self>> {
+        form::read(&places.journal(), "what a rollout that was cut off has done", VERSION)
     }
 
     /// Writes it down, also for after a power cut.

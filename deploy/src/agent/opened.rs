@@ -16,11 +16,13 @@ use engine::Engine;
 use engine::error::{Error, Result};
 use engine::image::Login;
 use engine::store::{self, Durability};
+use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Tell;
 use super::places::Places;
 use crate::message::{Event, RegistryLogin, Rollout};
+use crate::pace::Pace;
 use crate::parcel;
 use crate::release::{Policy, Release, SentImage, Strategy};
 
@@ -28,6 +30,8 @@ use crate::release::{Policy, Release, SentImage, Strategy};
 pub(crate) struct Opened {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) policy: Policy,
+    /// When its rollout began; `None` when none goes on.
+    pub(crate) began: Option<Timestamp>,
     services: Vec<String>,
 }
 
@@ -65,14 +69,19 @@ impl Opened {
             ready_within: release.policy.ready_within(),
             ..Flags::default()
         };
-        let teller = tell.clone();
-        let tell = Box::new(move |telling: Telling<'_>| {
-            if let Telling::Warning(text) = telling {
-                teller(Event::Remark(format!("WARNING: {text}")));
+        let (teller, pace) = (tell.clone(), Pace::default());
+        let tell = Box::new(move |telling: Telling<'_>| match telling {
+            Telling::Warning(text) => teller(Event::Remark(format!("WARNING: {text}"))),
+            Telling::Pull(image, progress) => {
+                if let Some(text) = pace.remark_on_layer(image, &progress) {
+                    teller(Event::Remark(format!("Image {image}  Pulling: {text}")));
+                }
             }
+            Telling::Hook(container, line) => teller(Event::Remark(format!("{container} ->  | {line}"))),
+            Telling::Build(..) | Telling::Said(..) => {}
         });
         let runtime = Arc::new(Runtime::new(engine.clone(), loaded.project, desired, flags, tell));
-        Ok(Self { runtime, policy: release.policy.clone(), services: rollout.services.clone() })
+        Ok(Self { runtime, policy: release.policy.clone(), began: None, services: rollout.services.clone() })
     }
 
     /// Loads a release that was decided about before, for all its services.
@@ -125,6 +134,7 @@ impl Opened {
             services: self.services.clone(),
             orphans: if self.services.is_empty() { Orphans::Remove } else { Orphans::Ignore },
             staged: true,
+            began: self.began,
             ..UpOptions::default()
         };
         let plan = up(self.runtime.desired(), observed, &options)

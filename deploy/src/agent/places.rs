@@ -54,6 +54,11 @@ impl Places {
         self.state.join("history.jsonl")
     }
 
+    /// Which images came for its releases.
+    pub(crate) fn brought(&self) -> PathBuf {
+        self.state.join("brought.json")
+    }
+
     /// Who did what, an object a line.
     pub(crate) fn audit(&self) -> PathBuf {
         self.state.join("audit.jsonl")

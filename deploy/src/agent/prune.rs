@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use engine::Engine;
-use engine::error::{Error, Kind, Result};
+use engine::error::{Error, Result};
+use engine::image::Reference;
 use engine::store;
 
-use super::history;
+use super::journal::Journal;
 use super::places::Places;
-use super::setup;
+use super::{brought, history, setup};
 use crate::parcel;
-use crate::release::{self, Entry, Outcome, Release};
+use crate::release::Release;
 
 /// Forgets all but the newest releases, and removes what only they needed. The one that serves always stays. How many
 /// releases, images and files went.
@@ -21,24 +22,15 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
     let old = all.len().saturating_sub(keep.max(1));
     let (go, stay): (Vec<_>, Vec<_>) =
         all.into_iter().enumerate().partition(|(place, id)| *place < old && serving.as_ref() != Some(id));
-    let mut images = stranded(engine, places)?;
+    let mut images = brought::all(places)?;
     let mut count = 0;
     for (_, id) in &go {
-        let release = history::find(places, id)?;
-        images.extend(release.images.into_values().map(|image| image.name));
+        images.extend(sent(&history::find(places, id)?));
         history::forget(places, id)?;
         count += 1;
     }
     let stay: Vec<Release> = stay.iter().map(|(_, id)| history::find(places, id)).collect::<Result<_>>()?;
-    let needed = needed(engine, None)?;
-    for image in images.difference(&needed) {
-        match engine.remove_image(image, false) {
-            Ok(removed) => count += removed.len(),
-            // Somebody runs it, or it is gone.
-            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    count += brought::take_away(engine, places, images, &needed(engine, None)?)?;
     let mounted = mounted(engine)?;
     let wanted = |path: &Path, name: &str| {
         stay.iter().any(|release| release.model.contains(name))
@@ -52,22 +44,14 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
     Ok(count)
 }
 
-/// The names of images that came for releases which were called off. No release is kept that would tell of them.
-pub(crate) fn stranded(engine: &Engine, places: &Places) -> Result<BTreeSet<String>> {
-    let called_off = |entry: &Entry| matches!(entry.outcome, Outcome::BackedOut(_));
-    let ids = history::entries(places)?.into_iter().filter(called_off).flat_map(|entry| entry.images);
-    let ids: BTreeSet<String> = ids.map(|(_, id)| id).collect();
-    let mut names = BTreeSet::new();
-    for id in ids {
-        let Some(image) = engine.images().find(&id)? else { continue };
-        let all = image.references.iter().map(ToString::to_string);
-        names.extend(all.filter(|name| name.contains(release::SENT_TAG)));
-    }
-    Ok(names)
+/// The images that were sent for a release.
+pub(crate) fn sent(release: &Release) -> impl Iterator<Item = Reference> {
+    release.images.values().filter_map(|image| image.name.parse().ok())
 }
 
-/// The names of the images that kept releases have, of all projects here but this one: two may have an image in common.
-pub(crate) fn needed(engine: &Engine, but: Option<&Places>) -> Result<BTreeSet<String>> {
+/// The images that kept releases have, and those that are rolled out, of all projects here but this one: two may have an
+/// image in common.
+pub(crate) fn needed(engine: &Engine, but: Option<&Places>) -> Result<BTreeSet<Reference>> {
     let failed = |error| Error::failed("look for the images of other projects", error);
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(engine.root().deployments()).map_err(failed)? {
@@ -77,8 +61,9 @@ pub(crate) fn needed(engine: &Engine, but: Option<&Places>) -> Result<BTreeSet<S
             continue;
         }
         for id in history::kept(&places)? {
-            names.extend(history::find(&places, &id)?.images.into_values().map(|image| image.name));
+            names.extend(history::find(&places, &id)?.images_there());
         }
+        names.extend(Journal::read(&places)?.iter().flat_map(|journal| journal.release.images_there()));
     }
     Ok(names)
 }

@@ -9,7 +9,7 @@ use engine::store;
 use engine::{Engine, RemoveOptions};
 
 use super::places::Places;
-use super::{Tell, history, prune};
+use super::{Tell, brought, history, prune};
 use crate::message::Event;
 
 /// Takes everything of a project away; its volumes and what services wrote into directories of the project only when
@@ -42,13 +42,11 @@ pub(crate) fn remove(
             }
         }
     }
-    let mut images = prune::stranded(engine, places)?;
+    let mut images = brought::all(places)?;
     for id in history::kept(places)? {
-        images.extend(history::find(places, &id)?.images.into_values().map(|image| image.name));
+        images.extend(prune::sent(&history::find(places, &id)?));
     }
-    for image in images.difference(&prune::needed(engine, Some(places))?) {
-        gone_is_fine(engine.remove_image(image, false).map(drop))?;
-    }
+    brought::take_away(engine, places, images, &prune::needed(engine, Some(places))?)?;
     forget(places, volumes)
 }
 

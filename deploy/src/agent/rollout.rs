@@ -22,7 +22,8 @@ use super::journal::{Before, Journal, Move, Stage, Standing};
 use super::opened::Opened;
 use super::places::Places;
 use super::prober::Prober;
-use super::{Tell, guard, history, opened, ports, prune, telling, undo};
+use super::telling::Teller;
+use super::{Tell, brought, guard, history, journal, opened, ports, prune, telling, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::{Outcome, Release};
 use crate::walk;
@@ -35,6 +36,7 @@ pub(crate) struct Running {
     journal: Journal,
     canary: Canary,
     parked: Parked,
+    teller: Teller,
 }
 
 /// How many steps are done at once.
@@ -53,7 +55,7 @@ pub(crate) fn plan(engine: &Engine, places: &Places, rollout: &Rollout, tell: &T
 // === impl Running ===
 
 impl Running {
-    fn new(engine: &Engine, places: &Places, opened: Opened, journal: Journal) -> Self {
+    fn new(engine: &Engine, places: &Places, opened: Opened, journal: Journal, tell: &Tell) -> Self {
         Self {
             engine: engine.clone(),
             places: places.clone(),
@@ -61,6 +63,7 @@ impl Running {
             journal,
             canary: Canary::default(),
             parked: Parked::default(),
+            teller: Teller::new(tell),
         }
     }
 
@@ -71,29 +74,32 @@ impl Running {
         rollout: &Rollout,
         tell: &Tell,
     ) -> Result<(Self, Planned)> {
-        let began = Instant::now();
-        let opened = Opened::new(engine, places, rollout, tell)?;
+        let (began, moment) = (Instant::now(), Timestamp::now());
+        let mut opened = Opened::new(engine, places, rollout, tell)?;
+        opened.began = Some(moment);
         let (observed, plan, stages) = opened.plan()?;
         let planned =
             planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
         ports::expect_free(engine, opened.runtime.project(), &rollout.services, &observed)?;
         let journal = Journal {
+            version: journal::VERSION,
             release: rollout.release.clone(),
             rollback: rollout.rollback,
             author: rollout.author.clone(),
             previous: planned.previous.clone(),
-            began: Timestamp::now(),
+            began: moment,
             stage: Stage::Preparing,
             before: before(&observed),
             prepare_ms: 0,
             commit_ms: 0,
             downtime_ms: None,
         };
+        brought::expect(engine, places, rollout.release.images_there())?;
         // Before the journal: a rollout that is written down is never without a guard.
         guard::post(engine, places, &rollout.release.project)?;
         journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
-        let mut running = Self::new(engine, places, opened, journal);
-        running.walk(plan.only(&stages.prepare), tell, &Runtime::perform)?;
+        let mut running = Self::new(engine, places, opened, journal, tell);
+        running.walk(plan.only(&stages.prepare), &Runtime::perform)?;
         running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
         Ok((running, planned))
@@ -112,7 +118,7 @@ impl Running {
     }
 
     /// Lets the new release answer. The old containers stay until [`Running::finish`].
-    pub(crate) fn commit(&mut self, tell: &Tell) -> Result<Measured> {
+    pub(crate) fn commit(&mut self) -> Result<Measured> {
         let began = Instant::now();
         self.advance(Move::Commit)?;
         let (observed, plan, stages) = self.opened.plan()?;
@@ -121,9 +127,8 @@ impl Running {
         let plan = plan.only(&steps);
         self.parked = Parked::of(&plan);
         let parked = self.parked.clone();
-        let walked = self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
-            parked.perform(runtime, operation)
-        });
+        let walked = self
+            .walk(plan, &move |runtime: &Runtime, operation: &Operation| parked.perform(runtime, operation));
         self.journal.downtime_ms = prober.finish().map(millis);
         self.journal.commit_ms = millis(began.elapsed());
         walked?;
@@ -144,7 +149,7 @@ impl Running {
         let (_, plan, _) = self.opened.plan()?;
         let drain = self.opened.policy.drain();
         let (began, engine, told) = (Instant::now(), self.engine.clone(), tell.clone());
-        self.walk(plan, tell, &move |runtime: &Runtime, operation: &Operation| {
+        self.walk(plan, &move |runtime: &Runtime, operation: &Operation| {
             if let Operation::StopContainer { container, .. } = operation {
                 serve_out(&engine, container, drain, &told);
             }
@@ -188,20 +193,22 @@ impl Running {
     fn walk(
         &self,
         plan: Plan,
-        tell: &Tell,
         perform: &(impl Fn(&Runtime, &Operation) -> Result<(), Failure> + Clone + Send + Sync + 'static),
     ) -> Result<()> {
         let runtime = self.opened.runtime.clone();
         let perform = perform.clone();
-        walk::to_the_end(plan, AT_ONCE, move |operation| perform(&runtime, operation), &telling::teller(tell))
+        walk::to_the_end(plan, AT_ONCE, move |operation| perform(&runtime, operation), &|event| {
+            self.teller.hear(event);
+        })
     }
 }
 
 /// Goes on with a rollout that was decided and cut off while the old went away.
 pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Result<()> {
     let tell: Tell = Arc::new(|_| {});
-    let opened = Opened::as_it_serves(engine, places, journal.release.clone(), &tell)?;
-    Running::new(engine, places, opened, journal).retire(&tell)
+    let mut opened = Opened::as_it_serves(engine, places, journal.release.clone(), &tell)?;
+    opened.began = Some(journal.began);
+    Running::new(engine, places, opened, journal, &tell).retire(&tell)
 }
 
 /// Lets a container serve those who are connected, for so long, and tells of it when that is not soon over.

@@ -1,6 +1,6 @@
 //! What the client learns of steps while they are done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -22,30 +22,47 @@ struct Waits {
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Tells a client what happens on the way.
-pub(crate) fn teller(tell: &Tell) -> impl Fn(Walking<'_>) + Sync + use<> {
-    let tell = tell.clone();
-    let waits = Waits::longer_than(PATIENCE);
-    move |event| {
+pub(crate) struct Teller {
+    tell: Tell,
+    waits: Waits,
+    /// What has been told to be ready: each stage sees for itself.
+    ready: Mutex<BTreeSet<String>>,
+}
+
+impl Teller {
+    pub(crate) fn new(tell: &Tell) -> Self {
+        Self { tell: tell.clone(), waits: Waits::longer_than(PATIENCE), ready: Mutex::default() }
+    }
+
+    /// Tells of it.
+    pub(crate) fn hear(&self, event: Walking<'_>) {
         let (operation, word, took) = match event {
             Walking::Began(operation) => {
                 if is_wait(operation) {
-                    waits.begin(operation.object(), &tell);
+                    self.waits.begin(operation.object(), &self.tell);
                 }
                 (operation, operation.words().0, None)
             }
             Walking::Done(operation, took) => (operation, operation.words().1, Some(took)),
             Walking::Failed(operation) => (operation, "Error", None),
             Walking::Forgiven(operation, why) => {
-                waits.end(&operation.object());
-                tell(Event::Remark(format!("WARNING: {}: {why}", operation.object())));
+                self.waits.end(&operation.object());
+                (self.tell)(Event::Remark(format!("WARNING: {}: {why}", operation.object())));
                 return;
             }
         };
         if took.is_some() || word == "Error" {
-            waits.end(&operation.object());
+            self.waits.end(&operation.object());
+        }
+        if took.is_some() && matches!(operation, Operation::Prove { .. }) && !self.is_news(operation) {
+            return;
         }
         let took_ms = took.map(millis);
-        tell(Event::Step { object: operation.object(), word: word.to_owned(), took_ms });
+        (self.tell)(Event::Step { object: operation.object(), word: word.to_owned(), took_ms });
+    }
+
+    fn is_news(&self, operation: &Operation) -> bool {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).insert(operation.object())
     }
 }
 

@@ -14,7 +14,8 @@ use engine::id::ContainerId;
 
 use super::opened::Opened;
 use super::places::Places;
-use super::{Tell, history, telling};
+use super::telling::Teller;
+use super::{Tell, history};
 use crate::message::Turn;
 use crate::walk;
 
@@ -48,7 +49,10 @@ pub(crate) fn turn(
     let plan = apply(desired, &observed, &here, verb).map_err(|error| Error::invalid(error.to_string()))?;
     let started = started(&plan);
     let runtime = opened.runtime.clone();
-    walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &telling::teller(tell))?;
+    let teller = Teller::new(tell);
+    walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|event| {
+        teller.hear(event)
+    })?;
     started.iter().try_for_each(|id| {
         expect_ready(engine, id, opened.policy.ready_within())
             .map_err(|error| opened.runtime.with_last_words(id, &error))

@@ -17,8 +17,7 @@ use crate::release::{Outcome, Strategy};
 /// Puts right what a rollout that was cut off left: goes on when it was decided, goes back otherwise. Whoever calls
 /// holds the project's lock.
 pub(crate) fn recover(engine: &Engine, places: &Places) -> Result<bool> {
-    let journal = Journal::read(places).map_err(|error| Error::failed("read the journal", error))?;
-    let Some(journal) = journal else { return Ok(false) };
+    let Some(journal) = Journal::read(places)? else { return Ok(false) };
     if journal.stage.is_decided() {
         rollout::go_on(engine, places, journal)?;
     } else {
@@ -122,7 +121,7 @@ impl Undo<'_> {
                     gone_is_fine(engine.remove(&successor.id, &all))?;
                 }
                 if !old.is_up {
-                    return Ok(());
+                    return if old.held { Ok(()) } else { engine.hold_no_longer(&seen.id) };
                 }
                 // Nobody is led to it before it can serve.
                 engine.hold_back(&seen.id)?;

@@ -1,9 +1,7 @@
 //! What a deployment needs, on its way to the hosts: files that containers mount, and images, over the connection or by
 //! way of a registry.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
 
 use compose::Project;
 use engine::Engine;
@@ -15,18 +13,11 @@ use super::{Deployment, Task};
 use crate::fleet::Fleet;
 use crate::host::Host;
 use crate::message::{Event, KeptFile, RegistryLogin, Request};
+use crate::pace::Pace;
 use crate::project::Parcel;
 use crate::release::SentImage;
 use crate::settings::Transfer;
 use crate::transfer::{self, Progress};
-
-/// What is said of a transfer while it goes on: not so often that nobody reads it, nor so seldom that somebody wonders.
-struct Pace {
-    between: Duration,
-    last: Cell<Instant>,
-}
-
-const BETWEEN_REMARKS: Duration = Duration::from_secs(5);
 
 impl Deployment<'_> {
     /// Sends every image to the registry that its name says; the hosts fetch it from there. They do so by a name that
@@ -35,12 +26,8 @@ impl Deployment<'_> {
         let engine = Engine::open(self.root.as_deref())?;
         let names: BTreeMap<&String, &String> =
             images.values().map(|image| (&image.name, &image.id)).collect();
-        let parsed = |name: &String| {
-            name.parse::<Reference>()
-                .map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))
-        };
         for (name, id) in names {
-            engine.images().tag(id, &parsed(name)?)?;
+            engine.images().tag(id, &reference(name)?)?;
         }
         let built = images.keys().filter_map(|service| self.project.services.get(service));
         let own = built
@@ -48,8 +35,14 @@ impl Deployment<'_> {
             .flat_map(|(image, tags)| std::iter::once(image).chain(tags));
         let all: BTreeSet<&String> = images.values().map(|image| &image.name).chain(own).collect();
         for name in all {
-            let reference = parsed(name)?;
-            engine.images().push(&reference, &PushOptions::default(), &|_| {}).map_err(|error| {
+            let reference = reference(name)?;
+            let pace = Pace::default();
+            let progress = |progress| {
+                if let Some(text) = pace.remark_on_layer(name, &progress) {
+                    (self.told)("", Event::Remark(format!("pushing {name}: {text}")));
+                }
+            };
+            engine.images().push(&reference, &PushOptions::default(), &progress).map_err(|error| {
                 let error = Error::from(error);
                 let hint = match error.kind() {
                     Kind::Denied => Some(format!(
@@ -99,21 +92,8 @@ impl Deployment<'_> {
     }
 }
 
-// === impl Pace ===
-
-impl Pace {
-    fn of(between: Duration) -> Self {
-        Self { between, last: Cell::new(Instant::now()) }
-    }
-
-    fn remark(&self, progress: Progress) -> Option<String> {
-        let Progress::Sending { done, of } = progress else { return None };
-        if self.last.get().elapsed() < self.between {
-            return None;
-        }
-        self.last.set(Instant::now());
-        Some(format!("sending images: {} of {}", ByteSize(done), ByteSize(of)))
-    }
+fn reference(name: &str) -> Result<Reference> {
+    name.parse().map_err(|error| Error::invalid(format!("image {name:?}")).with_source(error))
 }
 
 fn send_files(host: &mut Host, project: &str, parcel: &Parcel) -> Result<()> {
@@ -137,12 +117,15 @@ pub(super) fn send_images<'a>(
     told: &(dyn Fn(&str, Event) + Sync),
 ) -> Result<()> {
     let images: Vec<SentImage> = images.cloned().collect();
-    host.say(&Request::ReceiveImages)?;
+    let names = images.iter().map(|image| reference(&image.name)).collect::<Result<_>>()?;
+    host.say(&Request::ReceiveImages { names })?;
     let name = host.name().to_owned();
-    let pace = Pace::of(BETWEEN_REMARKS);
+    let pace = Pace::default();
     let progress = |progress| {
-        if let Some(text) = pace.remark(progress) {
-            told(&name, Event::Remark(text));
+        if let Progress::Sending { done, of } = progress
+            && let Some(text) = pace.remark("", "", done, of)
+        {
+            told(&name, Event::Remark(format!("sending images: {text}")));
         }
     };
     let sent = transfer::send_named(host.channel(), engine, &images, &progress);
@@ -175,18 +158,4 @@ pub(super) fn credentials(
         }
     }
     Ok(all)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transfer_that_takes_long_is_told_of_from_time_to_time() {
-        let sending = Progress::Sending { done: 3_000_000, of: 812_000_000 };
-        assert_eq!(Pace::of(Duration::from_secs(3600)).remark(sending), None);
-        let pace = Pace::of(Duration::ZERO);
-        assert_eq!(pace.remark(Progress::Unpacking), None);
-        assert_eq!(pace.remark(sending).as_deref(), Some("sending images: 3MB of 812MB"));
-    }
 }

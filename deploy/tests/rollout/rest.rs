@@ -170,6 +170,31 @@ fn uninstalling_leaves_the_data_or_nothing() {
 }
 
 #[test]
+fn images_of_a_rollout_that_never_began_are_taken_away_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap();
+    let world = World::new(
+        1,
+        &format!("services: {{web: {{build: ., ports: ['{taken}:80'], stop_grace_period: 0s}}}}\n"),
+    );
+    let images = || world.engine(0).images().list().unwrap().len();
+    world.rdeploy(["up"]).fails();
+    assert_eq!(images(), 1, "who tries again need not send it again");
+    world.rdeploy(["prune"]).succeeds();
+    assert_eq!(images(), 0);
+    world.rdeploy(["up"]).fails();
+    world.rdeploy(["uninstall"]).succeeds();
+    assert_eq!(images(), 0);
+    // What was here before is somebody else's.
+    world.rdeploy(["up"]).fails();
+    let name = world.engine(0).images().list().unwrap()[0].references[0].to_string();
+    fs::remove_file(world.root(0).join("deploy/p/brought.json")).unwrap();
+    world.rdeploy(["up"]).fails();
+    world.rdeploy(["uninstall"]).succeeds();
+    assert!(world.engine(0).images().find(&name).unwrap().is_some());
+}
+
+#[test]
 fn a_locked_project_is_left_alone_until_it_is_released() {
     let world = World::new(2, WEB);
     world.rdeploy(["up"]).succeeds();

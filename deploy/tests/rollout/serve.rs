@@ -22,7 +22,7 @@ volumes: {data: {}}
 
 /// Every answer was the old page until it was the new one.
 #[track_caller]
-fn assert_one_change(pages: &[String], old: &str, new: &str) {
+pub(crate) fn assert_one_change(pages: &[String], old: &str, new: &str) {
     let moved = pages.iter().position(|page| page != old).unwrap_or(pages.len());
     assert!(!pages.is_empty() && moved > 0, "nobody was served before");
     assert!(pages[moved..].iter().all(|page| page == new), "{:?}", &pages[moved..]);
