@@ -65,6 +65,10 @@ enum Queue {
 /// many a program ends without a word to them.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
+/// How long a packet may be on its way to a container on this machine, when that is busy: one that finds it gone is told that
+/// there is no such host.
+const ON_ITS_WAY: Duration = Duration::from_millis(50);
+
 /// How many descriptors this process keeps for its own work.
 const OWN_DESCRIPTORS: u64 = 256;
 
@@ -117,6 +121,7 @@ impl Parked {
                     self.lots().insert(successor.clone(), (container.id.clone(), lot));
                     // Without a port of its own it is led to as before, and those whom it serves may stay for ever.
                     if leads_away {
+                        std::thread::sleep(ON_ITS_WAY);
                         drained(runtime.engine(), &container.id, LAST_ANSWERS);
                     }
                 }
