@@ -7,7 +7,7 @@ use crate::server::{Kind, Network, Server};
 fn traces(server: &Server) -> String {
     server.run(
         "find /var/lib/rengine /var/lib/rdeploy /run /tmp /root /usr/local/bin /etc/systemd -printf '%p %y\\n' | \
-             grep -v /run/utmp | sort; \
+             grep -v -e /run/utmp -e /run/sshd.pid | sort; \
          findmnt -rno TARGET; ls /sys/class/net; nft list tables",
     )
 }
