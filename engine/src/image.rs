@@ -27,6 +27,7 @@ mod manifest;
 pub mod platform;
 mod record;
 pub mod reference;
+mod referrer;
 mod registry;
 mod remote;
 mod transfer;
@@ -334,9 +335,18 @@ impl Images {
         Ok(())
     }
 
-    /// Tells everybody who listens to events.
+    /// Tells everybody who listens to events, with the image's labels as long as it is here.
     pub(crate) fn announce(&self, action: &str, id: &ImageId, name: &str) {
-        Journal::of(&self.root).append(&Event::now(EventKind::Image, action, id.as_str(), [("name", name)]));
+        let config =
+            self.raw_config(id).ok().and_then(|raw| serde_json::from_slice::<ImageConfig>(&raw).ok());
+        let mut attributes = config.map(|config| config.config.labels).unwrap_or_default();
+        attributes.insert("name".to_owned(), name.to_owned());
+        Journal::of(&self.root).append(&Event::now(EventKind::Image, action, id.as_str(), attributes));
+    }
+
+    /// Tells that an image was given these names.
+    fn announce_tags(&self, id: &ImageId, names: &[Reference]) {
+        names.iter().for_each(|name| self.announce("tag", id, &name.to_string()));
     }
 
     /// Removes a name, and with the last one the image and the layers nobody else names. `in_use` are the images
@@ -361,10 +371,7 @@ impl Images {
         let mut others: BTreeSet<ImageId> =
             going.iter().flat_map(|reference| names.members(reference)).collect();
         others.remove(&found.id);
-        for reference in &going {
-            names.remove(reference);
-            self.announce("untag", &found.id, &reference.to_string());
-        }
+        going.iter().for_each(|reference| names.remove(reference));
         let goes = is_last && !used;
         if goes {
             names.leave(&found.id);
@@ -373,6 +380,7 @@ impl Images {
         if names != before {
             names.write(&self.root).map_err(failure("untag", name))?;
         }
+        going.iter().for_each(|reference| self.announce("untag", &found.id, &reference.to_string()));
         let mut removed: Vec<Removed> = going.into_iter().map(Removed::Untagged).collect();
         others.extend(goes.then_some(found.id));
         if !others.is_empty() {
@@ -477,7 +485,9 @@ impl Images {
     pub fn commit(&self, config: &ImageConfig, tags: &[Reference]) -> Result<Image, ImageError> {
         let raw = serde_json::to_vec(config)
             .map_err(|error| failure("write the configuration of", "new")(error.into()))?;
-        self.install(&raw, None, tags)
+        let image = self.install(&raw, None, tags)?;
+        self.announce_tags(&image.id, tags);
+        Ok(image)
     }
 
     /// Makes an image of a configuration as it came, with the manifest it came with.
@@ -598,7 +608,8 @@ impl Images {
 
     fn delete(&self, id: &ImageId) -> Result<(), ImageError> {
         ImageRecord::remove(&self.root, id).map_err(failure("remove", id.as_str()))?;
-        self.announce("delete", id, id.as_str());
+        let attributes = [("name", id.as_str())];
+        Journal::of(&self.root).append(&Event::now(EventKind::Image, "delete", id.as_str(), attributes));
         Ok(())
     }
 

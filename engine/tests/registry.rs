@@ -688,3 +688,60 @@ fn an_upload_outlives_its_token() {
     world.push(&name).unwrap();
     assert!(fake.seen("/token").len() >= 2);
 }
+
+/// A registry that wants to see the right to read where a blob is taken from, as those do that give tokens for scopes.
+/// Whether its tokens have that right is as `grants` says.
+fn strict_about_mounts(grants: bool) -> Fake {
+    Fake::start(Box::new(move |request| {
+        let host = request.headers.get("host").cloned().unwrap_or_default();
+        let line = request.line.as_str();
+        let path = line.split(' ').nth(1).unwrap();
+        if path.starts_with("/token") {
+            let scopes = path.split(['?', '&']).filter_map(|pair| pair.strip_prefix("scope="));
+            let scopes: Vec<&str> =
+                scopes.filter(|scope| grants || *scope != "repository%3Abase%3Apull").collect();
+            return response("200 OK", &[], format!(r#"{{"token":"{}"}}"#, scopes.join("+")).as_bytes());
+        }
+        let granted = request.headers.get("authorization").cloned().unwrap_or_default();
+        let may = |scope: &str| granted.contains(scope);
+        // In any order: the registry of the distribution project has these in a map.
+        let needed = if path.contains("mount=") {
+            vec!["repository:base:pull", "repository:app:pull,push"]
+        } else {
+            vec!["repository:app:pull"]
+        };
+        let needed = if path.contains("/base/") { vec!["repository:base:pull,push"] } else { needed };
+        if !needed.iter().all(|scope| may(&scope.replace(':', "%3A").replace(',', "%2C"))) {
+            let scopes = needed.join(" ");
+            let challenge = format!(r#"Bearer realm="http://{host}/token",service="s",scope="{scopes}""#);
+            return response("401 Unauthorized", &[("WWW-Authenticate", &challenge)], b"{}");
+        }
+        let upload = format!("/v2/{}/blobs/uploads/1", path.split('/').nth(2).unwrap());
+        let location = [("Location", upload.as_str())];
+        match line.split(' ').next().unwrap() {
+            "HEAD" => response("404 Not Found", &[], b""),
+            "POST" if path.contains("mount=") => response("201 Created", &[], b""),
+            "POST" | "PATCH" => response("202 Accepted", &location, b""),
+            "PUT" => response("201 Created", &[], b""),
+            _ => response("200 OK", &[], b"{}"),
+        }
+    }))
+}
+
+#[test]
+fn a_blob_is_taken_from_another_repository_by_whoever_may_read_it() {
+    for grants in [true, false] {
+        let fake = strict_about_mounts(grants);
+        let world = World::new();
+        let name = format!("{}/base:1", fake.address);
+        world.image(&name);
+        world.push(&name).unwrap();
+        let name = format!("{}/app:1", fake.address);
+        world.images.tag(&format!("{}/base:1", fake.address), &name.parse().unwrap()).unwrap();
+        let sent_before = fake.seen("PATCH").len();
+        world.push(&name).unwrap();
+        // Nothing is sent that the registry has, and all of it where its tokens do not reach.
+        let sent = fake.seen("PATCH").len() - sent_before;
+        assert_eq!(sent, if grants { 0 } else { 3 }, "grants: {grants}");
+    }
+}

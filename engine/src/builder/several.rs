@@ -60,7 +60,7 @@ impl Joined<'_> {
     fn name(&mut self, root: &Root, request: &BuildRequest, ids: &[ImageId]) -> Result<Vec<Image>> {
         let (began, vertex) = (Instant::now(), Vertex(self.last + 1));
         (self.events)(BuildEvent::Started { vertex, name: "exporting manifest list".to_owned() });
-        let images = Images::at(root).name_several(&request.tags, ids)?;
+        let images = Images::at(root).tag_several(&request.tags, ids)?;
         for tag in &request.tags {
             (self.events)(BuildEvent::Note { vertex, text: format!("naming to {} done", tag.canonical()) });
         }

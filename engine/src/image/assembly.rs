@@ -2,7 +2,7 @@
 //! it is pushed or forgotten.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,8 @@ use crate::image::manifest::{
     OCI_INDEX,
 };
 use crate::image::registry::{RegistryError, Repository, runtime};
-use crate::image::upload::Blob;
+use crate::image::transfer::{arrivals, fetch_blob};
+use crate::image::upload::{Blob, Bytes};
 use crate::image::{ImageError, Images, Platform, Reference, credentials};
 use crate::store::{Durability, private_directory, read_json, remove_file, write_json};
 
@@ -318,13 +319,17 @@ impl Images {
         target: &Repository,
     ) -> Result<(), ImageError> {
         let mut ingest = self.content().ingest()?;
-        let mut response = source.blob(&blob.digest, 0).await?;
-        while let Some(chunk) = response.chunk().await.map_err(|error| source.connection(error))? {
-            ingest.write_all(&chunk).map_err(super::failure("fetch a blob of", blob.digest.as_str()))?;
+        let (sender, mut reader) = arrivals();
+        let keep = tokio::task::spawn_blocking(move || io::copy(&mut reader, &mut ingest).map(|_| ingest));
+        let fetched = fetch_blob(source, blob, sender, &|_| ()).await;
+        let kept = keep.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        if let Err(Some(error)) = fetched {
+            return Err(error.into());
         }
+        let ingest = kept.map_err(super::failure("fetch a blob of", blob.digest.as_str()))?;
         ingest.commit(Some(&blob.digest), Some(blob.size))?;
         let path = self.content().path(&blob.digest);
-        let sent = Blob { digest: &blob.digest, size: blob.size, path: &path };
+        let sent = Blob { digest: &blob.digest, size: blob.size, bytes: Bytes::In(&path) };
         Ok(target.upload(&sent, None, |_| ()).await?)
     }
 }

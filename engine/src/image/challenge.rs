@@ -91,22 +91,30 @@ impl Repository {
         if let Some(service) = challenge.parameters.get("service") {
             query.push(("service", service.clone()));
         }
-        query.extend(self.scopes(challenge).into_iter().map(|scope| ("scope", scope)));
+        let scopes = self.scopes(challenge);
         let may_send_secrets = self.may_send_secrets(&realm);
-        if let Some(Credentials::Identity(token)) = &self.credentials {
-            query.push(("grant_type", "refresh_token".to_owned()));
-            query.push(("refresh_token", token.clone()));
-            query.push(("client_id", "rengine".to_owned()));
-        }
-        let ask = || self.client.get(realm.clone()).query(&query);
+        let client = self.client_for(&realm);
         let response = match &self.credentials {
-            Some(Credentials::Identity(_)) if may_send_secrets => {
-                self.patiently("a token", async || self.client.post(realm.clone()).form(&query)).await?
+            Some(Credentials::Identity(token)) if may_send_secrets => {
+                // RFC 6749, 3.3: one list, where the query of a GET has a parameter for each.
+                query.push(("scope", scopes.join(" ")));
+                query.push(("grant_type", "refresh_token".to_owned()));
+                query.push(("refresh_token", token.clone()));
+                query.push(("client_id", "rengine".to_owned()));
+                self.patiently("a token", async || client.post(realm.clone()).form(&query)).await?
             }
-            Some(Credentials::Basic { username, password }) if may_send_secrets => {
+            Some(Credentials::Basic { .. }) if !may_send_secrets => {
+                return Err(self.protocol("wants credentials sent to another host without encryption"));
+            }
+            Some(Credentials::Basic { username, password }) => {
+                query.extend(scopes.into_iter().map(|scope| ("scope", scope)));
+                let ask = || client.get(realm.clone()).query(&query);
                 self.patiently("a token", async || ask().basic_auth(username, Some(password))).await?
             }
-            None => self.patiently("a token", async || ask()).await?,
+            None => {
+                query.extend(scopes.into_iter().map(|scope| ("scope", scope)));
+                self.patiently("a token", async || client.get(realm.clone()).query(&query)).await?
+            }
             Some(_) => return Err(self.protocol("wants credentials sent to another host without encryption")),
         };
         let response = self.expect(response, "a token", &[StatusCode::OK]).await?;
@@ -118,13 +126,16 @@ impl Repository {
         Ok(Authorization::Bearer { token, until: Instant::now().checked_add(term) })
     }
 
+    /// What a token is to allow: all that is done with this repository, and what the registry asks for besides, as for
+    /// taking a blob from another repository.
     fn scopes(&self, challenge: &Challenge) -> Vec<String> {
-        let asked = challenge.parameters.get("scope");
+        let asked = challenge.parameters.get("scope").map_or("", String::as_str);
         let own = (!self.name.is_empty()).then(|| format!("repository:{}:{}", self.name, self.actions));
         let resource = format!("repository:{}:", self.name);
         // A request that only reads is challenged for reading; what follows needs more.
-        let foreign = asked.filter(|scope| own.is_none() || !scope.starts_with(&resource));
-        own.into_iter().chain(foreign.cloned()).collect()
+        let is_further = |scope: &&str| own.is_none() || !scope.starts_with(&resource);
+        let further = asked.split_ascii_whitespace().filter(is_further).map(str::to_owned);
+        own.iter().cloned().chain(further).collect()
     }
 
     /// Secrets travel encrypted, or not at all beyond this machine and hosts that were called insecure.
@@ -150,6 +161,15 @@ impl Authorization {
     /// Whether another one can be had.
     pub(super) fn is_token(&self) -> bool {
         matches!(self, Self::Bearer { .. })
+    }
+
+    /// Whether this refusal says that another token would do (RFC 6750, 3.1).
+    pub(super) fn is_too_narrow(response: &Response) -> bool {
+        let values = response.headers().get_all("www-authenticate").iter();
+        response.status() == StatusCode::FORBIDDEN
+            && values.filter_map(|value| value.to_str().ok()).flat_map(parse_challenges).any(|challenge| {
+                challenge.parameters.get("error").is_some_and(|it| it == "insufficient_scope")
+            })
     }
 
     fn has_run_out(&self) -> bool {

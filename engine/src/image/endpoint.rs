@@ -27,7 +27,8 @@ pub(crate) struct Endpoint {
     /// What it may be used for.
     pub(crate) may: Uses,
     trust: Trust,
-    headers: HeaderMap,
+    /// What requests to this address carry, and no others.
+    pub(crate) headers: HeaderMap,
     dial_timeout: Option<Duration>,
 }
 
@@ -188,9 +189,8 @@ impl Endpoint {
         &self,
         is_insecure: bool,
     ) -> Result<ClientBuilder, Box<dyn std::error::Error + Send + Sync>> {
-        let mut builder = http::client()
-            .tls_danger_accept_invalid_certs(is_insecure || self.trust.skip_verify)
-            .default_headers(self.headers.clone());
+        let mut builder =
+            http::client().tls_danger_accept_invalid_certs(is_insecure || self.trust.skip_verify);
         if let Some(timeout) = self.dial_timeout {
             builder = builder.connect_timeout(timeout);
         }

@@ -49,7 +49,8 @@ impl Images {
             ..Default::default()
         }];
         let image = self.commit(&config, &tag.cloned().into_iter().collect::<Vec<_>>())?;
-        self.announce("import", &image.id, &tag.map(ToString::to_string).unwrap_or_default());
+        let name = tag.map_or_else(|| image.id.to_string(), ToString::to_string);
+        self.announce("import", &image.id, &name);
         Ok(image)
     }
 }

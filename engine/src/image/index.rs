@@ -154,11 +154,20 @@ impl Images {
         if names != before {
             names.write(&self.root).map_err(failure("name", "new"))?;
         }
-        for (reference, image) in references.iter().zip(images.iter().cycle()) {
-            self.announce("tag", &image.id, &reference.to_string());
-        }
         let named = ids.iter().filter_map(|id| self.image(&names, id).transpose());
         named.collect()
+    }
+
+    /// Lets names mean an image for each of several platforms, and tells of it.
+    ///
+    /// # Errors
+    /// As [`Images::name_several`].
+    pub fn tag_several(&self, references: &[Reference], ids: &[ImageId]) -> Result<Vec<Image>, ImageError> {
+        let images = self.name_several(references, ids)?;
+        if let Some(image) = images.first() {
+            self.announce_tags(&image.id, references);
+        }
+        Ok(images)
     }
 
     /// Sends the images of all platforms, then the index that names them.

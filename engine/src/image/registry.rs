@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, RANGE};
@@ -20,13 +21,18 @@ use crate::image::hosts::{Hosts, HostsError};
 use crate::image::http;
 use crate::image::manifest::{ACCEPTED, MOST_JSON};
 use crate::image::reference::{DEFAULT_REGISTRY, Reference};
+use crate::image::referrer::Referrer;
 use crate::rootless::uplink;
 
 /// One repository of a registry.
 pub(crate) struct Repository {
-    pub(super) client: Client,
+    /// For its own address, with what the operator wants it to be sent.
+    client: Client,
+    /// For any other host, such as the one that gives tokens.
+    plain: Client,
     /// Without a limit on silence: a registry has nothing to say while it is sent a blob.
-    pub(super) uploader: Client,
+    uploader: Client,
+    plain_uploader: Client,
     pub(super) host: String,
     pub(super) base: Url,
     /// The registry that is meant, where this one stands for another.
@@ -39,6 +45,8 @@ pub(crate) struct Repository {
     pub(super) authorization: Mutex<Option<Authorization>>,
     /// What it wants people to read.
     warnings: std::sync::Mutex<BTreeSet<String>>,
+    /// Whether it has refused to take a blob from another repository.
+    pub(super) refuses_mounts: AtomicBool,
 }
 
 /// A manifest or an index as it came.
@@ -222,10 +230,21 @@ impl Repository {
         let is_called_insecure = insecure.iter().any(|named| named == host) || is_insecure()?;
         // Where it is said how to speak to it, nothing is tried.
         let may_be_plain = endpoint.base.is_none() && (is_loopback(host) || is_called_insecure);
-        let build = |limit: fn(ClientBuilder) -> ClientBuilder| {
+        let build = |headers: &HeaderMap, limit: fn(ClientBuilder) -> ClientBuilder| {
             let builder = endpoint.client(may_be_plain || is_called_insecure);
-            let built = builder.and_then(|builder| Ok(limit(builder).build()?));
+            let built =
+                builder.and_then(|builder| Ok(limit(builder).default_headers(headers.clone()).build()?));
             built.map_err(|source| RegistryError::Client { host: host.clone(), source })
+        };
+        let client = build(&endpoint.headers, |builder| builder.read_timeout(STALL))?;
+        let uploader = build(&endpoint.headers, |builder| builder.tcp_user_timeout(STALL))?;
+        // Reading the system's authorities takes its time, so it is not done for nothing.
+        let (plain, plain_uploader) = if endpoint.headers.is_empty() {
+            (client.clone(), uploader.clone())
+        } else {
+            let none = HeaderMap::new();
+            let plain = build(&none, |builder| builder.read_timeout(STALL))?;
+            (plain, build(&none, |builder| builder.tcp_user_timeout(STALL))?)
         };
         let address = if host == DEFAULT_REGISTRY { "registry-1.docker.io" } else { host };
         let url = |scheme| {
@@ -233,8 +252,10 @@ impl Repository {
                 .map_err(|error| RegistryError::Client { host: host.clone(), source: error.into() })
         };
         let mut repository = Self {
-            client: build(|builder| builder.read_timeout(STALL))?,
-            uploader: build(|builder| builder.tcp_user_timeout(STALL))?,
+            client,
+            plain,
+            uploader,
+            plain_uploader,
             host: host.clone(),
             base: endpoint.base.clone().map_or_else(|| url("https"), Ok)?,
             stands_for: endpoint.stands_for.clone(),
@@ -243,6 +264,7 @@ impl Repository {
             credentials,
             authorization: Mutex::new(None),
             warnings: std::sync::Mutex::default(),
+            refuses_mounts: AtomicBool::new(false),
         };
         if may_be_plain && !repository.answers().await {
             repository.base = url("http")?;
@@ -283,7 +305,7 @@ impl Repository {
 
     /// Fetches a small blob whole.
     pub(crate) async fn small_blob(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
-        let bytes = self.again(async || self.small_body(self.blob(digest, 0).await?).await).await?;
+        let bytes = self.again(async || self.small_body(self.blob(digest, 0).await?.0).await).await?;
         if Digest::of(&bytes) == *digest {
             Ok(bytes)
         } else {
@@ -291,8 +313,9 @@ impl Repository {
         }
     }
 
-    /// Starts to fetch a blob from an offset on. An answer from the beginning has status 200.
-    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<Response, RegistryError> {
+    /// Starts to fetch a blob from an offset on. With the answer comes where it begins, which is the offset or before
+    /// it: not every registry knows ranges.
+    pub(crate) async fn blob(&self, digest: &Digest, offset: u64) -> Result<(Response, u64), RegistryError> {
         let url = self.url(&format!("blobs/{digest}"))?;
         let request = |client: &Client| match offset {
             0 => client.get(url.clone()),
@@ -301,13 +324,15 @@ impl Repository {
         let response = self.send("a blob", request).await?;
         let response =
             self.expect(response, "a blob", &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            let range = header(response.headers(), "content-range").unwrap_or_default();
-            if !range.starts_with(&format!("bytes {offset}-")) {
-                return Err(self.protocol("sent another part of a blob than the one asked for"));
-            }
+        if response.status() == StatusCode::OK {
+            return Ok((response, 0));
         }
-        Ok(response)
+        let range = header(response.headers(), "content-range").unwrap_or_default();
+        let begin = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
+        match begin.filter(|begin| *begin <= offset) {
+            Some(begin) => Ok((response, begin)),
+            None => Err(self.protocol("sent another part of a blob than the one asked for")),
+        }
     }
 
     /// Whether the repository has a blob.
@@ -334,13 +359,14 @@ impl Repository {
         let request =
             |client: &Client| client.put(url.clone()).header(CONTENT_TYPE, media_type).body(bytes.to_vec());
         let response = self.send("a manifest to keep", request).await?;
-        self.expect(
-            response,
-            "a manifest to keep",
-            &[StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED],
-        )
-        .await
-        .map(drop)
+        let kept = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
+        let response = self.expect(response, "a manifest to keep", &kept).await?;
+        // A registry that knows of referrers says so (distribution-spec, "Pushing Manifests with Subject").
+        let is_listed = response.headers().contains_key("oci-subject");
+        match Referrer::in_manifest(media_type, bytes).filter(|_| !is_listed) {
+            Some(referrer) => Box::pin(self.list_referrer(&referrer)).await,
+            None => Ok(()),
+        }
     }
 
     /// A failure of the connection while a body came.
@@ -383,7 +409,9 @@ impl Repository {
             // A password that is refused once is wrong; a token may run out between two requests.
             let may_renew = challenges == 0
                 || (challenges < MOST_CHALLENGES && sent.as_ref().is_none_or(Authorization::is_token));
-            if response.status() != StatusCode::UNAUTHORIZED || !may_renew {
+            let is_refused = response.status() == StatusCode::UNAUTHORIZED
+                || (challenges == 0 && Authorization::is_too_narrow(&response));
+            if !is_refused || !may_renew {
                 return Ok(response);
             }
             challenges += 1;
@@ -422,6 +450,16 @@ impl Repository {
             }
             return Ok(response);
         }
+    }
+
+    /// Who makes a request to this address.
+    pub(super) fn client_for(&self, url: &Url) -> &Client {
+        if same_host(url, &self.base) { &self.client } else { &self.plain }
+    }
+
+    /// Who sends a blob to this address.
+    pub(super) fn uploader_for(&self, url: &Url) -> &Client {
+        if same_host(url, &self.base) { &self.uploader } else { &self.plain_uploader }
     }
 
     /// What the registry wanted people to read so far.
@@ -654,14 +692,22 @@ fn message_in(body: &[u8]) -> String {
         message: String,
     }
     if let Ok(Errors { errors }) = serde_json::from_slice(body) {
-        let texts: Vec<String> = (errors.into_iter())
-            .map(|entry| if entry.message.is_empty() { entry.code } else { entry.message })
-            .collect();
+        let texts: Vec<String> = errors.into_iter().map(|entry| told(entry.code, entry.message)).collect();
         return texts.join(", ");
     }
     let text = String::from_utf8_lossy(body);
     let line = text.lines().next().unwrap_or_default().trim();
     if line.starts_with('<') { String::new() } else { line.chars().take(200).collect() }
+}
+
+/// A message, with its code unless the message says as much.
+fn told(code: String, message: String) -> String {
+    let is_told = message.to_lowercase().contains(&code.to_lowercase().replace('_', " "));
+    match (message.is_empty(), is_told) {
+        (true, _) => code,
+        (false, true) => message,
+        (false, false) => format!("{message} ({code})"),
+    }
 }
 
 #[cfg(test)]
@@ -688,7 +734,12 @@ mod tests {
 
     #[test]
     fn a_registrys_own_words_are_passed_on() {
-        assert_eq!(message_in(br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#), "no, X");
+        assert_eq!(
+            message_in(br#"{"errors":[{"code":"DENIED","message":"no"},{"code":"X"}]}"#),
+            "no (DENIED), X"
+        );
+        let told = br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+        assert_eq!(message_in(told), "manifest unknown");
         assert_eq!(message_in(b"<html>"), "");
         assert_eq!(message_in(b"plain words\nmore"), "plain words");
     }

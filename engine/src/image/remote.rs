@@ -12,7 +12,7 @@ use crate::image::credentials;
 use crate::image::manifest;
 use crate::image::manifest::{DOCKER_MANIFEST, Descriptor, Document};
 use crate::image::reference::DEFAULT_REGISTRY;
-use crate::image::registry::{Fetched, RegistryError, Repository, header, runtime};
+use crate::image::registry::{Fetched, RegistryError, Repository, runtime};
 use crate::image::{ImageError, Images, ManifestError, Reference, http};
 
 /// A manifest or an index at a registry.
@@ -233,7 +233,19 @@ fn hub(term: &str, limit: u32) -> Result<Vec<FoundImage>, ImageError> {
         let client = http::client().build().map_err(broken)?;
         let query = [("q", term.to_owned()), ("n", limit.to_string())];
         let response = client.get("https://index.docker.io/v1/search").query(&query).send().await;
-        let response = response.and_then(reqwest::Response::error_for_status).map_err(broken)?;
+        let response = response.map_err(broken)?;
+        let (status, step, message) = (response.status(), "a search", String::new());
+        if !status.is_success() {
+            return Err(match status {
+                StatusCode::TOO_MANY_REQUESTS => RegistryError::TooMany { host: host.to_owned(), message },
+                _ => RegistryError::Unexpected {
+                    host: host.to_owned(),
+                    step,
+                    status: status.as_u16(),
+                    message,
+                },
+            });
+        }
         response.json::<Answer>().await.map_err(broken)
     })?;
     Ok(answer.results)
@@ -250,8 +262,8 @@ impl Repository {
             let Some(page) = url.take() else { break };
             let response = self.send("a list", |client| client.get(page.clone())).await?;
             let response = self.expect(response, "a list", &[StatusCode::OK]).await?;
-            url = header(response.headers(), LINK.as_str())
-                .and_then(|link| next(&link).and_then(|next| page.join(next).ok()));
+            let links = response.headers().get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+            url = links.filter_map(next).next().and_then(|next| page.join(next).ok());
             let body: serde_json::Value = serde_json::from_slice(&self.small_body(response).await?)
                 .map_err(|_| self.protocol("sent a list that is not JSON"))?;
             let page = body.get(key).and_then(serde_json::Value::as_array).into_iter().flatten();
@@ -261,10 +273,13 @@ impl Repository {
     }
 }
 
-/// The address in `<…>; rel="next"`.
-fn next(link: &str) -> Option<&str> {
-    let (address, rest) = link.strip_prefix('<')?.split_once('>')?;
-    rest.contains("next").then_some(address)
+/// The address in `<…>; rel="next"`, of several.
+fn next(links: &str) -> Option<&str> {
+    links.split('<').skip(1).find_map(|link| {
+        let (address, parameters) = link.split_once('>')?;
+        let is_next = |parameter: &str| matches!(parameter.trim(), "rel=\"next\"" | "rel=next");
+        parameters.split([';', ',']).any(is_next).then_some(address)
+    })
 }
 
 #[cfg(test)]
@@ -275,6 +290,7 @@ mod tests {
     fn a_page_names_the_next_one() {
         assert_eq!(next("</v2/a/tags/list?last=b&n=2>; rel=\"next\""), Some("/v2/a/tags/list?last=b&n=2"));
         assert_eq!(next("<x>; rel=\"prev\""), None);
+        assert_eq!(next("<x>; rel=\"prev\", <y>; title=\"next\"; rel=next"), Some("y"));
         assert_eq!(next("x"), None);
     }
 }

@@ -15,7 +15,7 @@ use crate::image::credentials::{self, Credentials};
 use crate::image::endpoint::{Endpoint, endpoints};
 use crate::image::manifest::{Descriptor, Document, Manifest};
 use crate::image::registry::{RegistryError, Repository, runtime};
-use crate::image::upload::Blob;
+use crate::image::upload::{Blob, Bytes};
 use crate::image::{
     Image, ImageConfig, ImageError, Images, ManifestError, Platform, Progress, PullOptions, Pulled,
     PushOptions, Pushed, Reference, Step,
@@ -36,6 +36,9 @@ pub(super) struct Wanted {
 
 /// Bytes as the connection gives them.
 type Chunk = Vec<u8>;
+
+/// Takes them to whoever reads them on a thread.
+type Sender = tokio::sync::mpsc::Sender<io::Result<Chunk>>;
 
 pub(super) type Tell<'a> = &'a (dyn Fn(Progress) + Sync);
 
@@ -279,7 +282,7 @@ impl Images {
             let _ = sent.send(bytes);
         };
         let path = self.content().path(&blob.digest);
-        let sent = Blob { digest: &blob.digest, size: blob.size, path: &path };
+        let sent = Blob { digest: &blob.digest, size: blob.size, bytes: Bytes::In(&path) };
         let upload = repository.upload(&sent, source, count);
         tokio::pin!(upload);
         let mut tick = tokio::time::interval(REPORT_EVERY);
@@ -369,7 +372,7 @@ pub(super) async fn fetch_layer(
         tell(Step::Exists);
         return Ok(());
     }
-    let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+    let (sender, reader) = arrivals();
     let announced = Announced {
         blob: Some((wanted.blob.digest.clone(), wanted.blob.size)),
         diff: Some(wanted.diff.clone()),
@@ -377,18 +380,9 @@ pub(super) async fn fetch_layer(
     };
     let unpack = {
         let layers = layers.clone();
-        let reader = Arrivals { receiver, chunk: Chunk::new(), at: 0 };
         tokio::task::spawn_blocking(move || layers.receive(reader, &announced))
     };
-    let fetched = fetch_blob(repository, &wanted.blob, &sender, &tell).await;
-    // The reader learns of a failure as one; otherwise the closed channel is the blob's end.
-    if fetched.is_err() {
-        let broken = io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off");
-        let _ = sender.send(Err(broken)).await;
-    } else {
-        tell(Step::Unpacking);
-    }
-    drop(sender);
+    let fetched = fetch_blob(repository, &wanted.blob, sender, &tell).await;
     let unpacked = unpack.await.unwrap_or_else(|error| Err(LayerError::Stream(io::Error::other(error))));
     match (fetched, unpacked) {
         (Err(Some(error)), _) => Err(error.into()),
@@ -400,12 +394,29 @@ pub(super) async fn fetch_layer(
     }
 }
 
-/// Fetches a blob into a channel, going on where a connection broke. `Err(None)` is a reader that went away: it
-/// knows why.
-async fn fetch_blob(
+/// Fetches a blob into a channel, which is closed at the blob's end. `Err(None)` is a reader that went away: it knows why.
+pub(super) async fn fetch_blob(
     repository: &Repository,
     blob: &Descriptor,
-    sender: &tokio::sync::mpsc::Sender<io::Result<Chunk>>,
+    sender: Sender,
+    tell: &impl Fn(Step),
+) -> Result<(), Option<RegistryError>> {
+    let fetched = fetch_parts(repository, blob, &sender, tell).await;
+    // The reader learns of a failure as one.
+    if fetched.is_err() {
+        let broken = io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off");
+        let _ = sender.send(Err(broken)).await;
+    } else {
+        tell(Step::Unpacking);
+    }
+    fetched
+}
+
+/// Fetches a blob, going on where a connection broke.
+async fn fetch_parts(
+    repository: &Repository,
+    blob: &Descriptor,
+    sender: &Sender,
     tell: &impl Fn(Step),
 ) -> Result<(), Option<RegistryError>> {
     let mut done = 0u64;
@@ -432,15 +443,15 @@ async fn fetch_part(
     repository: &Repository,
     blob: &Descriptor,
     done: &mut u64,
-    sender: &tokio::sync::mpsc::Sender<io::Result<Chunk>>,
+    sender: &Sender,
     tell: &impl Fn(Step),
 ) -> Result<(), Option<RegistryError>> {
     if *done == blob.size && *done > 0 {
         return Ok(());
     }
-    let mut response = repository.blob(&blob.digest, *done).await.map_err(Some)?;
-    // Not every registry knows ranges: what has come already is skipped then.
-    let mut skip = if response.status() == reqwest::StatusCode::OK { *done } else { 0 };
+    let (mut response, begin) = repository.blob(&blob.digest, *done).await.map_err(Some)?;
+    // What has come already is skipped.
+    let mut skip = *done - begin;
     loop {
         let chunk = response.chunk().await.map_err(|source| Some(repository.connection(source)))?;
         let Some(chunk) = chunk else { break };
@@ -463,11 +474,17 @@ async fn fetch_part(
 /// How many chunks, as they come from the connection, may wait for the decompressor.
 const CHUNKS_AHEAD: usize = 64;
 
-/// What the connection's task sends, as a reader on the unpacking thread.
-struct Arrivals {
+/// What the connection's task sends, as a reader on another thread.
+pub(super) struct Arrivals {
     receiver: tokio::sync::mpsc::Receiver<io::Result<Chunk>>,
     chunk: Chunk,
     at: usize,
+}
+
+/// A way from a connection's task to a thread.
+pub(super) fn arrivals() -> (Sender, Arrivals) {
+    let (sender, receiver) = tokio::sync::mpsc::channel(CHUNKS_AHEAD);
+    (sender, Arrivals { receiver, chunk: Chunk::new(), at: 0 })
 }
 
 impl Read for Arrivals {

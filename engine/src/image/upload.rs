@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use futures_util::StreamExt;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE};
@@ -17,8 +18,16 @@ use crate::image::registry::{ATTEMPTS, RegistryError, Repository, header, is_wor
 pub(crate) struct Blob<'a> {
     pub(crate) digest: &'a Digest,
     pub(crate) size: u64,
-    /// The file with its bytes.
-    pub(crate) path: &'a Path,
+    pub(crate) bytes: Bytes<'a>,
+}
+
+/// Where a blob's bytes are.
+#[derive(Clone, Copy)]
+pub(crate) enum Bytes<'a> {
+    /// In this file.
+    In(&'a Path),
+    /// Here.
+    Here(&'a [u8]),
 }
 
 /// Bytes a body is sent in at once.
@@ -70,18 +79,14 @@ impl Repository {
         }
     }
 
-    /// Sends a few bytes in one request, unless they are there.
+    /// Sends a few bytes, unless they are there.
     pub(crate) async fn upload_small(&self, bytes: &[u8]) -> Result<(), RegistryError> {
         let digest = Digest::of(bytes);
         if self.has_blob(&digest).await? {
             return Ok(());
         }
-        let Some(session) = self.begin_upload(&digest, None).await? else { return Ok(()) };
-        let mut target = session.clone();
-        target.query_pairs_mut().append_pair("digest", digest.as_str());
-        let request = self.uploader.put(target).header(CONTENT_TYPE, BYTES).body(bytes.to_vec());
-        let response = self.to(&session, request).await?;
-        self.expect(response, "a blob", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
+        let blob = Blob { digest: &digest, size: bytes.len() as u64, bytes: Bytes::Here(bytes) };
+        self.upload(&blob, None, |_| ()).await
     }
 
     /// Whether the registry takes a blob from another repository of its own.
@@ -90,8 +95,20 @@ impl Repository {
         Ok(self.begin_upload(digest, Some(from)).await?.is_none())
     }
 
-    /// Starts an upload; `None` when the registry took the blob from where it had it.
+    /// Starts an upload; `None` when the registry took the blob from where it had it. Who may not read where that is can
+    /// send the blob all the same.
     async fn begin_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Option<Url>, RegistryError> {
+        let from = from.filter(|_| !self.refuses_mounts.load(Ordering::Relaxed));
+        match self.start_upload(digest, from).await {
+            Err(RegistryError::Denied { .. } | RegistryError::NotFound { .. }) if from.is_some() => {
+                self.refuses_mounts.store(true, Ordering::Relaxed);
+                self.start_upload(digest, None).await
+            }
+            other => other,
+        }
+    }
+
+    async fn start_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Option<Url>, RegistryError> {
         let mut start = self.url("blobs/uploads/")?;
         if let Some(from) = from {
             start.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from);
@@ -115,7 +132,7 @@ impl Repository {
     ) -> Result<(), RegistryError> {
         if offset < blob.size {
             let mut request = self
-                .uploader
+                .uploader_for(session)
                 .patch(session.clone())
                 .header(CONTENT_TYPE, BYTES)
                 .header(CONTENT_LENGTH, blob.size - offset);
@@ -130,14 +147,14 @@ impl Repository {
         }
         let mut end = session.clone();
         end.query_pairs_mut().append_pair("digest", blob.digest.as_str());
-        let request = self.uploader.put(end).header(CONTENT_LENGTH, 0);
+        let request = self.uploader_for(session).put(end).header(CONTENT_LENGTH, 0);
         let response = self.to(session, request).await?;
         self.expect(response, "a blob's end", &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
     }
 
     /// How many bytes of an upload have come.
     async fn received(&self, session: &mut Url) -> Result<u64, RegistryError> {
-        let response = self.to(session, self.uploader.get(session.clone())).await?;
+        let response = self.to(session, self.uploader_for(session).get(session.clone())).await?;
         let known = [StatusCode::NO_CONTENT, StatusCode::ACCEPTED, StatusCode::OK];
         let response = self.expect(response, "how much of a blob it has", &known).await?;
         if response.headers().contains_key(LOCATION) {
@@ -161,7 +178,7 @@ impl Repository {
             let mut target = session.clone();
             target.query_pairs_mut().append_pair("digest", blob.digest.as_str());
             let request = self
-                .uploader
+                .uploader_for(&session)
                 .put(target)
                 .header(CONTENT_TYPE, BYTES)
                 .header(CONTENT_LENGTH, blob.size)
@@ -218,20 +235,27 @@ impl Repository {
             .ok_or_else(|| self.protocol("does not say where to send a blob"))
     }
 
-    /// A file as a body, read as it is sent.
+    /// A blob as a body; a file is read as it is sent.
     fn body(
         &self,
         blob: &Blob<'_>,
         offset: u64,
         tell: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<reqwest::Body, RegistryError> {
+        let path = match blob.bytes {
+            Bytes::In(path) => path,
+            Bytes::Here(bytes) => {
+                let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
+                return Ok(rest.unwrap_or_default().to_vec().into());
+            }
+        };
         let open = || {
-            let mut file = File::open(blob.path)?;
+            let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(offset)).map(|_| file)
         };
         let file = open().map_err(|error| RegistryError::Client {
             host: self.host.clone(),
-            source: format!("{}: {error}", blob.path.display()).into(),
+            source: format!("{}: {error}", path.display()).into(),
         })?;
         let pieces = futures_util::stream::unfold((file, offset), move |(mut file, sent)| {
             let mut piece = vec![0; PIECE];

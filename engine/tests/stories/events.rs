@@ -48,7 +48,7 @@ fn a_life_is_told_in_its_order() {
     world.rengine(["network", "rm", "front"]).succeeds();
     let format = ["events", "--since", "1h", "--until", "0s", "--format", "{{.Type}} {{.Action}}"];
     world.rengine(format).succeeds().prints(
-        "image import\nnetwork create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n\
+        "image tag\nimage import\nnetwork create\nvolume create\ncontainer create\nnetwork connect\nvolume mount\ncontainer start\n\
          container exec_create: true\ncontainer exec_start: true\ncontainer exec_die\ncontainer pause\ncontainer unpause\n\
          container rename\ncontainer kill\ncontainer kill\ncontainer die\nnetwork disconnect\nvolume unmount\ncontainer stop\n\
          container destroy\nvolume destroy\nnetwork destroy\n",
@@ -108,7 +108,26 @@ fn images_are_told_of_too() {
     assert_eq!(
         told,
         format!(
-            "import box:latest\ntag other:1\nuntag box:latest\nuntag other:1\ndelete {id}\nload box:latest\n"
+            "tag box:latest\nimport box:latest\nsave box:latest\ntag other:1\nuntag box:latest\nuntag other:1\ndelete {id}\nload box:latest\n"
         )
+    );
+}
+
+#[test]
+fn what_gives_an_image_a_name_is_told() {
+    let world = World::new();
+    world.write("context/Dockerfile", &format!("FROM {BOX}\nLABEL tier=web\n"));
+    let context = world.path("context").display().to_string();
+    world.rengine(["build", "-q", "-t", "built:1", "-t", "built:2", &context]).succeeds();
+    world.rengine(["create", "--name", "it", "--network", "none", "built:1", "true"]).succeeds();
+    world.rengine(["commit", "it", "copy:1"]).succeeds();
+    world.rengine(["rm", "it"]).succeeds();
+    world.rengine(["save", "-o", &world.path("saved.tar").display().to_string(), "copy:1"]).succeeds();
+    world.rengine(["rmi", "copy:1"]).succeeds();
+    let told = ["events", "--since", "1h", "--until", "0s", "-f", "label=tier=web", "--format"];
+    let told = told.into_iter().chain(["{{.Type}} {{.Action}} {{.Actor.Attributes.name}}"]);
+    world.rengine(told).succeeds().prints(
+        "image tag built:1\nimage tag built:2\ncontainer create it\nimage tag copy:1\ncontainer commit it\n\
+         container destroy it\nimage save copy:1\nimage untag copy:1\n",
     );
 }

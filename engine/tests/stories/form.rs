@@ -159,6 +159,10 @@ fn how_an_image_was_made_is_attested_when_asked_for() {
     let [image, attestation] = index["manifests"].as_array().unwrap().as_slice() else { panic!("{index}") };
     assert_eq!(attestation["platform"], json!({ "os": "unknown", "architecture": "unknown" }));
     assert_eq!(attestation["annotations"]["vnd.docker.reference.digest"], image["digest"]);
+    // This registry keeps no list of what refers to an image, so there is one under a tag of its digest.
+    let tag = image["digest"].as_str().unwrap().replace(':', "-");
+    let listed = manifest(&format!("docker://{}/app:{tag}", registry.address()));
+    assert_eq!(listed["manifests"][0]["digest"], attestation["digest"]);
     let attested = blob(&attestation["digest"]);
     assert_eq!(attested["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
     assert_eq!(attested["subject"]["digest"], image["digest"]);

@@ -122,7 +122,7 @@ impl Target {
                 let all: Vec<Reference> = tags.iter().chain(names).cloned().collect();
                 attest(engine, images, &all, form, attested)?;
                 let ids: Vec<_> = images.iter().map(|image| image.id.clone()).collect();
-                engine.images().name_several(names, &ids)?;
+                engine.images().tag_several(names, &ids)?;
                 if *push {
                     for name in tags.iter().chain(names) {
                         output::note(&format!("pushing {name}"));

@@ -79,11 +79,8 @@ impl Images {
         files.read_tar(BufReader::with_capacity(1 << 18, tar))?;
         let loaded = self.load_files(&files, platforms)?;
         for Loaded { image, reference } in &loaded {
-            self.announce(
-                "load",
-                &image.id,
-                &reference.as_ref().map(ToString::to_string).unwrap_or_default(),
-            );
+            let name = reference.as_ref().map_or_else(|| image.id.to_string(), ToString::to_string);
+            self.announce("load", &image.id, &name);
         }
         Ok(loaded)
     }

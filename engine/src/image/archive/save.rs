@@ -62,7 +62,12 @@ impl Images {
                 }
             }
         }
-        self.write_archive(&chosen, writer)
+        self.write_archive(&chosen, writer)?;
+        for (image, tags) in chosen.iter().filter_map(|(images, tags)| Some((images.first()?, tags))) {
+            let name = tags.first().map_or_else(|| image.id.to_string(), ToString::to_string);
+            self.announce("save", &image.id, &name);
+        }
+        Ok(())
     }
 
     /// Writes an image, or one for each of several platforms, as `save` does, under names that it need not have
