@@ -46,7 +46,17 @@ impl Repository {
         act.arg("--env").arg(format!("RUNNER_TOOL_CACHE={}", cache.display()));
         act.args(["push", "-P", "ubuntu-latest=-self-hosted", "--pull=false"]);
         act.arg("--env").arg(format!("BUILT={}", env!("CARGO_BIN_EXE_rdeploy")));
+        act.arg("--env").arg(format!("ROOTS={}", self.directory.path().display()));
         act.current_dir(self.path()).env("HOME", self.directory.path().join("home")).output().unwrap()
+    }
+}
+
+/// What engines leave in the run directory, of which the test's own directory knows nothing.
+impl Drop for Repository {
+    fn drop(&mut self) {
+        for name in ["one", "two"] {
+            let _ = engine::store::remove_tree(engine::Root::at(&self.directory.path().join(name)).run());
+        }
     }
 }
 
@@ -206,4 +216,23 @@ fn a_runner_that_does_not_say_which_action_it_runs_has_it_in_the_path() {
     let output = install.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(releases.asked(), [place.clone(), format!("{place}.sha256")]);
+}
+
+#[test]
+fn a_build_finds_in_the_runners_cache_what_another_one_put_there() {
+    // The runner serves the first generation of GitHub's service; its token goes to actions that are no shell only.
+    let steps = "      - env:
+          ACTIONS_RUNTIME_TOKEN: story
+        run: |
+          mkdir context
+          echo hello > context/file
+          printf 'FROM scratch\\nCOPY file /file\\nWORKDIR /work\\n' > context/Dockerfile
+          rengine --root \"$ROOTS/one\" build --cache-to type=gha,mode=max context
+          rengine --root \"$ROOTS/two\" build --progress plain --cache-from type=gha context 2> said
+          echo \"taken from there: $(grep -c CACHED said)\"
+";
+    let output = Repository::new(&workflow("${{ env.BUILT }}", steps)).push();
+    let text = text(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("taken from there: 2"), "{text}");
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
+pub mod actions;
 mod archive;
 mod artifact;
 mod assembly;
@@ -120,6 +121,9 @@ pub enum ImageError {
     /// A registry did not do what was asked.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Nobody says where a cache is.
+    #[error("the cache service of GitHub's actions is not known: {0} is not set")]
+    NoService(&'static str),
     /// Credentials could not be read.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
@@ -740,6 +744,9 @@ impl From<ImageError> for crate::Error {
             ImageError::Registry(error) => error.into(),
             ImageError::Credentials(error) => error.into(),
             ImageError::Layer(error) => error.into(),
+            ImageError::NoService(_) => crate::Error::new(crate::Kind::Failed, message).with_hint(
+                "steps with `run:` get it from a step before them, `uses: crazy-max/ghaction-github-runtime@v3`",
+            ),
             ImageError::Assembly(error) => error.into(),
             other => crate::Error::failed(message, other),
         }

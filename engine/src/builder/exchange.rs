@@ -10,6 +10,7 @@ use super::cache::Key;
 use super::report::Reporter;
 use crate::error::{Error, Result, chain};
 use crate::id::{DiffId, Digest};
+use crate::image::actions::{ActionsCache, Generation};
 use crate::image::cache::{CacheRecord, RemoteCache};
 use crate::image::{ImageConfig, Images, Platform, Reference};
 
@@ -20,6 +21,8 @@ pub enum CacheSource {
     Local(PathBuf),
     /// A cache in a registry, or an image with one in it.
     Registry(Reference),
+    /// A cache at the service of GitHub's actions.
+    Actions(ActionsCache),
 }
 
 /// A cache that a build writes when it is done.
@@ -42,6 +45,8 @@ pub enum CachePlace {
     Local(PathBuf),
     /// A registry.
     Registry(Reference),
+    /// The service of GitHub's actions.
+    Actions(ActionsCache),
 }
 
 /// How much of a build a cache holds.
@@ -82,6 +87,7 @@ impl Exchange {
             let (name, opened) = match source {
                 CacheSource::Local(path) => (path.display().to_string(), images.open_cache_directory(path)),
                 CacheSource::Registry(reference) => (reference.canonical(), images.open_cache(reference)),
+                CacheSource::Actions(cache) => ("gha".to_owned(), images.open_cache_service(cache)),
             };
             let work = reporter.start(format!("importing cache manifest from {name}"));
             match opened {
@@ -146,7 +152,8 @@ impl Exchange {
     ) -> Result<()> {
         for target in targets {
             match self.lend_to(images, layers, target) {
-                Err(error) if target.may_fail => note(chain(&error)),
+                // The same command is run on a developer's machine, where there is no such service.
+                Err(error) if target.may_fail || target.is_nowhere() => note(chain(&error)),
                 other => other?,
             }
         }
@@ -160,6 +167,7 @@ impl Exchange {
             CachePlace::Inline => return Ok(()),
             CachePlace::Local(path) => (path.display().to_string(), images.write_cache(&config(), path)),
             CachePlace::Registry(name) => (name.canonical(), images.send_cache(&config(), name)),
+            CachePlace::Actions(cache) => ("gha".to_owned(), images.keep_cache(&config(), cache)),
         };
         written.map_err(|error| Error::failed(format!("export the cache to {name}"), Error::from(error)))
     }
@@ -182,6 +190,11 @@ impl CacheTarget {
     /// The image itself, as `BUILDKIT_INLINE_CACHE=1` asks for.
     pub const INLINE: Self = Self { place: CachePlace::Inline, extent: CacheExtent::Image, may_fail: false };
 
+    /// Whether it is at a service that nobody has said anything of.
+    fn is_nowhere(&self) -> bool {
+        matches!(&self.place, CachePlace::Actions(cache) if cache.lacks().is_some())
+    }
+
     /// Whether it is written beside the image and not into it.
     pub(crate) fn is_apart(&self) -> bool {
         self.place != CachePlace::Inline
@@ -203,6 +216,7 @@ impl FromStr for CacheSource {
                     .map(PathBuf::from)
                     .ok_or_else(|| fields.wrong("src is needed"))?,
             ),
+            "gha" => Self::Actions(fields.actions()?),
             _ => Self::Registry(fields.reference()?),
         };
         fields.end().map(|()| source)
@@ -224,6 +238,7 @@ impl FromStr for CacheTarget {
             "local" => CachePlace::Local(
                 fields.take("dest").map(PathBuf::from).ok_or_else(|| fields.wrong("dest is needed"))?,
             ),
+            "gha" => CachePlace::Actions(fields.actions()?),
             _ => CachePlace::Registry(fields.reference()?),
         };
         let may_fail = match fields.take("ignore-error") {
@@ -258,11 +273,11 @@ impl<'a> Fields<'a> {
         let kind = rest.remove("type").unwrap_or("registry");
         let fields = Self { text, kind, rest };
         match kind {
-            "registry" | "local" => Ok(fields),
+            "registry" | "local" | "gha" => Ok(fields),
             "inline" if flag == "--cache-to" => Ok(fields),
             "inline" => Err(fields.wrong("an inline cache is read with type=registry,ref=IMAGE")),
             other => Err(Error::invalid(format!("{flag} {text}: caches of type {other} are not supported"))
-                .with_hint("registry, local and inline are")),
+                .with_hint("registry, local, inline and gha are")),
         }
     }
 
@@ -275,6 +290,29 @@ impl<'a> Fields<'a> {
         text.parse().map_err(|error| self.wrong("ref").with_source(error))
     }
 
+    /// The fields of a cache at the service of GitHub's actions.
+    fn actions(&mut self) -> Result<ActionsCache> {
+        let generation = match self.take("version") {
+            None => None,
+            Some("1") => Some(Generation::First),
+            Some("2") => Some(Generation::Second),
+            Some(_) => return Err(self.wrong("version is 1 or 2")),
+        };
+        // What BuildKit needs to list keys, and how long it waits; neither is needed here.
+        for key in ["ghtoken", "repository", "timeout"] {
+            self.take(key);
+        }
+        let (url, newer) = (self.take("url"), self.take("url_v2"));
+        let url = if generation == Some(Generation::First) { url } else { newer.or(url) };
+        let own = |text: &str| text.to_owned();
+        Ok(ActionsCache {
+            scope: self.take("scope").map(own),
+            url: url.map(own),
+            token: self.take("token").map(own),
+            generation: generation.or(newer.map(|_| Generation::Second)),
+        })
+    }
+
     fn end(self) -> Result<()> {
         match self.rest.keys().next() {
             Some(key) => Err(self.wrong(&format!("{key} is not supported"))),
@@ -284,7 +322,7 @@ impl<'a> Fields<'a> {
 
     fn wrong(&self, what: &str) -> Error {
         Error::invalid(format!("invalid cache {:?}: {what}", self.text))
-            .with_hint("type=registry,ref=NAME, type=local,src=DIR or dest=DIR, or type=inline")
+            .with_hint("type=registry,ref=NAME, type=local,src=DIR or dest=DIR, type=inline, or type=gha")
     }
 }
 
@@ -306,8 +344,19 @@ mod tests {
             may_fail: true,
         };
         assert_eq!(to("type=registry,ref=reg:5000/cache,mode=max,ignore-error=true").unwrap(), all);
+        let at_github =
+            "type=gha,scope=web,url_v2=https://results/,ghtoken=x,mode=max".parse::<CacheTarget>();
+        let cache = ActionsCache {
+            scope: Some("web".to_owned()),
+            url: Some("https://results/".to_owned()),
+            generation: Some(Generation::Second),
+            token: None,
+        };
+        assert_eq!(at_github.unwrap().place, CachePlace::Actions(cache));
+        assert_eq!(from("type=gha").unwrap(), CacheSource::Actions(ActionsCache::default()));
         for wrong in [
-            "type=gha",
+            "type=s3",
+            "type=gha,version=3",
             "type=local",
             "type=registry",
             "type=local,dest=d,what=1",
@@ -315,7 +364,7 @@ mod tests {
         ] {
             assert!(to(wrong).is_err(), "{wrong}");
         }
-        assert!(from("type=gha").unwrap_err().to_string().contains("gha are not supported"));
+        assert!(from("type=s3").unwrap_err().to_string().contains("s3 are not supported"));
         assert!(from("type=inline").is_err());
     }
 }

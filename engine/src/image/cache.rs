@@ -6,12 +6,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DiffId, Digest};
-use crate::image::manifest::{Descriptor, Document, Index, MOST_JSON, Manifest, ManifestError, OCI_MANIFEST};
+use crate::image::actions::{ActionsCache, Service, StoredBlob};
+use crate::image::manifest;
+use crate::image::manifest::{Descriptor, Document, MOST_JSON, Manifest, ManifestError, OCI_MANIFEST};
 use crate::image::registry::{Repository, runtime};
-use crate::image::transfer::{Wanted, choose, fetch_layer};
+use crate::image::transfer::{AT_ONCE, Wanted, choose, fetch_layer};
+use crate::image::upload::{Blob, Bytes};
 use crate::image::{ArchiveError, Image, ImageConfig, ImageError, Images, Reference, credentials, failure};
 use crate::layer::Announced;
 
@@ -40,7 +44,25 @@ pub(crate) struct RemoteCache {
 enum Place {
     Directory(PathBuf),
     Registry(Reference),
+    Actions(ActionsCache),
 }
+
+/// What is at a cache service beside the blobs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Index {
+    records: Vec<CacheRecord>,
+    layers: Vec<IndexedLayer>,
+}
+
+/// The blob of a layer there.
+#[derive(Debug, Serialize, Deserialize)]
+struct IndexedLayer {
+    diff: DiffId,
+    blob: Descriptor,
+}
+
+/// How failures to reach GitHub's service name it.
+const SERVICE: &str = "the cache service";
 
 /// A layout's directory of blobs.
 const BLOBS: &str = "blobs/sha256";
@@ -100,6 +122,23 @@ impl Images {
         RemoteCache::of(&config, &manifest, Place::Directory(directory.to_owned()))
     }
 
+    /// Reads what the cache at GitHub's service knows; nothing when nobody has written it yet.
+    pub(crate) fn open_cache_service(&self, cache: &ActionsCache) -> Result<RemoteCache, ImageError> {
+        if let Some(variable) = cache.lacks() {
+            return Err(ImageError::NoService(variable));
+        }
+        let service = Service::open(cache)?;
+        let (mut records, mut blobs) = (BTreeMap::new(), BTreeMap::new());
+        for index in runtime(SERVICE)?.block_on(service.indexes())? {
+            let index: Index = serde_json::from_slice(&index).map_err(ManifestError::Json)?;
+            for record in index.records {
+                records.entry(record.key.clone()).or_insert(record);
+            }
+            blobs.extend(index.layers.into_iter().map(|layer| (layer.diff, layer.blob)));
+        }
+        Ok(RemoteCache { records, blobs, place: Place::Actions(cache.clone()) })
+    }
+
     /// Fetches one layer of a cache, verified.
     pub(crate) fn fetch_cached(&self, cache: &RemoteCache, diff: &DiffId) -> Result<(), ImageError> {
         let layers = self.layers();
@@ -122,6 +161,12 @@ impl Images {
                 let wanted = Wanted { blob: blob.clone(), diff: diff.clone() };
                 fetch_layer(&layers, &repository, wanted, &|_| {}).await
             }),
+            Place::Actions(cache) => {
+                let service = Service::open(cache)?;
+                let wanted = Wanted { blob: blob.clone(), diff: diff.clone() };
+                let stored = StoredBlob { service: &service };
+                runtime(SERVICE)?.block_on(fetch_layer(&layers, &stored, wanted, &|_| {}))
+            }
         }
     }
 
@@ -137,6 +182,38 @@ impl Images {
         });
         self.forget(&image)?;
         sent
+    }
+
+    /// Sends a cache to GitHub's service.
+    pub(crate) fn keep_cache(&self, config: &ImageConfig, cache: &ActionsCache) -> Result<(), ImageError> {
+        if let Some(variable) = cache.lacks() {
+            return Err(ImageError::NoService(variable));
+        }
+        let image = self.commit(config, &[])?;
+        let kept = self.keep_layers(&image, cache);
+        self.forget(&image)?;
+        kept
+    }
+
+    fn keep_layers(&self, image: &Image, cache: &ActionsCache) -> Result<(), ImageError> {
+        let (manifest, _) = self.compressed_manifest(image, &|_| {})?;
+        let service = Service::open(cache)?;
+        let content = self.content();
+        let keep = async |blob: &Descriptor| {
+            let path = content.path(&blob.digest);
+            let held = Blob { digest: &blob.digest, size: blob.size, bytes: Bytes::In(&path) };
+            service.keep(&held).await
+        };
+        let layers = image.config.rootfs.diff_ids.iter().zip(&manifest.layers);
+        let layers = layers.map(|(diff, blob)| IndexedLayer { diff: diff.clone(), blob: blob.clone() });
+        let index = Index { records: image.config.build_cache.clone(), layers: layers.collect() };
+        let bytes = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
+        Ok(runtime(SERVICE)?.block_on(async {
+            let blobs = futures_util::stream::iter(&manifest.layers);
+            blobs.map(keep).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+            // Last: who reads it finds what it names.
+            service.write_index(&bytes).await
+        })?)
     }
 
     /// Writes a cache to a directory as an OCI layout. What was in it before and is not of this cache stays until
@@ -166,7 +243,7 @@ impl Images {
         let digest = Digest::of(&raw);
         put(blobs.join(digest.hex()), &raw)?;
         put(directory.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        let index = Index::oci(vec![Descriptor::new(OCI_MANIFEST, digest, raw.len() as u64)]);
+        let index = manifest::Index::oci(vec![Descriptor::new(OCI_MANIFEST, digest, raw.len() as u64)]);
         let index = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
         // Last, and by its name at once: a reader sees the old cache or the new one.
         replace(&directory.join("index.json"), &index).map_err(failed)

@@ -161,7 +161,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 const MOST_CHALLENGES: u32 = 5;
 
 /// A connection on which nothing comes for so long is dead. There is no limit on the whole.
-const STALL: Duration = Duration::from_secs(60);
+pub(super) const STALL: Duration = Duration::from_secs(60);
 
 /// Whether a registry takes these credentials.
 pub(crate) fn check(registry: &str, credentials: &Credentials) -> Result<(), RegistryError> {
@@ -324,15 +324,7 @@ impl Repository {
         let response = self.send("a blob", request).await?;
         let response =
             self.expect(response, "a blob", &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
-        if response.status() == StatusCode::OK {
-            return Ok((response, 0));
-        }
-        let range = header(response.headers(), "content-range").unwrap_or_default();
-        let begin = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
-        match begin.filter(|begin| *begin <= offset) {
-            Some(begin) => Ok((response, begin)),
-            None => Err(self.protocol("sent another part of a blob than the one asked for")),
-        }
+        begin_of(&self.host, response, offset)
     }
 
     /// Whether the repository has a blob.
@@ -371,17 +363,7 @@ impl Repository {
 
     /// A failure of the connection while a body came.
     pub(crate) fn connection(&self, source: reqwest::Error) -> RegistryError {
-        let host = self.host.clone();
-        if source.is_connect() {
-            RegistryError::unreachable(host, &source)
-        } else {
-            RegistryError::Connection { host, source }
-        }
-    }
-
-    /// A body that ended before its end.
-    pub(crate) fn cut_off(&self) -> RegistryError {
-        RegistryError::CutOff { host: self.host.clone() }
+        RegistryError::broken(&self.host, source)
     }
 
     /// An answer that makes no sense.
@@ -554,6 +536,12 @@ impl RegistryError {
         Self::NotFound { what: what.to_owned(), message: String::new() }
     }
 
+    /// A connection to this host that failed.
+    pub(super) fn broken(host: &str, source: reqwest::Error) -> Self {
+        let host = host.to_owned();
+        if source.is_connect() { Self::unreachable(host, &source) } else { Self::Connection { host, source } }
+    }
+
     /// No connection to this host, for the innermost reason: those around it name layers of the client.
     pub(crate) fn unreachable(host: String, error: &reqwest::Error) -> Self {
         let mut reason = String::new();
@@ -632,12 +620,29 @@ fn said(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
+/// Where an answer to a request for a blob from an offset on begins: there, or before it.
+pub(super) fn begin_of(
+    host: &str,
+    response: Response,
+    offset: u64,
+) -> Result<(Response, u64), RegistryError> {
+    if response.status() == StatusCode::OK {
+        return Ok((response, 0));
+    }
+    let range = header(response.headers(), "content-range").unwrap_or_default();
+    let begin = range.strip_prefix("bytes ").and_then(|range| range.split('-').next()?.parse().ok());
+    let reason = "sent another part of a blob than the one asked for";
+    let wrong = || RegistryError::Protocol { host: host.to_owned(), reason };
+    let begin = begin.filter(|begin| *begin <= offset).ok_or_else(wrong)?;
+    Ok((response, begin))
+}
+
 /// Whether a registry that wants to be left alone for so long is waited for.
 pub(super) fn is_worth(asked: Option<Duration>) -> bool {
     asked.is_none_or(|wait| wait <= LONGEST_WAIT)
 }
 
-fn may_pass(error: &reqwest::Error) -> bool {
+pub(super) fn may_pass(error: &reqwest::Error) -> bool {
     // Nobody there, a name that is not one, or a certificate nobody trusts: that will not pass in a second.
     !error.is_connect() && (error.is_timeout() || error.is_request() || error.is_body())
 }

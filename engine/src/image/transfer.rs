@@ -23,7 +23,7 @@ use crate::image::{
 use crate::layer::{Announced, LayerError, Layers};
 
 /// Blobs that move at once: enough to fill a line, few enough for a registry's patience.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// How often a connection may break without a byte having come.
 const FRUITLESS: u32 = 5;
@@ -36,6 +36,15 @@ pub(super) struct Wanted {
 
 /// Bytes as the connection gives them.
 type Chunk = Vec<u8>;
+
+/// Where blobs come from.
+pub(super) trait Source {
+    /// Who has them, as failures name it.
+    fn host(&self) -> String;
+
+    /// Starts to fetch a blob from an offset on. With the answer comes where it begins, which is the offset or before it.
+    async fn part(&self, blob: &Descriptor, offset: u64) -> Result<(reqwest::Response, u64), RegistryError>;
+}
 
 /// Takes them to whoever reads them on a thread.
 type Sender = tokio::sync::mpsc::Sender<io::Result<Chunk>>;
@@ -303,6 +312,18 @@ impl Images {
     }
 }
 
+// === impl Repository ===
+
+impl Source for Repository {
+    fn host(&self) -> String {
+        self.host.clone()
+    }
+
+    async fn part(&self, blob: &Descriptor, offset: u64) -> Result<(reqwest::Response, u64), RegistryError> {
+        self.blob(&blob.digest, offset).await
+    }
+}
+
 /// How often bytes sent are told about.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -354,7 +375,7 @@ fn plan(
 
 pub(super) async fn fetch_layer(
     layers: &Layers,
-    repository: &Repository,
+    source: &impl Source,
     wanted: Wanted,
     progress: Tell<'_>,
 ) -> Result<(), ImageError> {
@@ -382,7 +403,7 @@ pub(super) async fn fetch_layer(
         let layers = layers.clone();
         tokio::task::spawn_blocking(move || layers.receive(reader, &announced))
     };
-    let fetched = fetch_blob(repository, &wanted.blob, sender, &tell).await;
+    let fetched = fetch_blob(source, &wanted.blob, sender, &tell).await;
     let unpacked = unpack.await.unwrap_or_else(|error| Err(LayerError::Stream(io::Error::other(error))));
     match (fetched, unpacked) {
         (Err(Some(error)), _) => Err(error.into()),
@@ -396,12 +417,12 @@ pub(super) async fn fetch_layer(
 
 /// Fetches a blob into a channel, which is closed at the blob's end. `Err(None)` is a reader that went away: it knows why.
 pub(super) async fn fetch_blob(
-    repository: &Repository,
+    source: &impl Source,
     blob: &Descriptor,
     sender: Sender,
     tell: &impl Fn(Step),
 ) -> Result<(), Option<RegistryError>> {
-    let fetched = fetch_parts(repository, blob, &sender, tell).await;
+    let fetched = fetch_parts(source, blob, &sender, tell).await;
     // The reader learns of a failure as one.
     if fetched.is_err() {
         let broken = io::Error::new(io::ErrorKind::ConnectionAborted, "the download broke off");
@@ -414,7 +435,7 @@ pub(super) async fn fetch_blob(
 
 /// Fetches a blob, going on where a connection broke.
 async fn fetch_parts(
-    repository: &Repository,
+    source: &impl Source,
     blob: &Descriptor,
     sender: &Sender,
     tell: &impl Fn(Step),
@@ -424,7 +445,7 @@ async fn fetch_parts(
     tell(Step::Downloading(0, blob.size));
     loop {
         let before = done;
-        match fetch_part(repository, blob, &mut done, sender, tell).await {
+        match fetch_part(source, blob, &mut done, sender, tell).await {
             Ok(()) => return Ok(()),
             Err(Some(error)) if error.is_passing() => {
                 fruitless = if done > before { 0 } else { fruitless + 1 };
@@ -440,7 +461,7 @@ async fn fetch_parts(
 }
 
 async fn fetch_part(
-    repository: &Repository,
+    source: &impl Source,
     blob: &Descriptor,
     done: &mut u64,
     sender: &Sender,
@@ -449,24 +470,26 @@ async fn fetch_part(
     if *done == blob.size && *done > 0 {
         return Ok(());
     }
-    let (mut response, begin) = repository.blob(&blob.digest, *done).await.map_err(Some)?;
+    let (mut response, begin) = source.part(blob, *done).await.map_err(Some)?;
     // What has come already is skipped.
     let mut skip = *done - begin;
     loop {
-        let chunk = response.chunk().await.map_err(|source| Some(repository.connection(source)))?;
+        let chunk =
+            response.chunk().await.map_err(|error| Some(RegistryError::broken(&source.host(), error)))?;
         let Some(chunk) = chunk else { break };
         let skipped = skip.min(chunk.len() as u64);
         skip -= skipped;
         let chunk = chunk[usize::try_from(skipped).unwrap_or(chunk.len())..].to_vec();
         *done += chunk.len() as u64;
         if *done > blob.size {
-            return Err(Some(repository.protocol("sends more of a layer than it announced")));
+            let reason = "sends more of a layer than it announced";
+            return Err(Some(RegistryError::Protocol { host: source.host(), reason }));
         }
         sender.send(Ok(chunk)).await.map_err(|_| None)?;
         tell(Step::Downloading(*done, blob.size));
     }
     if *done < blob.size {
-        return Err(Some(repository.cut_off()));
+        return Err(Some(RegistryError::CutOff { host: source.host() }));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -139,7 +140,7 @@ impl Repository {
             if offset > 0 {
                 request = request.header(CONTENT_RANGE, format!("{offset}-{}", blob.size - 1));
             }
-            let request = request.body(self.body(blob, offset, tell)?);
+            let request = request.body(body(&self.host, blob, offset..blob.size, tell)?);
             let response = self.to(session, request).await?;
             let accepted = [StatusCode::ACCEPTED, StatusCode::NO_CONTENT, StatusCode::CREATED];
             let response = self.expect(response, "a blob", &accepted).await?;
@@ -182,7 +183,7 @@ impl Repository {
                 .put(target)
                 .header(CONTENT_TYPE, BYTES)
                 .header(CONTENT_LENGTH, blob.size)
-                .body(self.body(blob, 0, tell.clone())?);
+                .body(body(&self.host, blob, 0..blob.size, tell.clone())?);
             let result = match self.to(&session, request).await {
                 Ok(response) => {
                     let done = [StatusCode::CREATED, StatusCode::NO_CONTENT];
@@ -234,45 +235,46 @@ impl Repository {
             .and_then(|location| response.url().join(&location).ok())
             .ok_or_else(|| self.protocol("does not say where to send a blob"))
     }
+}
 
-    /// A blob as a body; a file is read as it is sent.
-    fn body(
-        &self,
-        blob: &Blob<'_>,
-        offset: u64,
-        tell: impl Fn(u64) + Send + Sync + 'static,
-    ) -> Result<reqwest::Body, RegistryError> {
-        let path = match blob.bytes {
-            Bytes::In(path) => path,
-            Bytes::Here(bytes) => {
-                let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..));
-                return Ok(rest.unwrap_or_default().to_vec().into());
+/// A part of a blob as a body for this host; a file is read as it is sent.
+pub(super) fn body(
+    host: &str,
+    blob: &Blob<'_>,
+    range: Range<u64>,
+    tell: impl Fn(u64) + Send + Sync + 'static,
+) -> Result<reqwest::Body, RegistryError> {
+    let path = match blob.bytes {
+        Bytes::In(path) => path,
+        Bytes::Here(bytes) => {
+            let place = |at: u64| usize::try_from(at).unwrap_or(bytes.len()).min(bytes.len());
+            return Ok(bytes[place(range.start)..place(range.end)].to_vec().into());
+        }
+    };
+    let open = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(range.start)).map(|_| file)
+    };
+    let file = open().map_err(|error| RegistryError::Client {
+        host: host.to_owned(),
+        source: format!("{}: {error}", path.display()).into(),
+    })?;
+    let pieces = futures_util::stream::unfold((file, range.start), move |(mut file, sent)| {
+        let left = usize::try_from(range.end.saturating_sub(sent)).unwrap_or(PIECE);
+        let mut piece = vec![0; PIECE.min(left)];
+        let next = match file.read(&mut piece) {
+            Ok(0) => None,
+            Ok(length) => {
+                piece.truncate(length);
+                let sent = sent + length as u64;
+                tell(sent);
+                Some((Ok(piece), (file, sent)))
             }
+            Err(error) => Some((Err(error), (file, sent))),
         };
-        let open = || {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(offset)).map(|_| file)
-        };
-        let file = open().map_err(|error| RegistryError::Client {
-            host: self.host.clone(),
-            source: format!("{}: {error}", path.display()).into(),
-        })?;
-        let pieces = futures_util::stream::unfold((file, offset), move |(mut file, sent)| {
-            let mut piece = vec![0; PIECE];
-            let next = match file.read(&mut piece) {
-                Ok(0) => None,
-                Ok(length) => {
-                    piece.truncate(length);
-                    let sent = sent + length as u64;
-                    tell(sent);
-                    Some((Ok(piece), (file, sent)))
-                }
-                Err(error) => Some((Err(error), (file, sent))),
-            };
-            std::future::ready(next)
-        });
-        Ok(reqwest::Body::wrap_stream(pieces.boxed()))
-    }
+        std::future::ready(next)
+    });
+    Ok(reqwest::Body::wrap_stream(pieces.boxed()))
 }
 
 // === impl RegistryError ===

@@ -61,7 +61,7 @@ fn a_directory_brings_a_build_to_another_machine() {
     build(&other, &["--cache-from", "type=local,src=/nowhere"])
         .succeeds()
         .complains("importing cache manifest");
-    build(&other, &["--cache-to", "type=gha"]).fails().complains("gha are not supported");
+    build(&other, &["--cache-to", "type=s3"]).fails().complains("s3 are not supported");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the engine does, told as its users see it: every story runs the real program in a world of its own.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod actions;
 mod attach;
 mod build;
 mod cache;
