@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +11,7 @@ use tar::EntryType;
 
 use super::copy::{Meta, Owner, Writer};
 use super::digests::open_regular;
+use crate::layer::members::{Content, Member, Members};
 use crate::layer::stream;
 
 /// The archive in this file, uncompressed; `None` when it is none.
@@ -32,91 +33,61 @@ pub(crate) fn unpack(
     owner: Option<Owner>,
 ) -> io::Result<()> {
     let base = writer.make_directories(destination)?;
-    let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = entry.path_bytes().into_owned();
-        let shown = String::from_utf8_lossy(&name).into_owned();
-        let placed = inside(Path::new(OsStr::from_bytes(&name)));
+    let mut members = Members::new(BufReader::with_capacity(1 << 16, archive));
+    while let Some(member) = members.next().map_err(io::Error::other)? {
+        let placed = inside(Path::new(OsStr::from_bytes(&member.path)));
         if placed.as_os_str().is_empty() {
             continue;
         }
-        unpack_entry(&mut entry, &placed, writer, &base, owner)
-            .map_err(|error| io::Error::new(error.kind(), format!("{shown}: {error}")))?;
+        unpack_member(&member, &mut members, &placed, writer, &base, owner).map_err(|error| {
+            let shown = String::from_utf8_lossy(&member.path);
+            io::Error::new(error.kind(), format!("{shown}: {error}"))
+        })?;
     }
     Ok(())
 }
 
-fn unpack_entry<R: Read>(
-    entry: &mut tar::Entry<'_, R>,
+fn unpack_member<R: BufRead>(
+    member: &Member,
+    members: &mut Members<R>,
     name: &Path,
     writer: &mut Writer,
     base: &Path,
     owner: Option<Owner>,
 ) -> io::Result<()> {
-    let header = entry.header();
-    let kind = header.entry_type();
-    let mut mtime = Timespec { tv_sec: i64::try_from(header.mtime()?).unwrap_or(i64::MAX), tv_nsec: 0 };
-    let mode = header.mode()?;
-    let mut found = Owner {
-        uid: u32::try_from(header.uid()?).unwrap_or(0),
-        gid: u32::try_from(header.gid()?).unwrap_or(0),
-    };
-    // The device fields of other entries need not be numbers.
-    let device = match kind {
-        EntryType::Char | EntryType::Block => {
-            let part = |number: Option<u32>| number.unwrap_or(0);
-            rustix::fs::makedev(part(header.device_major()?), part(header.device_minor()?))
-        }
-        _ => 0,
-    };
-    let mut attributes = Vec::new();
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            let key = extension.key().unwrap_or_default();
-            let value = extension.value().unwrap_or_default();
-            match key {
-                "uid" => found.uid = value.parse().unwrap_or(found.uid),
-                "gid" => found.gid = value.parse().unwrap_or(found.gid),
-                "mtime" => mtime = pax_time(value).unwrap_or(mtime),
-                _ => {
-                    if let Some(name) = key.strip_prefix("SCHILY.xattr.")
-                        && (name == "security.capability" || name.starts_with("user."))
-                    {
-                        attributes.push((name.to_owned(), extension.value_bytes().to_vec()));
-                    }
-                }
-            }
-        }
-    }
-    let meta = Meta { mode, owner: owner.unwrap_or(found), mtime };
+    let own = Owner { uid: member.uid, gid: member.gid };
+    let mtime = Timespec { tv_sec: member.seconds, tv_nsec: member.nanoseconds.into() };
+    let meta = Meta { mode: member.mode, owner: owner.unwrap_or(own), mtime };
+    let device = rustix::fs::makedev(member.device.0, member.device.1);
+    let target = Path::new(OsStr::from_bytes(&member.link));
     // Links in the parent part lead where they lead inside the image; the last part is what is written.
     let parent = base.join(name.parent().unwrap_or(Path::new("")));
     let parent = writer.make_directories(&parent)?;
     let path = parent.join(name.file_name().unwrap_or_default());
-    match kind {
+    match member.kind {
         EntryType::Directory => writer.write_directory(&path, &meta)?,
-        EntryType::Symlink => writer.write_link(&path, &link_of(entry)?, &meta)?,
+        EntryType::Symlink => writer.write_link(&path, target, &meta)?,
         EntryType::Link => {
-            let target = base.join(inside(&link_of(entry)?));
-            let target = writer.resolve(&target, false)?.path;
+            let target = writer.resolve(&base.join(inside(target)), false)?.path;
             return writer.write_hardlink(&path, &target);
         }
         EntryType::Char => writer.write_node(&path, FileType::CharacterDevice, device, &meta)?,
         EntryType::Block => writer.write_node(&path, FileType::BlockDevice, device, &meta)?,
         EntryType::Fifo => writer.write_node(&path, FileType::Fifo, 0, &meta)?,
-        kind if kind.is_file() || kind == EntryType::GNUSparse => {
-            writer.write_file(&path, entry, &meta)?;
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            let mut content = Content::of(members, member.sparse.as_ref(), member.size);
+            writer.write_file(&path, &mut content, &meta)?;
         }
         _ => return Ok(()),
     }
-    writer.set_attributes(&path, &attributes)
-}
-
-fn link_of<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
-    let bytes = entry.link_name_bytes().ok_or_else(|| io::Error::other("a link without a target"))?;
-    Ok(PathBuf::from(OsStr::from_bytes(&bytes)))
+    let named =
+        member.xattrs.iter().filter_map(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)));
+    let is_kept = |name: &str| name == "security.capability" || name.starts_with("user.");
+    let kept: Vec<_> = named
+        .filter(|(name, _)| is_kept(name))
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .collect();
+    writer.set_attributes(&path, &kept)
 }
 
 /// A name from an archive as a path below the destination: `/` and `..` lead nowhere else.
@@ -130,12 +101,6 @@ fn inside(name: &Path) -> PathBuf {
         }
     }
     path
-}
-
-fn pax_time(text: &str) -> Option<Timespec> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let nanos: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Some(Timespec { tv_sec: seconds.parse().ok()?, tv_nsec: nanos.parse().ok()? })
 }
 
 fn decompress(file: File) -> io::Result<Box<dyn Read>> {

@@ -26,11 +26,12 @@ pub struct ImageConfig {
     /// `linux`.
     pub os: String,
     /// How its containers run.
+    #[serde(deserialize_with = "null_is_default")]
     pub config: RunConfig,
     /// Its layers.
     pub rootfs: RootFs,
     /// How it was made, one entry an instruction.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub history: Vec<History>,
     /// What the builder made its layers of, for builds elsewhere: `--cache-to`.
     #[serde(rename = "rengine.buildcache.v1", skip_serializing_if = "Vec::is_empty")]
@@ -114,6 +115,7 @@ pub struct RootFs {
     #[serde(rename = "type")]
     pub kind: String,
     /// The digest of each layer's uncompressed tar.
+    #[serde(default, deserialize_with = "null_is_default")]
     pub diff_ids: Vec<DiffId>,
 }
 
@@ -177,5 +179,8 @@ mod tests {
         assert_eq!(config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
         assert_eq!(config.config.healthcheck.unwrap().interval, Span::seconds(1));
         assert!(config.config.volumes.contains_key("/data"));
+        let nothing = r#"{"config":null,"history":null,"rootfs":{"type":"layers","diff_ids":null}}"#;
+        assert_eq!(serde_json::from_str::<ImageConfig>(nothing).unwrap().rootfs, RootFs::default());
+        assert!(serde_json::from_str::<ImageConfig>(r#"{"rootfs":{"type":"layers"}}"#).is_ok());
     }
 }

@@ -1,10 +1,14 @@
 //! A tar as a stream of members: headers and extensions parsed with limits, contents borrowed, nothing trusted.
 //!
-//! Reads what layers are made of: ustar, GNU long names and old sparse files, and PAX records (pax(1)).
+//! Reads what layers are made of: ustar, GNU long names, PAX records (pax(1)), and sparse files.
 
 use std::io::{self, BufRead, Read};
 
 use tar::{EntryType, Header};
+
+mod sparse;
+
+pub(crate) use sparse::{Content, Sparse};
 
 /// The members of a tar, read once from front to back.
 pub(crate) struct Members<R> {
@@ -36,13 +40,6 @@ pub(crate) struct Member {
     pub(crate) sparse: Option<Sparse>,
 }
 
-/// The map of a sparse file: pieces of content, in order, as (offset, length), and the file's size.
-#[derive(Debug)]
-pub(crate) struct Sparse {
-    pub(crate) pieces: Vec<(u64, u64)>,
-    pub(crate) size: u64,
-}
-
 /// Why a stream is not a tar that is unpacked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemberError {
@@ -66,6 +63,7 @@ struct Extensions {
     gid: Option<u32>,
     time: Option<(i64, u32)>,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    sparse: Option<sparse::Notes>,
 }
 
 const BLOCK: usize = 512;
@@ -189,52 +187,19 @@ impl<R: BufRead> Members<R> {
             sparse: None,
         };
         if kind == EntryType::GNUSparse {
-            member.sparse = Some(self.sparse(header, size)?);
+            member.sparse = Some(self.gnu_map(header, size)?);
         }
         // A regular file whose name ends in a slash is how tars older than POSIX write a directory.
         if kind == EntryType::Regular && member.path.ends_with(b"/") {
             member.kind = EntryType::Directory;
         }
         self.begin(size);
+        if let Some(mut notes) = extensions.sparse.filter(|_| member.kind.is_file()) {
+            member.path = notes.name.take().unwrap_or(member.path);
+            let (map, before) = self.pax_map(notes, size)?;
+            (self.left, member.size, member.sparse) = (size - before, size - before, Some(map));
+        }
         Ok(member)
-    }
-
-    /// The map of an old GNU sparse file, some of which may follow the header in blocks of its own.
-    fn sparse(&mut self, header: &Header, stored: u64) -> Result<Sparse, MemberError> {
-        let damaged = |_: io::Error| MemberError::Damaged("a sparse file's map is not made of numbers");
-        let gnu = header.as_gnu().ok_or(MemberError::Damaged("a sparse file has no GNU header"))?;
-        let size = gnu.real_size().map_err(damaged)?;
-        let mut pieces = Vec::new();
-        let mut end = 0u64;
-        let mut total = 0u64;
-        let mut add = |piece: &tar::GnuSparseHeader| {
-            if piece.is_empty() {
-                return Ok(());
-            }
-            let (offset, length) = (piece.offset().map_err(damaged)?, piece.length().map_err(damaged)?);
-            let next = offset.checked_add(length).filter(|next| offset >= end && *next <= size);
-            end = next.ok_or(MemberError::Damaged("a sparse file's pieces overlap"))?;
-            total += length;
-            pieces.push((offset, length));
-            Ok(())
-        };
-        gnu.sparse.iter().try_for_each(&mut add)?;
-        let mut more = gnu.is_extended();
-        let mut blocks = 0;
-        while more {
-            let mut next = tar::GnuExtSparseHeader::new();
-            read_exact(&mut self.reader, next.as_mut_bytes())?;
-            next.sparse.iter().try_for_each(&mut add)?;
-            more = next.is_extended();
-            blocks += 1;
-            if blocks > MOST_EXTENSION / BLOCK as u64 {
-                return Err(MemberError::Refused("a sparse file of too many pieces"));
-            }
-        }
-        if total != stored {
-            return Err(MemberError::Damaged("a sparse file's pieces are not its content"));
-        }
-        Ok(Sparse { pieces, size })
     }
 
     /// The next header; `None` at the end of the archive.
@@ -314,6 +279,10 @@ impl Extensions {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), MemberError> {
+        // An empty value takes an earlier one back (pax(1)), and there was none.
+        if value.is_empty() && !key.starts_with(b"SCHILY.xattr.") {
+            return Ok(());
+        }
         const NO_NUMBER: MemberError = MemberError::Damaged("a PAX record has no number");
         let text = || std::str::from_utf8(value).map_err(|_| NO_NUMBER);
         match key {
@@ -323,10 +292,10 @@ impl Extensions {
             b"uid" => self.uid = Some(text()?.parse().ok().filter(|id| *id != u32::MAX).ok_or(NO_NUMBER)?),
             b"gid" => self.gid = Some(text()?.parse().ok().filter(|id| *id != u32::MAX).ok_or(NO_NUMBER)?),
             b"mtime" => self.time = Some(pax_time(text()?).ok_or(NO_NUMBER)?),
-            _ if key.starts_with(b"GNU.sparse.") => {
-                return Err(MemberError::Refused("a sparse file in PAX form"));
-            }
             _ => {
+                if let Some(key) = key.strip_prefix(b"GNU.sparse.") {
+                    return self.sparse.get_or_insert_default().take(key, value);
+                }
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
                 }
@@ -437,6 +406,63 @@ mod tests {
         assert_eq!(member.xattrs, [(b"user.a".to_vec(), b"b\0c".to_vec())]);
     }
 
+    /// Each form of a sparse file of a million bytes, as it says where its two pieces go.
+    #[test]
+    fn sparse_files_are_read_in_every_form() {
+        let with = |records: &[&str], content: &[u8]| {
+            let record = |text: &&str| {
+                let length =
+                    (1..).find(|length| length.to_string().len() + text.len() + 2 == *length).unwrap();
+                format!("{length} {text}\n")
+            };
+            let records: String = records.iter().map(record).collect();
+            let tar = header("pax", EntryType::XHeader, records.len() as u64).as_bytes().to_vec();
+            let mut tar = padded(tar, records.as_bytes());
+            let name = "GNUSparseFile.0/made-up";
+            tar.extend(header(name, EntryType::Regular, content.len() as u64).as_bytes());
+            padded(tar, content)
+        };
+        let map = [&b"2\n0\n3\n999998\n2\n"[..], &[0; 497], b"abcyz"].concat();
+        assert_eq!(map.len(), 512 + 5);
+        let forms = [
+            with(
+                &[
+                    "GNU.sparse.size=1000000",
+                    "GNU.sparse.numblocks=2",
+                    "GNU.sparse.offset=0",
+                    "GNU.sparse.numbytes=3",
+                    "GNU.sparse.offset=999998",
+                    "GNU.sparse.numbytes=2",
+                    "GNU.sparse.name=file",
+                ],
+                b"abcyz",
+            ),
+            with(
+                &["GNU.sparse.size=1000000", "GNU.sparse.map=0,3,999998,2", "GNU.sparse.name=file"],
+                b"abcyz",
+            ),
+            with(
+                &[
+                    "GNU.sparse.major=1",
+                    "GNU.sparse.minor=0",
+                    "GNU.sparse.name=file",
+                    "GNU.sparse.realsize=1000000",
+                ],
+                &map,
+            ),
+        ];
+        for form in forms {
+            let mut members = Members::new(&form[..]);
+            let member = members.next().unwrap().unwrap();
+            assert_eq!((&member.path[..], member.size), (&b"file"[..], 5));
+            let mut content = Vec::new();
+            Content::of(&mut members, member.sparse.as_ref(), member.size).read_to_end(&mut content).unwrap();
+            assert_eq!(content.len(), 1_000_000);
+            assert!(content.starts_with(b"abc\0") && content.ends_with(b"\0yz"));
+            assert!(members.next().unwrap().is_none());
+        }
+    }
+
     #[test]
     fn damage_is_an_error_and_never_a_panic() {
         let good = padded(header("file", EntryType::Regular, 700).as_bytes().to_vec(), &[7; 700]);
@@ -447,7 +473,18 @@ mod tests {
         let mut flipped = good.clone();
         flipped[3] ^= 1;
         assert!(matches!(read(&flipped), Err(MemberError::Damaged(_))));
-        for records in [&b"5 a=b\n"[..], b"99 path=a\n", b"x path=a\n", b"3 \n", b"7 size=\n", b"6 a=b\n0 "] {
+        let records = [
+            &b"5 a=b\n"[..],
+            b"99 path=a\n",
+            b"x path=a\n",
+            b"3 \n",
+            b"7 size=\n",
+            b"6 a=b\n0 ",
+            b"22 GNU.sparse.major=1\n",
+            b"22 GNU.sparse.map=0,3\n",
+            b"21 GNU.sparse.map=0,\n",
+        ];
+        for records in records {
             let result = read(&with_pax(records));
             assert!(result.is_err(), "{:?}", String::from_utf8_lossy(records));
         }

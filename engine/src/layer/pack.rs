@@ -137,8 +137,9 @@ struct Packer<'a> {
     sink: &'a mut dyn Sink,
     treatment: Treatment,
     without: &'a BTreeSet<Vec<u8>>,
-    /// Where a file with several names was written first, by inode.
-    links: HashMap<u64, Named>,
+    /// Where a file with several names was written first, by device and inode: what a program sees may be of several
+    /// file systems.
+    links: HashMap<(u64, u64), Named>,
     contents: Contents,
     written: u64,
     buffer: Vec<u8>,
@@ -230,7 +231,7 @@ impl<'a> Packer<'a> {
             return self.directory(parent, path, name, stat);
         }
         if stat.st_nlink > 1
-            && let Some(named) = self.links.get_mut(&stat.st_ino)
+            && let Some(named) = self.links.get_mut(&(stat.st_dev, stat.st_ino))
         {
             named.missing = named.missing.saturating_sub(1);
             let first = named.first.clone();
@@ -241,7 +242,7 @@ impl<'a> Packer<'a> {
         if stat.st_nlink > 1 {
             let (missing, is_file) = (stat.st_nlink - 1, kind == FileType::RegularFile);
             let size = if is_file { stat.st_size.cast_unsigned() } else { 0 };
-            self.links.insert(stat.st_ino, Named { first: path.to_vec(), missing, size });
+            self.links.insert((stat.st_dev, stat.st_ino), Named { first: path.to_vec(), missing, size });
         }
         match kind {
             FileType::RegularFile => self.file(parent, path, name, stat),

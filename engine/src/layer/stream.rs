@@ -98,6 +98,9 @@ pub(crate) fn lead<T>(
     })
 }
 
+/// How many bytes tell.
+const LONGEST_MAGIC: usize = 5;
+
 /// How these first bytes of a stream are compressed.
 pub(crate) fn sniff(magic: &[u8]) -> Compression {
     match magic {
@@ -112,7 +115,11 @@ pub(crate) fn sniff(magic: &[u8]) -> Compression {
 
 /// A reader of what is in a possibly compressed stream.
 pub(crate) fn decompress<'a>(mut reader: impl BufRead + 'a) -> io::Result<(Compression, Box<dyn Read + 'a>)> {
-    let compression = sniff(reader.fill_buf()?);
+    // What comes through a pipe may come byte by byte.
+    let mut magic = [0; LONGEST_MAGIC];
+    let length = fill(&mut reader, &mut magic)?;
+    let compression = sniff(&magic[..length]);
+    let reader = io::Cursor::new(magic).take(length as u64).chain(reader);
     let reader: Box<dyn Read + 'a> = match compression {
         Compression::None => Box::new(reader),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),

@@ -80,10 +80,13 @@ pub(crate) fn overlay_xattrs() -> &'static [u8] {
 /// Whether a file's extended attribute belongs to a layer. The others are the machine's business, or would tell
 /// overlayfs to look elsewhere.
 pub(crate) fn is_layer_xattr(name: &[u8]) -> bool {
-    name == b"security.capability"
+    name == CAPABILITY
         || (name.starts_with(b"user.") && !name.starts_with(overlay_xattrs()))
         || matches!(name, b"system.posix_acl_access" | b"system.posix_acl_default")
 }
+
+/// The attribute that gives a program capabilities (capabilities(7)).
+const CAPABILITY: &[u8] = b"security.capability";
 
 struct Unpacker {
     root: Rc<OwnedFd>,
@@ -207,7 +210,7 @@ impl Unpacker {
         .map_err(step("create", path))?;
         match &member.sparse {
             None if donor.is_some_and(|donor| self.donors.clone_to(&donor, &file)) => {}
-            None => self.content(&file, path, members)?,
+            None => self.piece(&file, path, member.size, members)?,
             Some(sparse) => {
                 for (offset, length) in &sparse.pieces {
                     seek(&file, *offset).map_err(step("write", path))?;
@@ -254,25 +257,6 @@ impl Unpacker {
         Ok(linked.is_ok())
     }
 
-    fn content<R: BufRead>(
-        &mut self,
-        file: &OwnedFd,
-        path: &[u8],
-        members: &mut Members<R>,
-    ) -> Result<(), UnpackError> {
-        loop {
-            let bytes = members.content()?;
-            if bytes.is_empty() {
-                return Ok(());
-            }
-            let length = bytes.len();
-            write_all(file, bytes).map_err(step("write", path))?;
-            members.consume(length);
-            self.room_checked_at += length as u64;
-            self.check_room()?;
-        }
-    }
-
     fn piece<R: BufRead>(
         &mut self,
         file: &OwnedFd,
@@ -289,6 +273,8 @@ impl Unpacker {
             write_all(file, &bytes[..most]).map_err(step("write", path))?;
             members.consume(most);
             length -= most as u64;
+            self.room_checked_at += most as u64;
+            self.check_room()?;
         }
         Ok(())
     }
@@ -361,14 +347,18 @@ impl Unpacker {
         let device = rustix::fs::makedev(major, minor);
         let make =
             || rustix::fs::mknodat(&*parent, name, kind, Mode::from_raw_mode(member.mode & 0o777), device);
-        match make() {
+        let made = match make() {
             Err(Errno::EXIST) => {
                 self.clear(&parent, path)?;
                 make()
             }
             other => other,
+        };
+        match made {
+            // No device may be made in a user namespace (mknod(2)); containers there are shown the host's.
+            Err(Errno::PERM) if rootless::is_inside() && kind != FileType::Fifo => return Ok(()),
+            other => other.map_err(step("make the node", path))?,
         }
-        .map_err(step("make the node", path))?;
         self.dress(&parent, path, member, true)
     }
 
@@ -640,7 +630,12 @@ fn make_opaque(directory: &OwnedFd) -> Result<(), Errno> {
 
 fn set_xattrs(file: &OwnedFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Errno> {
     xattrs.iter().filter(|(name, _)| is_layer_xattr(name)).try_for_each(|(name, value)| {
-        rustix::fs::fsetxattr(file, name.as_slice(), value, rustix::fs::XattrFlags::empty())
+        match rustix::fs::fsetxattr(file, name.as_slice(), value, rustix::fs::XattrFlags::empty()) {
+            // A file system without access lists is none without permissions, but a program without its capabilities
+            // is another one.
+            Err(Errno::NOTSUP) if name != CAPABILITY => Ok(()),
+            other => other,
+        }
     })
 }
 

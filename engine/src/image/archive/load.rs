@@ -18,7 +18,7 @@ use super::{ArchiveError, BLOBS, DockerEntry, NAME_ANNOTATION, TAG_ANNOTATION};
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::manifest::{Descriptor, Document, MOST_JSON};
 use crate::image::{ImageConfig, ImageError, Images, Loaded, ManifestError, Platform, Reference};
-use crate::layer::members::Members;
+use crate::layer::members::{Content as MemberContent, Members};
 use crate::layer::{Announced, LayerError, stream};
 use crate::store::content::Content;
 
@@ -183,8 +183,13 @@ impl Files {
             let path = plain_path(&String::from_utf8_lossy(&member.path))?;
             let link = String::from_utf8_lossy(&member.link).into_owned();
             match member.kind {
-                EntryType::Regular | EntryType::Continuous => {
-                    let piece = self.take(&path, member.size, &mut MemberReader(&mut members))?;
+                EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                    let piece = {
+                        let size = member.sparse.as_ref().map_or(member.size, |sparse| sparse.size);
+                        let mut content =
+                            MemberContent::of(&mut members, member.sparse.as_ref(), member.size);
+                        self.take(&path, size, &mut content)?
+                    };
                     self.by_path.insert(path, piece);
                 }
                 // Relative to the link's own directory.
@@ -429,19 +434,6 @@ fn name_of(entry: &Descriptor) -> Option<Reference> {
         .get(NAME_ANNOTATION)
         .or_else(|| annotations.get(TAG_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
     name.parse().ok()
-}
-
-/// The current member's content as a reader.
-struct MemberReader<'a, R>(&'a mut Members<R>);
-
-impl<R: io::BufRead> Read for MemberReader<'_, R> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let here = self.0.content().map_err(io::Error::other)?;
-        let length = here.len().min(bytes.len());
-        bytes[..length].copy_from_slice(&here[..length]);
-        self.0.consume(length);
-        Ok(length)
-    }
 }
 
 /// A path without `.` and empty components. One with `..` is refused: no archive needs it.

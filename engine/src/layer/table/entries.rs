@@ -82,7 +82,7 @@ impl Table {
 
 fn is_plain(member: &Member, path: &[u8]) -> bool {
     let is_file = matches!(member.kind, EntryType::Regular | EntryType::Continuous);
-    is_file && !path.is_empty() && !split(path).1.starts_with(WHITEOUT_PREFIX)
+    is_file && member.sparse.is_none() && !path.is_empty() && !split(path).1.starts_with(WHITEOUT_PREFIX)
 }
 
 // === impl Blank ===
