@@ -16,6 +16,7 @@ mod leave;
 mod ledger;
 mod line;
 mod opened;
+mod pins;
 mod places;
 mod ports;
 mod prober;
@@ -285,9 +286,14 @@ impl Agent {
 
     /// Nothing to go back from is fine.
     fn back_out(&mut self, reason: Option<String>) -> Result<()> {
-        match self.take_running() {
-            Ok(running) => running.back_out(reason),
-            Err(_) => Ok(()),
+        match (self.take_running(), &self.held) {
+            (Ok(running), _) => running.back_out(reason),
+            // One whose preparation failed has gone back already, or could not.
+            (Err(_), Some(held)) => match journal::Journal::read(&held.places)? {
+                Some(journal) => undo::back_out(&self.engine, &held.places, &journal, reason),
+                None => Ok(()),
+            },
+            (Err(_), None) => Ok(()),
         }
     }
 }
@@ -296,7 +302,7 @@ impl Agent {
 fn undo_failed(engine: &Engine, places: &Places, error: &Error) {
     let reason = engine::error::chain(error);
     if let Ok(Some(journal)) = journal::Journal::read(places) {
-        // When even that fails, the journal stays and the guard tries it again.
+        // When even that fails, the journal stays: it is tried again, and told, when the client lets go.
         let _ = undo::back_out(engine, places, &journal, Some(reason));
     }
 }

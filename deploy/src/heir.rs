@@ -146,11 +146,18 @@ pub(crate) fn see_through(
     told: &dyn Fn(Event),
 ) -> Result<Host> {
     let began = Instant::now();
+    let mut said = String::new();
     loop {
         match bring(project, author, legacy, told) {
             Ok(host) => return Ok(host),
             Err(error) if began.elapsed() >= TRIES => return Err(error),
-            Err(error) => told(Event::Remark(format!("{}; trying again", engine::error::chain(&error)))),
+            Err(error) => {
+                let text = format!("{}; trying again", engine::error::chain(&error));
+                if text != said {
+                    told(Event::Remark(text.clone()));
+                    said = text;
+                }
+            }
         }
         thread::sleep(BETWEEN_TRIES);
     }

@@ -3,6 +3,7 @@
 mod shell;
 
 use std::cell::OnceCell;
+use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub struct Host {
     place: Place,
     channel: Channel,
     hello: Hello,
-    _heart: Heart,
+    heart: Option<Heart>,
     line: Line,
 }
 
@@ -176,7 +177,7 @@ impl Host {
             .with_hint("`executables:` names a program of another version for this host: name the one of this version"));
         }
         let heart = channel.heart().map_err(|error| Error::failed("keep the connection alive", error))?;
-        Ok(Self { place, channel, hello, _heart: heart, line })
+        Ok(Self { place, channel, hello, heart: Some(heart), line })
     }
 
     /// Where it is.
@@ -202,6 +203,12 @@ impl Host {
     /// The channel, for a conversation of another kind. Whoever takes it puts it back as it was: at rest.
     pub fn channel(&mut self) -> &mut Channel {
         &mut self.channel
+    }
+
+    /// Lets the agent go, which gives up what it holds. It is not there for anything any more.
+    pub fn hang_up(&mut self) {
+        self.heart = None;
+        self.channel = Channel::new(io::empty(), io::sink());
     }
 
     /// Lets the host reach a socket of this machine, as long as the result lives.

@@ -110,8 +110,16 @@ impl Deployment<'_> {
     /// # Errors
     /// When a step failed. Every host is as it was before.
     pub fn up(&self, connect: impl FnOnce() -> Result<Fleet<Task>>) -> Result<Report> {
-        let began = Instant::now();
         let id = ReleaseId::new(Timestamp::now());
+        self.with_hooks(&id, || self.build_and_roll_out(&id, connect))
+    }
+
+    fn build_and_roll_out(
+        &self,
+        id: &ReleaseId,
+        connect: impl FnOnce() -> Result<Fleet<Task>>,
+    ) -> Result<Report> {
+        let began = Instant::now();
         let commit = commit::ask(&self.project.working_dir);
         let build = || build::start(self.root.as_deref(), self.project, &self.services);
         let is_here = self.settings.builder == Builder::Here;
@@ -119,19 +127,45 @@ impl Deployment<'_> {
         let early = if is_early { Some(build()?) } else { None };
         let fleet = &mut connect()?;
         self.lock(fleet)?;
-        self.hook("before-build", &self.settings.hooks.before_build, &id, fleet)?;
+        self.hook("before-build", &self.settings.hooks.before_build, id)?;
         let images = if is_here {
             let building = early.map_or_else(build, Ok)?;
             building.finish(&|line| (self.told)("", Event::Remark(line.to_owned())))?
         } else {
             self.build_elsewhere(fleet)?
         };
-        self.hook("before-prepare", &self.settings.hooks.before_prepare, &id, fleet)?;
-        let parcels = self.pack(fleet, &images, &id, commit.answer().as_ref())?;
+        self.hook("before-prepare", &self.settings.hooks.before_prepare, id)?;
+        let parcels = self.pack(fleet, &images, id, commit.answer().as_ref())?;
         self.send(fleet, &images, &parcels)?;
-        let changed = self.roll_out(fleet, &id, &self.settings.canary)?;
+        let changed = self.roll_out(fleet, id, &self.settings.canary)?;
         self.ask_ports(fleet)?;
-        Ok(report(fleet, id, changed, images, began))
+        Ok(report(fleet, id.clone(), changed, images, began))
+    }
+
+    /// Runs the hook for what became of a deployment. What one for a failure ends with changes nothing any more.
+    fn with_hooks(&self, id: &ReleaseId, deploy: impl FnOnce() -> Result<Report>) -> Result<Report> {
+        match deploy() {
+            Ok(report) => {
+                if report.changed {
+                    self.hook("after-commit", &self.settings.hooks.after_commit, id).map_err(|error| {
+                        let hint =
+                            format!("the release {id} serves all the same; `rdeploy rollback` goes back");
+                        error.with_hint(hint)
+                    })?;
+                }
+                Ok(report)
+            }
+            Err(error) => {
+                let failure = engine::error::chain(&error);
+                let moment = Moment { failure: Some(&failure), ..self.moment("after-failure", id) };
+                if let Err(error) =
+                    hooks::run(&self.settings.hooks.after_failure, &self.project.working_dir, &moment)
+                {
+                    (self.told)("", Event::Remark(format!("WARNING: {}", engine::error::chain(&error))));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Lets a release that is kept on the hosts serve again: the `back`-th before the one that serves, or this one.
@@ -150,25 +184,31 @@ impl Deployment<'_> {
             Some(id) => id.clone(),
             None => self.earlier(fleet, back)?,
         };
-        let project = self.project.name.clone();
-        let author = &self.author;
+        self.with_hooks(&id, || {
+            self.take_kept(fleet, &id)?;
+            // What has served before serves all at once: whoever goes back is in a hurry.
+            let changed = self.roll_out(fleet, &id, &[])?;
+            self.ask_ports(fleet)?;
+            Ok(report(fleet, id.clone(), changed, BTreeMap::new(), began))
+        })
+    }
+
+    /// Has the hosts roll out a release that they keep.
+    fn take_kept(&self, fleet: &mut Fleet<Task>, id: &ReleaseId) -> Result<()> {
         fleet.each(|host, task| {
-            let request = Request::Release { project: project.clone(), id: id.clone() };
+            let request = Request::Release { project: self.project.name.clone(), id: id.clone() };
             let Outcome::Release(mut release) = host.ask(&request, &|_| {})? else { return Err(confused()) };
             self.overrule(&mut release.policy);
             task.rollout = Some(Rollout {
                 release: *release,
                 rollback: true,
-                author: author.clone(),
+                author: self.author.clone(),
                 services: Vec::new(),
                 credentials: BTreeMap::new(),
             });
             Ok(())
         })?;
-        // What has served before serves all at once: whoever goes back is in a hurry.
-        let changed = self.roll_out(fleet, &id, &[])?;
-        self.ask_ports(fleet)?;
-        Ok(report(fleet, id, changed, BTreeMap::new(), began))
+        Ok(())
     }
 
     /// What [`Deployment::up`] would do. Images that this machine builds are built for it; what other machines build is
@@ -251,6 +291,7 @@ impl Deployment<'_> {
                     .filter(|(service, _)| part.services.contains_key(*service))
                     .map(|(service, image)| (service.clone(), image.clone()))
                     .collect(),
+                pins: BTreeMap::new(),
                 commit: commit.cloned(),
                 author: self.author.clone(),
                 created: Timestamp::now(),
@@ -311,16 +352,14 @@ impl Deployment<'_> {
         }
     }
 
-    fn hook(
-        &self,
-        name: &'static str,
-        commands: &[String],
-        id: &ReleaseId,
-        fleet: &Fleet<Task>,
-    ) -> Result<()> {
-        let hosts = fleet.names().join(" ");
-        let moment = Moment { name, project: &self.project.name, release: id.as_str(), hosts: &hosts };
-        hooks::run(commands, &self.project.working_dir, &moment)
+    fn hook(&self, name: &'static str, commands: &[String], id: &ReleaseId) -> Result<()> {
+        hooks::run(commands, &self.project.working_dir, &self.moment(name, id))
+    }
+
+    fn moment<'a>(&'a self, name: &'static str, id: &'a ReleaseId) -> Moment<'a> {
+        let hosts: Vec<&str> = self.settings.hosts.iter().map(|host| host.address.as_str()).collect();
+        let hosts = hosts.join(" ");
+        Moment { name, project: &self.project.name, release: id.as_str(), hosts, failure: None }
     }
 
     /// The release so many rollouts before the one that serves, which every host has to agree on.

@@ -28,6 +28,9 @@ pub struct Release {
     pub model: String,
     /// The images that were built and sent for it, by service.
     pub images: BTreeMap<String, SentImage>,
+    /// What all other names of images in the model meant on the host, by name, once it has been rolled out there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pins: BTreeMap<String, SentImage>,
     /// What it was built from.
     pub commit: Option<Commit>,
     /// Who made it: `name@machine`.
@@ -217,7 +220,7 @@ impl Release {
 
     /// The names of all images that hosts need for it.
     pub fn images_there(&self) -> BTreeSet<Reference> {
-        let sent = self.images.values().map(|image| image.name.clone());
+        let sent = self.images.values().chain(self.pins.values()).map(|image| image.name.clone());
         let all = self.images_of_services().into_values().chain(sent);
         // What is no name is found out where it is needed.
         all.filter_map(|name| name.parse().ok()).collect()
@@ -310,6 +313,7 @@ mod tests {
             project: "p".to_owned(),
             model: format!("{{\"services\": {{\"web\": {service}}}}}"),
             images: BTreeMap::new(),
+            pins: BTreeMap::new(),
             commit: None,
             author: String::new(),
             created: Timestamp::UNIX_EPOCH,

@@ -1,5 +1,6 @@
 //! What a rollout that goes on has written down, so that whoever finds it cut off knows what to go back to.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use engine::error::Result;
@@ -90,6 +91,9 @@ pub(crate) struct Before {
     pub(crate) containers: Vec<Standing>,
     /// The names of its networks.
     pub(crate) networks: Vec<String>,
+    /// What the names of images meant: their ids.
+    #[serde(default)]
+    pub(crate) images: BTreeMap<String, String>,
 }
 
 /// A container that stood when a rollout began.

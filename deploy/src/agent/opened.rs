@@ -8,9 +8,10 @@ use std::sync::Arc;
 use compose::desired::{Changes, Desired, Update};
 use compose::load::{LoadOptions, load};
 use compose::observe::{Observed, observe};
-use compose::plan::Plan;
+use compose::plan::images::{self, Building};
 use compose::plan::stages::Stages;
-use compose::plan::up::{Orphans, UpOptions, up};
+use compose::plan::up::{Orphans, UpOptions, scope, up};
+use compose::plan::{Plan, PlanError};
 use compose::runtime::{Flags, Runtime, Telling};
 use engine::Engine;
 use engine::error::{Error, Result};
@@ -32,7 +33,18 @@ pub(crate) struct Opened {
     pub(crate) policy: Policy,
     /// When its rollout began; `None` when none goes on.
     pub(crate) began: Option<Timestamp>,
+    /// Which names of images are not asked about at their registries any more.
+    pub(crate) settled: Settled,
     services: Vec<String>,
+}
+
+/// Names of images whose meaning is what it is here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// These.
+    Some(BTreeSet<String>),
+    /// All that mean something here.
+    Here,
 }
 
 impl Opened {
@@ -80,8 +92,16 @@ impl Opened {
             Telling::Hook(container, line) => teller(Event::Remark(format!("{container} ->  | {line}"))),
             Telling::Build(..) | Telling::Said(..) => {}
         });
+        // Whoever goes back goes back to what was there.
+        let settled = if rollout.rollback { Settled::Here } else { Settled::Some(BTreeSet::new()) };
         let runtime = Arc::new(Runtime::new(engine.clone(), loaded.project, desired, flags, tell));
-        Ok(Self { runtime, policy: release.policy.clone(), began: None, services: rollout.services.clone() })
+        Ok(Self {
+            runtime,
+            policy: release.policy.clone(),
+            began: None,
+            settled,
+            services: rollout.services.clone(),
+        })
     }
 
     /// Loads a release that was decided about before, for all its services.
@@ -98,7 +118,7 @@ impl Opened {
             services: Vec::new(),
             credentials: BTreeMap::new(),
         };
-        Self::new(engine, places, &rollout, tell)
+        Ok(Self { settled: Settled::Here, ..Self::new(engine, places, &rollout, tell)? })
     }
 
     /// What there is now, what is to be done about it, and in which stages.
@@ -130,17 +150,36 @@ impl Opened {
     }
 
     fn plan_for(&self, observed: &Observed) -> Result<(Plan, Stages)> {
-        let options = UpOptions {
+        let settled = match &self.settled {
+            Settled::Some(names) => names.clone(),
+            Settled::Here => observed.images.keys().cloned().collect(),
+        };
+        let plan =
+            up(self.runtime.desired(), observed, &UpOptions { settled_images: settled, ..self.options() })
+                .map_err(|error| Error::invalid(error.to_string()))?;
+        let stages = Stages::of(&plan);
+        Ok((plan, stages))
+    }
+
+    /// The images that have to come first, since what becomes of containers depends on them; nothing when all are settled.
+    pub(crate) fn decisive(&self, observed: &Observed) -> Result<Plan> {
+        if self.settled == Settled::Here {
+            return Ok(Plan::default());
+        }
+        let desired = self.runtime.desired();
+        let wrong = |error: PlanError| Error::invalid(error.to_string());
+        let services = scope(desired, &self.options()).map_err(wrong)?;
+        images::decisive(desired, observed, &services, Building::default()).map_err(wrong)
+    }
+
+    fn options(&self) -> UpOptions {
+        UpOptions {
             services: self.services.clone(),
             orphans: if self.services.is_empty() { Orphans::Remove } else { Orphans::Ignore },
             staged: true,
             began: self.began,
             ..UpOptions::default()
-        };
-        let plan = up(self.runtime.desired(), observed, &options)
-            .map_err(|error| Error::invalid(error.to_string()))?;
-        let stages = Stages::of(&plan);
-        Ok((plan, stages))
+        }
     }
 }
 

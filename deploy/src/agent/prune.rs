@@ -25,7 +25,7 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
     let mut images = brought::all(places)?;
     let mut count = 0;
     for (_, id) in &go {
-        images.extend(sent(&history::find(places, id)?));
+        images.extend(own(&history::find(places, id)?));
         history::forget(places, id)?;
         count += 1;
     }
@@ -44,9 +44,9 @@ pub(crate) fn prune(engine: &Engine, places: &Places, keep: usize) -> Result<usi
     Ok(count)
 }
 
-/// The images that were sent for a release.
-pub(crate) fn sent(release: &Release) -> impl Iterator<Item = Reference> {
-    release.images.values().filter_map(|image| image.name.parse().ok())
+/// The names that images have for a release alone.
+pub(crate) fn own(release: &Release) -> impl Iterator<Item = Reference> {
+    release.images.values().chain(release.pins.values()).filter_map(|image| image.name.parse().ok())
 }
 
 /// The images that kept releases have, and those that are rolled out, of all projects here but this one: two may have an

@@ -44,7 +44,7 @@ pub(crate) fn remove(
     }
     let mut images = brought::all(places)?;
     for id in history::kept(places)? {
-        images.extend(prune::sent(&history::find(places, &id)?));
+        images.extend(prune::own(&history::find(places, &id)?));
     }
     brought::take_away(engine, places, images, &prune::needed(engine, Some(places))?)?;
     forget(places, volumes)

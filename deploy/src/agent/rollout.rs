@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use compose::cause::Cause;
-use compose::observe::Observed;
+use compose::observe::{Observed, observe};
 use compose::operation::{Existing, Operation};
 use compose::plan::{Plan, Step, StepId};
 use compose::runtime::parking::{Parked, drained};
@@ -19,11 +19,11 @@ use jiff::Timestamp;
 
 use super::canary::Canary;
 use super::journal::{Before, Journal, Move, Stage, Standing};
-use super::opened::Opened;
+use super::opened::{Opened, Settled};
 use super::places::Places;
 use super::prober::Prober;
 use super::telling::Teller;
-use super::{Tell, brought, guard, history, journal, opened, ports, prune, telling, undo};
+use super::{Tell, brought, guard, history, journal, opened, pins, ports, prune, telling, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::{Outcome, Release};
 use crate::walk;
@@ -77,16 +77,14 @@ impl Running {
         let (began, moment) = (Instant::now(), Timestamp::now());
         let mut opened = Opened::new(engine, places, rollout, tell)?;
         opened.began = Some(moment);
-        let (observed, plan, stages) = opened.plan()?;
-        let planned =
-            planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
+        let observed = observe(engine, opened.runtime.desired())?;
         ports::expect_free(engine, opened.runtime.project(), &rollout.services, &observed)?;
         let journal = Journal {
             version: journal::VERSION,
             release: rollout.release.clone(),
             rollback: rollout.rollback,
             author: rollout.author.clone(),
-            previous: planned.previous.clone(),
+            previous: history::serving(places)?,
             began: moment,
             stage: Stage::Preparing,
             before: before(&observed),
@@ -99,10 +97,41 @@ impl Running {
         guard::post(engine, places, &rollout.release.project)?;
         journal.write(places).map_err(|error| Error::failed("write the journal", error))?;
         let mut running = Self::new(engine, places, opened, journal, tell);
+        running.settle(&observed)?;
+        let (_, plan, stages) = running.opened.plan()?;
+        let planned =
+            planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
         running.walk(plan.only(&stages.prepare), &Runtime::perform)?;
+        running.pin()?;
+        running.opened.settled = Settled::Here;
         running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
         Ok((running, planned))
+    }
+
+    /// Settles what the names of images mean that decide what becomes of containers: a release that is gone back to has
+    /// its meanings, and a new one those of the registries.
+    fn settle(&mut self, observed: &Observed) -> Result<()> {
+        let meanings = self.journal.release.pins.iter().map(|(name, image)| (name.clone(), image.id.clone()));
+        pins::give_back(&self.engine, &meanings.collect())?;
+        let fetch = self.opened.decisive(observed)?;
+        let fetched = fetch.steps().iter().filter_map(|step| match &step.operation {
+            Operation::PullImage { image, .. } => Some(image.clone()),
+            _ => None,
+        });
+        let fetched = fetched.collect();
+        self.walk(fetch, &Runtime::perform)?;
+        if self.opened.settled != Settled::Here {
+            self.opened.settled = Settled::Some(fetched);
+        }
+        self.pin()
+    }
+
+    /// Keeps what the names of images mean now.
+    fn pin(&mut self) -> Result<()> {
+        let observed = observe(&self.engine, self.opened.runtime.desired())?;
+        self.journal.release.pins = pins::keep(&self.engine, &self.places, &observed)?;
+        Ok(())
     }
 
     /// Lets the new containers that are ready have a part of the new connections. The services that they are of.
@@ -284,5 +313,6 @@ fn before(observed: &Observed) -> Before {
             })
             .collect(),
         networks: observed.networks.keys().cloned().collect(),
+        images: observed.images.iter().map(|(name, id)| (name.clone(), id.to_string())).collect(),
     }
 }

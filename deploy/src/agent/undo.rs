@@ -11,7 +11,7 @@ use compose::runtime::{parking, ready};
 
 use super::journal::{Journal, Stage, Standing};
 use super::places::Places;
-use super::{history, rollout};
+use super::{history, pins, rollout};
 use crate::release::{Outcome, Strategy};
 
 /// Puts right what a rollout that was cut off left: goes on when it was decided, goes back otherwise. Whoever calls
@@ -35,6 +35,7 @@ pub(crate) fn back_out(
     reason: Option<String>,
 ) -> Result<()> {
     Undo { engine, journal }.restore()?;
+    pins::give_back(engine, &journal.before.images)?;
     remove_networks(engine, journal)?;
     if let Some(reason) = reason {
         history::record(places, &journal.entry(Outcome::BackedOut(reason)))?;

@@ -28,7 +28,7 @@ enum ShellLine {
 impl Host {
     /// Lets the agent go.
     pub fn into_shell(self) -> Shell {
-        let Self { place, channel, _heart: heart, line, .. } = self;
+        let Self { place, channel, heart, line, .. } = self;
         drop((heart, channel));
         let line = match line {
             Line::Ssh { session, program, _ending: ending } => {

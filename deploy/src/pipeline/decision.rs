@@ -22,26 +22,24 @@ impl Deployment<'_> {
     ) -> Result<bool> {
         interrupt::rolls_out();
         if let Err(failures) = self.prepare(fleet) {
-            return Err(self.call_off(fleet, id, failures, "prepared"));
+            return Err(self.call_off(fleet, failures, "prepared"));
         }
         if fleet.members.iter().all(|member| nothing_to_do(&member.task.planned)) {
-            back_out(fleet, None);
+            // A host that is lost goes back to the same by itself.
+            let _ = back_out(fleet, None);
             return Ok(false);
         }
-        if let Err(error) = self.hook("before-commit", &self.settings.hooks.before_commit, id, fleet) {
+        if let Err(error) = self.hook("before-commit", &self.settings.hooks.before_commit, id) {
             self.leave(fleet, Some(&engine::error::chain(&error)));
             return Err(error);
         }
         if let Err(failures) = self.canary(fleet, canary) {
-            return Err(self.call_off(fleet, id, failures, "tried with a part of the connections"));
+            return Err(self.call_off(fleet, failures, "tried with a part of the connections"));
         }
         if let Err(failures) = self.commit(fleet) {
-            return Err(self.call_off(fleet, id, failures, "changed over"));
+            return Err(self.call_off(fleet, failures, "changed over"));
         }
         self.finish(fleet)?;
-        self.hook("after-commit", &self.settings.hooks.after_commit, id, fleet).map_err(|error| {
-            error.with_hint(format!("the release {id} serves all the same; `rdeploy rollback` goes back"))
-        })?;
         Ok(true)
     }
 
@@ -136,36 +134,41 @@ impl Deployment<'_> {
             let member = fleet.members.iter_mut().find(|member| member.host.name() == name);
             let legacy = will.hosts.iter().find(|legacy| legacy.place.name() == name);
             let (Some(member), Some(legacy)) = (member, legacy) else { continue };
+            // An agent that is there all the same would keep the next one from the project.
+            member.host.hang_up();
             member.host = heir::see_through(&will.project, &will.author, legacy, &told).map_err(|error| {
-                on(&name, error).with_hint(
-                    "the other hosts have the new release, and this one may have gone back: run `rdeploy up` again when it is reached",
-                )
+                let hint = if will.hosts.len() == 1 {
+                    "the new release may serve there: `rdeploy status` says so, and `rdeploy resume` brings it to an end"
+                } else {
+                    "the other hosts have the new release, and this one may have gone back: run `rdeploy up` again when it is reached"
+                };
+                on(&name, error).with_hint(hint)
             })?;
         }
         Ok(())
     }
 
-    fn call_off(&self, fleet: &mut Fleet<Task>, id: &ReleaseId, failures: Failures, step: &str) -> Error {
+    fn call_off(&self, fleet: &mut Fleet<Task>, failures: Failures, step: &str) -> Error {
         let error = Error::from(failures);
-        let reason = format!("it could not be {step}: {}", engine::error::chain(&error));
-        self.leave(fleet, Some(&reason));
-        // What the hook ends with changes nothing any more.
-        let _ = self.hook("after-failure", &self.settings.hooks.after_failure, id, fleet);
+        self.leave(fleet, Some(&format!("it could not be {step}: {}", engine::error::chain(&error))));
         error
     }
 
     /// Lets every host go back to how it was, and says so.
     fn leave(&self, fleet: &mut Fleet<Task>, reason: Option<&str>) {
-        let lost = back_out(fleet, reason);
-        let remark = if lost.is_empty() {
-            "called off: every host is as it was before".to_owned()
-        } else {
-            let lost = lost.join(", ");
-            format!(
-                "called off: every host is as it was before; {lost} is not reached, and goes back by itself"
-            )
-        };
-        (self.told)("", Event::Remark(remark));
+        let said = |text: String| (self.told)("", Event::Remark(text));
+        match back_out(fleet, reason) {
+            Ok(()) => said("called off: every host is as it was before".to_owned()),
+            Err(Failures(late)) => {
+                said("called off: every host is as it was before, or goes back by itself".to_owned());
+                for (name, error) in late {
+                    let error = engine::error::chain(&error);
+                    said(format!(
+                        "WARNING: {name} has not said that it is: {error}; `rdeploy resume` waits for it"
+                    ));
+                }
+            }
+        }
     }
 }
 
@@ -173,11 +176,8 @@ fn nothing_to_do(planned: &Planned) -> bool {
     planned.commit.is_empty() && planned.retire.is_empty() && planned.changed.is_empty()
 }
 
-/// Lets every host go back to how it was. Those that could not be told: they do so by themselves.
-fn back_out(fleet: &mut Fleet<Task>, reason: Option<&str>) -> Vec<String> {
+/// Lets every host go back to how it was. Those that could not be told, or cannot, try it by themselves.
+fn back_out(fleet: &mut Fleet<Task>, reason: Option<&str>) -> Result<(), Failures> {
     let request = Request::BackOut { reason: reason.map(str::to_owned) };
-    match fleet.each(|host, _| host.ask(&request, &|_| {}).map(drop)) {
-        Ok(_) => Vec::new(),
-        Err(Failures(lost)) => lost.into_iter().map(|(name, _)| name).collect(),
-    }
+    fleet.each(|host, _| host.ask(&request, &|_| {}).map(drop)).map(drop)
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::world::{Outcome, World, get};
@@ -15,10 +16,55 @@ services:
 volumes: {data: {}}
 ";
 
+/// A registry that runs, and ends with this.
+struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    /// With its files in a directory, for all who are in a file of users.
+    fn start(directory: &Path, users: Option<&Path>) -> Self {
+        // A port that was free a moment ago; the registry says when it cannot have it.
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let auth =
+            users.map(|users| format!("auth: {{htpasswd: {{realm: story, path: {}}}}}\n", users.display()));
+        let config = format!(
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n{auth}",
+            root = directory.join("data").display(),
+            auth = auth.unwrap_or_default()
+        );
+        fs::write(directory.join("config.yml"), config).unwrap();
+        let mut child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(directory.join("config.yml"))
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on")));
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, port }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 #[test]
 fn images_go_by_way_of_a_registry_that_wants_a_password() {
-    // A port that was free a moment ago; the registry says when it cannot have it.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path();
+    // bcrypt of "se:cret".
+    let user = "me:$2b$05$FXaJyFAHkWA8CF5b9nSemuUN9WY9nBU/egrUa/nRytRfFnUHylM3W\n";
+    fs::write(directory.join("users"), user).unwrap();
+    let registry = Registry::start(directory, Some(&directory.join("users")));
+    let port = registry.port;
     let world = World::new(
         1,
         &format!(
@@ -26,32 +72,10 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
         ),
     );
     world.write("rdeploy.yaml", "transfer: registry\n");
-    let directory = world.project().join("registry");
-    fs::create_dir(&directory).unwrap();
-    // bcrypt of "se:cret".
-    let user = "me:$2b$05$FXaJyFAHkWA8CF5b9nSemuUN9WY9nBU/egrUa/nRytRfFnUHylM3W\n";
-    fs::write(directory.join("users"), user).unwrap();
     let login = format!("{{\"auths\": {{\"127.0.0.1:{port}\": {{\"auth\": \"bWU6c2U6Y3JldA==\"}}}}}}");
     fs::write(directory.join("config.json"), login).unwrap();
-    let config = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
-         auth: {{htpasswd: {{realm: story, path: {users}}}}}\n",
-        root = directory.join("data").display(),
-        users = directory.join("users").display()
-    );
-    fs::write(directory.join("config.yml"), config).unwrap();
-    let mut registry = Command::new("docker-registry")
-        .arg("serve")
-        .arg(directory.join("config.yml"))
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(registry.stderr.take().unwrap()).lines();
-    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("listening on")));
-    std::thread::spawn(move || lines.for_each(drop));
     let up = |words: &[&str]| {
-        let output = world.command(words).env("DOCKER_CONFIG", &directory).output().unwrap();
+        let output = world.command(words).env("DOCKER_CONFIG", directory).output().unwrap();
         Outcome::of(&output).succeeds()
     };
     let said = world.rdeploy(["up"]).fails().stderr;
@@ -93,11 +117,55 @@ fn images_go_by_way_of_a_registry_that_wants_a_password() {
     let all = format!("{}{}", said.stdout.replace("::add-mask::se:cret", ""), said.stderr);
     assert!(!all.contains("se:cret"), "{all}");
     world.rdeploy(["rollback", "--drain", "0s"]).succeeds();
-    registry.kill().unwrap();
-    registry.wait().unwrap();
+    drop(registry);
     // A rollback needs no registry.
     world.rdeploy(["rollback"]).succeeds();
     assert_eq!(get(world.port(0, "web")).unwrap(), "one");
+}
+
+#[test]
+fn a_name_that_means_another_image_is_another_release() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = Registry::start(directory.path(), None);
+    let image = format!("127.0.0.1:{}/shop/web:latest", registry.port);
+    let file = |more: &str| {
+        format!(
+            "services: {{web: {{image: '{image}', pull_policy: always, ports: ['80'], stop_grace_period: 0s{more}}}}}\n"
+        )
+    };
+    let world = World::new(1, &file(""));
+    let publish = |page: &str| {
+        world.page(page);
+        world.rengine_here(["build", "-q", "-t", &image, "."]).succeeds();
+        world.rengine_here(["push", "-q", &image]).succeeds();
+        // What is here alone would be sent.
+        world.rengine_here(["rmi", &image]).succeeds();
+    };
+    publish("one");
+    world.rdeploy(["up"]).succeeds();
+    let page = || get(world.port(0, "web")).unwrap();
+    publish("two");
+    let up = world.rdeploy(["--json", "up", "--drain", "0s"]).succeeds();
+    assert_eq!((page().as_str(), &up.json()["changed"]), ("two", &serde_json::json!(true)));
+    assert_eq!(up.stderr.matches("Pulled").count(), 1, "{}", up.stderr);
+    let up = world.rdeploy(["--json", "up"]).succeeds();
+    assert_eq!(up.json()["changed"], false, "{}", up.stderr);
+
+    // What is called off leaves the name what it was.
+    publish("three");
+    world.write("compose.yaml", &file(", command: ['false']"));
+    world.rdeploy(["up"]).fails();
+    world.write("compose.yaml", &file(""));
+    world.rdeploy(["drift"]).succeeds();
+    drop(registry);
+    world.rdeploy(["rollback", "--drain", "0s"]).succeeds();
+    assert_eq!(page(), "one");
+    world.rdeploy(["drift"]).succeeds();
+    world.rdeploy(["prune"]).succeeds();
+    let all = world.engine(0).images().list().unwrap();
+    assert_eq!(all.len(), 1, "{all:?}");
+    world.rdeploy(["uninstall"]).succeeds();
+    assert_eq!(world.engine(0).images().list().unwrap().len(), 0);
 }
 
 #[test]

@@ -3,22 +3,18 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::world::{World, get};
+use crate::world::{STORE, World, get};
 
-const BOTH_KINDS: &str = "
-services:
+/// A service that starts first, and one that has to stop first.
+fn both_kinds() -> String {
+    let web = "
   web:
     build: .
     container_name: web
     ports: ['80']
-    stop_grace_period: 0s
-  store:
-    build: .
-    ports: ['80']
-    volumes: [data:/data]
-    stop_grace_period: 0s
-volumes: {data: {}}
-";
+    stop_grace_period: 0s";
+    STORE.replace("services:", &format!("services:{web}"))
+}
 
 /// Every answer was the old page until it was the new one.
 #[track_caller]
@@ -30,7 +26,7 @@ pub(crate) fn assert_one_change(pages: &[String], old: &str, new: &str) {
 
 #[test]
 fn a_new_release_takes_over_and_nobody_is_refused() {
-    let world = World::new(1, BOTH_KINDS);
+    let world = World::new(1, &both_kinds());
     world.rdeploy(["up"]).succeeds();
     let ports = [world.port(0, "web"), world.port(0, "store")];
     assert_eq!(get(ports[0]).unwrap(), "one");
@@ -94,7 +90,7 @@ services:
 
 #[test]
 fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
-    let world = World::new(1, BOTH_KINDS);
+    let world = World::new(1, &both_kinds());
     world.rdeploy(["up"]).succeeds();
     let before = world.engine(0).containers().unwrap().iter().map(|c| c.id().clone()).collect::<Vec<_>>();
     let report = world.rdeploy(["--json", "up"]).succeeds().json();
@@ -137,7 +133,7 @@ fn no_change_moves_nothing_and_a_rollback_moves_everything_back() {
 
 #[test]
 fn the_plan_says_what_is_done_and_does_nothing() {
-    let world = World::new(1, BOTH_KINDS);
+    let world = World::new(1, &both_kinds());
     let plan = world.rdeploy(["plan"]).succeeds().stdout;
     assert!(plan.contains("  prepare  image p-") && plan.contains("container web: create"), "{plan}");
     assert_eq!(world.names(0), Vec::<String>::new());
@@ -147,7 +143,7 @@ fn the_plan_says_what_is_done_and_does_nothing() {
     let plan = world.rdeploy(["plan", "web"]).succeeds().stdout;
     assert!(plan.contains("(image changed)") && !plan.contains("(configuration changed)"), "{plan}");
     world.page("one");
-    let file = BOTH_KINDS.replace("container_name: web", "container_name: web\n    environment: {A: b}");
+    let file = both_kinds().replace("container_name: web", "container_name: web\n    environment: {A: b}");
     world.write("compose.yaml", &file);
     let plan = world.rdeploy(["plan"]).succeeds().stdout;
     let steps: Vec<&str> = plan.lines().skip(1).collect();
@@ -165,7 +161,7 @@ fn the_plan_says_what_is_done_and_does_nothing() {
     );
     assert_eq!(world.engine(0).container("web").unwrap().id().short(), id);
     // What the image of the next release is made from has changed since the last one was built.
-    world.write("compose.yaml", BOTH_KINDS);
+    world.write("compose.yaml", &both_kinds());
     world.page("two");
     let plan = world.rdeploy(["plan"]).succeeds().stdout;
     assert!(plan.contains(": bring (not here)") && plan.contains(&format!("take over from {id}")), "{plan}");
@@ -174,7 +170,7 @@ fn the_plan_says_what_is_done_and_does_nothing() {
 
 #[test]
 fn what_somebody_changes_on_a_host_is_found_and_put_right() {
-    let world = World::new(1, BOTH_KINDS);
+    let world = World::new(1, &both_kinds());
     world.rdeploy(["up"]).succeeds();
     world.rdeploy(["drift"]).succeeds();
     let engine = world.engine(0);

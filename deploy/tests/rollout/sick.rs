@@ -5,18 +5,7 @@ use std::io::{BufRead as _, BufReader};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::{World, get};
-
-/// A service that has to stop first.
-const STORE: &str = "
-services:
-  store:
-    build: .
-    ports: ['80']
-    volumes: [data:/data]
-    stop_grace_period: 0s
-volumes: {data: {}}
-";
+use crate::world::{STORE, World, get};
 
 fn file(health: &str) -> String {
     format!(
@@ -137,6 +126,60 @@ fn who_interrupts_is_told_what_becomes_of_the_hosts() {
     assert_eq!(up.wait().unwrap().code(), Some(130));
     world.settle(0);
     assert_eq!((get(port).unwrap().as_str(), world.names(0)), ("one", names));
+}
+
+#[test]
+fn hooks_are_told_of_every_failure_and_write_nothing_between_the_data() {
+    let world = World::new(1, &file("true"));
+    let hooks = "hooks: {before-build: [echo building], after-failure: ['echo \"$RDEPLOY_HOOK $RDEPLOY_ERROR\" > failure']}\n";
+    world.write("rdeploy.yaml", hooks);
+    let up = world.rdeploy(["--json", "up"]).succeeds();
+    assert_eq!(up.json()["changed"], true);
+    assert!(up.stderr.contains("building"), "{}", up.stderr);
+    let failure = || {
+        world.rdeploy(["up"]).fails();
+        let path = world.project().join("failure");
+        let text = fs::read_to_string(&path).expect("the hook has run");
+        fs::remove_file(path).unwrap();
+        text
+    };
+    assert!(!world.project().join("failure").exists());
+    world.write("rdeploy.yaml", &hooks.replace("before-build: [echo building]", "before-commit: ['exit 7']"));
+    world.page("two");
+    assert!(failure().contains("after-failure the hook before-commit"));
+    world.write("Dockerfile", "FROM scratch\nCOPY nothing /\n");
+    assert!(failure().contains("nothing"));
+    world.rdeploy(["lock", "acquire", "-m", "not now"]).succeeds();
+    world.write("rdeploy.yaml", hooks);
+    assert!(failure().contains("not now"));
+}
+
+#[test]
+fn a_host_that_cannot_end_what_is_decided_is_tried_again() {
+    let world = World::new(1, &file("true"));
+    world.rdeploy(["up"]).succeeds();
+    let place = world.root(0).join("deploy/p");
+    let holder = world.engine(0).root().deployment_runs().join("p/holder");
+    // A directory is nothing to write a history to. It is one until another agent holds the project, and so the first
+    // one has failed.
+    let script = format!(
+        "cd {}; mv history.jsonl kept; mkdir history.jsonl; began=$(stat -c %y {holder})
+        (while [ \"$began\" = \"$(stat -c %y {holder})\" ]; do sleep 0.01; done; rmdir history.jsonl; mv kept history.jsonl) \
+         >/dev/null 2>&1 </dev/null &",
+        place.display(),
+        holder = holder.display()
+    );
+    world.write("break.sh", &script);
+    world.write("rdeploy.yaml", "hooks: {before-commit: [sh break.sh]}\n");
+    world.page("two");
+    let up = world.rdeploy(["up", "--drain", "0s"]).succeeds();
+    assert!(
+        up.stderr.contains("write the history: Is a directory (os error 21); trying again"),
+        "{}",
+        up.stderr
+    );
+    assert_eq!(get(world.port(0, "web")).unwrap(), "two");
+    assert!(world.rdeploy(["history"]).succeeds().stdout.lines().count() == 3);
 }
 
 #[test]

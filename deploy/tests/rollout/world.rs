@@ -25,6 +25,17 @@ pub(crate) struct Outcome {
     pub(crate) stderr: String,
 }
 
+/// A service that has to stop first.
+pub(crate) const STORE: &str = "
+services:
+  store:
+    build: .
+    ports: ['80']
+    volumes: [data:/data]
+    stop_grace_period: 0s
+volumes: {data: {}}
+";
+
 const DOCKERFILE: &str = include_str!("../page.Dockerfile");
 
 // === impl World ===
