@@ -10,6 +10,7 @@ use crate::image::{Image, Platform, Reference};
 use crate::paths::Root;
 use crate::quantity::ByteSize;
 use course::Purpose;
+use joint::Joint;
 
 pub use crate::container::stdio::Stream;
 
@@ -40,6 +41,7 @@ mod graph;
 pub mod ignore;
 mod instruction;
 mod intake;
+mod joint;
 mod lexer;
 mod lint;
 mod mount;
@@ -261,6 +263,9 @@ pub trait Runner: Sync {
         progress: &mut dyn FnMut(&str),
     ) -> crate::Result<()>;
 
+    /// Ends the commands that run, and those that were about to: nobody wants them any more.
+    fn stop(&self) {}
+
     /// How many stages may run at once.
     fn parallelism(&self) -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
@@ -301,6 +306,8 @@ pub enum BuildEvent {
     },
     /// The result was there already.
     Cached(Vertex),
+    /// The work was ended: something else has failed.
+    CalledOff(Vertex),
     /// The work is done.
     Done {
         /// The work.
@@ -360,7 +367,8 @@ pub fn build(
     if request.platforms.len() > 1 {
         return several::build(root, runner, request, events);
     }
-    course::build_one(root, runner, request, Purpose::Image, events).map(|(image, _)| vec![image])
+    let purpose = (Purpose::Image, &Joint::default());
+    course::build_one(root, runner, request, purpose, events).map(|(image, _)| vec![image])
 }
 
 /// Looks at a Dockerfile as a build would, and tells of every rule it does not keep. Nothing is run or written.
@@ -370,7 +378,7 @@ pub fn check(
     request: &BuildRequest,
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<()> {
-    course::carry_out(root, runner, request, Purpose::Check, events).map(drop)
+    course::carry_out(root, runner, request, (Purpose::Check, &Joint::default()), events).map(drop)
 }
 
 /// The stages of a Dockerfile that can be built, and which one is when none is asked for.

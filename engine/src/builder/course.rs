@@ -14,6 +14,7 @@ use super::execute::{self, Broken, Build, Message};
 use super::fault::Source;
 use super::graph::{self, Plan};
 use super::instruction::Dockerfile;
+use super::joint::Joint;
 use super::prompt::Remains;
 use super::provenance::Material;
 use super::report::Reporter;
@@ -50,7 +51,7 @@ pub(super) fn build_one(
     root: &Root,
     runner: &dyn Runner,
     request: &BuildRequest,
-    purpose: Purpose,
+    purpose: (Purpose, &Joint),
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<(Image, Exchange)> {
     let built = carry_out(root, runner, request, purpose, events)?;
@@ -62,7 +63,7 @@ pub(super) fn carry_out(
     root: &Root,
     runner: &dyn Runner,
     request: &BuildRequest,
-    purpose: Purpose,
+    (purpose, joint): (Purpose, &Joint),
     events: &mut dyn FnMut(BuildEvent),
 ) -> crate::Result<Option<(Image, Exchange)>> {
     argument::refuse(request)?;
@@ -74,7 +75,8 @@ pub(super) fn carry_out(
     let target = target(&dockerfile, request)?;
     prepare_directories(root)?;
     let _hold = Layers::at(root).hold()?;
-    let mut build = open(root, runner, request, &dockerfile, target, (file, reporter), &mut audience)?;
+    let doing = (runner, joint);
+    let mut build = open(root, doing, request, &dockerfile, target, (file, reporter), &mut audience)?;
     build.is_check = purpose == Purpose::Check;
     if !build.is_check {
         build.exchange = Exchange::open(&build.images, request, &build.reporter);
@@ -105,7 +107,7 @@ fn target(dockerfile: &Dockerfile, request: &BuildRequest) -> Result<usize, Buil
 /// What all stages share, before anything of them is known.
 fn open<'a>(
     root: &'a Root,
-    runner: &'a dyn Runner,
+    (runner, joint): (&'a dyn Runner, &'a Joint),
     request: &'a BuildRequest,
     dockerfile: &Dockerfile,
     target: usize,
@@ -135,8 +137,8 @@ fn open<'a>(
         now: argument::now(epoch),
         reporter,
         made: HashMap::new(),
+        joint,
         remains: Remains::default(),
-        renewed: Mutex::default(),
         agents: Mutex::default(),
     })
 }
@@ -173,6 +175,9 @@ impl Audience<'_> {
                 BuildError::Dockerfile { place: self.text.place(&fault), message: fault.message }
             }
             Trouble::Command { command, code } => BuildError::Command { place, command, code },
+            Trouble::CalledOff => {
+                return crate::Error::new(crate::Kind::Failed, Trouble::CalledOff.summary());
+            }
             Trouble::Step(source) => BuildError::Step { place, step: source.to_string(), source },
         };
         error.into()
@@ -220,6 +225,10 @@ impl Audience<'_> {
             build.digests.save();
         }
         let Err(mut broken) = result else { return Ok(()) };
+        if matches!(broken.trouble, Trouble::CalledOff) {
+            // Whoever called it off tells why.
+            return Err(crate::Error::new(crate::Kind::Failed, broken.trouble.summary()));
+        }
         broken.failure.has_prompt = build.remains.is_kept();
         let error = self.fail_with(*broken);
         build.remains.enter(build.runner)?;

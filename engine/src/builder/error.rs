@@ -84,6 +84,8 @@ pub(crate) enum Trouble {
     },
     /// What the instruction asked for failed.
     Step(Error),
+    /// Something else has failed.
+    CalledOff,
 }
 
 // === impl BuildError ===
@@ -158,6 +160,7 @@ impl Trouble {
                 format!("process {command:?} did not complete successfully: exit code: {code}")
             }
             Self::Step(error) => crate::error::chain(error),
+            Self::CalledOff => "called off".to_owned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Runs a plan: stages start when those they need are done, several at once; the first failure stops the rest.
+//! Runs a plan: stages start when those they need are done, several at once; the first failure ends the rest.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use super::exchange::Exchange;
 use super::graph::{Plan, Source};
 use super::ignore::Ignore;
 use super::instruction::Step;
+use super::joint::Joint;
 use super::prompt::Remains;
 use super::report::Reporter;
 use super::stack::Stack;
@@ -64,10 +65,10 @@ pub(crate) struct Build<'a> {
     pub(crate) reporter: Reporter<Message>,
     /// What stages have made, by their number.
     pub(crate) made: HashMap<usize, OnceLock<Arc<Made>>>,
+    /// What it shares with the builds for other platforms.
+    pub(crate) joint: &'a Joint,
     /// What the first command that failed has left.
     pub(crate) remains: Remains,
-    /// Directories of cache mounts that this build has begun anew, because it uses no cache.
-    pub(crate) renewed: Mutex<BTreeSet<PathBuf>>,
     /// The SSH agents that were asked for until now, by their ids.
     pub(crate) agents: Mutex<BTreeMap<String, Arc<Agent>>>,
 }
@@ -141,6 +142,7 @@ pub(crate) fn run(
                 Ok(Message::Ended(result)) => {
                     running -= 1;
                     if let Err(error) = result {
+                        build.joint.call_off(build.runner);
                         broken.get_or_insert(error);
                     }
                 }

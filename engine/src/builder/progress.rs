@@ -38,6 +38,7 @@ impl Plain {
             BuildEvent::Note { vertex, text } => self.lines(*vertex, text.lines()),
             BuildEvent::Output { vertex, bytes, .. } => self.output(*vertex, bytes),
             BuildEvent::Cached(vertex) => self.end(*vertex, "CACHED"),
+            BuildEvent::CalledOff(vertex) => self.end(*vertex, "CANCELED"),
             BuildEvent::Done { vertex, took } => self.end(*vertex, &format!("DONE {}", seconds(*took))),
             BuildEvent::Failed { vertex, message } => self.end(*vertex, &format!("ERROR: {message}")),
             BuildEvent::Warning(warning) => {

@@ -117,6 +117,11 @@ impl<M: From<BuildEvent>> Work<M> {
         self.reporter.send(BuildEvent::Cached(self.vertex));
     }
 
+    /// It was ended, because of something else.
+    pub(crate) fn called_off(self) {
+        self.reporter.send(BuildEvent::CalledOff(self.vertex));
+    }
+
     /// It is done.
     pub(crate) fn done(self) {
         self.reporter.send(BuildEvent::Done { vertex: self.vertex, took: self.started.elapsed() });

@@ -337,7 +337,7 @@ impl StageRun<'_> {
         let making = base.join(format!("{}.making", name.hex()));
         let _making = Lock::exclusive(&making).map_err(failed("lock"))?;
         let is_renewed = !self.build.uses_cache(self.planned.name.as_deref())
-            && self.build.renewed.lock().is_ok_and(|mut renewed| renewed.insert(directory.clone()));
+            && self.build.joint.renewed.lock().is_ok_and(|mut renewed| renewed.insert(directory.clone()));
         if is_renewed {
             crate::store::remove_tree(&directory).map_err(failed("reset"))?;
         }

@@ -83,6 +83,9 @@ impl<'a> StageRun<'a> {
             Box::new(Broken { lines: planned.lines, trouble, failure: Failure::default() })
         })?;
         for step in &planned.steps {
+            if build.joint.is_called_off() {
+                return Err(Broken::at(step, Trouble::CalledOff, Failure::default()));
+            }
             stage.dispatch(step)?;
         }
         let made = Made { config: stage.config, args: stage.args, base: stage.base };
@@ -356,6 +359,10 @@ impl<'a> StageRun<'a> {
             Ok(origin) => {
                 work.done();
                 Ok(origin)
+            }
+            Err(_) if self.build.joint.is_called_off() => {
+                work.called_off();
+                Err(Broken::at(step, Trouble::CalledOff, Failure::default()))
             }
             Err(trouble) => {
                 let failure = work.failed(&trouble.summary());

@@ -1,9 +1,10 @@
 //! The builder's commands as containers of this engine: nothing is left of one but its writable layer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
@@ -23,8 +24,12 @@ use crate::image::{Image, Platform, PullOptions, Reference, proxies};
 use crate::signal::Signal;
 use crate::store;
 
-/// Runs the commands of builds on an engine.
-struct Sandbox<'a>(&'a Engine);
+/// Runs the commands of a build on an engine.
+struct Sandbox<'a> {
+    engine: &'a Engine,
+    /// The containers of those that run; `None` when none is wanted any more.
+    running: Mutex<Option<BTreeSet<ContainerId>>>,
+}
 
 impl Engine {
     /// Builds an image from a Dockerfile. Its commands have the proxies of docker's configuration file where the request
@@ -42,7 +47,7 @@ impl Engine {
                 request.args.insert(name.to_owned(), value);
             }
         }
-        builder::build(self.root(), &Sandbox(self), &request, events)
+        builder::build(self.root(), &Sandbox::on(self), &request, events)
     }
 
     /// Tells of every rule that a Dockerfile does not keep, without building it.
@@ -50,7 +55,7 @@ impl Engine {
     /// # Errors
     /// When the Dockerfile is wrong or a base image cannot be had.
     pub fn check_dockerfile(&self, request: &BuildRequest, events: &mut dyn FnMut(BuildEvent)) -> Result<()> {
-        builder::check(self.root(), &Sandbox(self), request, events)
+        builder::check(self.root(), &Sandbox::on(self), request, events)
     }
 
     /// Everything the builder keeps, what was wanted longest ago first.
@@ -72,7 +77,15 @@ impl Engine {
     }
 }
 
-impl Sandbox<'_> {
+impl<'a> Sandbox<'a> {
+    fn on(engine: &'a Engine) -> Self {
+        Self { engine, running: Mutex::new(Some(BTreeSet::new())) }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<BTreeSet<ContainerId>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn record(&self, step: &RunStep) -> Result<ContainerRecord> {
         let id = ContainerId::random();
         let mut env = step.env.clone();
@@ -118,7 +131,7 @@ impl Sandbox<'_> {
 
     /// Writes the record; the step's own directories stand in for the container's writable layer.
     fn prepare(&self, record: &ContainerRecord, step: &RunStep) -> io::Result<()> {
-        let root = self.0.root();
+        let root = self.engine.root();
         let directory = root.container(&record.id);
         store::private_directory(&directory)?;
         for (name, target) in [("upper", &step.upper), ("work", &step.work)] {
@@ -141,23 +154,38 @@ impl Sandbox<'_> {
         let outcome = self
             .prepare(record, step)
             .map_err(|error| Error::failed("prepare a build step", error))
-            .and_then(|()| client::spawn_monitor(self.0.root(), &record.id))
+            .and_then(|()| client::spawn_monitor(self.engine.root(), &record.id))
             .and_then(watch);
-        let _no_monitor = self.0.monitor_lock(&record.id)?;
+        let _no_monitor = self.engine.monitor_lock(&record.id)?;
         // Its upper directory is about to become a layer.
-        let _unmounted = Mounted::claim(self.0.root(), &record.id)?;
-        remove_files(self.0, record, false)?;
+        let _unmounted = Mounted::claim(self.engine.root(), &record.id)?;
+        remove_files(self.engine, record, false)?;
         outcome
     }
 }
 
 impl Runner for Sandbox<'_> {
     fn run(&self, step: &RunStep, output: &mut dyn FnMut(Stream, &[u8])) -> Result<i32> {
-        self.run_as(&self.record(step)?, step, |mut connection| {
+        let record = self.record(step)?;
+        self.run_as(&record, step, |mut connection| {
             connection.subscribe(Streams::OUTPUT)?;
             connection.started()?;
-            connection.follow(output)
+            let is_wanted =
+                self.running().as_mut().map(|running| running.insert(record.id.clone())).is_some();
+            if !is_wanted {
+                self.engine.kill(&record.id, Signal::KILL)?;
+            }
+            let ended = connection.follow(output);
+            self.running().as_mut().map(|running| running.remove(&record.id));
+            ended
         })
+    }
+
+    fn stop(&self) {
+        for id in self.running().take().into_iter().flatten() {
+            // One that has ended by itself needs no end.
+            let _ = self.engine.kill(&id, Signal::KILL);
+        }
     }
 
     fn prompt(&self, step: &RunStep) -> Result<()> {
@@ -176,7 +204,7 @@ impl Runner for Sandbox<'_> {
             connection.started()?;
             if connection.attach(&options)? == AttachEnd::Detached {
                 // There is nothing to come back to.
-                self.0.kill(&record.id, Signal::KILL)?;
+                self.engine.kill(&record.id, Signal::KILL)?;
             }
             Ok(())
         })
@@ -190,7 +218,7 @@ impl Runner for Sandbox<'_> {
     ) -> Result<()> {
         progress(&format!("resolve {reference}"));
         let options = PullOptions { platform: platform.cloned(), ..PullOptions::default() };
-        let pulled = self.0.images().pull(reference, &options, &|_| {})?;
+        let pulled = self.engine.images().pull(reference, &options, &|_| {})?;
         progress(&format!("{} done", pulled.digest));
         Ok(())
     }

@@ -311,3 +311,21 @@ fn commands_have_the_proxies_of_dockers_configuration() {
     assert_eq!(build(&[]), all);
     assert_eq!(build(&["--build-arg", "http_proxy=http://there"]), all.replace("here:1", "there"));
 }
+
+#[test]
+fn a_stage_that_fails_ends_those_beside_it() {
+    let world = World::new();
+    let dockerfile = "\
+FROM box AS bad
+RUN --mount=type=cache,target=/met for n in $(seq 600); do test -e /met/slow && break; sleep 0.05; done; exit 7
+FROM box AS slow
+RUN --mount=type=cache,target=/met touch /met/slow && sleep 1000
+RUN echo never
+FROM box
+COPY --from=bad / /bad
+COPY --from=slow / /slow
+";
+    let outcome = build(&world, dockerfile, &[], &["--progress", "plain"]).fails().complains("exit code: 7");
+    let outcome = outcome.complains("CANCELED");
+    assert!(!outcome.stderr.contains("echo never"), "{}", outcome.stderr);
+}

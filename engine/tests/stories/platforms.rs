@@ -176,3 +176,29 @@ fn a_tree_shows_the_platforms_below_the_names() {
     world.rengine(["images", "--tree", "-q"]).exits(1).complains("--quiet and --tree do not go together");
     assert_eq!(world.rengine(["images", "--tree", "bo*"]).succeeds().stdout.lines().count(), 3);
 }
+
+#[test]
+fn platforms_are_built_at_once_and_end_with_the_first_that_fails() {
+    let world = World::new();
+    let together = |end: &str| {
+        format!(
+            "FROM --platform=$BUILDPLATFORM box\nARG TARGETARCH\n\
+             RUN --mount=type=cache,target=/met touch /met/$TARGETARCH && \
+             for n in $(seq 600); do test -e /met/{OTHER} -a -e /met/{} && break; sleep 0.05; done && {end}\n",
+            host()
+        )
+    };
+    let build = |dockerfile: &str| {
+        world.write("context/Dockerfile", dockerfile);
+        let (platforms, context) = (format!("linux/{OTHER},linux/{}", host()), world.path("context"));
+        let flags = ["--no-cache", "--progress", "plain", "--platform", &platforms, "-t", "built"];
+        world.rengine(["build"].into_iter().chain(flags).chain([context.to_str().unwrap()]))
+    };
+    // Each sees what the other one left while it ran.
+    build(&together(&format!("test -e /met/{OTHER} -a -e /met/{}", host()))).succeeds();
+    world.rengine(["rmi", "built"]).succeeds();
+    let outcome = build(&together(&format!("if [ $TARGETARCH = {OTHER} ]; then false; else sleep 1000; fi")));
+    let outcome = outcome.fails().complains("CANCELED").complains("exit code: 1");
+    assert_eq!(outcome.stderr.matches(">>>").count(), 1, "{}", outcome.stderr);
+    world.rengine(["images", "-q", "built"]).succeeds().prints("");
+}

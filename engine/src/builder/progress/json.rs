@@ -22,6 +22,9 @@ pub fn line(event: &BuildEvent) -> Option<String> {
         BuildEvent::Failed { vertex, message } => {
             vertex_line(&json!({ "digest": id(*vertex), "completed": now, "error": message }))
         }
+        BuildEvent::CalledOff(vertex) => {
+            vertex_line(&json!({ "digest": id(*vertex), "completed": now, "error": "context canceled" }))
+        }
         BuildEvent::Output { vertex, stream, bytes } => {
             let stream = if *stream == Stream::Stderr { 2 } else { 1 };
             let data = STANDARD.encode(bytes);

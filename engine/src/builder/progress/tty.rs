@@ -31,6 +31,7 @@ enum End {
     Cached,
     Done(Duration),
     Failed(Duration),
+    CalledOff(Duration),
 }
 
 /// How many lines of a running command's output are shown.
@@ -61,6 +62,7 @@ impl Tty {
             BuildEvent::Failed { vertex, .. } => {
                 self.end(*vertex, |step| End::Failed(step.started.elapsed()))
             }
+            BuildEvent::CalledOff(vertex) => self.end(*vertex, |step| End::CalledOff(step.started.elapsed())),
             BuildEvent::Warning(warning) => {
                 self.warnings.push(format!("{}: {}\n{}", warning.rule, warning.message, warning.excerpt));
             }
@@ -149,6 +151,7 @@ impl Step {
             Some(End::Cached) => ("CACHED ", Duration::ZERO),
             Some(End::Done(took)) => ("", took),
             Some(End::Failed(took)) => ("ERROR ", took),
+            Some(End::CalledOff(took)) => ("CANCELED ", took),
         };
         let time = seconds(time);
         let text = fitted(&format!(" => {word}{}", self.name), width.saturating_sub(time.len() + 1));
