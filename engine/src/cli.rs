@@ -198,11 +198,13 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if oci::is_meant(&arguments) {
         return oci::main(&arguments);
     }
-    let matches = match Cli::command().try_get_matches_from(help_as_flag(arguments)) {
+    // It serves once, and to take it apart afterwards takes longer than many a verb.
+    let command: &mut clap::Command = Box::leak(Box::new(Cli::command()));
+    let mut matches = match command.try_get_matches_from_mut(help_as_flag(arguments)) {
         Ok(matches) => matches,
         Err(error) => return usage(&error),
     };
-    let cli = match Cli::from_arg_matches(&matches) {
+    let cli = match Cli::from_arg_matches_mut(&mut matches) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
