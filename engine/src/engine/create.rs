@@ -372,11 +372,8 @@ impl Engine {
             let byte =
                 |at: usize| usize::from_str_radix(&random.as_str()[at..at + 2], 16).unwrap_or_default();
             let text = format!("{}_{}", ADJECTIVES[byte(0) % ADJECTIVES.len()], NAMES[byte(2) % NAMES.len()]);
-            let text = if self.root().container_names().join(&text).exists() {
-                format!("{text}_{}", &random.as_str()[4..8])
-            } else {
-                text
-            };
+            let is_taken = self.root().container_names().join(&text).is_symlink();
+            let text = if is_taken { format!("{text}_{}", &random.as_str()[4..8]) } else { text };
             let name: ContainerName =
                 text.parse().map_err(|error| Error::invalid("make up a name").with_source(error))?;
             if self.claimed(&name).is_none() {

@@ -303,7 +303,12 @@ fn forget(engine: &Engine, record: &ContainerRecord, volumes: bool) -> Result<()
     engine.release(&record.id)?;
     engine.networks().unpark(&record.id)?;
     if engine.claimed(&record.name).as_ref() == Some(&record.id) {
-        store::remove_file(&root.container_names().join(record.name.as_str())).map_err(failed)?;
+        let link = root.container_names().join(record.name.as_str());
+        // It goes with the container's files, which nobody waits for: it takes a block, and some file systems wait for
+        // the disk when one is freed (ext4 with `discard`).
+        if std::fs::rename(&link, root.container(&record.id).join("name")).is_err() {
+            store::remove_file(&link).map_err(failed)?;
+        }
     }
     if volumes {
         remove_anonymous_volumes(engine, record)?;
