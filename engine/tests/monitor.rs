@@ -503,6 +503,26 @@ fn two_starts_at_once_are_one_start() {
 }
 
 #[test]
+fn a_network_that_was_made_ahead_is_the_containers_and_the_monitor_stays_out_of_it() {
+    let world = World::new();
+    let id = world.made(&["sleep", "600"], |spec| spec.network = NetworkMode::None);
+    let spec = ContainerSpec { network: NetworkMode::None, ..ContainerSpec::default() };
+    client::spawn_monitor_ahead(&world.root, &id, &spec).unwrap().started().unwrap();
+    let State::Running(running) = world.state(&id) else { panic!("not running") };
+    let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    let ours = fs::read_link("/proc/self/ns/net").unwrap();
+    assert_eq!(network(world.monitor_pid(&id)), ours);
+    assert_ne!(network(running.pid), ours);
+    // With nothing beside its own `lo`.
+    let table = fs::read_to_string(format!("/proc/{}/net/dev", running.pid)).unwrap();
+    assert_eq!(
+        table.lines().skip(2).filter(|line| !line.trim_start().starts_with("lo:")).count(),
+        0,
+        "{table}"
+    );
+}
+
+#[test]
 fn a_reader_that_sleeps_does_not_hold_the_container() {
     let world = World::new();
     let id = world.shell("dd if=/dev/zero bs=65536 count=64 2>/dev/null; echo; echo done", |_| {});

@@ -29,7 +29,7 @@ pub use crate::container::terminal::DetachKeys;
 pub use exec::ExecIo;
 pub use pump::{AttachEnd, AttachOptions};
 pub(crate) use spawn::program;
-pub use spawn::{connect, kill_monitor, monitor_program, spawn_monitor};
+pub use spawn::{connect, kill_monitor, monitor_program, spawn_monitor, spawn_monitor_ahead};
 
 /// A conversation with the monitor of one container.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ pub fn exec_with(
     stdio: Stdio<'_>,
     links: &mut dyn Links,
 ) -> Result<Child, LaunchError> {
-    let births = Births::into(init)?;
+    let births = Births::default().into_pid(init)?;
     if let (Some(users), Stdio::Streams(streams)) = (&process.users, &stdio) {
         userns::give_streams(streams, users);
     }

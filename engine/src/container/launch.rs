@@ -68,6 +68,11 @@ pub trait Enclosure {
 
 /// How a network namespace gets its links, from both sides.
 pub trait Links {
+    /// A network namespace that was made before, for the process to have as its own.
+    fn namespace(&mut self) -> Option<OwnedFd> {
+        None
+    }
+
     /// Runs in the caller once the namespace of this process exists: plugs the host's side. What it returns is
     /// given to [`Links::inside`].
     ///
@@ -189,12 +194,17 @@ fn launch_to(
     links: &mut dyn Links,
 ) -> Result<Child, LaunchError> {
     let hosts = plan.namespaces.hosts()?;
-    let births = match hosts.of(&plan.namespaces.pid) {
-        Some(process) => Births::into(process)?,
-        None => Births::here(),
-    };
     let process = &plan.process;
-    let new = NewNamespaces { user: process.users.is_some(), ..plan.namespaces.new_ones() };
+    let mut new = NewNamespaces { user: process.users.is_some(), ..plan.namespaces.new_ones() };
+    let mut births = Births::default();
+    if let Some(process) = hosts.of(&plan.namespaces.pid) {
+        births = births.into_pid(process)?;
+    }
+    // One that was made here belongs to this user namespace.
+    if let Some(made) = links.namespace().filter(|_| new.net && !new.user) {
+        births = births.into_network(made.as_fd())?;
+        new.net = false;
+    }
     let birth = Birth { new, births, enclosure, process };
     let links = RefCell::new(links);
     let mut outside = Outside(&links);

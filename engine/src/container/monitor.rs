@@ -22,6 +22,7 @@ use rustix::event::PollFlags;
 
 use crate::container::logs::{self, LogWriter};
 use crate::container::mounted::Mounted;
+use crate::container::namespaces;
 use crate::container::plan::TerminalSize;
 use crate::container::protocol::{ExitNews, Refusal, Reply, StopReason, Wire};
 use crate::container::ready::Ready;
@@ -66,6 +67,18 @@ struct Monitor {
     comes_back: bool,
     /// The root of the container, until everybody knows of its end.
     mounted: Option<Mounted>,
+    /// For the first run, made before anybody asked for it.
+    network_namespace: Option<OwnedFd>,
+    /// The mount that this program was executed through. Whoever closes it last waits for its end, and nobody waits for
+    /// a monitor that has said everything.
+    _program: OwnedFd,
+}
+
+/// What a monitor makes before its container is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    /// The container's network namespace.
+    Network,
 }
 
 /// Where the monitor is with its container.
@@ -147,22 +160,35 @@ fn descriptor(arg: &OsString) -> io::Result<OwnedFd> {
     inherited(number.ok_or(io::ErrorKind::InvalidInput)?)
 }
 
+// === impl Ahead ===
+
+impl Ahead {
+    /// How it is said in the arguments of a monitor.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Network => "network",
+        }
+    }
+}
+
 // === impl Monitor ===
 
 impl Monitor {
-    /// Takes over what the command passed: where the engine is, which container, and three descriptors.
-    /// On failure, the connection to the command comes back if there is one.
+    /// Takes over what the command passed: where the engine is, which container, four descriptors, and what is worth
+    /// making ahead. On failure, the connection to the command comes back if there is one.
     fn born(args: &[OsString], discard: Discard) -> Result<Self, (Option<OwnedFd>, io::Error)> {
-        let [state, id, connection, lock, listener] = args else {
+        let [state, id, connection, lock, listener, program, ahead @ ..] = args else {
             return Err((None, io::ErrorKind::InvalidInput.into()));
         };
         let connection = descriptor(connection).map_err(|error| (None, error))?;
+        // Without it, one is made when the container is started, or it is said why not.
+        let made = ahead.iter().any(|word| word == Ahead::Network.word()).then(namespaces::new_network);
         let prepared = wait_for_word(&connection)
-            .and_then(|()| descriptor(lock))
-            .and_then(|lock| Ok((lock, descriptor(listener)?)))
-            .and_then(|(lock, listener)| Self::prepare(state, id, lock, listener, discard));
+            .and_then(|()| Ok([descriptor(lock)?, descriptor(listener)?, descriptor(program)?]))
+            .and_then(|descriptors| Self::prepare(state, id, descriptors, discard));
         match prepared {
             Ok(mut monitor) => {
+                monitor.network_namespace = made.and_then(Result::ok);
                 monitor.admit(connection);
                 Ok(monitor)
             }
@@ -173,8 +199,7 @@ impl Monitor {
     fn prepare(
         state: &OsString,
         id: &OsString,
-        lock: OwnedFd,
-        listener: OwnedFd,
+        [lock, listener, program]: [OwnedFd; 3],
         discard: Discard,
     ) -> io::Result<Self> {
         let listener = UnixListener::from(listener);
@@ -212,6 +237,8 @@ impl Monitor {
             stopping: None,
             comes_back: false,
             mounted: None,
+            network_namespace: None,
+            _program: program,
         })
     }
 

@@ -8,7 +8,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name
 
 use crate::container::failure::{AtStep, LaunchError};
 use crate::container::plan::{Namespaces, Whose};
-use crate::sys::process::NewNamespaces;
+use crate::sys::{self, process::NewNamespaces};
 
 /// Processes whose namespaces are joined, held so that their numbers cannot pass to others meanwhile, and namespaces
 /// that are joined by a file.
@@ -17,11 +17,15 @@ pub(crate) struct Hosts {
     held: Vec<(Whose, OwnedFd)>,
 }
 
-/// The PID namespace that this process's next children are born into; the former one returns on drop.
-#[derive(Debug)]
+/// The namespaces that this process's next children are born into, where they are not its own; its own return on drop.
+#[derive(Debug, Default)]
 pub(crate) struct Births {
-    own: Option<OwnedFd>,
+    own_pid: Option<OwnedFd>,
+    own_network: Option<OwnedFd>,
 }
+
+const PID: &str = "/proc/self/ns/pid";
+const NETWORK: &str = "/proc/self/ns/net";
 
 // === impl Namespaces ===
 
@@ -87,27 +91,52 @@ pub(crate) fn hold(pid: i32) -> Result<OwnedFd, LaunchError> {
 // === impl Births ===
 
 impl Births {
-    /// Children are born where this one is.
-    pub(crate) fn here() -> Self {
-        Self { own: None }
-    }
-
     /// Children are born into the PID namespace of this process, or into this one, until the value is dropped.
-    pub(crate) fn into(process: BorrowedFd<'_>) -> Result<Self, LaunchError> {
-        let own = open(Path::new("/proc/self/ns/pid")).at("open", "/proc/self/ns/pid")?;
+    pub(crate) fn into_pid(mut self, process: BorrowedFd<'_>) -> Result<Self, LaunchError> {
+        let own = open_own(PID)?;
         rustix::thread::move_into_thread_name_spaces(process, ThreadNameSpaceType::PROCESS_ID)
             .at("join the namespace", "pid")?;
-        Ok(Self { own: Some(own) })
+        self.own_pid = Some(own);
+        Ok(self)
+    }
+
+    /// Children are born into this network namespace, in which this process is, too, until the value is dropped.
+    pub(crate) fn into_network(mut self, namespace: BorrowedFd<'_>) -> Result<Self, LaunchError> {
+        let own = open_own(NETWORK)?;
+        move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))
+            .at("join the namespace", "network")?;
+        self.own_network = Some(own);
+        Ok(self)
     }
 }
 
 impl Drop for Births {
     fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            // The namespace one is in can always be chosen again for one's children.
-            let _ = move_into_link_name_space(own.as_fd(), Some(LinkNameSpaceType::ProcessID));
+        let owned =
+            [(&self.own_pid, LinkNameSpaceType::ProcessID), (&self.own_network, LinkNameSpaceType::Network)];
+        for (own, kind) in owned {
+            if let Some(own) = own {
+                // The namespace that one has been in can always be chosen again.
+                let _ = move_into_link_name_space(own.as_fd(), Some(kind));
+            }
         }
     }
+}
+
+/// A network namespace that nobody is in, with `lo` up; this process stays in its own. The kernel takes longer for it
+/// than for all else of a clone, so it is worth making while there is nothing else to do.
+pub(crate) fn new_network() -> Result<OwnedFd, LaunchError> {
+    let births = Births { own_network: Some(open_own(NETWORK)?), own_pid: None };
+    sys::process::new_network_namespace().at("make", "a network namespace")?;
+    let made = open_own(NETWORK)?;
+    // Whoever plugs it does so, too, and says why it cannot be.
+    let _ = sys::loopback::bring_up();
+    drop(births);
+    Ok(made)
+}
+
+fn open_own(path: &'static str) -> Result<OwnedFd, LaunchError> {
+    open(Path::new(path)).at("open", path)
 }
 
 fn open(path: &Path) -> rustix::io::Result<OwnedFd> {

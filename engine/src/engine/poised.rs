@@ -21,7 +21,7 @@ impl Engine {
     /// As [`Engine::create`], and when no monitor can be started. Nothing is left behind then.
     pub fn create_poised(&self, spec: ContainerSpec) -> Result<Poised> {
         let id = ContainerId::random();
-        let monitor = client::spawn_monitor(self.root(), &id)?;
+        let monitor = client::spawn_monitor_ahead(self.root(), &id, &spec)?;
         match self.make(id.clone(), spec) {
             Ok(created) => Ok(Poised { created, monitor }),
             Err(error) => {

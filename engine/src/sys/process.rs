@@ -248,6 +248,13 @@ pub(crate) fn new_host_namespaces() -> io::Result<()> {
     check(result.into()).map(|_| ())
 }
 
+/// Puts this process into a network namespace of its own.
+pub(crate) fn new_network_namespace() -> io::Result<()> {
+    // SAFETY: sockets that are open stay where they were made; memory is not concerned.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    check(result.into()).map(|_| ())
+}
+
 /// Puts this process into an IPC namespace of its own.
 pub(crate) fn new_ipc_namespace() -> io::Result<()> {
     // SAFETY: queues and segments of others stay mapped where they are; none is mapped here.

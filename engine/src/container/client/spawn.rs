@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -13,8 +13,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::container::client::Connection;
-use crate::container::monitor::ARGV0;
+use crate::container::idmap::UserMode;
+use crate::container::monitor::{ARGV0, Ahead};
 use crate::container::ready::Ready;
+use crate::container::spec::{ContainerSpec, NetworkMode};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
@@ -48,6 +50,20 @@ pub(crate) fn program() -> &'static Path {
 /// # Errors
 /// When the system refuses a step.
 pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
+    spawn(root, id, None)
+}
+
+/// As [`spawn_monitor`], for a container of this specification that is about to be made: until it is, its monitor
+/// makes what the start will take.
+///
+/// # Errors
+/// As for [`spawn_monitor`].
+pub fn spawn_monitor_ahead(root: &Root, id: &ContainerId, spec: &ContainerSpec) -> Result<Connection> {
+    let has_network = matches!(spec.network, NetworkMode::Bridge(_) | NetworkMode::None);
+    spawn(root, id, (has_network && spec.userns == UserMode::Host).then_some(Ahead::Network))
+}
+
+fn spawn(root: &Root, id: &ContainerId, ahead: Option<Ahead>) -> Result<Connection> {
     let failed = |error| Error::failed(format!("start a monitor for container {}", id.short()), error);
     let (lock, listener) = match claim_anew(root, id).map_err(failed)? {
         Claim::Ours { lock, listener } => (lock, listener),
@@ -59,7 +75,7 @@ pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
     };
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|error| failed(error.into()))?;
-    launch(root, id, &theirs, &lock, &listener).map_err(failed)?;
+    launch(root, id, [theirs.as_fd(), lock.file().as_fd(), listener.as_fd()], ahead).map_err(failed)?;
     Ok(Connection::new(root, id, ours))
 }
 
@@ -239,14 +255,14 @@ fn is_absent(error: &io::Error) -> bool {
 fn launch(
     root: &Root,
     id: &ContainerId,
-    connection: &OwnedFd,
-    lock: &Lock,
-    listener: &UnixListener,
+    [connection, lock, listener]: [BorrowedFd<'_>; 3],
+    ahead: Option<Ahead>,
 ) -> io::Result<()> {
     let program = self_exec::read_only_program(program())?;
-    let descriptors = [connection.as_fd(), lock.file().as_fd(), listener.as_fd()];
+    let descriptors = [connection, lock, listener, program.as_fd()];
     let numbers = descriptors.map(|descriptor| descriptor.as_raw_fd().to_string());
     let mut args: Vec<&OsStr> = vec![root.state().as_os_str(), OsStr::new(id.as_str())];
     args.extend(numbers.iter().map(OsStr::new));
+    args.extend(ahead.map(Ahead::word).map(OsStr::new));
     detached::spawn(program.as_fd(), ARGV0, &args, &descriptors)
 }

@@ -32,6 +32,7 @@ type Started = (i32, Vec<String>);
 
 /// The links of a container with a network namespace of its own.
 struct Plugged<'a> {
+    namespace: Option<OwnedFd>,
     endpoints: &'a [Endpoint],
     /// Whether it has a name server of its own.
     resolves: bool,
@@ -135,7 +136,7 @@ impl Monitor {
     }
 
     /// Network, files, control groups, streams; then the container itself.
-    fn surround(&self) -> Result<Launched> {
+    fn surround(&mut self) -> Result<Launched> {
         let endpoints = self.attach_network()?;
         self.write_network_files(&endpoints)?;
         let turn = Volumes::at(&self.root).turn(self.record.spec.volumes())?;
@@ -166,7 +167,7 @@ impl Monitor {
     }
 
     fn launch(
-        &self,
+        &mut self,
         plan: &LaunchPlan,
         cgroup: &Cgroup,
         endpoints: &[Endpoint],
@@ -176,7 +177,7 @@ impl Monitor {
             &self.record.spec.dns,
             &host_file(network::HOST_RESOLV_CONF),
         );
-        let mut plugged = Plugged { endpoints, resolves };
+        let mut plugged = Plugged { namespace: self.network_namespace.take(), endpoints, resolves };
         let mut none = NoLinks;
         let links: &mut dyn Links = match &self.record.spec.network {
             NetworkMode::Bridge(_) | NetworkMode::None => &mut plugged,
@@ -359,6 +360,10 @@ fn exit_code(error: &Error) -> i32 {
 // === impl Links ===
 
 impl Links for Plugged<'_> {
+    fn namespace(&mut self) -> Option<OwnedFd> {
+        self.namespace.take()
+    }
+
     fn outside(&mut self, pid: Pid) -> Result<Vec<u8>> {
         if self.endpoints.is_empty() {
             return Ok(Vec::new());
