@@ -57,6 +57,7 @@ mod remote;
 mod report;
 mod run;
 mod sbom;
+mod setting;
 mod several;
 mod shown;
 mod squash;
@@ -76,6 +77,7 @@ pub use lint::description;
 pub use outline::{Outline, outline};
 pub use provenance::{Facts, Material, ProvenanceRequest, is_no};
 pub use remote::shown;
+pub use setting::change;
 
 /// A build as asked for. `BuildRequest::of(context)` is the plain `build PATH`; the rest are its flags.
 #[derive(Debug, Clone)]

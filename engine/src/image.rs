@@ -13,7 +13,6 @@ mod assembly;
 mod attestation;
 pub mod cache;
 mod challenge;
-pub mod change;
 pub mod config;
 pub mod credentials;
 mod damage;
@@ -55,7 +54,6 @@ pub use crate::layer::{Compression, Packing};
 
 use crate::event::{Event, EventKind, Journal};
 use crate::id::{DiffId, Digest, ImageId};
-use crate::image::change::ChangeError;
 use crate::image::manifest::MOST_JSON;
 use crate::image::record::{ImageRecord, Names};
 use crate::image::reference::ParseReferenceError;
@@ -136,9 +134,6 @@ pub enum ImageError {
     /// An archive could not be read or written.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    /// A change to its configuration makes no sense.
-    #[error(transparent)]
-    Change(#[from] ChangeError),
     /// One of its layers failed.
     #[error(transparent)]
     Layer(#[from] LayerError),
@@ -740,7 +735,6 @@ impl From<ImageError> for crate::Error {
                 crate::Error::conflict(message).with_hint("remove it by name, or force it: all names go")
             }
             ImageError::Reference(error) => error.into(),
-            ImageError::Change(error) => error.into(),
             ImageError::Registry(error) => error.into(),
             ImageError::Credentials(error) => error.into(),
             ImageError::Layer(error) => error.into(),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use engine::Root;
+use engine::image::config::RunConfig;
 use engine::image::{ImageConfig, Images, Reference, Users};
 
 struct World {
@@ -333,9 +334,10 @@ fn a_root_file_systems_tar_becomes_an_image() {
     let archive = world.path("rootfs.tar.gz");
     run("tar", &["-czf", archive.to_str().unwrap(), "-C", source.to_str().unwrap(), "."]);
     let tag: Reference = "imported:1".parse().unwrap();
-    let changes = ["CMD [\"sh\"]".to_owned(), "ENV A=b".to_owned()];
+    let mut config = RunConfig::default();
+    engine::builder::change(&mut config, &["CMD [\"sh\"]".to_owned(), "ENV A=b".to_owned()]).unwrap();
     let mut reader = File::open(&archive).unwrap();
-    let image = world.images.import(&mut reader, &changes, Some("by hand"), Some(&tag)).unwrap();
+    let image = world.images.import(&mut reader, config, Some("by hand"), Some(&tag)).unwrap();
     assert_eq!(world.images.get("imported:1").unwrap().id, image.id);
     assert_eq!(image.config.config.cmd.as_deref(), Some(&["sh".to_owned()][..]));
     assert_eq!(image.config.history[0].comment.as_deref(), Some("by hand"));

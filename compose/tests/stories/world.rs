@@ -57,7 +57,10 @@ impl World {
     /// Makes an image of a root file system in a tar.
     pub(crate) fn import(&self, tar: &Path, name: &str) {
         let mut archive = fs::File::open(tar).unwrap();
-        self.engine.images().import(&mut archive, &[], None, Some(&name.parse().unwrap())).unwrap();
+        self.engine
+            .images()
+            .import(&mut archive, Default::default(), None, Some(&name.parse().unwrap()))
+            .unwrap();
     }
 
     /// Puts a program of this workspace into the project.

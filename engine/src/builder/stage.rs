@@ -1,6 +1,5 @@
 //! One stage while it is built: its configuration grows with every instruction, its layers with some.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,12 +12,13 @@ use super::explain::BELOW;
 use super::fault::{Fault, nearest};
 use super::graph::{Planned, Source};
 use super::ignore::clean;
-use super::instruction::{CommandLine, Instruction, Step};
+use super::instruction::{Instruction, Step};
 use super::report::Work;
+use super::setting::{Setting, Wrong, variable};
 use super::{Failure, lint};
 use crate::id::{DiffId, ImageId};
 use crate::image::Platform;
-use crate::image::config::{Empty, History, ImageConfig};
+use crate::image::config::{History, ImageConfig};
 
 /// What a stage made.
 #[derive(Debug, Clone)]
@@ -168,95 +168,29 @@ impl<'a> StageRun<'a> {
 
     /// The instructions that only change the configuration.
     fn configure(&mut self, step: &Step) -> Result<(), Trouble> {
-        let config = &mut self.config.config;
         let entry = match &step.instruction {
-            Instruction::Cmd(command) => {
-                let argv = with_shell(config.shell.as_deref(), command);
-                let entry = format!("CMD {}", quoted_list(&argv));
-                config.cmd = Some(argv);
-                config.args_escaped = true;
-                self.has_own_command = true;
-                entry
-            }
-            Instruction::Entrypoint(command) => {
-                let argv = with_shell(config.shell.as_deref(), command);
-                let entry = format!("ENTRYPOINT {}", quoted_list(&argv));
-                config.entrypoint = Some(argv);
-                if !self.has_own_command {
-                    config.cmd = None;
-                }
-                entry
-            }
-            Instruction::Healthcheck(check) => {
-                config.healthcheck = Some(check.clone());
-                step.code.clone()
-            }
-            Instruction::Shell(words) => {
-                config.shell = Some(words.clone());
-                format!("SHELL [{}]", words.join(" "))
-            }
-            Instruction::Onbuild(text) => {
-                config.on_build.push(text.clone());
-                // BuildKit has no line of history for it.
-                return Ok(());
-            }
+            Instruction::Arg(definitions) => self.declare(step, definitions)?,
             Instruction::Maintainer(name) => {
                 self.config.author = Some(name.clone());
                 format!("MAINTAINER {name}")
             }
-            _ => self.configure_expanded(step)?,
+            instruction => {
+                let expand = |text: &str| self.expand(step, text);
+                let setting = Setting::of(instruction, &expand).map_err(|error| match error {
+                    Wrong::Word(message) => fault(step, message),
+                    Wrong::Expansion(trouble) => trouble,
+                })?;
+                let Some(setting) = setting else { return Ok(()) };
+                match setting.apply(&mut self.config.config, &mut self.has_own_command) {
+                    Some(entry) => entry,
+                    // BuildKit has no line of history for it.
+                    None if matches!(instruction, Instruction::Onbuild(_)) => return Ok(()),
+                    None => step.code.clone(),
+                }
+            }
         };
         self.remember(entry, None);
         Ok(())
-    }
-
-    /// Those of them whose words are expanded first.
-    fn configure_expanded(&mut self, step: &Step) -> Result<String, Trouble> {
-        Ok(match &step.instruction {
-            Instruction::Arg(definitions) => self.declare(step, definitions)?,
-            Instruction::Env(pairs, _) => {
-                let pairs = self.expand_pairs(step, pairs)?;
-                for (name, value) in &pairs {
-                    set_env(&mut self.config.config.env, name, value);
-                }
-                format!("ENV {}", joined(&pairs))
-            }
-            Instruction::Label(pairs, _) => {
-                let pairs = self.expand_pairs(step, pairs)?;
-                self.config.config.labels.extend(pairs.iter().cloned());
-                format!("LABEL {}", joined(&pairs))
-            }
-            Instruction::Expose(words) => {
-                let mut ports = Vec::new();
-                for word in words {
-                    for word in self.expand(step, word)?.words {
-                        ports.extend(ports_of(&word).map_err(|message| fault(step, message))?);
-                    }
-                }
-                let shown: BTreeSet<String> = ports.iter().map(|port| format!("{port}:{{}}")).collect();
-                self.config.config.exposed_ports.extend(ports.into_iter().map(|port| (port, Empty {})));
-                format!("EXPOSE map[{}]", shown.into_iter().collect::<Vec<_>>().join(" "))
-            }
-            Instruction::Volume(words) => {
-                let mut paths = Vec::new();
-                for word in words {
-                    paths.push(self.expand(step, word)?.text);
-                }
-                self.config.config.volumes.extend(paths.iter().map(|path| (path.clone(), Empty {})));
-                format!("VOLUME [{}]", paths.join(" "))
-            }
-            Instruction::User(user) => {
-                self.config.config.user = self.expand(step, user)?.text;
-                format!("USER {}", self.config.config.user)
-            }
-            Instruction::Stopsignal(signal) => {
-                let signal = self.expand(step, signal)?.text;
-                signal.parse::<crate::signal::Signal>().map_err(|error| fault(step, error.to_string()))?;
-                self.config.config.stop_signal = Some(signal.clone());
-                format!("STOPSIGNAL {signal}")
-            }
-            _ => String::new(),
-        })
     }
 
     fn declare(&mut self, step: &Step, definitions: &[(String, Option<String>)]) -> Result<String, Trouble> {
@@ -466,10 +400,7 @@ impl<'a> StageRun<'a> {
 
     /// A variable as instructions see it: ENV before ARG.
     pub(super) fn value_of(&self, name: &str) -> Option<String> {
-        let in_env = self.config.config.env.iter().find_map(|pair| {
-            pair.split_once('=').filter(|(known, _)| *known == name).map(|(_, value)| value.to_owned())
-        });
-        in_env.or_else(|| {
+        variable(&self.config.config.env, name).or_else(|| {
             self.args.iter().find(|(known, _)| known == name).and_then(|(_, value)| value.clone())
         })
     }
@@ -492,17 +423,6 @@ impl<'a> StageRun<'a> {
         let env = self.config.config.env.iter().filter_map(|pair| pair.split('=').next());
         let known = env.chain(self.args.iter().map(|(known, _)| known.as_str()));
         lint::undefined(&self.build.reporter, step.lines.0, name, nearest(name, known));
-    }
-
-    fn expand_pairs(
-        &self,
-        step: &Step,
-        pairs: &[(String, String)],
-    ) -> Result<Vec<(String, String)>, Trouble> {
-        pairs
-            .iter()
-            .map(|(name, value)| Ok((self.expand(step, name)?.text, self.expand(step, value)?.text)))
-            .collect()
     }
 
     /// An instruction for people: known variables shown by their values.
@@ -569,78 +489,4 @@ fn scratch_config(platform: Option<&Platform>) -> ImageConfig {
 
 pub(super) fn fault(step: &Step, message: impl Into<String>) -> Trouble {
     Trouble::Fault(Fault::at(step.lines.0, message).over(step.lines.0, step.lines.1))
-}
-
-/// A command with the shell its form asks for.
-pub(super) fn with_shell(shell: Option<&[String]>, command: &CommandLine) -> Vec<String> {
-    match command {
-        CommandLine::Exec(argv) => argv.clone(),
-        CommandLine::Shell(text) => {
-            let mut argv =
-                shell.map_or_else(|| vec!["/bin/sh".to_owned(), "-c".to_owned()], <[String]>::to_vec);
-            argv.push(text.clone());
-            argv
-        }
-    }
-}
-
-fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
-    let pair = format!("{name}={value}");
-    let is_same = |known: &&mut String| known.split('=').next() == Some(name);
-    match env.iter_mut().find(is_same) {
-        Some(known) => *known = pair,
-        None => env.push(pair),
-    }
-}
-
-fn joined(pairs: &[(String, String)]) -> String {
-    pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
-}
-
-/// A list as Go's `%q` prints it, which is what histories hold.
-fn quoted_list(words: &[String]) -> String {
-    let words: Vec<String> =
-        words.iter().map(|word| serde_json::to_string(word).unwrap_or_default()).collect();
-    format!("[{}]", words.join(" "))
-}
-
-/// The ports an EXPOSE word names: `80`, `53/udp`, `3000-3005`, and `ip:host:container` for its last part.
-fn ports_of(word: &str) -> Result<Vec<String>, String> {
-    let wrong = || format!("invalid containerPort: {word}");
-    let (ports, protocol) = word.split_once('/').unwrap_or((word, "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
-        return Err(format!("invalid proto: {protocol}"));
-    }
-    let ports = ports.rsplit(':').next().unwrap_or(ports);
-    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
-    let (first, last): (u16, u16) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-    if first == 0 || last < first {
-        return Err(wrong());
-    }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exposed_ports_have_a_protocol_and_may_be_ranges() {
-        assert_eq!(ports_of("80").unwrap(), ["80/tcp"]);
-        assert_eq!(ports_of("53/UDP").unwrap(), ["53/udp"]);
-        assert_eq!(ports_of("8000-8002").unwrap(), ["8000/tcp", "8001/tcp", "8002/tcp"]);
-        assert_eq!(ports_of("127.0.0.1:80:8080").unwrap(), ["8080/tcp"]);
-        for wrong in ["x", "0", "2-1", "80/what", "70000"] {
-            assert!(ports_of(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_variable_keeps_its_place_when_it_changes() {
-        let mut env = vec!["A=1".to_owned(), "B=2".to_owned()];
-        set_env(&mut env, "A", "3");
-        set_env(&mut env, "C", "4");
-        assert_eq!(env, ["A=3", "B=2", "C=4"]);
-    }
 }

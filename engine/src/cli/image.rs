@@ -23,6 +23,7 @@ use crate::cli::output;
 use crate::cli::sink::Sink;
 use crate::engine::Engine;
 use crate::error::{Error, Kind, Result};
+use crate::image::config::RunConfig;
 use crate::image::{Image, ImageError, Platform, PullOptions, PushOptions, Reference, Removed};
 use crate::quantity::ByteSize;
 
@@ -252,11 +253,14 @@ fn import(
     changes: &[String],
     (message, reference, platform): (Option<&str>, Option<&Reference>, Option<&Platform>),
 ) -> Result<Image> {
+    // Before the long part: a typing mistake should not cost the unpacking.
+    let mut config = RunConfig::default();
+    crate::builder::change(&mut config, changes)?;
     let is_address = file.starts_with("http://") || file.starts_with("https://");
     let fetched = if is_address { Some(crate::builder::download(engine.root(), file)?) } else { None };
     let name = Some(file).filter(|file| *file != "-");
     let mut reader = open_input(fetched.as_deref().and_then(Path::to_str).or(name))?;
-    let imported = engine.images().import_for(&mut reader, changes, message, reference, platform);
+    let imported = engine.images().import_for(&mut reader, config, message, reference, platform);
     imported.map_err(|error| of_file(name, error))
 }
 

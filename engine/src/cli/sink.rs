@@ -61,6 +61,13 @@ fn whole(path: &Path, mode: u32, fill: impl FnOnce(&mut dyn Write) -> Result<()>
         _ => {}
     }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !directory.exists() {
+        return Err(Error::not_found(format!(
+            "write {}: there is no directory {}",
+            path.display(),
+            directory.display()
+        )));
+    }
     let partial = tempfile::Builder::new().prefix(".rengine-").tempfile_in(directory).map_err(failed)?;
     let mut file = File::options().write(true).open(partial.path()).map_err(failed)?;
     fill(&mut file)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::builder;
 use crate::container::changes::{self, Change};
 use crate::container::client;
 use crate::container::files::{Files, Owner, PathStat};
@@ -16,7 +17,6 @@ use crate::container::state::State;
 use crate::engine::{Container, Engine};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
-use crate::image::change;
 use crate::image::config::{Empty, History, ImageHealthCheck, RunConfig};
 use crate::image::{Image, Reference};
 use crate::layer::Layers;
@@ -129,7 +129,7 @@ impl Engine {
         let mut config = images.get(container.image().as_str())?.config;
         config.config = run_config(&container, &config.config);
         // Before the long part: a typing mistake should not cost the packing.
-        change::apply_all(&mut config.config, &options.changes)?;
+        builder::change(&mut config.config, &options.changes)?;
         let layers = self.layers();
         let _hold = layers.hold()?;
         let paused = options.pause && container.state.word() == "running";

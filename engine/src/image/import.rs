@@ -2,30 +2,30 @@
 
 use std::io::Read;
 
-use crate::image::config::History;
-use crate::image::{Image, ImageConfig, ImageError, Images, Platform, Reference, change};
+use crate::image::config::{History, RunConfig};
+use crate::image::{Image, ImageConfig, ImageError, Images, Platform, Reference};
 
 impl Images {
-    /// Makes an image of one layer from a root file system's tar, plain or compressed with gzip or zstd. `changes`
-    /// are Dockerfile instructions such as `CMD ["sh"]`.
+    /// Makes an image of one layer from a root file system's tar, plain or compressed. `config` says how its containers
+    /// run.
     pub fn import(
         &self,
         reader: &mut (dyn Read + Send),
-        changes: &[String],
+        config: RunConfig,
         comment: Option<&str>,
         tag: Option<&Reference>,
     ) -> Result<Image, ImageError> {
-        self.import_for(reader, changes, comment, tag, None)
+        self.import_for(reader, config, comment, tag, None)
     }
 
     /// The same for another platform than this machine's.
     ///
     /// # Errors
-    /// When a change makes no sense, or the tar cannot be read.
+    /// When the tar cannot be read, or the image not be written.
     pub fn import_for(
         &self,
         reader: &mut (dyn Read + Send),
-        changes: &[String],
+        config: RunConfig,
         comment: Option<&str>,
         tag: Option<&Reference>,
         platform: Option<&Platform>,
@@ -36,10 +36,9 @@ impl Images {
             os: platform.os,
             architecture: platform.architecture,
             variant: platform.variant,
+            config,
             ..Default::default()
         };
-        // Before the long part: a typing mistake should not cost the unpacking.
-        change::apply_all(&mut config.config, changes)?;
         let layers = self.layers();
         let _hold = layers.hold()?;
         config.rootfs.diff_ids = vec![layers.unpack(reader)?];

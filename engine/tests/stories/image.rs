@@ -240,3 +240,22 @@ fn two_images_are_told_apart() {
     world.rengine(["image", "diff", "one", "one"]).succeeds().prints("");
     world.rengine(["image", "diff", "one", "three"]).exits(1).complains("no such image: three");
 }
+
+#[test]
+fn changes_of_a_commit_are_read_as_a_dockerfile_is() {
+    let world = World::new();
+    world.rengine(["create", "--name", "it", "--network", "none", "-e", "PATH=/bin", BOX, "true"]).succeeds();
+    let changes = ["ENV PATH=$PATH:/opt", "EXPOSE 90-91", "HEALTHCHECK CMD true", "LABEL at=$PATH"];
+    let flags = changes.iter().flat_map(|change| ["-c", change]);
+    world.rengine(["commit"].into_iter().chain(flags).chain(["it", "changed"])).succeeds();
+    let shown = "{{json .Config.Env}} {{json .Config.ExposedPorts}} {{json .Config.Healthcheck}} {{json .Config.Labels}}";
+    assert_eq!(
+        world.inspect("changed", shown),
+        r#"["PATH=/bin:/opt"] {"90/tcp":{},"91/tcp":{}} {"Test":["CMD-SHELL","true"]} {"at":"/bin:/opt"}"#
+    );
+    world.rengine(["commit", "-c", "STOPSIGNAL what", "it", "wrong"]).fails().complains("invalid change");
+    world
+        .rengine(["save", "-o", "/nowhere/x.tar", BOX])
+        .fails()
+        .complains("there is no directory /nowhere\n");
+}
