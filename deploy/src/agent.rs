@@ -168,7 +168,9 @@ impl Agent {
             }
             Request::Build(order) => {
                 let secrets = builds::take_secrets(&mut self.channel(), &order.secrets)?;
-                builds::build(&self.engine, &order, &secrets, &tell).map(Outcome::Built)
+                let held = self.held.as_ref().filter(|held| held.project == order.project);
+                let places = held.map(|held| &held.places);
+                builds::build(&self.engine, places, &order, &secrets, &tell).map(Outcome::Built)
             }
             Request::SendImages { images } => {
                 transfer::send_named(&mut self.channel(), &self.engine, &images, &|_| {})?;

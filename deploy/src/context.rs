@@ -128,11 +128,18 @@ impl Packing<'_> {
 
 /// Forgets contexts of a project that newer ones have replaced.
 pub(crate) fn forget_old(engine: &Engine, project: &str) -> Result<()> {
-    let is_old = |image: &Image| {
-        image.references.is_empty() && image.config.config.labels.get(LABEL).is_some_and(|of| of == project)
-    };
-    for image in engine.images().list()?.iter().filter(|image| is_old(image)) {
-        engine.images().remove(image.id.as_str(), false, &Default::default())?;
+    forget(engine, project, &|image| image.references.is_empty())
+}
+
+/// Forgets all contexts of a project.
+pub(crate) fn forget_all(engine: &Engine, project: &str) -> Result<()> {
+    forget(engine, project, &|_| true)
+}
+
+fn forget(engine: &Engine, project: &str, which: &dyn Fn(&Image) -> bool) -> Result<()> {
+    let is_its = |image: &Image| image.config.config.labels.get(LABEL).is_some_and(|of| of == project);
+    for image in engine.images().list()?.iter().filter(|image| is_its(image) && which(image)) {
+        engine.images().remove(image.id.as_str(), true, &Default::default())?;
     }
     Ok(())
 }

@@ -16,7 +16,8 @@ use engine::id::ImageId;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value, json};
 
-use super::{Tell, opened};
+use super::places::Places;
+use super::{Tell, brought, opened};
 use crate::build;
 use crate::context;
 use crate::message::{BuildOrder, Event};
@@ -46,9 +47,10 @@ pub(crate) fn take_secrets(channel: &mut Channel, secrets: &[(String, u64)]) -> 
     Ok(taken)
 }
 
-/// Builds what is ordered. The images, by service.
+/// Builds what is ordered. The images, by service. On a host of the project, they go with it.
 pub(crate) fn build(
     engine: &Engine,
+    places: Option<&Places>,
     order: &BuildOrder,
     secrets: &Secrets,
     tell: &Tell,
@@ -69,6 +71,10 @@ pub(crate) fn build(
             Error::invalid(format!("what is to be built cannot be loaded: {diagnostics}"))
         })?
         .project;
+    if let Some(places) = places {
+        let names = project.services.keys().map(|service| build::image_name(&project, service));
+        brought::expect(engine, places, names.filter_map(|name| name.parse().ok()))?;
+    }
     let flags = Flags { logins: opened::logins(&order.credentials), ..Flags::default() };
     let (lines, said) = mpsc::channel();
     let images = thread::scope(|scope| {

@@ -10,6 +10,7 @@ use engine::{Engine, RemoveOptions};
 
 use super::places::Places;
 use super::{Tell, brought, history, prune};
+use crate::context;
 use crate::message::Event;
 
 /// Takes everything of a project away; its volumes and what services wrote into directories of the project only when
@@ -47,6 +48,7 @@ pub(crate) fn remove(
         images.extend(prune::own(&history::find(places, &id)?));
     }
     brought::take_away(engine, places, images, &prune::needed(engine, Some(places))?)?;
+    context::forget_all(engine, project)?;
     forget(places, volumes)
 }
 

@@ -32,6 +32,9 @@ fn a_host_builds_for_itself_and_gets_only_what_changed_of_the_context() {
     assert_eq!(world.rdeploy(["--json", "up"]).succeeds().json()["changed"], false);
     world.rdeploy(["rollback", "--drain", "0s"]).succeeds();
     assert_eq!(get(port).unwrap(), "one");
+    // What was built there goes with the project, and so does what it was built from.
+    world.rdeploy(["uninstall"]).succeeds();
+    assert_eq!(images(&world, 0), "");
 }
 
 #[test]
