@@ -18,7 +18,7 @@ use self::mask::mask_secrets;
 use self::runner::{output_token, summarize, write_output};
 use super::image::{ImageInputs, absolute, is_dockerfile};
 use super::rollout::{UpArgs, Waiting};
-use super::{Globals, output, rollout};
+use super::{Globals, connect, output, rollout};
 use crate::host::LOCAL;
 use crate::pipeline::Report;
 use crate::release::ReleaseId;
@@ -64,8 +64,19 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
     }
 }
 
+/// A secret that is not set is an empty input: who forgot it must not read of what they never wrote.
+fn expect_host(globals: &Globals) -> Result<()> {
+    if !globals.host.is_empty() || !connect::settings_alone(globals)?.hosts.is_empty() {
+        return Ok(());
+    }
+    Err(Error::invalid("no host to deploy to: the input host is empty").with_hint(
+        "is the secret or variable that it takes set for this repository and environment? Pull requests from forks get no secrets",
+    ))
+}
+
 /// Does it. There is nothing to report of a project that is gone.
 fn run(globals: &Globals, wish: &Wish) -> Result<Option<Report>> {
+    expect_host(globals)?;
     let services: Vec<String> = words("services");
     match wish {
         Wish::Up => {

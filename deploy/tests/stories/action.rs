@@ -118,6 +118,10 @@ fn the_workflow_of_the_lesson_deploys_and_a_sick_release_turns_it_red() {
     let network = Network::new();
     let server = Server::of(&network, Kind::default().root_password());
     let repository = Repository::new(WORKFLOW);
+    // Without its secrets, as for a fork.
+    let red = repository.run(&server, "push", "{}", &[]);
+    let said = text(&red);
+    assert!(!red.status.success() && said.contains("the input host is empty"), "{said}");
     let green = repository.push(&server);
     let said = text(&green);
     assert!(green.status.success(), "{said}");
