@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::world::{Outcome, Running, World};
 
@@ -328,4 +331,24 @@ COPY --from=slow / /slow
     let outcome = build(&world, dockerfile, &[], &["--progress", "plain"]).fails().complains("exit code: 7");
     let outcome = outcome.complains("CANCELED");
     assert!(!outcome.stderr.contains("echo never"), "{}", outcome.stderr);
+}
+
+#[test]
+fn a_command_ends_with_the_build_that_runs_it() {
+    let world = World::new();
+    let context = context(&world, "FROM box\nRUN echo begun && sleep 1000\n", &[]);
+    for signal in [Signal::INT, Signal::KILL] {
+        let args = ["build", "--progress", "plain", context.to_str().unwrap()];
+        let mut building = world.spawn(args);
+        // What it prints, and not the line that names the step.
+        building.await_line("begun\n");
+        building.signal(signal);
+        building.ends().fails();
+        // Nobody is left to be told by.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while fs::read_dir(world.root().containers()).unwrap().count() > 0 {
+            assert!(Instant::now() < deadline, "the step runs on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::container::monitor::{Monitor, Phase, Stopping};
 use crate::container::plan::TerminalSize;
 use crate::container::protocol::{Arrival, ExitNews, Frame, Refusal, Reply, Request, StopReason, Wire};
 use crate::container::ready::Ready;
-use crate::container::record::ContainerRecord;
+use crate::container::record::{ContainerRecord, Purpose};
 use crate::container::spec::Grace;
 use crate::container::state::{Event, HealthStatus, State};
 use crate::container::stdio::{Stream, Streams};
@@ -473,6 +473,14 @@ impl Monitor {
         if client.watches_health {
             self.update_watch();
         }
+        if self.is_abandoned() {
+            self.kill_all();
+        }
+    }
+
+    /// Whether it works for a build that is gone, and that nobody can take up again.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.record.purpose == Purpose::Build && self.clients.is_empty()
     }
 
     /// Sends what is still to be said, to those who listen.

@@ -244,6 +244,9 @@ impl Monitor {
             checkup,
         )));
         self.watch_anew(&endpoints);
+        if self.is_abandoned() {
+            self.kill_all();
+        }
         Ok((pid, warnings))
     }
 

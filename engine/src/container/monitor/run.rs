@@ -262,7 +262,8 @@ impl Monitor {
         let _ = store::remove_file(&self.root.control_socket(&self.id));
         self.accept();
         self.listener = None;
-        let removes_itself = exit.is_some() && self.record.spec.auto_remove && !self.comes_back;
+        let nobody_needs_it = (self.record.spec.auto_remove && !self.comes_back) || self.is_abandoned();
+        let removes_itself = exit.is_some() && nobody_needs_it;
         if removes_itself && let Ok(removing) = self.state.clone().on(Event::Remove) {
             self.state = removing;
         }
