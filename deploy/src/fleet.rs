@@ -105,11 +105,34 @@ impl From<Failures> for Error {
             .iter()
             .map(|(name, error)| {
                 let text = engine::error::chain(error);
-                // Whoever reached it in vain has named it already.
-                if text.contains(name) { text } else { format!("host {name}: {text}") }
+                if names(&text, name) { text } else { format!("host {name}: {text}") }
             })
             .collect::<Vec<_>>()
             .join("\n");
         Self::new(engine::Kind::Failed, text).with_hint_if(hint)
+    }
+}
+
+/// Whether a failure says which host it is about: whoever reached it in vain has done so. A plain word may as well be a
+/// service's name.
+fn names(text: &str, host: &str) -> bool {
+    let is_plain = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let beginning = if is_plain { format!("host {host}: ") } else { host.to_owned() };
+    text.contains(&beginning) || text.starts_with(&format!("{host} "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_called_like_a_service_is_named_all_the_same() {
+        let said = |host: &str, text: &str| {
+            Error::from(Failures(vec![(host.to_owned(), Error::invalid(text.to_owned()))])).to_string()
+        };
+        assert_eq!(said("web", "service web: it ended"), "host web: service web: it ended");
+        assert_eq!(said("web", "host web: it is lost"), "host web: it is lost");
+        assert_eq!(said("web", "web accepts publickey"), "web accepts publickey");
+        assert_eq!(said("me@web.example", "no way to me@web.example"), "no way to me@web.example");
     }
 }

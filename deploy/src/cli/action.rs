@@ -41,7 +41,7 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
     output::line(&format!("::stop-commands::{token}"));
     let asked = super::give_login(globals).and_then(|()| asked(globals));
     let known = asked.as_ref().ok().map(|(globals, _)| globals.clone());
-    let result = asked.and_then(|(globals, wish)| run(&globals, &wish));
+    let result = asked.and_then(|(globals, wish)| run(&globals, &wish)).map_err(in_words_of_inputs);
     output::line(&format!("::{token}::"));
     match result {
         Ok(None) => {
@@ -62,6 +62,26 @@ pub(super) fn action(globals: &Globals) -> Result<ExitCode> {
             Err(error)
         }
     }
+}
+
+/// What is given by options and variables on a command line, workflows give by inputs.
+const INPUTS: [(&str, &str); 8] = [
+    ("-i, RDEPLOY_SSH_KEY", "the input key"),
+    ("RDEPLOY_SSH_PASSWORD", "the input password"),
+    ("RDEPLOY_SSH_PASSPHRASE", "the input passphrase"),
+    ("RDEPLOY_SUDO_PASSWORD", "the input sudo-password"),
+    ("RDEPLOY_REGISTRY_USERNAME", "the inputs registry-username"),
+    ("RDEPLOY_REGISTRY_PASSWORD", "registry-password"),
+    ("--fingerprint ", "the input fingerprint: "),
+    ("--lock-wait", "the input lock-wait"),
+];
+
+/// The same failure, with what to do about it where the workflow is written.
+fn in_words_of_inputs(error: Error) -> Error {
+    let hint = error
+        .hint()
+        .map(|hint| INPUTS.iter().fold(hint.to_owned(), |hint, (option, input)| hint.replace(option, input)));
+    error.with_hint_if(hint)
 }
 
 /// A secret that is not set is an empty input: who forgot it must not read of what they never wrote.
@@ -311,6 +331,15 @@ mod tests {
             let is_written = source.contains(&format!("(\"{name}\", "));
             assert!(is_written, "nobody writes {name}");
         }
+    }
+
+    #[test]
+    fn hints_name_the_inputs_of_the_workflow() {
+        let hint =
+            "a key (-i, RDEPLOY_SSH_KEY) for publickey, a password (RDEPLOY_SSH_PASSWORD) for password";
+        let error = in_words_of_inputs(Error::invalid("no").with_hint(hint));
+        let wanted = "a key (the input key) for publickey, a password (the input password) for password";
+        assert_eq!(error.hint(), Some(wanted));
     }
 
     #[test]

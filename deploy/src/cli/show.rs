@@ -22,9 +22,9 @@ pub(super) struct LogsArgs {
     /// Show what comes later too
     #[arg(long)]
     follow: bool,
-    /// So many lines of each container from the end
-    #[arg(short = 'n', long, value_name = "LINES")]
-    tail: Option<usize>,
+    /// So many lines of each container from the end; all when none is given, or `all`
+    #[arg(short = 'n', long, value_name = "LINES", value_parser = lines)]
+    tail: Option<String>,
     /// Nothing before this time: a date, or a duration as in 10m
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
@@ -33,6 +33,15 @@ pub(super) struct LogsArgs {
     timestamps: bool,
     /// The services; all when none is named
     services: Vec<String>,
+}
+
+/// How many lines, as `docker logs` takes it.
+fn lines(text: &str) -> Result<String, String> {
+    match text.parse::<usize>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if text == "all" || text == "-1" => Ok("all".to_owned()),
+        Err(_) => Err("a number or all is needed".to_owned()),
+    }
 }
 
 /// The flags of `audit`.
@@ -242,7 +251,7 @@ pub(super) fn logs(globals: &Globals, args: &LogsArgs) -> Result<ExitCode> {
     let mut words = vec!["logs".to_owned(), "--no-color".to_owned()];
     words.extend(args.follow.then(|| "--follow".to_owned()));
     words.extend((args.timestamps || globals.json).then(|| "--timestamps".to_owned()));
-    words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.to_string()]));
+    words.extend(args.tail.iter().flat_map(|tail| ["--tail".to_owned(), tail.clone()]));
     words.extend(args.since.iter().flat_map(|since| ["--since".to_owned(), since.clone()]));
     words.extend(args.services.iter().cloned());
     let words = Words { all: words, deed: None };
