@@ -371,7 +371,7 @@ fn call_helper(helper: &str, verb: &str, input: &str) -> Result<Option<Vec<u8>>,
     if said.contains(NOT_FOUND) { Ok(None) } else { Err(fail(said)) }
 }
 
-/// The proxies of docker's configuration file for builds, as variables: `HTTP_PROXY` and its kin. There are none in a
+/// The proxies of docker's configuration file for builds and containers, as variables: `HTTP_PROXY` and its kin. There are none in a
 /// file that cannot be read, of which those tell who need something else of it.
 pub(crate) fn proxies() -> Vec<(&'static str, String)> {
     let file = file_asked_for().or_else(docker_file).and_then(|path| read(&path).ok());

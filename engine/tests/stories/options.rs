@@ -4,7 +4,7 @@ use std::fs;
 
 use engine::container::cgroup::Layout;
 
-use crate::world::{BOX, World};
+use crate::world::{BOX, Running, World};
 
 /// Runs `box` without a network with these flags, which may have spaces in them.
 fn run(world: &World, flags: &[&str], script: &str) -> crate::world::Outcome {
@@ -27,6 +27,23 @@ fn what_could_not_be_had_is_said_when_it_starts() {
     }
     let warned = run(&world, &["--security-opt", "label=type:x", "--oom-kill-disable"], "true").succeeds();
     warned.complains("label=type:x").complains("out-of-memory");
+}
+
+#[test]
+fn the_proxies_of_dockers_configuration_are_variables_unless_others_are_asked_for() {
+    let world = World::new();
+    let proxies = r#"{"proxies": {"default": {"httpProxy": "http://here:1", "noProxy": "a,b"}}}"#;
+    world.write("docker/config.json", proxies);
+    let seen = |flags: &[&str]| {
+        let script = "env | grep -i proxy | sort";
+        let args = [&["run", "--rm", "--network", "none"], flags, &[BOX, "sh", "-c", script]].concat();
+        let mut command = world.command(args);
+        Running::start(command.env("DOCKER_CONFIG", world.path("docker"))).ends().succeeds().stdout
+    };
+    let all = "HTTP_PROXY=http://here:1\nNO_PROXY=a,b\nhttp_proxy=http://here:1\nno_proxy=a,b\n";
+    assert_eq!(seen(&[]), all);
+    assert_eq!(seen(&["-e", "HTTP_PROXY=other"]), all.replacen("http://here:1", "other", 1));
+    assert_eq!(seen(&["-e", "http_proxy="]), all.replace("http_proxy=http://here:1", "http_proxy="));
 }
 
 #[test]
