@@ -3,7 +3,7 @@
 //! what a killed process leaves behind says whose it was.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -352,11 +352,19 @@ fn claim_addresses(
 fn next_address(directory: &Path, subnet: &Subnet) -> Option<IpAddr> {
     let cursor = directory.join(if subnet.cidr.is_ipv4() { ".last4" } else { ".last6" });
     // Without a cursor, or with half of one, the search begins at the first address.
-    let last = fs::read_to_string(&cursor).ok().and_then(|text| text.parse().ok());
+    let last = fs::read_to_string(&cursor).ok().and_then(|text| text.trim_end().parse().ok());
     let is_taken = |address: IpAddr| fs::symlink_metadata(directory.join(address.to_string())).is_ok();
     let address = ipam::next_address(subnet, last, &is_taken)?;
-    let _ = fs::write(&cursor, address.to_string());
+    let _ = remember(&cursor, address);
     Some(address)
+}
+
+/// Writes over what is there and never cuts it short: where a freed block is discarded at once (ext4 without a journal),
+/// that waits for the disk.
+fn remember(cursor: &Path, address: IpAddr) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(cursor)?;
+    // The longest address of IPv6 has 39 characters.
+    writeln!(file, "{:<39}", address.to_string())
 }
 
 fn claim(directory: &Path, address: IpAddr, party: &Party, network: &Network) -> Result<(), NetworkError> {
