@@ -43,7 +43,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::client::ClientArgs;
 use self::lazy::{Below, Lazy, help_as_flag};
-use crate::engine::Engine;
+use crate::engine::{Anticipated, Engine};
 use crate::error::{Error, Kind, Result};
 
 /// Where the help lists what every verb takes.
@@ -198,6 +198,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     if oci::is_meant(&arguments) {
         return oci::main(&arguments);
     }
+    let anticipated = run::anticipate(&arguments);
     // It serves once, and to take it apart afterwards takes longer than many a verb.
     let command: &mut clap::Command = Box::leak(Box::new(Cli::command()));
     let mut matches = match command.try_get_matches_from_mut(help_as_flag(arguments)) {
@@ -212,7 +213,7 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let purpose = cli.command.purpose();
     let run = |engine: Engine| {
         heal(&engine, &cli.command);
-        dispatch(&engine, cli.command)
+        dispatch(&engine, cli.command, anticipated)
     };
     match cli.client.apply().and_then(|()| Engine::open(cli.root.as_deref())).and_then(run) {
         Ok(code) => ExitCode::from(code),
@@ -347,11 +348,11 @@ fn trace(asked: Option<&str>) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-fn dispatch(engine: &Engine, command: Command) -> Result<u8> {
+fn dispatch(engine: &Engine, command: Command, anticipated: Option<Anticipated>) -> Result<u8> {
     match command {
-        Command::Container(verb) => container::run(engine, verb),
+        Command::Container(verb) => container::run(engine, verb, anticipated),
         Command::ContainerGroup(group) => match group.0.verb {
-            ContainerCommand::Verb(verb) => container::run(engine, verb),
+            ContainerCommand::Verb(verb) => container::run(engine, verb, anticipated),
             ContainerCommand::Ls(args) => list::ps(engine, &args),
             ContainerCommand::Prune(args) => container::prune(engine, &args),
             ContainerCommand::Inspect(args) => inspect::containers(engine, &args),

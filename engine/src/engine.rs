@@ -39,7 +39,7 @@ pub use check::Findings;
 pub use create::Created;
 pub use disk::{ContainerUsage, DiskUsage, ImageUsage, VolumeUsage};
 pub use files::CommitOptions;
-pub use poised::Poised;
+pub use poised::{Anticipated, Poised};
 pub use process::{Process, processes};
 pub use update::UpdateOptions;
 pub use usage::Usage;

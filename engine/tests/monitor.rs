@@ -15,6 +15,7 @@ use engine::container::cgroup::Cgroup;
 use engine::container::client::{self, Connection, ExecIo, HealthVerdict, StopReason};
 use engine::container::exec::ExecSpec;
 use engine::container::logs::{self, LogOptions};
+use engine::container::monitor::Ahead;
 use engine::container::record::{ContainerRecord, Purpose};
 use engine::container::spec::{ContainerSpec, Grace, HealthCheck, NetworkMode, RestartPolicy};
 use engine::container::state::State;
@@ -506,8 +507,7 @@ fn two_starts_at_once_are_one_start() {
 fn a_network_that_was_made_ahead_is_the_containers_and_the_monitor_stays_out_of_it() {
     let world = World::new();
     let id = world.made(&["sleep", "600"], |spec| spec.network = NetworkMode::None);
-    let spec = ContainerSpec { network: NetworkMode::None, ..ContainerSpec::default() };
-    client::spawn_monitor_ahead(&world.root, &id, &spec).unwrap().started().unwrap();
+    client::spawn_monitor_ahead(&world.root, &id, Some(Ahead::Network)).unwrap().started().unwrap();
     let State::Running(running) = world.state(&id) else { panic!("not running") };
     let network = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     let ours = fs::read_link("/proc/self/ns/net").unwrap();

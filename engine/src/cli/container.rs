@@ -20,7 +20,7 @@ use crate::container::client::{AttachEnd, AttachOptions, DetachKeys};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{LogOptions, parse_moment};
 use crate::container::spec::ContainerSpec;
-use crate::engine::{Container, Created, Engine, RemoveOptions, StopOptions};
+use crate::engine::{Anticipated, Container, Created, Engine, RemoveOptions, StopOptions};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerName;
 use crate::image::{Platform, PullOptions, Reference};
@@ -275,9 +275,9 @@ impl Verb {
 }
 
 /// Carries a verb out; the result is the exit code.
-pub(super) fn run(engine: &Engine, verb: Verb) -> Result<u8> {
+pub(super) fn run(engine: &Engine, verb: Verb, anticipated: Option<Anticipated>) -> Result<u8> {
     match verb {
-        Verb::Run(args) => run_container(engine, *args.0),
+        Verb::Run(args) => run_container(engine, *args.0, anticipated),
         Verb::Create(args) => {
             let created = create(engine, *args.0, |spec| engine.create(spec))?;
             output::line(created.id.as_str());
@@ -419,7 +419,7 @@ fn fetch(
     Ok(())
 }
 
-fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
+fn run_container(engine: &Engine, args: RunArgs, anticipated: Option<Anticipated>) -> Result<u8> {
     let RunArgs { detach, detach_keys, sig_proxy, create: create_args } = args;
     let streams = create_args.streams();
     if detach && create_args.names_streams() {
@@ -433,7 +433,7 @@ fn run_container(engine: &Engine, args: RunArgs) -> Result<u8> {
             return Ok(1);
         }
     }
-    let poised = create(engine, create_args, |spec| engine.create_poised(spec))?;
+    let poised = create(engine, create_args, |spec| engine.create_poised(anticipated, spec))?;
     let id = poised.created.id.clone();
     let undo = |error: Error| {
         // The container never ran, so nothing of it stays; what made it fail is what the user must hear.

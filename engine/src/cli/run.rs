@@ -1,5 +1,6 @@
 //! The flags of `run` and `create`, and what they mean.
 
+mod ahead;
 mod elsewhere;
 mod life;
 mod limits;
@@ -19,6 +20,7 @@ use crate::container::stdio::Streams;
 use crate::error::{Error, Result};
 use crate::id::{ContainerId, ContainerName};
 
+pub(super) use ahead::anticipate;
 pub use life::{grace_of_seconds, parse_restart};
 pub(crate) use limits::parse_cgroup_parent;
 pub use limits::parse_ulimit;

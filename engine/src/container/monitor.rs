@@ -20,6 +20,7 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
+use crate::container::idmap::UserMode;
 use crate::container::logs::{self, LogWriter};
 use crate::container::mounted::Mounted;
 use crate::container::namespaces;
@@ -28,6 +29,7 @@ use crate::container::protocol::{ExitNews, Refusal, Reply, StopReason, Wire};
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::container::restart::Backoff;
+use crate::container::spec::{ContainerSpec, NetworkMode};
 use crate::container::state::State;
 use crate::error::Error;
 use crate::id::ContainerId;
@@ -74,9 +76,9 @@ struct Monitor {
     _program: OwnedFd,
 }
 
-/// What a monitor makes before its container is there.
+/// What a monitor makes before its container is there. A container that turns out not to need it starts without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ahead {
+pub enum Ahead {
     /// The container's network namespace.
     Network,
 }
@@ -163,6 +165,12 @@ fn descriptor(arg: &OsString) -> io::Result<OwnedFd> {
 // === impl Ahead ===
 
 impl Ahead {
+    /// What is worth making ahead for a container of this specification.
+    pub fn of(spec: &ContainerSpec) -> Option<Self> {
+        let has_network = matches!(spec.network, NetworkMode::Bridge(_) | NetworkMode::None);
+        (has_network && spec.userns == UserMode::Host).then_some(Self::Network)
+    }
+
     /// How it is said in the arguments of a monitor.
     pub(crate) fn word(self) -> &'static str {
         match self {

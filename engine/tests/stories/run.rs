@@ -320,6 +320,15 @@ fn a_missing_image_is_named_and_nothing_is_left() {
     let world = World::empty();
     world.rengine(["run", "--rm", "--pull", "never", "nosuch:1", "true"]).exits(125).complains("nosuch:1");
     world.rengine(["ps", "-aq"]).succeeds().prints("");
+    assert_eq!(std::fs::read_dir(world.root().container_runs()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_command_line_with_a_mistake_leaves_nothing() {
+    let world = World::empty();
+    world.rengine(["run", "--rm", "--nope", BOX, "true"]).exits(125).complains("--nope");
+    world.rengine(["run", "--rm", "-v", "/here:relative", BOX, "true"]).exits(125).complains("relative");
+    assert_eq!(std::fs::read_dir(world.root().container_runs()).unwrap().count(), 0);
 }
 
 #[test]

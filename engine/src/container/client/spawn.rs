@@ -13,10 +13,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::container::client::Connection;
-use crate::container::idmap::UserMode;
 use crate::container::monitor::{ARGV0, Ahead};
 use crate::container::ready::Ready;
-use crate::container::spec::{ContainerSpec, NetworkMode};
 use crate::error::{Error, Kind, Result};
 use crate::id::ContainerId;
 use crate::paths::Root;
@@ -50,20 +48,14 @@ pub(crate) fn program() -> &'static Path {
 /// # Errors
 /// When the system refuses a step.
 pub fn spawn_monitor(root: &Root, id: &ContainerId) -> Result<Connection> {
-    spawn(root, id, None)
+    spawn_monitor_ahead(root, id, None)
 }
 
-/// As [`spawn_monitor`], for a container of this specification that is about to be made: until it is, its monitor
-/// makes what the start will take.
+/// As [`spawn_monitor`], for a container that is about to be made: until it is, its monitor makes this.
 ///
 /// # Errors
 /// As for [`spawn_monitor`].
-pub fn spawn_monitor_ahead(root: &Root, id: &ContainerId, spec: &ContainerSpec) -> Result<Connection> {
-    let has_network = matches!(spec.network, NetworkMode::Bridge(_) | NetworkMode::None);
-    spawn(root, id, (has_network && spec.userns == UserMode::Host).then_some(Ahead::Network))
-}
-
-fn spawn(root: &Root, id: &ContainerId, ahead: Option<Ahead>) -> Result<Connection> {
+pub fn spawn_monitor_ahead(root: &Root, id: &ContainerId, ahead: Option<Ahead>) -> Result<Connection> {
     let failed = |error| Error::failed(format!("start a monitor for container {}", id.short()), error);
     let (lock, listener) = match claim_anew(root, id).map_err(failed)? {
         Claim::Ours { lock, listener } => (lock, listener),

@@ -172,12 +172,13 @@ impl Monitor {
         cgroup: &Cgroup,
         endpoints: &[Endpoint],
     ) -> Result<(Child, Outputs, Input)> {
+        let namespace = self.network_namespace.take();
         let resolves = network::needs_name_server(
             endpoints,
             &self.record.spec.dns,
             &host_file(network::HOST_RESOLV_CONF),
         );
-        let mut plugged = Plugged { namespace: self.network_namespace.take(), endpoints, resolves };
+        let mut plugged = Plugged { namespace, endpoints, resolves };
         let mut none = NoLinks;
         let links: &mut dyn Links = match &self.record.spec.network {
             NetworkMode::Bridge(_) | NetworkMode::None => &mut plugged,
