@@ -1,6 +1,6 @@
 //! Whether what is referred to is there and what is said twice is said the same way. It judges, it changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::impossible::scope;
 use crate::model::{DeviceRequest, FileObject, Project, Service, ServiceVolume, WatchAction};
@@ -24,7 +24,7 @@ pub(crate) fn check(project: &Project) -> Vec<Problem> {
     }
     container_names(project, &mut problems);
     resources(project, &mut problems);
-    problems.extend(cycle(project));
+    problems.extend(circles(project));
     problems
 }
 
@@ -83,7 +83,8 @@ impl Found<'_> {
         let mut problem = Problem::value(
             path,
             format!("service {:?} uses {kind} {wanted:?}, which is not defined", self.name()),
-        );
+        )
+        .resting_on(Path::keys(&[section, wanted]));
         problem.help = suggestion(wanted, known.map(String::as_str))
             .or_else(|| Some(format!("add it under the top-level key `{section}`")));
         self.push(problem);
@@ -93,8 +94,9 @@ impl Found<'_> {
         let service = self.service;
         if service.build.is_none() && service.image.is_none() && service.provider.is_none() {
             let message = format!("service {:?} has neither an image nor a build", self.name());
-            let path = self.path(&[]);
-            self.push(Problem::key(&path, message).with_help("add `image:` or `build:`"));
+            let problem = Problem::key(&self.path(&[]), message).with_help("add `image:` or `build:`");
+            let keys = ["image", "build", "provider"];
+            self.push(keys.iter().fold(problem, |problem, key| problem.resting_on(self.path(&[key]))));
         }
         let Some(build) = &service.build else { return };
         for (key, context) in &build.additional_contexts {
@@ -103,7 +105,8 @@ impl Found<'_> {
                 let path = self.path(&["build", "additional_contexts", key]);
                 let message =
                     format!("service {:?} builds from service {name:?}, which has no build", self.name());
-                self.push(Problem::value(&path, message));
+                let other = Path::keys(&["services", name, "build"]);
+                self.push(Problem::value(&path, message).resting_on(other));
             }
         }
         if build.dockerfile.is_some() && build.dockerfile_inline.is_some() {
@@ -159,7 +162,7 @@ impl Found<'_> {
                 self.push(Problem::value(&path, message).with_help(help));
             } else {
                 let message = format!("service {:?} depends on {name:?}, which is not defined", self.name());
-                let mut problem = Problem::value(&path, message);
+                let mut problem = Problem::value(&path, message).resting_on(Path::keys(&["services", name]));
                 let known = project.services.keys().chain(project.disabled_services.keys());
                 problem.help = suggestion(name, known.map(String::as_str));
                 self.push(problem);
@@ -359,7 +362,9 @@ fn one_source(section: &str, key: &str, object: &FileObject) -> Option<Problem> 
         0 => {
             let choice =
                 if section == "secrets" { "file or environment" } else { "file, environment or content" };
-            Some(Problem::key(&path, format!("{section}.{key} needs a source: {choice}")))
+            let problem = Problem::key(&path, format!("{section}.{key} needs a source: {choice}"));
+            let keys = sources.iter().map(|(name, _)| *name).chain(["driver"]);
+            Some(keys.fold(problem, |problem, key| problem.resting_on(path.key(key))))
         }
         _ => Some(Problem::key(
             &path,
@@ -368,13 +373,16 @@ fn one_source(section: &str, key: &str, object: &FileObject) -> Option<Problem> 
     }
 }
 
-/// The first circle of dependencies, as a problem that names it. Each edge is looked at once.
-fn cycle(project: &Project) -> Option<Problem> {
+/// Circles of dependencies, each as a problem that names it, and none that has a service with another one in common. Each
+/// edge is looked at once.
+fn circles(project: &Project) -> Vec<Problem> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         Open,
         Done,
     }
+    let mut problems = Vec::new();
+    let mut told: BTreeSet<&str> = BTreeSet::new();
     let mut marks: BTreeMap<&str, Mark> = BTreeMap::new();
     for start in project.services.keys() {
         if marks.contains_key(start.as_str()) {
@@ -396,16 +404,20 @@ fn cycle(project: &Project) -> Option<Problem> {
                 (Some(Mark::Open), _) => {
                     let from = trail.iter().position(|(name, _)| name == next).unwrap_or(0);
                     let mut names: Vec<&str> = trail[from..].iter().map(|(name, _)| *name).collect();
+                    if names.iter().any(|name| told.contains(name)) {
+                        continue;
+                    }
+                    told.extend(&names);
                     let last = names[names.len() - 1];
                     names.push(next);
                     let path = Path::keys(&["services", last, "depends_on", next]);
                     let message =
                         format!("services depend on each other in a circle: {}", names.join(" -> "));
-                    return Some(Problem::value(&path, message));
+                    problems.push(Problem::value(&path, message));
                 }
                 _ => {}
             }
         }
     }
-    None
+    problems
 }

@@ -5,7 +5,7 @@ use std::path::{Path as FsPath, PathBuf};
 use engine::builder::NamedBy;
 
 use crate::diagnostic::Diagnostic;
-use crate::environment::{Variables, add_missing, explicit_files, is_disabled, read_files};
+use crate::environment::{Environment, Variables, explicit_files, is_disabled};
 use crate::load::LoadOptions;
 use crate::remote::split_names;
 use crate::session::{Failed, Session};
@@ -17,7 +17,7 @@ pub(crate) struct Found {
     /// Where relative paths start, absolute.
     pub(crate) directory: PathBuf,
     /// The caller's variables over those of `.env` files.
-    pub(crate) environment: Variables,
+    pub(crate) environment: Environment,
 }
 
 /// What a project's file is called when nobody says.
@@ -37,16 +37,17 @@ pub(crate) fn find(session: &mut Session, options: &LoadOptions) -> Result<Found
     session.shown_from.clone_from(&here);
     session.stdin.clone_from(&options.stdin);
     session.remote.clone_from(&options.remote);
-    let mut environment = options.environment.clone();
+    let mut environment = Environment { variables: options.environment.clone(), is_whole: true };
     let asked = options.project_directory.as_ref().map(|directory| here.join(directory));
-    let explicit = explicit_files(&options.env_files, &environment, &here);
-    let by_default = explicit.is_empty() && !is_disabled(&environment);
+    let explicit = explicit_files(&options.env_files, &environment.variables, &here);
+    let is_disabled = is_disabled(&environment.variables);
+    let by_default = explicit.is_empty() && !is_disabled;
     if by_default {
-        add_dotenv(session, &mut environment, asked.as_deref().unwrap_or(&here))?;
-    } else if !is_disabled(&environment) {
-        add_files(session, &mut environment, &explicit)?;
+        add_dotenv(session, &mut environment, asked.as_deref().unwrap_or(&here));
+    } else if !is_disabled {
+        session.errors.extend(environment.add_files(&explicit));
     }
-    let files = compose_files(session, options, &here, asked.as_deref(), &environment)?;
+    let files = compose_files(session, options, &here, asked.as_deref(), &environment.variables)?;
     let directory = match asked {
         Some(directory) => directory,
         None => match files.first().filter(|file| *file != FsPath::new("-")) {
@@ -56,7 +57,7 @@ pub(crate) fn find(session: &mut Session, options: &LoadOptions) -> Result<Found
     };
     let directory = PathBuf::from(crate::shorthand::clean(&directory.to_string_lossy()));
     if by_default {
-        add_dotenv(session, &mut environment, &directory)?;
+        add_dotenv(session, &mut environment, &directory);
     }
     Ok(Found { files, directory, environment })
 }
@@ -68,18 +69,10 @@ fn current_dir(session: &mut Session, options: &LoadOptions) -> Result<PathBuf, 
     }
 }
 
-fn add_dotenv(session: &mut Session, environment: &mut Variables, directory: &FsPath) -> Result<(), Failed> {
+fn add_dotenv(session: &mut Session, environment: &mut Environment, directory: &FsPath) {
     let file = directory.join(".env");
-    if file.is_file() { add_files(session, environment, &[file]) } else { Ok(()) }
-}
-
-fn add_files(session: &mut Session, environment: &mut Variables, files: &[PathBuf]) -> Result<(), Failed> {
-    match read_files(files, environment) {
-        Ok(more) => {
-            add_missing(environment, more);
-            Ok(())
-        }
-        Err(diagnostic) => session.fail(*diagnostic),
+    if file.is_file() {
+        session.errors.extend(environment.add_files(&[file]));
     }
 }
 

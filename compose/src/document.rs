@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::interpolate::substitute;
 use crate::position::{Part, Source};
-use crate::session::syntax;
+use crate::session::{syntax, twice};
 use crate::value::{Path, Step, Value, read};
 
 /// What one such file says.
@@ -36,8 +36,12 @@ impl Document {
         let source = Source::new(name, text);
         let documents = match read(&source.text) {
             Ok(documents) => documents,
-            Err(error) => return Err(Diagnostics::sorted(syntax(&source, &error))),
+            Err(error) => return Err(syntax(&source, &error).into()),
         };
+        let twice = twice(&source, &documents);
+        if !twice.is_empty() {
+            return Err(Diagnostics::sorted(twice));
+        }
         let found = documents.into_iter().enumerate().find_map(|(number, document)| match key {
             None => Some((number, document)),
             Some(key) => Some((number, document.get(key)?.clone())),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::interpolate::substitute;
+use crate::interpolate::{InterpolateError, substitute};
 
-/// What is wrong with a file.
+/// What is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct DotenvError {
@@ -14,58 +14,80 @@ pub(crate) struct DotenvError {
     pub(crate) column: usize,
     /// What.
     pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) help: Option<&'static str>,
 }
 
 /// Variables in the order of the file; `None` when the line has only a name and the name is set nowhere.
 pub(crate) type Variables = Vec<(String, Option<String>)>;
+
+/// What a file says, and what of it makes no sense.
+#[derive(Debug, Default)]
+pub(crate) struct Parsed {
+    /// The variables of the lines that make sense.
+    pub(crate) variables: Variables,
+    /// The lines that make none. Of several below each other that are no `NAME=` only the first one: they are mostly one
+    /// value.
+    pub(crate) errors: Vec<DotenvError>,
+    /// The last line that is no `NAME=`.
+    last: usize,
+}
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
 }
 
-/// Parses a file. `outer` is asked first when a value refers to a variable, then the lines above it.
+/// Parses a file. `outer` is asked first when a value refers to a variable, then the lines above it. When `outer` does
+/// not know all there are, one that is not found is not missed.
 pub(crate) fn parse(
     text: &str,
     outer: &dyn Fn(&str) -> Option<String>,
+    is_whole: bool,
     unset: &mut dyn FnMut(&str),
-) -> Result<Variables, DotenvError> {
+) -> Parsed {
     let mut reader = Reader { text: text.strip_prefix('\u{feff}').unwrap_or(text), at: 0 };
     let mut known: BTreeMap<String, String> = BTreeMap::new();
-    let mut variables = Vec::new();
+    let mut parsed = Parsed::default();
     while reader.next_statement() {
         let start = reader.at;
-        let (key, inherited) = reader.key()?;
-        if inherited {
-            let value = outer(&key);
-            if let Some(value) = &value {
-                known.insert(key.clone(), value.clone());
-            }
-            variables.push((key, value));
-            continue;
-        }
-        let raw = reader.value()?;
-        let value = match raw {
-            Raw::Literal(text) => text,
-            Raw::Expanded(text) => {
-                let lookup = |name: &str| outer(name).or_else(|| known.get(name).cloned());
-                substitute(&text, &lookup, unset)
-                    .map_err(|error| reader.error_at(start, error.to_string()))?
+        let (key, raw) = match reader.statement() {
+            Ok(statement) => statement,
+            Err(error) => {
+                parsed.note(error);
+                reader.at = start;
+                reader.skip_line();
+                continue;
             }
         };
-        known.insert(key.clone(), value.clone());
-        variables.push((key, Some(value)));
+        let lookup = |name: &str| outer(name).or_else(|| known.get(name).cloned());
+        let value = match raw {
+            Raw::Inherited => outer(&key),
+            Raw::Literal(text) => Some(text),
+            Raw::Expanded(text) => match substitute(&text, &lookup, unset) {
+                Ok(value) => Some(value),
+                Err(InterpolateError::Required { .. }) if !is_whole || !parsed.errors.is_empty() => continue,
+                Err(error) => {
+                    parsed.errors.push(reader.error_at(start, error.to_string()));
+                    continue;
+                }
+            },
+            Raw::Open(error) => {
+                // Where it was to end nobody knows, so nothing can be said of what follows.
+                parsed.errors.push(error);
+                return parsed;
+            }
+        };
+        known.extend(value.clone().map(|value| (key.clone(), value)));
+        parsed.variables.push((key, value));
     }
-    Ok(variables)
+    parsed
 }
 
 /// Parses docker's own format: `NAME=value` to the end of the line, nothing quoted, nothing interpolated.
-pub(crate) fn parse_raw(
-    text: &str,
-    outer: &dyn Fn(&str) -> Option<String>,
-) -> Result<Variables, DotenvError> {
+pub(crate) fn parse_raw(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Parsed {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut variables = Vec::new();
+    let mut parsed = Parsed::default();
     for (index, line) in text.lines().enumerate() {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -77,16 +99,36 @@ pub(crate) fn parse_raw(
         };
         if key.is_empty() || key.contains(char::is_whitespace) {
             let message = format!("variable name {key:?} is empty or contains white space");
-            return Err(DotenvError { line: index + 1, column: 1, message });
+            parsed.note(DotenvError { line: index + 1, column: 1, message, help: None });
+            continue;
         }
-        variables.push((key.to_owned(), value));
+        parsed.variables.push((key.to_owned(), value));
     }
-    Ok(variables)
+    parsed
 }
 
 enum Raw {
+    /// There is only the name.
+    Inherited,
+    /// A quote that is not closed.
+    Open(DotenvError),
     Literal(String),
     Expanded(String),
+}
+
+// === impl Parsed ===
+
+impl Parsed {
+    fn note(&mut self, error: DotenvError) {
+        let line = error.line;
+        match self.errors.last_mut() {
+            Some(first) if self.last + 1 == line => {
+                first.help = Some("quote a value that has several lines: NAME=\"…\"");
+            }
+            _ => self.errors.push(error),
+        }
+        self.last = line;
+    }
 }
 
 // === impl Reader ===
@@ -110,6 +152,13 @@ impl Reader<'_> {
 
     fn skip_line(&mut self) {
         self.at += self.rest().find('\n').unwrap_or(self.rest().len());
+    }
+
+    /// Reads one line, or as many as its value has.
+    fn statement(&mut self) -> Result<(String, Raw), DotenvError> {
+        let (key, inherited) = self.key()?;
+        let raw = if inherited { Raw::Inherited } else { self.value() };
+        Ok((key, raw))
     }
 
     /// Reads a name and what ends it. The second value says whether the line has only the name.
@@ -151,10 +200,10 @@ impl Reader<'_> {
         Ok((key, inherited))
     }
 
-    fn value(&mut self) -> Result<Raw, DotenvError> {
+    fn value(&mut self) -> Raw {
         let quote = match self.rest().chars().next() {
             Some(quote @ ('"' | '\'')) => quote,
-            _ => return Ok(self.unquoted()),
+            _ => return self.unquoted(),
         };
         let start = self.at;
         let mut value = String::new();
@@ -177,10 +226,10 @@ impl Reader<'_> {
         }
         let Some(length) = end else {
             let line = self.rest().lines().next().unwrap_or_default();
-            return Err(self.error_at(start, format!("unterminated quoted value {line}")));
+            return Raw::Open(self.error_at(start, format!("unterminated quoted value {line}")));
         };
         self.at += length;
-        Ok(if quote == '"' { Raw::Expanded(unescape(&value)) } else { Raw::Literal(value) })
+        if quote == '"' { Raw::Expanded(unescape(&value)) } else { Raw::Literal(value) }
     }
 
     fn unquoted(&mut self) -> Raw {
@@ -197,6 +246,7 @@ impl Reader<'_> {
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
             message,
+            help: None,
         }
     }
 }
@@ -249,9 +299,16 @@ fn unescape(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A file in which nothing is wrong.
+    fn parsed(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> Parsed {
+        let parsed = parse(text, outer, true, &mut |_| {});
+        assert_eq!(parsed.errors, []);
+        parsed
+    }
+
     fn values(text: &str) -> Vec<(String, Option<String>)> {
         let outer = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        parse(text, &outer, &mut |_| {}).unwrap()
+        parsed(text, &outer).variables
     }
 
     #[test]
@@ -300,14 +357,31 @@ mod tests {
             ("A=1\nB='x\ny", 2, 3, "unterminated quoted value 'x"),
             ("A=${B", 1, 1, "invalid interpolation \"${B\""),
         ] {
-            let error = parse(text, &|_| None, &mut |_| {}).unwrap_err();
+            let errors = parse(text, &|_| None, true, &mut |_| {}).errors;
+            let [error] = errors.as_slice() else { panic!("{errors:?}") };
             assert_eq!((error.line, error.column, error.message.as_str()), (line, column, message));
         }
     }
 
     #[test]
+    fn each_line_that_makes_no_sense_is_told_but_not_what_it_leads_to() {
+        let told = |text: &str| {
+            let parsed = parse(text, &|_| None, true, &mut |_| {});
+            let errors = parsed.errors.iter().map(|error| (error.line, error.help.is_some()));
+            (errors.collect::<Vec<_>>(), parsed.variables.len())
+        };
+        assert_eq!(
+            told("A B=1\nC=2\nD!=3\nE=${F\nG=4\nH=${I:?needed}\n"),
+            (vec![(1, false), (3, false), (4, false)], 2)
+        );
+        assert_eq!(told("KEY=begin\nAB+/C\nDE+/F\n+end\nA=1\n\nB C=2\n"), (vec![(2, true), (7, false)], 2));
+        assert_eq!(told("A B=1\nC='x\nD!=3\n"), (vec![(1, false), (2, false)], 0));
+        assert_eq!(told("A=${I:?needed}\nB=1\nC=${I:?needed}\n"), (vec![(1, false)], 1));
+    }
+
+    #[test]
     fn the_raw_format_keeps_everything() {
-        let variables = parse_raw("A=\"b\" # c\n#x\nHOME\n", &|_| None).unwrap();
+        let variables = parse_raw("A=\"b\" # c\n#x\nHOME\n", &|_| None).variables;
         assert_eq!(variables[0].1.as_deref(), Some("\"b\" # c"));
         assert_eq!(variables[1], ("HOME".to_owned(), None));
     }

@@ -1,7 +1,7 @@
 //! Files beside services that say more of them: `env_file` and `label_file`.
 
 use std::collections::BTreeMap;
-use std::path::{Path as FsPath, PathBuf};
+use std::path::Path as FsPath;
 
 use crate::diagnostic::Diagnostic;
 use crate::dotenv;
@@ -15,43 +15,45 @@ use crate::value::Path;
 type Found = BTreeMap<String, Option<String>>;
 
 /// `env_file` of the services that run: a later file wins over an earlier one, the service's own variables over all.
-pub(crate) fn read_variables(session: &mut Session, project: &mut Project) {
+/// `is_whole` says whether the project's environment is all known.
+pub(crate) fn read_variables(session: &mut Session, project: &mut Project, is_whole: bool) {
     for service in project.services.values_mut() {
-        match variables_of(service, &project.environment) {
-            Ok(variables) => {
-                for (key, value) in variables {
-                    service.environment.entry(key).or_insert(value);
-                }
-                service.env_file.clear();
+        let own = Path::keys(&["services", &service.name, "environment"]);
+        let is_whole = is_whole && !session.holes.has(&own);
+        let mut found = Found::new();
+        for (index, file) in service.env_file.iter().enumerate() {
+            let (variables, errors) = variables_in(file, service, &project.environment, is_whole);
+            found.extend(variables);
+            for error in errors {
+                let error = placed(session, service, "env_file", (index, &file.path), error);
+                session.errors.push(error);
             }
-            Err(diagnostics) => session.errors.extend(
-                diagnostics
-                    .into_iter()
-                    .map(|(index, diagnostic)| {
-                        let item = (index, service.env_file[index].path.as_str());
-                        placed(session, service, "env_file", item, diagnostic)
-                    })
-                    .collect::<Vec<_>>(),
-            ),
         }
+        for (key, value) in found {
+            service.environment.entry(key).or_insert(value);
+        }
+        service.env_file.clear();
     }
 }
 
 /// `label_file` of the services that run, in the same way.
 pub(crate) fn read_labels(session: &mut Session, project: &mut Project) {
     for service in project.services.values_mut() {
-        match labels_of(service) {
-            Ok(labels) => {
-                for (key, value) in labels {
-                    service.labels.entry(key).or_insert(value);
-                }
-                service.label_file.clear();
-            }
-            Err((index, diagnostic)) => {
-                let item = (index, service.label_file[index].as_str());
-                session.errors.push(placed(session, service, "label_file", item, *diagnostic));
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        let mut is_whole = true;
+        for (index, file) in service.label_file.iter().enumerate() {
+            let (labels, errors) = labels_in(FsPath::new(file), &found, is_whole);
+            found.extend(labels);
+            is_whole &= errors.is_empty();
+            for error in errors {
+                let error = placed(session, service, "label_file", (index, file), error);
+                session.errors.push(error);
             }
         }
+        for (key, value) in found {
+            service.labels.entry(key).or_insert(value);
+        }
+        service.label_file.clear();
     }
 }
 
@@ -75,54 +77,46 @@ fn placed(
     diagnostic.at(place).on(path.to_string())
 }
 
-fn variables_of(service: &Service, environment: &Variables) -> Result<Found, Vec<(usize, Diagnostic)>> {
-    let mut found = Found::new();
-    let mut wrong = Vec::new();
-    for (index, file) in service.env_file.iter().enumerate() {
-        match variables_in(file, service, environment) {
-            Ok(variables) => found.extend(variables),
-            Err(diagnostic) => wrong.push((index, *diagnostic)),
-        }
-    }
-    if wrong.is_empty() { Ok(found) } else { Err(wrong) }
-}
-
 fn variables_in(
     file: &EnvFile,
     service: &Service,
     environment: &Variables,
-) -> Result<Found, Box<Diagnostic>> {
-    let path = PathBuf::from(&file.path);
+    is_whole: bool,
+) -> (Found, Vec<Diagnostic>) {
+    let path = FsPath::new(&file.path);
     if !file.required && !path.exists() {
-        return Ok(Found::new());
+        return (Found::new(), Vec::new());
     }
-    let text = std::fs::read_to_string(&path)
-        .map_err(|error| Box::new(environment::cannot_read("env file", &path, &error)))?;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return (Found::new(), vec![environment::cannot_read("env file", path, &error)]),
+    };
     let lookup = |name: &str| {
         environment.get(name).or_else(|| service.environment.get(name).and_then(Option::as_ref)).cloned()
     };
-    let variables = match file.format.as_deref() {
+    let parsed = match file.format.as_deref() {
         Some("raw") => dotenv::parse_raw(&text, &lookup),
-        None | Some("") => dotenv::parse(&text, &lookup, &mut |_| {}),
+        None | Some("") => dotenv::parse(&text, &lookup, is_whole, &mut |_| {}),
         Some(other) => {
             let message = format!("unknown format {other:?} of an env file: raw is the only one");
-            return Err(Box::new(Diagnostic::error(message)));
+            return (Found::new(), vec![Diagnostic::error(message)]);
         }
     };
-    let variables = variables.map_err(|error| Box::new(environment::at_line(&path, &text, error)))?;
-    Ok(variables.into_iter().filter(|(_, value)| value.is_some()).collect())
+    let variables = parsed.variables.into_iter().filter(|(_, value)| value.is_some()).collect();
+    (variables, environment::at_lines(path, &text, parsed.errors))
 }
 
-fn labels_of(service: &Service) -> Result<BTreeMap<String, String>, (usize, Box<Diagnostic>)> {
-    let mut found: BTreeMap<String, String> = BTreeMap::new();
-    for (index, file) in service.label_file.iter().enumerate() {
-        let path = PathBuf::from(file);
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| (index, Box::new(environment::cannot_read("label file", &path, &error))))?;
-        // What is set in one of them is all that can stand in another.
-        let variables = dotenv::parse(&text, &|name| found.get(name).cloned(), &mut |_| {})
-            .map_err(|error| (index, Box::new(environment::at_line(&path, &text, error))))?;
-        found.extend(variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())));
-    }
-    Ok(found)
+/// What is set in one of a service's label files is all that can stand in another.
+fn labels_in(
+    file: &FsPath,
+    known: &BTreeMap<String, String>,
+    is_whole: bool,
+) -> (BTreeMap<String, String>, Vec<Diagnostic>) {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) => return (BTreeMap::new(), vec![environment::cannot_read("label file", file, &error)]),
+    };
+    let parsed = dotenv::parse(&text, &|name| known.get(name).cloned(), is_whole, &mut |_| {});
+    let labels = parsed.variables.into_iter().map(|(key, value)| (key, value.unwrap_or_default())).collect();
+    (labels, environment::at_lines(file, &text, parsed.errors))
 }

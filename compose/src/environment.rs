@@ -11,18 +11,47 @@ use crate::position::Source;
 /// Variables by name.
 pub(crate) type Variables = BTreeMap<String, String>;
 
-/// Reads environment files; a later file wins over an earlier one, and `outer` is what they may refer to.
-pub(crate) fn read_files(files: &[PathBuf], outer: &Variables) -> Result<Variables, Box<Diagnostic>> {
-    let mut found = Variables::new();
-    for file in files {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| Box::new(cannot_read("env file", file, &error)))?;
-        let lookup = |name: &str| outer.get(name).or_else(|| found.get(name)).cloned();
-        let variables = dotenv::parse(&text, &lookup, &mut |_| {})
-            .map_err(|error| Box::new(at_line(file, &text, error)))?;
-        found.extend(variables.into_iter().filter_map(|(key, value)| Some((key, value?))));
+/// Variables, and whether they are all there are: those of a file in which something is wrong are not all known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// The variables.
+    pub(crate) variables: Variables,
+    /// Whether one that is not among them is not set.
+    pub(crate) is_whole: bool,
+}
+
+// === impl Environment ===
+
+impl Environment {
+    /// Takes over from files what is not there yet. Gives back what is wrong in them.
+    pub(crate) fn add_files(&mut self, files: &[PathBuf]) -> Vec<Diagnostic> {
+        let (more, errors) = read_files(files, self);
+        add_missing(&mut self.variables, more);
+        self.is_whole &= errors.is_empty();
+        errors
     }
-    Ok(found)
+}
+
+/// Reads environment files; a later file wins over an earlier one, and `outer` is what they may refer to. What is wrong
+/// in them comes with what is not.
+pub(crate) fn read_files(files: &[PathBuf], outer: &Environment) -> (Variables, Vec<Diagnostic>) {
+    let mut found = Variables::new();
+    let mut errors = Vec::new();
+    for file in files {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) => {
+                errors.push(cannot_read("env file", file, &error));
+                continue;
+            }
+        };
+        let is_whole = outer.is_whole && errors.is_empty();
+        let lookup = |name: &str| outer.variables.get(name).or_else(|| found.get(name)).cloned();
+        let parsed = dotenv::parse(&text, &lookup, is_whole, &mut |_| {});
+        errors.extend(at_lines(file, &text, parsed.errors));
+        found.extend(parsed.variables.into_iter().filter_map(|(key, value)| Some((key, value?))));
+    }
+    (found, errors)
 }
 
 /// Takes over what is not there yet.
@@ -58,8 +87,15 @@ pub(crate) fn cannot_read(what: &str, file: &FsPath, error: &io::Error) -> Diagn
     }
 }
 
-/// A line that makes no sense, as a diagnostic.
-pub(crate) fn at_line(file: &FsPath, text: &str, error: dotenv::DotenvError) -> Diagnostic {
-    let place = Source::new(file, text).place_at(error.line, error.column, 1);
-    Diagnostic::error(error.message).at(Some(place))
+/// Lines that make no sense, as diagnostics.
+pub(crate) fn at_lines(file: &FsPath, text: &str, errors: Vec<dotenv::DotenvError>) -> Vec<Diagnostic> {
+    if errors.is_empty() {
+        return Vec::new();
+    }
+    let source = Source::new(file, text);
+    let shown = |error: dotenv::DotenvError| Diagnostic {
+        help: error.help.map(str::to_owned),
+        ..Diagnostic::error(error.message).at(Some(source.place_at(error.line, error.column, 1)))
+    };
+    errors.into_iter().map(shown).collect()
 }

@@ -14,6 +14,7 @@ use engine::image::config::RunConfig;
 use engine::image::{Platform, Reference};
 use engine::network::link::parse_mac;
 
+use crate::holes::Holes;
 use crate::model::{Project, Service, ServiceVolume};
 use crate::paths::is_remote;
 use crate::schema::{Problem, suggestion};
@@ -25,7 +26,8 @@ use crate::value::Path;
 const LEAST_MEMORY: u64 = 6 << 20;
 
 /// What is impossible in the services asked for and those that they depend on; in every one, when none is asked for.
-pub(crate) fn find(project: &Project, asked: &[String]) -> Vec<Problem> {
+/// What keys say together is only judged of a service of which they are all known.
+pub(crate) fn find(project: &Project, asked: &[String], holes: &Holes) -> Vec<Problem> {
     let mut problems = Vec::new();
     for name in scope(project, asked) {
         let Some(service) = project.services.get(name).filter(|service| service.provider.is_none()) else {
@@ -33,9 +35,11 @@ pub(crate) fn find(project: &Project, asked: &[String]) -> Vec<Problem> {
         };
         let at = Path::keys(&["services", name]);
         problems.extend(image(service, &at));
-        match specification(project, service) {
-            Ok(spec) => problems.extend(unstartable(service, &spec, &at)),
-            Err(error) => problems.push(Problem::value(&inside(&at, error.key), error.problem)),
+        if is_known(service, holes) {
+            match specification(project, service) {
+                Ok(spec) => problems.extend(unstartable(service, &spec, &at)),
+                Err(error) => problems.push(Problem::value(&inside(&at, error.key), error.problem)),
+            }
         }
         problems.extend(names(service, &at));
     }
@@ -105,6 +109,16 @@ pub(crate) fn scope<'a>(project: &'a Project, asked: &'a [String]) -> BTreeSet<&
         }
     }
     scope
+}
+
+/// Whether nothing is unknown of a service and of the files that it sees.
+fn is_known(service: &Service, holes: &Holes) -> bool {
+    let secrets = service.secrets.iter().map(|secret| ("secrets", &secret.source));
+    let configs = service.configs.iter().map(|config| ("configs", &config.source));
+    std::iter::once(("services", &service.name))
+        .chain(secrets)
+        .chain(configs)
+        .all(|(section, name)| holes.spare(&Path::keys(&[section, name])))
 }
 
 fn inside(at: &Path, key: &str) -> Path {

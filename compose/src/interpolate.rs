@@ -1,7 +1,9 @@
 //! `$NAME` and `${NAME:-default}` in texts. Keys are never touched, and the environment is only read.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use crate::environment::Environment;
 use crate::value::{Path, Step, Value};
 
 /// Why a text cannot be interpolated.
@@ -35,12 +37,9 @@ pub(crate) struct Failure {
 /// Names of variables that were used without a default and are not set, with the first value that uses each.
 pub(crate) type Unset = BTreeMap<String, Path>;
 
-/// Interpolates every text of a document in place. Goes on after a failure, so that all are found.
-pub(crate) fn interpolate(
-    value: &mut Value,
-    environment: &BTreeMap<String, String>,
-    unset: &mut Unset,
-) -> Vec<Failure> {
+/// Interpolates every text of a document in place. What cannot be is unknown afterwards, and so is what asks for a
+/// variable that may be among those that are not known.
+pub(crate) fn interpolate(value: &mut Value, environment: &Environment, unset: &mut Unset) -> Vec<Failure> {
     let mut failures = Vec::new();
     let mut path = Path::default();
     walk(value, &mut path, environment, unset, &mut failures);
@@ -153,7 +152,7 @@ impl Variable {
 fn walk(
     value: &mut Value,
     path: &mut Path,
-    environment: &BTreeMap<String, String>,
+    environment: &Environment,
     unset: &mut Unset,
     failures: &mut Vec<Failure>,
 ) {
@@ -162,9 +161,19 @@ fn walk(
             let mut missing = |name: &str| {
                 unset.entry(name.to_owned()).or_insert_with(|| path.clone());
             };
-            match substitute(text, &|name| environment.get(name).cloned(), &mut missing) {
+            let is_open = Cell::new(false);
+            let lookup = |name: &str| {
+                let found = environment.variables.get(name).cloned();
+                is_open.set(is_open.get() || (found.is_none() && !environment.is_whole));
+                found
+            };
+            match substitute(text, &lookup, &mut missing) {
+                Err(InterpolateError::Required { .. }) | Ok(_) if is_open.get() => *value = Value::Unknown,
                 Ok(done) => *text = done,
-                Err(error) => failures.push(Failure { path: path.clone(), error }),
+                Err(error) => {
+                    failures.push(Failure { path: path.clone(), error });
+                    *value = Value::Unknown;
+                }
             }
         }
         Value::List(items) => {

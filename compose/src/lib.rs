@@ -34,6 +34,7 @@ mod dotenv;
 mod env_file;
 mod environment;
 mod extends;
+mod holes;
 mod home;
 mod impossible;
 mod include;

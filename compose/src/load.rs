@@ -8,8 +8,9 @@ use engine::id::Digest;
 use serde::Deserialize as _;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Severity};
-use crate::environment::Variables;
+use crate::environment::Environment;
 use crate::extends::{self, Origin};
+use crate::holes::Holes;
 use crate::merge::merge;
 use crate::model::{Project, Service};
 use crate::position::{Part, Sources};
@@ -86,7 +87,7 @@ pub(crate) struct Scope<'a> {
     /// Where relative paths start.
     pub(crate) directory: PathBuf,
     /// What it is interpolated with.
-    pub(crate) environment: &'a Variables,
+    pub(crate) environment: &'a Environment,
     /// The files that include each other down to here.
     pub(crate) included: Vec<PathBuf>,
     /// Whether paths become absolute.
@@ -95,7 +96,8 @@ pub(crate) struct Scope<'a> {
 
 /// Loads a project.
 ///
-/// All errors of one stage are found in one run and come sorted by place.
+/// All errors are found in one run and come sorted by place: what is wrong in one stage is unknown to those that follow,
+/// and what follows from it is not told.
 pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
     let mut session = Session::default();
     match load_project(&mut session, options) {
@@ -123,7 +125,7 @@ impl Loaded {
         let mut part = project.clone();
         part.services.retain(|name, _| scope.contains(name));
         part.services.values_mut().for_each(|service| service.devices.clear());
-        let mut errors = impossible::find(&part, &[]);
+        let mut errors = impossible::find(&part, &[], &Holes::default());
         errors.extend(consistency::missing_files(&part, &[]));
         errors.extend(impossible::missing_contexts(&part, asked));
         let warnings = impossible::missing_binds(&part, &[], &part.working_dir);
@@ -141,55 +143,61 @@ impl Loaded {
     }
 }
 
-/// Loads files into one expanded document: each is read, prepared, extended and merged over those before it.
-pub(crate) fn load_files(
-    session: &mut Session,
-    files: &[PathBuf],
-    scope: &Scope<'_>,
-) -> Result<Value, Failed> {
+/// Loads files into one expanded document: each is read, prepared, extended and merged over those before it. What is
+/// wrong is unknown in it; for a file that cannot be read this is `include`, which may stand for as much.
+pub(crate) fn load_files(session: &mut Session, files: &[PathBuf], scope: &Scope<'_>) -> Value {
     let mut merged = Value::Map(Map::new());
+    let mut is_whole = true;
     for file in files {
-        let read = session.read(file)?;
+        let Ok(read) = session.read(file) else {
+            is_whole = false;
+            continue;
+        };
         let mut inner =
             Scope { included: scope.included.clone(), directory: scope.directory.clone(), ..*scope };
         inner.included.push(file.clone());
-        let origin =
-            Origin { file: file.clone(), directory: scope.directory.clone(), environment: scope.environment };
         let mut is_empty = true;
         for (number, mut document) in read.documents.into_iter().enumerate() {
             if document == Value::Null {
                 continue;
             }
             is_empty = false;
-            let before = session.errors.len();
             session.prepare(read.source, number, &mut document, scope.environment);
-            if session.errors.len() > before {
-                continue;
+            let origin = Origin {
+                file: file.clone(),
+                directory: scope.directory.clone(),
+                environment: scope.environment,
+            };
+            extends::apply(session, &mut document, origin);
+            include::apply(session, &mut document, &inner);
+            match document {
+                Value::Unknown => is_whole = false,
+                document => merge(&mut merged, document),
             }
-            extends::apply(session, &mut document, &origin)?;
-            include::apply(session, &mut document, &inner)?;
-            merge(&mut merged, document);
         }
         if is_empty {
             let shown = file.strip_prefix(&session.shown_from).unwrap_or(file).display().to_string();
             session.errors.push(Diagnostic::error(format!("{shown} is empty")));
+            is_whole = false;
         }
     }
-    session.settle()?;
-    let problems = schema::check_complete(&merged);
-    for problem in &problems {
-        session.merged_problem(problem, Severity::Error);
+    if !is_whole {
+        merged.say_unknown("include");
     }
-    session.settle()?;
+    for problem in schema::check_complete(&merged) {
+        session.merged_problem(&problem, Severity::Error);
+        merged.forget(&problem.path.0);
+    }
     for problem in normalize::set_defaults(&mut merged) {
         session.merged_problem(&problem, Severity::Warning);
     }
+    let variables = &scope.environment.variables;
     if scope.resolve_paths {
-        let home = scope.environment.get("HOME").map(String::as_str);
+        let home = variables.get("HOME").map(String::as_str);
         paths::resolve(&mut merged, &scope.directory, home);
     }
-    normalize::resolve_environment(&mut merged, scope.environment);
-    Ok(merged)
+    normalize::resolve_environment(&mut merged, variables);
+    merged
 }
 
 fn load_project(
@@ -199,22 +207,22 @@ fn load_project(
     let found = discover::find(session, options)?;
     session.raw = options.no_interpolate;
     let mut environment = found.environment;
-    let named = project_name(session, options, &found.files, &environment)?;
+    let named = project_name(session, options, &found.files, &environment);
     // What was fetched is called after the repository, of which each version has a directory of its own.
     let is_fetched = options.remote.as_ref().is_some_and(|remote| remote.has(&found.directory));
     let home = (named.is_none() && !is_fetched).then(|| found.directory.clone());
-    let name = match named {
-        Some(name) => name,
-        None => name_of(session, &found.directory)?,
-    };
-    environment.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
+    let name = named.unwrap_or_else(|| name_of(session, &found.directory));
+    environment.variables.insert("COMPOSE_PROJECT_NAME".to_owned(), name.clone());
     let scope = Scope {
         directory: found.directory.clone(),
         environment: &environment,
         included: Vec::new(),
         resolve_paths: !options.no_path_resolution,
     };
-    let mut document = load_files(session, &found.files, &scope)?;
+    let mut document = load_files(session, &found.files, &scope);
+    if !session.errors.is_empty() {
+        session.holes = Holes::take(&mut document);
+    }
     warn_version(session, &document);
     warn_refresh(session, &document);
     let written = options.no_interpolate.then(|| document.clone());
@@ -227,18 +235,19 @@ fn load_project(
     project.working_dir = found.directory;
     project.home = home;
     project.files = found.files;
-    project.environment = environment;
+    project.environment = environment.variables;
     normalize::agree_on_scale(&mut project);
     if !options.no_normalize {
         normalize::normalize(&mut project);
     }
-    apply_profiles(session, &mut project, options)?;
+    apply_profiles(session, &mut project, options);
     drop_optional_dependencies(session, &mut project, options.keep_optional);
     if !options.no_consistency && !options.no_interpolate {
-        for problem in consistency::check(&project) {
-            session.merged_problem(&problem, Severity::Error);
+        let problems = consistency::check(&project);
+        for problem in &problems {
+            session.merged_problem(problem, Severity::Error);
         }
-        session.settle()?;
+        problems.iter().for_each(|problem| session.holes.add(&problem.path));
     }
     if options.only_services {
         let scope: BTreeSet<String> =
@@ -257,8 +266,9 @@ fn load_project(
         for problem in impossible::missing_binds(&project, &options.services, FsPath::new("/")) {
             session.merged_problem(&problem, Severity::Warning);
         }
-        let impossible = impossible::find(&project, &options.services);
-        for problem in consistency::missing_files(&project, &options.services).iter().chain(&impossible) {
+        let mut wrong = impossible::find(&project, &options.services, &session.holes);
+        wrong.extend(consistency::missing_files(&project, &options.services));
+        for problem in &wrong {
             session.merged_problem(problem, Severity::Error);
         }
     }
@@ -268,7 +278,7 @@ fn load_project(
         }
     }
     if !options.no_env_resolution && !options.no_interpolate {
-        env_file::read_variables(session, &mut project);
+        env_file::read_variables(session, &mut project, environment.is_whole);
     }
     if !options.no_interpolate {
         env_file::read_labels(session, &mut project);
@@ -280,47 +290,52 @@ fn load_project(
     Ok((project, written))
 }
 
-/// The name that somebody gave it: by option, `COMPOSE_PROJECT_NAME`, the last `name:`.
+/// The name that somebody gave it: by option, `COMPOSE_PROJECT_NAME`, the last `name:`. One that is none is told, and
+/// what it comes near to takes its place.
 fn project_name(
     session: &mut Session,
     options: &LoadOptions,
     files: &[PathBuf],
-    environment: &Variables,
-) -> Result<Option<String>, Failed> {
+    environment: &Environment,
+) -> Option<String> {
     let given = options
         .project_name
         .as_ref()
-        .or_else(|| environment.get("COMPOSE_PROJECT_NAME"))
+        .or_else(|| environment.variables.get("COMPOSE_PROJECT_NAME"))
         .filter(|name| !name.is_empty());
     if let Some(name) = given {
-        if normal_name(name) == *name {
-            return Ok(Some(name.clone()));
+        let normal = normal_name(name);
+        if normal != *name {
+            let message =
+                format!("invalid project name {name:?}: lower-case letters, digits, `-` and `_` are allowed");
+            let help = format!("a letter or digit comes first, as in {normal:?}");
+            session.errors.push(Diagnostic::error(message).with_help(help));
         }
-        let message =
-            format!("invalid project name {name:?}: lower-case letters, digits, `-` and `_` are allowed");
-        let help = format!("a letter or digit comes first, as in {:?}", normal_name(name));
-        return session.fail(Diagnostic::error(message).with_help(help));
+        return Some(normal);
     }
     let mut name = String::new();
     for file in files {
         for document in session.peek(file) {
             if let Some(text) = document.get("name").and_then(Value::as_text) {
-                let lookup = |name: &str| environment.get(name).cloned();
+                let lookup = |name: &str| environment.variables.get(name).cloned();
                 name = interpolate::substitute(text, &lookup, &mut |_| {}).unwrap_or_default();
             }
         }
     }
-    match normal_name(&name) {
-        normal if !normal.is_empty() => Ok(Some(normal)),
-        _ if name.is_empty() => Ok(None),
-        _ => session.fail(nameless()),
+    let normal = normal_name(&name);
+    if normal.is_empty() && !name.is_empty() && environment.is_whole {
+        session.errors.push(nameless());
     }
+    Some(normal).filter(|normal| !normal.is_empty())
 }
 
 /// What a project is called that nobody named.
-fn name_of(session: &mut Session, directory: &FsPath) -> Result<String, Failed> {
+fn name_of(session: &mut Session, directory: &FsPath) -> String {
     let name = directory.file_name().map(|name| normal_name(&name.to_string_lossy())).unwrap_or_default();
-    if name.is_empty() { session.fail(nameless()) } else { Ok(name) }
+    if name.is_empty() && session.errors.is_empty() {
+        session.errors.push(nameless());
+    }
+    name
 }
 
 fn nameless() -> Diagnostic {
@@ -378,6 +393,8 @@ fn decode(session: &mut Session, mut document: Value) -> Result<Project, Failed>
             }
             Ok(project)
         }
+        // What is wrong has been told.
+        Err(_) if !session.errors.is_empty() => Err(Failed),
         Err(error) => session.fail(Diagnostic::error(format!("the project makes no sense: {error}"))),
     }
 }
@@ -433,13 +450,14 @@ fn words(path: &[Inward<'_>]) -> Vec<String> {
 }
 
 /// Moves the services that no profile asks for aside.
-fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOptions) -> Result<(), Failed> {
+fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOptions) {
     let mut active: BTreeSet<String> = options.profiles.iter().cloned().collect();
     let named = project.environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
     active.extend(named.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
     for name in &options.services {
         match project.services.get(name) {
             Some(service) => active.extend(service.profiles.iter().cloned()),
+            None if session.holes.has(&Path::keys(&["services", name])) => {}
             None => {
                 let mut diagnostic = Diagnostic::error(format!("no such service: {name}"));
                 let known: Vec<&str> = project.services.keys().map(String::as_str).collect();
@@ -449,7 +467,6 @@ fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOp
             }
         }
     }
-    session.settle()?;
     let is_active = |service: &Service| {
         service.profiles.is_empty()
             || active.contains("*")
@@ -458,7 +475,6 @@ fn apply_profiles(session: &mut Session, project: &mut Project, options: &LoadOp
     let services = std::mem::take(&mut project.services);
     (project.services, project.disabled_services) =
         services.into_iter().partition(|(_, service)| is_active(service));
-    Ok(())
 }
 
 /// Dependencies that need not be there and are not, are none.

@@ -89,8 +89,10 @@ fn merge_at(base: &mut Value, over: Value, at: &mut Vec<String>) {
             merge_at(base, *inner, at);
         }
         (_, Value::Null) => {}
+        (base, Value::Unknown) => *base = Value::Unknown,
         (base, Value::Reset) => *base = Value::Null,
         (base, over) if rule == Some(Rule::Replace) => *base = settled(over, at),
+        (Value::Unknown, Value::Map(_) | Value::List(_)) => {}
         (Value::Map(base), Value::Map(over)) => {
             let replaced = rule == Some(Rule::Logging) && {
                 let driver = |map: &Map| map.get("driver").and_then(Value::as_text).map(str::to_owned);

@@ -138,12 +138,20 @@ pub(crate) struct Problem {
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
+    /// What has to be known for it to be one: something that is missing may be what nobody could read.
+    pub(crate) rests_on: Vec<Path>,
 }
 
 impl Problem {
     /// Something wrong with the value at a path.
     pub(crate) fn value(path: &Path, message: impl Into<String>) -> Self {
-        Self { path: path.clone(), part: Part::Value, message: message.into(), help: None }
+        Self {
+            path: path.clone(),
+            part: Part::Value,
+            message: message.into(),
+            help: None,
+            rests_on: Vec::new(),
+        }
     }
 
     /// Something wrong with the key at a path.
@@ -157,6 +165,12 @@ impl Problem {
         diagnostic.severity = severity;
         diagnostic.help.clone_from(&self.help);
         diagnostic
+    }
+
+    /// The same, if what stands at a path is known.
+    pub(crate) fn resting_on(mut self, path: Path) -> Self {
+        self.rests_on.push(path);
+        self
     }
 
     /// The same with what to do about it.

@@ -6,7 +6,8 @@ use std::path::{Path as FsPath, PathBuf};
 use engine::builder::NamedBy;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-use crate::environment::{Variables, cannot_read};
+use crate::environment::{Environment, cannot_read};
+use crate::holes::Holes;
 use crate::interpolate::{InterpolateError, Unset, interpolate};
 use crate::position::{Part, Source, Sources};
 use crate::remote::Remote;
@@ -28,6 +29,8 @@ pub(crate) struct Session {
     pub(crate) raw: bool,
     /// What standard input holds.
     pub(crate) stdin: Option<String>,
+    /// What is not known of the merged project.
+    pub(crate) holes: Holes,
     /// File names are shown relative to this directory.
     pub(crate) shown_from: PathBuf,
     /// How files are had that are named by an address.
@@ -73,11 +76,11 @@ impl Session {
         let documents = match documents {
             Ok(documents) => documents,
             Err(error) => {
-                let found = syntax(&source, &error);
-                self.errors.extend(found);
+                self.errors.push(syntax(&source, &error));
                 return Err(Failed);
             }
         };
+        self.errors.extend(twice(&source, &documents));
         self.sources.0.push(source);
         let source = self.sources.0.len() - 1;
         let mut documents = documents;
@@ -123,32 +126,31 @@ impl Session {
         Ok(Peeked { documents: read(&text), text })
     }
 
-    /// Interpolates, checks and expands one document.
+    /// Interpolates, checks and expands one document. What is wrong in it is unknown afterwards.
     pub(crate) fn prepare(
         &mut self,
         source: usize,
         number: usize,
         document: &mut Value,
-        environment: &Variables,
+        environment: &Environment,
     ) {
-        let mut raw = self.raw;
-        if !raw {
+        if !self.raw {
             let mut unset = Unset::new();
-            let failures = interpolate(document, environment, &mut unset);
-            for failure in failures {
-                raw = true;
+            for failure in interpolate(document, environment, &mut unset) {
                 self.interpolation_failed(source, number, &failure.path, &failure.error);
             }
             for (name, path) in unset {
                 self.warn_unset(source, number, &name, &path);
             }
         }
-        for problem in check(document, raw) {
+        for problem in check(document, self.raw) {
             self.problem(source, number, &problem, Severity::Error);
+            document.forget(&problem.path.0);
         }
-        let findings = expand(document, raw);
+        let findings = expand(document, self.raw);
         for problem in &findings.errors {
             self.problem(source, number, problem, Severity::Error);
+            document.forget(&problem.path.0);
         }
         for problem in &findings.warnings {
             self.problem(source, number, problem, Severity::Warning);
@@ -182,8 +184,12 @@ impl Session {
         self.record(problem, place, severity);
     }
 
-    /// Records a problem of the merged whole, at the last place that says something about it.
+    /// Records a problem of the merged whole, at the last place that says something about it. One that rests on what is
+    /// not known may be none.
     pub(crate) fn merged_problem(&mut self, problem: &Problem, severity: Severity) {
+        if problem.rests_on.iter().any(|path| self.holes.has(path)) {
+            return;
+        }
         let place = self.locate(&problem.path, problem.part);
         self.record(problem, place, severity);
     }
@@ -347,37 +353,54 @@ fn old_number(text: &str) -> Option<Value> {
     Some(Value::Float(f64::from(sign as i32) * float))
 }
 
-/// What is wrong with a file that is not YAML: keys that stand twice, or else the first error.
-pub(crate) fn syntax(source: &Source, error: &serde_yaml::Error) -> Vec<Diagnostic> {
-    let duplicates = source.duplicates();
-    if !duplicates.is_empty() {
-        return duplicates
-            .into_iter()
-            .map(|duplicate| {
-                let key = match duplicate.path.0.last() {
-                    Some(Step::Key(key)) => key.clone(),
-                    _ => String::new(),
-                };
-                let mut diagnostic = Diagnostic::error(format!("the key {key:?} is there twice"))
-                    .at(Some(duplicate.second))
-                    .on(duplicate.path.to_string());
-                diagnostic.related = Some((duplicate.first, "it is there first here".to_owned()));
-                diagnostic
-            })
-            .collect();
+/// The keys that stand twice in a file's documents.
+pub(crate) fn twice(source: &Source, documents: &[Value]) -> Vec<Diagnostic> {
+    if !documents.iter().any(Value::holds_unknown) {
+        return Vec::new();
     }
+    let found = source.duplicates().into_iter().map(|duplicate| {
+        let key = match duplicate.path.0.last() {
+            Some(Step::Key(key)) => key.as_str(),
+            _ => "",
+        };
+        Diagnostic {
+            related: Some((duplicate.first, "it is there first here".to_owned())),
+            ..Diagnostic::error(format!("the key {key:?} is there twice"))
+                .at(Some(duplicate.second))
+                .on(duplicate.path.to_string())
+        }
+    });
+    let found: Vec<Diagnostic> = found.collect();
+    if !found.is_empty() {
+        return found;
+    }
+    // They are written differently and mean the same, as `~` and `null`.
+    let unknown = documents
+        .iter()
+        .enumerate()
+        .flat_map(|(number, document)| document.unknown().into_iter().map(move |path| (number, path)));
+    let shown = unknown.map(|(number, path)| {
+        Diagnostic::error("two keys of a mapping are the same")
+            .at(source.place(number, &path, Part::Key))
+            .on(path.to_string())
+    });
+    shown.collect()
+}
+
+/// What is wrong with a file that is not YAML: the first error.
+pub(crate) fn syntax(source: &Source, error: &serde_yaml::Error) -> Diagnostic {
     if let Some(error) = source.syntax_error() {
         let place = tab_behind(source, &error.message, &error.place).unwrap_or(error.place);
         let help = syntax::advice(source, &error.message, place.line, place.column);
         let said = Diagnostic::error(format!("invalid YAML: {}", error.message)).at(Some(place));
-        return vec![Diagnostic { help, ..said }];
+        return Diagnostic { help, ..said };
     }
     if let Some(place) = source.heaviest_alias() {
         let message = "aliases make the file too large to be meant";
-        return vec![Diagnostic::error(message).at(Some(place)).with_help("write out what it stands for")];
+        return Diagnostic::error(message).at(Some(place)).with_help("write out what it stands for");
     }
     let place = error.location().map(|location| source.place_at(location.line(), location.column(), 1));
     let message = error.to_string();
     let help = place.as_ref().and_then(|place| syntax::advice(source, &message, place.line, place.column));
-    vec![Diagnostic { help, ..Diagnostic::error(format!("invalid YAML: {message}")).at(place) }]
+    Diagnostic { help, ..Diagnostic::error(format!("invalid YAML: {message}")).at(place) }
 }

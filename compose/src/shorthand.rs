@@ -40,7 +40,7 @@ struct Expander {
 impl Expander {
     fn expand(&mut self, value: &mut Value, shape: &Shape) {
         match value {
-            Value::Null | Value::Reset => return,
+            Value::Null | Value::Reset | Value::Unknown => return,
             Value::Override(inner) => return self.expand(inner, shape),
             Value::Text(text) if self.raw && text.contains('$') => return,
             _ => {}
@@ -260,6 +260,7 @@ fn names_to_map(names: &[Value], entry: impl Fn() -> Value) -> Value {
 fn pairs(value: &mut Value, keep: bool) {
     let without = || if keep { Value::Null } else { Value::Text(String::new()) };
     match value {
+        Value::List(items) if items.contains(&Value::Unknown) => *value = Value::Unknown,
         Value::List(items) => {
             let entries = items.iter().filter_map(Value::as_text).map(|item| match item.split_once('=') {
                 Some((key, text)) => (key.to_owned(), Value::Text(text.to_owned())),

@@ -31,6 +31,8 @@ pub(crate) enum Value {
     Reset,
     /// `!override`: replaces what earlier files said here instead of merging with it.
     Override(Box<Value>),
+    /// Something stands here and makes no sense. That has been told; the stages that follow pass it over.
+    Unknown,
 }
 
 /// A mapping.
@@ -49,7 +51,7 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Path(pub(crate) Vec<Step>);
 
-/// Reads every document of a file. Empty documents are left out.
+/// Reads every document of a file. What stands under a key that is there twice is [`Value::Unknown`].
 pub(crate) fn read(text: &str) -> Result<Vec<Value>, serde_yaml::Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut documents = Vec::new();
@@ -104,10 +106,71 @@ impl Value {
         self.as_map_mut()?.get_mut(key)
     }
 
+    /// Makes unknown what a path leads to, or else the last that is there on the way.
+    pub(crate) fn forget(&mut self, path: &[Step]) {
+        let is_there = match (&*self, path.first()) {
+            (Self::Map(map), Some(Step::Key(key))) => map.contains_key(key),
+            (Self::List(items), Some(Step::Index(index))) => *index < items.len(),
+            (Self::Override(_), _) => true,
+            _ => false,
+        };
+        match (self, path) {
+            (Self::Map(map), [Step::Key(key), rest @ ..]) if is_there => {
+                map.entry(key.clone()).and_modify(|value| value.forget(rest));
+            }
+            (Self::List(items), [Step::Index(index), rest @ ..]) if is_there => items[*index].forget(rest),
+            (Self::Override(inner), path) => inner.forget(path),
+            (value, _) => *value = Self::Unknown,
+        }
+    }
+
+    /// Makes unknown what a mapping has under a key, even if that is nothing.
+    pub(crate) fn say_unknown(&mut self, key: &str) {
+        match self {
+            Self::Map(map) => drop(map.insert(key.to_owned(), Self::Unknown)),
+            value => *value = Self::Unknown,
+        }
+    }
+
+    /// The paths to what is unknown in it.
+    pub(crate) fn unknown(&self) -> Vec<Path> {
+        let mut found = Vec::new();
+        self.collect_unknown(&mut Path::default(), &mut found);
+        found
+    }
+
+    fn collect_unknown(&self, path: &mut Path, found: &mut Vec<Path>) {
+        let mut inside = |step: Step, value: &Self| {
+            path.0.push(step);
+            value.collect_unknown(path, found);
+            path.0.pop();
+        };
+        match self {
+            Self::Unknown => found.push(path.clone()),
+            Self::Map(map) => map.iter().for_each(|(key, value)| inside(Step::Key(key.clone()), value)),
+            Self::List(items) => {
+                items.iter().enumerate().for_each(|(index, value)| inside(Step::Index(index), value));
+            }
+            Self::Override(inner) => inner.collect_unknown(path, found),
+            _ => {}
+        }
+    }
+
+    /// Whether anything in it is unknown.
+    pub(crate) fn holds_unknown(&self) -> bool {
+        match self {
+            Self::Unknown => true,
+            Self::Map(map) => map.values().any(Self::holds_unknown),
+            Self::List(items) => items.iter().any(Self::holds_unknown),
+            Self::Override(inner) => inner.holds_unknown(),
+            _ => false,
+        }
+    }
+
     /// What it is, for people.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Self::Null => "nothing",
+            Self::Null | Self::Unknown => "nothing",
             Self::Bool(_) => "true or false",
             Self::Int(_) => "a number",
             Self::Float(_) => "a number",
@@ -133,7 +196,7 @@ impl Value {
     pub(crate) fn into_json(self) -> serde_json::Value {
         use serde_json::Value as Json;
         match self {
-            Self::Null | Self::Reset => Json::Null,
+            Self::Null | Self::Reset | Self::Unknown => Json::Null,
             Self::Bool(value) => Json::Bool(value),
             Self::Int(value) => i64::try_from(value)
                 .map(Json::from)
@@ -289,9 +352,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
             }
             match map.entry(key) {
                 Entry::Vacant(entry) => drop(entry.insert(value)),
-                Entry::Occupied(entry) => {
-                    return Err(de::Error::custom(format_args!("the key {:?} is there twice", entry.key())));
-                }
+                // Which one is meant nobody knows.
+                Entry::Occupied(mut entry) => drop(entry.insert(Value::Unknown)),
             }
         }
         for value in merged {
@@ -359,8 +421,24 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_there_twice_and_an_alias_bomb_are_refused() {
-        assert!(read("a: 1\na: 2").unwrap_err().to_string().contains("the key \"a\" is there twice"));
+    fn what_stands_under_a_key_that_is_there_twice_is_unknown() {
+        let value = one("a: 1\nb: {c: 1, d: 2, c: 3}\na: 2");
+        let paths: Vec<String> = value.unknown().iter().map(Path::to_string).collect();
+        assert_eq!(paths, ["a", "b.c"]);
+    }
+
+    #[test]
+    fn as_much_is_forgotten_as_is_there_of_a_path() {
+        let mut value = one("a: [1, {b: 2}]\nc: !override {d: 3}\ne: 4");
+        value.forget(&Path::keys(&["a"]).index(1).key("b").0);
+        value.forget(&Path::keys(&["c", "d"]).0);
+        value.forget(&Path::keys(&["e", "f", "g"]).0);
+        let paths: Vec<String> = value.unknown().iter().map(Path::to_string).collect();
+        assert_eq!(paths, ["a[1].b", "c.d", "e"]);
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused() {
         let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for (name, base) in
             ["b", "c", "d", "e", "f", "g", "h"].iter().zip(["a", "b", "c", "d", "e", "f", "g"])

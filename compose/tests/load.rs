@@ -177,6 +177,97 @@ fn what_is_empty_where_something_is_needed_is_refused_where_it_stands() {
     }
 }
 
+/// A project with an error of each kind, in one run, and without what follows from another one.
+#[test]
+fn all_that_is_wrong_is_told_at_once_and_nothing_that_follows_from_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write(".env", "GOOD=1\nA B=2\nC=3\nD!=4\n");
+    write(
+        "compose.yaml",
+        "include: [nowhere.yaml, part.yaml]
+services:
+  web:
+    imag: nginx
+    ports: [\"80:80:80:80\"]
+    networks: [unknown]
+    environment: {A: \"${LOST:?needed}\", B: \"${C/d}\"}
+  db: {image: \"${TAG}\", image: b, mem_limit: 5q, pull_policy: often, shm_size: 6q}
+  one: {extends: {service: none}}
+  two: {extends: {file: base.yaml, service: base}, depends_on: [web, nobody]}
+  three: {extends: {file: base.yaml, service: lost}, hostname: x}
+  a1: {image: x, depends_on: [a2]}
+  a2: {image: x, depends_on: [a1]}
+  b1: {image: x, links: [b2]}
+  b2: {image: x, links: [b1]}
+  c1: {extends: c2}
+  c2: {extends: c1}
+  env: {image: x, env_file: x.env, secrets: [s], cap_add: [NONE_SUCH]}
+  bare: {tty: true}
+secrets: {s: {}}
+",
+    );
+    write("compose.override.yaml", "services:\n  late:\n    image: x\n     tty: true\n");
+    write(
+        "part.yaml",
+        "services: {inner: {image: x, cpus: many, networks: [inside]}}\nnetworks: {inside: [x]}\n",
+    );
+    write("base.yaml", "services: {base: {build: {contxt: .}, restart: never}}\n");
+    write("x.env", "E F=1\n\nG=${H\n");
+    let wrong = |options: LoadOptions| -> Vec<String> {
+        let found = load(&LoadOptions { needs_files: true, ..options }).unwrap_err();
+        let told = |one: &compose::Diagnostic| {
+            let place = one.place.as_ref().map(|place| format!("{}:{}", place.file.display(), place.line));
+            format!("{} {}", place.unwrap_or_default(), one.path)
+        };
+        found.0.iter().map(told).collect()
+    };
+    let whole = wrong(options(directory.path()));
+    let expected = [
+        ".env:2 ",
+        ".env:4 ",
+        "compose.override.yaml:4 ",
+        "compose.yaml:1 include[0]",
+        "compose.yaml:4 services.web.imag",
+        "compose.yaml:5 services.web.ports[0]",
+        "compose.yaml:7 services.web.environment.B",
+        "compose.yaml:8 services.db.image",
+        "compose.yaml:8 services.db.mem_limit",
+        "compose.yaml:8 services.db.pull_policy",
+        "compose.yaml:8 services.db.shm_size",
+        "compose.yaml:9 services.one.extends.service",
+        "compose.yaml:11 services.three.extends.service",
+        "compose.yaml:13 services.a2.depends_on.a1",
+        "compose.yaml:15 services.b2.depends_on.b1",
+        "compose.yaml:16 services.c1.extends",
+        "compose.yaml:18 services.env.cap_add[0]",
+        "base.yaml:1 services.base.build.contxt",
+        "base.yaml:1 services.base.restart",
+        "part.yaml:1 services.inner.cpus",
+        "part.yaml:2 networks.inside",
+        "x.env:1 ",
+        "x.env:3 ",
+    ];
+    let mut sorted = expected.to_vec();
+    sorted.sort_by_key(|text| text.split(':').next());
+    assert_eq!(whole, sorted, "{whole:#?}");
+    // With all files known, what is not defined is not; with all variables, what is not set is not.
+    std::fs::remove_file(directory.path().join(".env")).unwrap();
+    std::fs::remove_file(directory.path().join("compose.override.yaml")).unwrap();
+    write("nowhere.yaml", "services: {}\n");
+    let closed = wrong(options(directory.path()));
+    let more: Vec<&String> = closed.iter().filter(|one| !whole.contains(one)).collect();
+    let expected = [
+        "compose.yaml:6 services.web.networks.unknown",
+        "compose.yaml:7 services.web.environment.A",
+        "compose.yaml:10 services.two.depends_on.nobody",
+        "compose.yaml:19 services.bare",
+        "compose.yaml:20 secrets.s",
+    ];
+    assert_eq!(more, expected, "{closed:#?}");
+    assert_eq!(whole.len() - 4, closed.len() - more.len(), "{closed:#?}");
+}
+
 /// The file of a lesson as it was printed: its last three services are indented by less than the others.
 #[test]
 fn the_lesson_as_printed_is_refused_with_what_to_do() {

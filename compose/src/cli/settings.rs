@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Globals;
 use super::failure::CliError;
-use crate::environment::{Variables, add_missing, explicit_files, is_disabled, read_files};
+use crate::environment::{Environment, Variables, add_missing, explicit_files, is_disabled, read_files};
 
 /// What the variables of the tool say.
 pub(super) struct Settings {
@@ -55,18 +55,18 @@ impl Settings {
     /// What is wrong with a file is said when the project is loaded with it.
     fn variables(&self) -> &Variables {
         self.variables.get_or_init(|| {
-            let own: Variables = std::env::vars().collect();
-            let explicit = explicit_files(&self.env_files, &own, Path::new(""));
-            if is_disabled(&own) {
+            let own = Environment { variables: std::env::vars().collect(), is_whole: true };
+            let explicit = explicit_files(&self.env_files, &own.variables, Path::new(""));
+            if is_disabled(&own.variables) {
                 Variables::new()
             } else if explicit.is_empty() {
                 let mut found = Variables::new();
                 for file in self.directories.iter().map(|directory| directory.join(".env")) {
-                    add_missing(&mut found, read_files(&[file], &own).unwrap_or_default());
+                    add_missing(&mut found, read_files(&[file], &own).0);
                 }
                 found
             } else {
-                read_files(&explicit, &own).unwrap_or_default()
+                read_files(&explicit, &own).0
             }
         })
     }

@@ -80,7 +80,7 @@ impl Checker {
 
     pub(super) fn check(&mut self, value: &mut Value, shape: &Shape) {
         match value {
-            Value::Reset | Value::Null => return,
+            Value::Reset | Value::Null | Value::Unknown => return,
             Value::Override(inner) => return self.check(inner, shape),
             Value::Text(text) if self.raw && text.contains('$') => return,
             _ => {}
@@ -145,7 +145,7 @@ impl Checker {
 
     fn text(&mut self, value: &mut Value) {
         match value {
-            Value::Text(_) => {}
+            Value::Text(_) | Value::Unknown => {}
             Value::Int(_) | Value::Float(_) | Value::Bool(_) => {
                 let written = value.scalar_text().unwrap_or_default();
                 self.expected(&value.clone(), "a string");
@@ -165,7 +165,7 @@ impl Checker {
     fn scalar(&mut self, value: &mut Value) {
         match value.scalar_text() {
             Some(text) => *value = Value::Text(text),
-            None if *value == Value::Null => {}
+            None if matches!(value, Value::Null | Value::Unknown) => {}
             None => self.expected(&value.clone(), "a string or a number"),
         }
     }
@@ -224,7 +224,7 @@ impl Checker {
         let Value::List(items) = value else { return self.expected(&value.clone(), what) };
         for (index, item) in items.iter_mut().enumerate() {
             self.inside(Step::Index(index), |checker| match item {
-                Value::Reset => {}
+                Value::Reset | Value::Unknown => {}
                 Value::Text(text) if checker.raw && text.contains('$') => {}
                 Value::Override(inner) => check(checker, inner),
                 Value::Null => checker.wrong("an item of a list has no value".to_owned()),

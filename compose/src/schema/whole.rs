@@ -5,7 +5,7 @@ use crate::value::{Path, Step, Value};
 
 pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: &mut Vec<Problem>) {
     match (shape, value) {
-        (Shape::Nullable(_) | Shape::Command, Value::Null) => {}
+        (Shape::Nullable(_) | Shape::Command, Value::Null) | (_, Value::Unknown) => {}
         (_, Value::Null) if !path.0.is_empty() => {
             let key = match path.0.last() {
                 Some(Step::Key(key)) => key.as_str(),
@@ -18,7 +18,10 @@ pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: 
         }
         (Shape::Nullable(inner) | Shape::Short(_, inner), value) => complete(value, inner, path, problems),
         (Shape::Object(object), Value::Map(map)) => {
-            for name in object.required.iter().filter(|name| !map.contains_key(**name)) {
+            // A key that nobody understands may be the one that is missing.
+            let is_whole =
+                !map.iter().any(|(key, entry)| *entry == Value::Unknown && object.field(key).is_none());
+            for name in object.required.iter().filter(|name| is_whole && !map.contains_key(**name)) {
                 problems.push(Problem::key(path, format!("{name} is missing in {path}")));
             }
             // Nothing is missing in a value that has nothing in it.

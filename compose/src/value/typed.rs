@@ -19,7 +19,7 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
-            Self::Null | Self::Reset => visitor.visit_unit(),
+            Self::Null | Self::Reset | Self::Unknown => visitor.visit_unit(),
             Self::Bool(value) => visitor.visit_bool(value),
             Self::Int(value) => match (u64::try_from(value), i64::try_from(value)) {
                 (Ok(value), _) => visitor.visit_u64(value),
@@ -44,7 +44,7 @@ impl<'de> Deserializer<'de> for Value {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
-            Self::Null | Self::Reset => visitor.visit_none(),
+            Self::Null | Self::Reset | Self::Unknown => visitor.visit_none(),
             value => visitor.visit_some(value),
         }
     }
