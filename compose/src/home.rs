@@ -1,32 +1,47 @@
-//! Whose containers a project's are, when nobody named it: two directories may well be called the same.
+//! Whose a project's containers, networks and volumes are, when nobody named it: two directories may well be called the
+//! same.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use engine::Error;
-use engine::engine::Container;
 
 use crate::labels;
+use crate::model::Project;
 
-/// Refuses containers that a directory other than the one their project is named after has made and still has the
-/// files of.
-pub(crate) fn check(home: &Path, project: &str, containers: &[Container]) -> engine::Result<()> {
-    let Some(other) = containers.iter().find_map(|container| elsewhere(home, container)) else {
+/// The labels that say of which directory something is, and of which files there.
+pub(crate) fn labels_of(project: &Project) -> [(&'static str, String); 2] {
+    let files: Vec<String> = project.files.iter().map(|file| file.display().to_string()).collect();
+    [
+        (labels::WORKING_DIR, project.working_dir.display().to_string()),
+        (labels::CONFIG_FILES, files.join(",")),
+    ]
+}
+
+/// Refuses things of the project, given by their labels, that a directory other than the one it is named after has made
+/// and still has the files of.
+pub(crate) fn check<'a>(
+    home: &Path,
+    project: &str,
+    kind: &str,
+    mut things: impl Iterator<Item = &'a BTreeMap<String, String>>,
+) -> engine::Result<()> {
+    let Some(other) = things.find_map(|labels| elsewhere(home, labels)) else {
         return Ok(());
     };
     let message = format!(
-        "project {project} is that of {other}, and its containers are left alone: {} is only called the same",
+        "project {project} is that of {other}, and its {kind} are left alone: {} is only called the same",
         home.display()
     );
     Err(Error::conflict(message).with_hint(format!(
-        "give this one another name, by `name:` in its compose file or -p; -p {project} goes on with those containers from here"
+        "give this one another name, by `name:` in its compose file or -p; -p {project} goes on with those {kind} from here"
     )))
 }
 
-/// The other directory that a container is of; a directory that has moved is not another one.
-fn elsewhere<'a>(home: &Path, container: &'a Container) -> Option<&'a str> {
-    let labels = &container.record.spec.labels;
+/// The other directory that something is of; a directory that has moved is not another one.
+fn elsewhere<'a>(home: &Path, labels: &'a BTreeMap<String, String>) -> Option<&'a str> {
     let other = labels::value(labels, labels::WORKING_DIR);
     if other.is_empty() || Path::new(other) == home || is_same(Path::new(other), home) {
         return None;

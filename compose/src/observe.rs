@@ -117,10 +117,29 @@ pub struct SeenVolume {
 pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
     let containers = containers(engine, &desired.project, desired.home.as_deref())?;
     let mut observed = Observed { containers, ..Observed::default() };
+    let is_ours = |all: &BTreeMap<String, String>| labels::belongs_to(all, &desired.project);
+    let externals: BTreeSet<&str> = desired
+        .volumes
+        .values()
+        .filter(|volume| volume.external)
+        .map(|volume| volume.name.as_str())
+        .chain(
+            desired.networks.values().filter(|network| network.external).map(|network| network.name.as_str()),
+        )
+        .collect();
     let wanted: BTreeSet<&str> = desired.networks.values().map(|network| network.name.as_str()).collect();
-    for network in engine.networks().list()? {
+    let networks = engine.networks().list()?;
+    let volumes = engine.volumes().list()?;
+    if let Some(home) = &desired.home {
+        let of_networks = networks.iter().map(|network| &network.spec.labels);
+        home::check(home, &desired.project, "networks", of_networks.filter(|all| is_ours(all)))?;
+        let of_volumes = volumes.iter().filter(|volume| !externals.contains(volume.name.as_str()));
+        let of_volumes = of_volumes.map(|volume| &volume.labels).filter(|all| is_ours(all));
+        home::check(home, &desired.project, "volumes", of_volumes)?;
+    }
+    for network in networks {
         let all = &network.spec.labels;
-        if labels::belongs_to(all, &desired.project) || wanted.contains(network.spec.name.as_str()) {
+        if is_ours(all) || wanted.contains(network.spec.name.as_str()) {
             let seen = SeenNetwork {
                 id: network.id.clone(),
                 project: all.get(labels::PROJECT).cloned(),
@@ -131,12 +150,12 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
         }
     }
     let wanted: BTreeSet<&str> = desired.volumes.values().map(|volume| volume.name.as_str()).collect();
-    for volume in engine.volumes().list()? {
+    for volume in volumes {
         if volume.anonymous {
             observed.anonymous.insert(volume.name.clone());
         }
         let all = &volume.labels;
-        if labels::belongs_to(all, &desired.project) || wanted.contains(volume.name.as_str()) {
+        if is_ours(all) || wanted.contains(volume.name.as_str()) {
             let seen = SeenVolume {
                 project: all.get(labels::PROJECT).cloned(),
                 key: labels::value(all, labels::VOLUME).to_owned(),
@@ -195,7 +214,8 @@ pub(crate) fn of_project(
     let mut all = engine.containers()?;
     all.retain(|container| labels::belongs_to(&container.record.spec.labels, project));
     if let Some(home) = home {
-        home::check(home, project, &all)?;
+        let labels = all.iter().map(|container| &container.record.spec.labels);
+        home::check(home, project, "containers", labels)?;
     }
     Ok(all)
 }

@@ -24,8 +24,8 @@ use engine::quantity::Span;
 pub use files::ContentFile;
 pub use mounts::anonymous;
 
-use crate::labels;
 use crate::model::{self, Condition, Project, Service};
+use crate::{home, labels};
 
 /// What a container's specification is made from besides its service.
 #[derive(Debug, Clone)]
@@ -192,7 +192,6 @@ fn container_labels(
     service: &Service,
     around: &Circumstances<'_>,
 ) -> BTreeMap<String, String> {
-    let files: Vec<String> = project.files.iter().map(|file| file.display().to_string()).collect();
     let dependencies: Vec<String> = service
         .depends_on
         .iter()
@@ -214,11 +213,11 @@ fn container_labels(
         (labels::CONFIG_HASH, around.config_hash.to_owned()),
         (labels::IMAGE, around.image_id.to_string()),
         (labels::DEPENDS_ON, dependencies.join(",")),
-        (labels::WORKING_DIR, project.working_dir.display().to_string()),
-        (labels::CONFIG_FILES, files.join(",")),
         (labels::VERSION, env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    all.extend(ours.map(|(label, value)| (label.to_owned(), value)));
+    all.extend(
+        ours.into_iter().chain(home::labels_of(project)).map(|(label, value)| (label.to_owned(), value)),
+    );
     if !around.contents_label.is_empty() {
         all.insert(labels::CONTENTS.to_owned(), around.contents_label.to_owned());
     }

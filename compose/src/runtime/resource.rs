@@ -10,8 +10,8 @@ use engine::network::{NetworkSpec, Subnet};
 use engine::volume::VolumeSpec;
 
 use super::{Runtime, invalid_name};
-use crate::labels;
 use crate::model::IpamPool;
+use crate::{home, labels};
 
 impl Runtime {
     pub(super) fn create_network(&self, key: &str) -> Result<()> {
@@ -64,6 +64,7 @@ impl Runtime {
             (labels::VERSION, env!("CARGO_PKG_VERSION")),
         ];
         all.extend(ours.map(|(label, value)| (label.to_owned(), value.to_owned())));
+        all.extend(home::labels_of(&self.project).map(|(label, value)| (label.to_owned(), value)));
         all
     }
 }

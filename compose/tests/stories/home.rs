@@ -35,6 +35,31 @@ fn a_directory_does_not_touch_the_containers_of_another_one_of_the_same_name() {
 }
 
 #[test]
+fn volumes_are_of_the_directory_that_made_them_when_no_container_is_left() {
+    let file = "services: {web: {image: box, command: [sh, -c, 'echo kept > /data/file; sleep 1000'], \
+                stop_grace_period: 0s, volumes: ['data:/data']}}\nvolumes: {data: }\n";
+    let world = World::new(file);
+    world.write("a/app/compose.yaml", file);
+    world.write("b/app/compose.yaml", file);
+    world.rcompose_in("a/app", ["up", "-d"]).succeeds();
+    world.rcompose_in("a/app", ["down"]).succeeds();
+    for command in [&["down", "-v"][..], &["up", "-d"], &["run", "--rm", "web", "true"], &["plan"]] {
+        let refused = world.rcompose_in("b/app", command);
+        assert_eq!(refused.code, 1, "{command:?}: {}", refused.stderr);
+        let said =
+            format!("project app is that of {}, and its volumes", world.project().join("a/app").display());
+        assert!(refused.stderr.contains(&said), "{command:?}: {}", refused.stderr);
+    }
+    assert_eq!(world.rcompose_in("a/app", ["volumes", "-q"]).succeeds().stdout, "app_data\n");
+    // When that directory is gone, its volumes are those of the next one of the name; and whoever names it means it.
+    world.rcompose_in("b/app", ["-p", "app", "up", "-d"]).succeeds();
+    world.rcompose_in("b/app", ["-p", "app", "down"]).succeeds();
+    std::fs::remove_dir_all(world.project().join("a")).unwrap();
+    world.rcompose_in("b/app", ["down", "-v"]).succeeds();
+    assert_eq!(world.rcompose_in("b/app", ["volumes", "-q"]).succeeds().stdout, "");
+}
+
+#[test]
 fn a_directory_by_another_way_and_one_that_has_moved_are_the_same() {
     let world = World::new(FILE);
     world.write("a/app/compose.yaml", FILE);
