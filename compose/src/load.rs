@@ -185,7 +185,10 @@ pub(crate) fn load_files(session: &mut Session, files: &[PathBuf], scope: &Scope
         merged.say_unknown("include");
     }
     for problem in schema::check_complete(&merged) {
-        session.merged_problem(&problem, Severity::Error);
+        // What it would rest on is unknown.
+        if problem.rests_on.is_empty() {
+            session.merged_problem(&problem, Severity::Error);
+        }
         merged.forget(&problem.path.0);
     }
     for problem in normalize::set_defaults(&mut merged) {

@@ -1,7 +1,7 @@
 //! What only the merged whole can tell: keys that are missing, and what is left out of the model.
 
 use super::{FILE, Problem, Shape};
-use crate::value::{Path, Step, Value};
+use crate::value::{Map, Path, Step, Value};
 
 pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: &mut Vec<Problem>) {
     match (shape, value) {
@@ -30,16 +30,12 @@ pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: 
             };
             for (key, entry) in map.iter().filter(|(_, entry)| !is_bare(entry)) {
                 let Some(shape) = object.field(key) else { continue };
-                path.0.push(Step::Key(key.clone()));
-                complete(entry, shape, path, problems);
-                path.0.pop();
+                complete_entry(map, (key, entry), shape, path, problems);
             }
         }
         (Shape::Map(inner), Value::Map(map)) => {
-            for (key, entry) in map {
-                path.0.push(Step::Key(key.clone()));
-                complete(entry, inner, path, problems);
-                path.0.pop();
+            for entry in map {
+                complete_entry(map, entry, inner, path, problems);
             }
         }
         (Shape::List(inner), Value::List(items)) => {
@@ -50,6 +46,25 @@ pub(super) fn complete(value: &Value, shape: &Shape, path: &mut Path, problems: 
             }
         }
         _ => {}
+    }
+}
+
+/// What has no value may be what something beside it that nobody understands belongs to.
+fn complete_entry(
+    map: &Map,
+    (key, entry): (&String, &Value),
+    shape: &Shape,
+    path: &mut Path,
+    problems: &mut Vec<Problem>,
+) {
+    let before = problems.len();
+    path.0.push(Step::Key(key.clone()));
+    complete(entry, shape, path, problems);
+    path.0.pop();
+    if *entry == Value::Null
+        && let Some((beside, _)) = map.iter().find(|(_, entry)| **entry == Value::Unknown)
+    {
+        problems[before..].iter_mut().for_each(|problem| problem.rests_on.push(path.key(beside)));
     }
 }
 
