@@ -1,7 +1,8 @@
 //! The order services depend on each other in. Pure; who waits for what is the plan's affair.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use petgraph::Direction;
 use petgraph::graphmap::DiGraphMap;
 
 use crate::desired::Desired;
@@ -25,26 +26,43 @@ pub fn with_dependencies(desired: &Desired, asked: &[String]) -> BTreeSet<String
     scope
 }
 
-/// All services, dependencies first, those of one rank in alphabetical order.
+/// All services, dependencies first, those of one rank in alphabetical order. Each edge is looked at once.
 pub fn order(desired: &Desired) -> Result<Vec<String>, Cycle> {
     let graph = edges(desired);
+    let mut missing: BTreeMap<&str, usize> =
+        graph.nodes().map(|name| (name, graph.neighbors(name).count())).collect();
     let mut placed: BTreeSet<&str> = BTreeSet::new();
     let mut order = Vec::new();
-    while order.len() < desired.services.len() {
-        let ready: Vec<&str> = desired
-            .services
-            .keys()
-            .map(String::as_str)
-            .filter(|name| !placed.contains(name))
-            .filter(|name| graph.neighbors(name).all(|dependency| placed.contains(dependency)))
-            .collect();
-        if ready.is_empty() {
-            return Err(ring(&graph, &placed));
+    let mut rank: BTreeSet<&str> =
+        missing.iter().filter(|(_, missing)| **missing == 0).map(|(name, _)| *name).collect();
+    while !rank.is_empty() {
+        let mut next = BTreeSet::new();
+        for name in rank {
+            placed.insert(name);
+            order.push(name.to_owned());
+            for dependent in graph.neighbors_directed(name, Direction::Incoming) {
+                if let Some(missing) = missing.get_mut(dependent) {
+                    *missing -= 1;
+                    if *missing == 0 {
+                        next.insert(dependent);
+                    }
+                }
+            }
         }
-        placed.extend(&ready);
-        order.extend(ready.into_iter().map(str::to_owned));
+        rank = next;
     }
-    Ok(order)
+    if order.len() < desired.services.len() { Err(ring(&graph, &placed)) } else { Ok(order) }
+}
+
+/// The services that depend on each one or share something of it.
+pub fn dependents(desired: &Desired) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut dependents: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (name, service) in &desired.services {
+        for dependency in service.depends_on.keys().chain(&service.shares) {
+            dependents.entry(dependency).or_default().insert(name);
+        }
+    }
+    dependents
 }
 
 /// An edge leads from a service to one it depends on. Services that are not there have no edges.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::container::spec::Grace;
+use engine::id::ContainerId;
 
 use super::up::orphans;
 use super::{Plan, PlanError, StepId};
@@ -75,8 +76,9 @@ fn remove_containers<'a>(
     options: &DownOptions,
 ) -> Result<Removed<'a>, PlanError> {
     let orphans = orphans(desired, observed);
-    let is_orphan =
-        |seen: &SeenContainer| orphans.iter().any(|orphan| orphan.id == seen.id && !orphan.one_off);
+    let lost: BTreeSet<&ContainerId> =
+        orphans.iter().filter(|orphan| !orphan.one_off).map(|orphan| &orphan.id).collect();
+    let is_orphan = |seen: &SeenContainer| lost.contains(&seen.id);
     let mut doomed: Vec<&SeenContainer> = observed
         .containers
         .iter()
@@ -84,24 +86,19 @@ fn remove_containers<'a>(
         .filter(|seen| options.remove_orphans || !is_orphan(seen) || options.services.contains(&seen.service))
         .collect();
     let order = crate::graph::order(desired)?;
+    let ranks: BTreeMap<&str, usize> =
+        order.iter().enumerate().map(|(rank, name)| (name.as_str(), rank)).collect();
     // What no file knows goes first: nothing can be said of what it depends on.
-    let rank =
-        |seen: &SeenContainer| order.iter().position(|name| *name == seen.service).unwrap_or(order.len());
+    let rank = |seen: &SeenContainer| ranks.get(seen.service.as_str()).copied().unwrap_or(order.len());
     doomed.sort_by(|a, b| rank(b).cmp(&rank(a)).then_with(|| a.name.cmp(&b.name)));
+    let dependents = crate::graph::dependents(desired);
     let mut stops: BTreeMap<&str, Vec<StepId>> = BTreeMap::new();
     let mut removed = Removed::new();
     for seen in doomed {
         let cause = if is_orphan(seen) { Cause::Orphan } else { Cause::Asked };
-        let after: Vec<StepId> = desired
-            .services
-            .iter()
-            .filter(|(_, service)| {
-                service.depends_on.contains_key(&seen.service) || service.shares.contains(&seen.service)
-            })
-            .filter_map(|(dependent, _)| stops.get(dependent.as_str()))
-            .flatten()
-            .copied()
-            .collect();
+        let dependents = dependents.get(seen.service.as_str()).into_iter().flatten();
+        let after: Vec<StepId> =
+            dependents.filter_map(|dependent| stops.get(dependent)).flatten().copied().collect();
         let mut before_removal = after.clone();
         if seen.life.is_up() {
             let stop = Operation::StopContainer { container: seen.existing(), grace: options.grace };

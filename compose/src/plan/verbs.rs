@@ -229,18 +229,11 @@ impl<'a> Verbs<'a> {
     ) -> BTreeMap<String, StepId> {
         let mut stopped = BTreeMap::new();
         let mut by_service: BTreeMap<String, Vec<StepId>> = BTreeMap::new();
+        let dependents = graph::dependents(self.desired);
         for name in self.order.clone().into_iter().rev() {
-            let dependents: Vec<StepId> = self
-                .desired
-                .services
-                .iter()
-                .filter(|(_, service)| {
-                    service.depends_on.contains_key(&name) || service.shares.contains(&name)
-                })
-                .filter_map(|(dependent, _)| by_service.get(dependent))
-                .flatten()
-                .copied()
-                .collect();
+            let dependents = dependents.get(name.as_str()).into_iter().flatten();
+            let dependents: Vec<StepId> =
+                dependents.filter_map(|dependent| by_service.get(*dependent)).flatten().copied().collect();
             for container in self.containers(&name) {
                 if container.life.is_up() && fits(container) {
                     let stop = Operation::StopContainer { container: container.existing(), grace };
