@@ -29,10 +29,28 @@ pub const SCHEME: &str = "oci://";
 
 /// A compose file as a part of an artifact.
 pub fn compose_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
-    let annotations = [(VERSION, env!("CARGO_PKG_VERSION")), (NAME, name)];
+    part(COMPOSE_FILE, &[(NAME, name)], bytes)
+}
+
+/// A file that another one extends, as a part of an artifact.
+pub fn extended_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
+    part(COMPOSE_FILE, &[(NAME, name), (EXTENDED, "true")], bytes)
+}
+
+/// A file of variables as a part of an artifact.
+pub fn env_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
+    part(ENV_FILE, &[(ENV_NAME, name)], bytes)
+}
+
+fn part(media_type: &str, annotations: &[(&str, &str)], bytes: Vec<u8>) -> ArtifactFile {
+    let version = [(VERSION, env!("CARGO_PKG_VERSION"))];
     ArtifactFile {
-        media_type: COMPOSE_FILE.to_owned(),
-        annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        media_type: media_type.to_owned(),
+        annotations: version
+            .iter()
+            .chain(annotations)
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
         bytes,
     }
 }

@@ -1,18 +1,24 @@
 //! `publish`: a project's files, at a registry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path as FsPath, PathBuf};
 
 use clap::Args;
-use engine::image::{Artifact, Reference};
+use engine::id::Digest;
+use engine::image::{Artifact, ArtifactFile, Reference};
 
 use super::config::digests;
 use super::failure::CliError;
 use super::session::Session;
+use crate::diagnostic::Place;
+use crate::interpolate::substitute;
 use crate::load::load;
 use crate::model::{Project, ServiceVolume};
 use crate::output;
-use crate::published::{PROJECT, PROJECT_CONFIG, compose_file};
-use crate::value::{Value, read};
+use crate::paths::absolute;
+use crate::position::{Part, Source};
+use crate::published::{PROJECT, PROJECT_CONFIG, compose_file, env_file, extended_file};
+use crate::value::{Path, Value, read};
 
 /// The flags of `publish`.
 #[derive(Debug, Args)]
@@ -56,7 +62,7 @@ pub(super) fn publish(session: &Session, args: &PublishArgs) -> Result<u8, CliEr
     let loaded = load(&options)?;
     let mut project = loaded.project;
     check(&project, args)?;
-    let mut files = files(&project)?;
+    let mut files = Parcel::of(&project, args.with_env)?;
     let binds = binds(&project);
     if !args.yes && !binds.is_empty() && !ask(&binds) {
         return Ok(1);
@@ -97,6 +103,9 @@ fn check(project: &Project, args: &PublishArgs) -> Result<(), CliError> {
     for service in project.services.values().filter(|service| !service.environment.is_empty()) {
         told.push(format!("service {} sets environment variables", service.name));
     }
+    for service in project.services.values().filter(|service| !service.env_file.is_empty()) {
+        told.push(format!("service {} has an env_file", service.name));
+    }
     for (key, _) in project.configs.iter().filter(|(_, config)| config.environment.is_some()) {
         told.push(format!("config {key} is an environment variable"));
     }
@@ -109,42 +118,169 @@ fn check(project: &Project, args: &PublishArgs) -> Result<(), CliError> {
     )))
 }
 
-/// The files as they are. One that needs others beside it cannot stand alone.
-fn files(project: &Project) -> Result<Vec<engine::image::ArtifactFile>, CliError> {
-    let mut files = Vec::new();
-    for path in &project.files {
-        let bytes = std::fs::read(path)
-            .map_err(|error| engine::Error::failed(format!("read {}", path.display()), error))?;
-        let documents = read(&String::from_utf8_lossy(&bytes)).unwrap_or_default();
-        let needed: BTreeSet<&str> = documents.iter().flat_map(needs).collect();
-        if !needed.is_empty() {
-            return Err(CliError::Invalid(format!(
-                "{} needs files beside it, which are not published: {}; `rcompose config -o FILE` writes all of it into one",
-                path.display(),
-                needed.into_iter().collect::<Vec<_>>().join(", ")
-            )));
-        }
-        let name = path
-            .file_name()
-            .map_or_else(|| "compose.yaml".into(), |name| name.to_string_lossy().into_owned());
-        files.push(compose_file(&name, bytes));
-    }
-    Ok(files)
+/// The files of a project, and those that they need beside them, which get names of their own there.
+struct Parcel<'a> {
+    project: &'a Project,
+    with_env: bool,
+    beside: BTreeMap<PathBuf, ArtifactFile>,
 }
 
-/// The keys by which a document takes in other files.
-fn needs(document: &Value) -> Vec<&'static str> {
+/// A file that a document names.
+struct Named<'a> {
+    path: Path,
+    text: &'a str,
+    is_extended: bool,
+    is_required: bool,
+}
+
+// === impl Parcel ===
+
+impl<'a> Parcel<'a> {
+    fn of(project: &'a Project, with_env: bool) -> Result<Vec<ArtifactFile>, CliError> {
+        let mut parcel = Self { project, with_env, beside: BTreeMap::new() };
+        let mut files = Vec::new();
+        for path in &project.files {
+            let bytes = parcel.pack(path, &project.working_dir)?;
+            let name = path
+                .file_name()
+                .map_or_else(|| "compose.yaml".into(), |name| name.to_string_lossy().into_owned());
+            files.push(compose_file(&name, bytes));
+        }
+        files.extend(parcel.beside.into_values());
+        Ok(files)
+    }
+
+    /// A compose file that names the files it needs as they are called beside it. Theirs start in `directory`.
+    fn pack(&mut self, file: &FsPath, directory: &FsPath) -> Result<Vec<u8>, CliError> {
+        let text = String::from_utf8_lossy(&bytes_of(file)?).into_owned();
+        let source = Source::new(file, text);
+        let documents = read(&source.text).unwrap_or_default();
+        let alone: BTreeSet<&str> = documents.iter().flat_map(stays_behind).collect();
+        if !alone.is_empty() {
+            return Err(CliError::Invalid(format!(
+                "{} needs files beside it, which are not published: {}; `rcompose config -o FILE` writes all of it into one",
+                file.display(),
+                alone.into_iter().collect::<Vec<_>>().join(", ")
+            )));
+        }
+        let mut edits: BTreeMap<(usize, usize), (Place, String)> = BTreeMap::new();
+        for (number, document) in documents.iter().enumerate() {
+            for named in named(document) {
+                let Some(called) = self.take(&named, directory)? else { continue };
+                let place = source.place(number, &named.path, Part::Value);
+                let place = place.filter(|place| shown(place).trim_matches(['"', '\'']) == named.text);
+                let place = place.ok_or_else(|| {
+                    CliError::Invalid(format!(
+                        "{}: {} has to be written on one line to be published",
+                        file.display(),
+                        named.path
+                    ))
+                })?;
+                edits.insert((place.line, place.column), (place, called));
+            }
+        }
+        Ok(edited(&source.text, &edits).into_bytes())
+    }
+
+    /// What a file that is needed is called in the parcel; `None` for one that need not be there and is not.
+    fn take(&mut self, named: &Named<'_>, directory: &FsPath) -> Result<Option<String>, CliError> {
+        let environment = &self.project.environment;
+        let lookup = |name: &str| environment.get(name).cloned();
+        let text = substitute(named.text, &lookup, &mut |_| {})
+            .map_err(|error| CliError::Invalid(format!("{}: {error}", named.path)))?;
+        let home = environment.get("HOME").map(String::as_str);
+        let file = PathBuf::from(absolute(&text, directory, home));
+        if !named.is_required && !file.exists() {
+            return Ok(None);
+        }
+        let stem = Digest::of(file.to_string_lossy().as_bytes()).hex().to_owned();
+        let called = format!("{stem}.{}", if named.is_extended { "yaml" } else { "env" });
+        if self.beside.contains_key(&file) {
+            return Ok(Some(called));
+        }
+        if named.is_extended {
+            // Before its own are looked at: files may extend each other.
+            self.beside.insert(file.clone(), extended_file(&called, Vec::new()));
+            let directory = file.parent().map(FsPath::to_path_buf).unwrap_or_default();
+            let bytes = self.pack(&file, &directory)?;
+            self.beside.insert(file, extended_file(&called, bytes));
+        } else if self.with_env {
+            let bytes = bytes_of(&file)?;
+            self.beside.insert(file, env_file(&called, bytes));
+        } else {
+            return Err(CliError::Invalid(format!(
+                "{} names {text}; give --with-env if everybody may read what is in the files",
+                named.path
+            )));
+        }
+        Ok(Some(called))
+    }
+}
+
+fn bytes_of(file: &FsPath) -> Result<Vec<u8>, CliError> {
+    let failed = |error| engine::Error::failed(format!("read {}", file.display()), error);
+    Ok(std::fs::read(file).map_err(failed)?)
+}
+
+/// The text at a place.
+fn shown(place: &Place) -> String {
+    place.excerpt.chars().skip(place.column.saturating_sub(1)).take(place.width).collect()
+}
+
+/// The text with other words at some places.
+fn edited(text: &str, edits: &BTreeMap<(usize, usize), (Place, String)>) -> String {
+    let mut lines: Vec<String> = text.split('\n').map(str::to_owned).collect();
+    for (place, word) in edits.values().rev() {
+        let Some(line) = lines.get_mut(place.line.saturating_sub(1)) else { continue };
+        let before: String = line.chars().take(place.column.saturating_sub(1)).collect();
+        let behind: String = line.chars().skip(place.column.saturating_sub(1) + place.width).collect();
+        *line = format!("{before}{word}{behind}");
+    }
+    lines.join("\n")
+}
+
+fn services(document: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    document.get("services").and_then(Value::as_map).into_iter().flatten()
+}
+
+/// The keys by which a document takes in files that cannot go along.
+fn stays_behind(document: &Value) -> Vec<&'static str> {
     let mut found = Vec::new();
     if document.get("include").is_some() {
         found.push("include");
     }
-    for service in
-        document.get("services").and_then(Value::as_map).into_iter().flatten().map(|(_, value)| value)
-    {
-        if service.get("extends").is_some_and(|extends| extends.get("file").is_some()) {
-            found.push("extends");
+    if services(document).any(|(_, service)| service.get("label_file").is_some()) {
+        found.push("label_file");
+    }
+    found
+}
+
+/// The files that the services of a document extend, and those of their variables.
+fn named(document: &Value) -> Vec<Named<'_>> {
+    let mut found = Vec::new();
+    for (name, service) in services(document) {
+        let at = Path::keys(&["services", name]);
+        let file = service.get("extends").and_then(|extends| extends.get("file")).and_then(Value::as_text);
+        if let Some(text) = file {
+            let path = at.key("extends").key("file");
+            found.push(Named { path, text, is_extended: true, is_required: true });
         }
-        found.extend(["env_file", "label_file"].into_iter().filter(|key| service.get(key).is_some()));
+        let at = at.key("env_file");
+        let entries: Vec<(Path, &Value)> = match service.get("env_file") {
+            Some(Value::List(items)) => {
+                items.iter().enumerate().map(|(index, item)| (at.index(index), item)).collect()
+            }
+            Some(item) => vec![(at, item)],
+            None => Vec::new(),
+        };
+        for (path, entry) in entries {
+            let long = entry.get("path").and_then(Value::as_text);
+            let path = if long.is_some() { path.key("path") } else { path };
+            let is_required = entry.get("required") != Some(&Value::Bool(false));
+            if let Some(text) = long.or_else(|| entry.as_text()) {
+                found.push(Named { path, text, is_extended: false, is_required });
+            }
+        }
     }
     found
 }

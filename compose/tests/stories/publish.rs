@@ -33,6 +33,37 @@ fn a_project_is_published_and_started_from_where_it_was_published() {
 }
 
 #[test]
+fn files_that_services_extend_and_their_variables_go_along() {
+    let registry = Registry::start();
+    let world = World::new("");
+    world.write(
+        "compose.yaml",
+        "services:
+  web: {extends: {service: base, file: '${PARTS}/base.yaml'}, env_file: [web.env, {path: \"no.env\", required: false}]}
+  two: {extends: {service: base, file: parts/base.yaml}}
+",
+    );
+    world.write(".env", "PARTS=parts\n");
+    world.write("web.env", "A=1\n");
+    world.write(
+        "parts/base.yaml",
+        "services: {base: {extends: {file: root.yaml, service: root}, env_file: base.env}}\n",
+    );
+    world.write("parts/root.yaml", "services: {root: {image: box, command: [sleep, '9']}}\n");
+    world.write("parts/base.env", "B=2\n");
+    let name = format!("{}/team/parts:1", registry.address);
+    let refused = world.rcompose(["publish", &name]);
+    assert!(refused.code == 1 && refused.stderr.contains("--with-env"), "{}", refused.stderr);
+    let here = world.rcompose(["config"]).succeeds().stdout;
+    world.rcompose(["publish", "--with-env", &name]).succeeds();
+    for file in ["compose.yaml", ".env", "web.env", "parts/base.yaml", "parts/root.yaml", "parts/base.env"] {
+        std::fs::remove_file(world.project().join(file)).unwrap();
+    }
+    let there = world.rcompose(["-p", "p", "-f", &format!("oci://{name}"), "config"]).succeeds().stdout;
+    assert_eq!(there, here);
+}
+
+#[test]
 fn what_others_could_not_start_or_should_not_read_is_not_published() {
     let world = World::new("");
     let refuse = |file: &str, wanted: &str| {
