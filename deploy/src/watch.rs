@@ -1,18 +1,30 @@
 //! Changes of files in a project's directory, gathered until they have settled.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use engine::error::{Error, Result};
+use engine::id::Digest;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use sha2::{Digest as _, Sha256};
 
 /// A directory that is watched with all that is below it.
 pub struct Changes {
     _watcher: RecommendedWatcher,
     events: Receiver<notify::Result<Event>>,
     directory: PathBuf,
+    /// What was in the files that have changed so far.
+    known: RefCell<BTreeMap<PathBuf, Content>>,
 }
+
+/// What is in a file: its permissions and the digest of its bytes; `None` for what is no file, or none any more.
+type Content = Option<(u32, Digest)>;
 
 /// How long nothing may change until what changed is told: an editor saves in several steps.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -32,7 +44,7 @@ impl Changes {
         let (sender, events) = channel();
         let mut watcher = notify::recommended_watcher(sender).map_err(failed)?;
         watcher.watch(directory, RecursiveMode::Recursive).map_err(failed)?;
-        Ok(Self { _watcher: watcher, events, directory: directory.to_owned() })
+        Ok(Self { _watcher: watcher, events, directory: directory.to_owned(), known: RefCell::default() })
     }
 
     /// Waits until something has changed and nothing more does; what it was, relative to the directory.
@@ -53,11 +65,18 @@ impl Changes {
                 }
             };
             for path in self.wanted(&event.map_err(failed)?) {
-                if !changed.contains(&path) {
+                if self.is_news(&path) && !changed.contains(&path) {
                     changed.push(path);
                 }
             }
         }
+    }
+
+    /// Whether there is something else in it than the last time: a hook that makes the same file anew would be a reason to
+    /// deploy again, for ever.
+    fn is_news(&self, path: &Path) -> bool {
+        let content = content(&self.directory.join(path)).ok();
+        self.known.borrow_mut().insert(path.to_owned(), content.clone()) != Some(content)
     }
 
     fn wanted(&self, event: &Event) -> Vec<PathBuf> {
@@ -70,4 +89,14 @@ impl Changes {
             .map(Path::to_owned)
             .collect()
     }
+}
+
+fn content(path: &Path) -> io::Result<(u32, Digest)> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hash)?;
+    Ok((metadata.permissions().mode(), Digest::from_sha256(&hash.finalize())))
 }

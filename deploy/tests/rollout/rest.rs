@@ -192,14 +192,23 @@ fn an_image_that_is_only_here_goes_along() {
 #[test]
 fn a_saved_file_is_a_new_release() {
     let world = World::new(1, WEB);
+    // It makes the same file again and again.
+    world.write("rdeploy.yaml", "hooks: {before-build: ['echo t > token']}\n");
     let mut watch = world.spawn(["watch", "--drain", "0s"]);
     let mut said = BufReader::new(watch.stderr.take().unwrap()).lines().map_while(Result::ok);
-    assert!(said.any(|line| line.starts_with("watching")), "it never watched");
+    let mut next = |part: &str| said.find(|line| line.starts_with(part)).unwrap_or_default();
+    assert!(!next("watching").is_empty(), "it never watched");
     let port = world.port(0, "web");
     assert_eq!(get(port).unwrap(), "one");
-    world.page("two");
-    assert!(said.any(|line| line.starts_with("release") && line.contains("serves")), "no new release");
-    assert_eq!(get(port).unwrap(), "two");
+    assert_eq!(next("changed: "), "changed: token");
+    next("watching");
+    for page in ["two", "three"] {
+        world.page(page);
+        assert_eq!(next("changed: "), "changed: page");
+        assert!(next("release").contains("serves"), "no new release");
+        assert_eq!(get(port).unwrap(), page);
+        next("watching");
+    }
     watch.kill().unwrap();
     watch.wait().unwrap();
 }
