@@ -41,7 +41,7 @@ pub use attestation::Predicate;
 pub(crate) use attestation::purl;
 pub use config::ImageConfig;
 pub(crate) use credentials::proxies;
-pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_login};
+pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_login, proxy_variables};
 pub use difference::{Difference, FieldDifference, FileChange, FileDifference, LayerDifference};
 pub use form::Form;
 pub use manifest::ManifestError;

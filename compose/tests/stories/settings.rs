@@ -24,6 +24,23 @@ fn the_projects_env_file_speaks_for_the_tool_and_the_caller_has_the_last_word() 
 }
 
 #[test]
+fn the_proxies_of_dockers_configuration_are_variables_unless_the_service_has_its_own() {
+    let world =
+        World::new("services:\n  job: {image: box, command: [env], environment: {HTTP_PROXY: own}}\n");
+    world.write("docker/config.json", r#"{"proxies": {"default": {"httpProxy": "http://here:1"}}}"#);
+    let mut up = world.command(["up"]);
+    let up = Outcome::of(up.env("DOCKER_CONFIG", world.project().join("docker"))).succeeds();
+    let mut seen: Vec<&str> = up
+        .stdout
+        .lines()
+        .filter_map(|line| line.split_once("| ").filter(|(_, text)| text.to_lowercase().contains("proxy")))
+        .map(|(_, text)| text)
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, ["HTTP_PROXY=own", "http_proxy=http://here:1"]);
+}
+
+#[test]
 fn progress_goes_where_the_caller_wants_it() {
     let world = World::new(PROJECT);
     let mut up = world.command(["up", "-d"]);

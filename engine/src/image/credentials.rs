@@ -388,6 +388,13 @@ pub(crate) fn proxies() -> Vec<(&'static str, String)> {
     proxies
 }
 
+/// The same for containers: each under both of the names that it goes by, since many a program reads only one of them.
+pub fn proxy_variables() -> Vec<(String, String)> {
+    let both =
+        |(name, value): (&str, String)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)];
+    proxies().into_iter().flat_map(both).collect()
+}
+
 fn files_to_read() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(|run| Path::new(&run).join("containers/auth.json"));
     let named = std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from);

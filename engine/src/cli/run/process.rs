@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::container::spec::ContainerSpec;
 use crate::error::{Error, Result};
-use crate::image::proxies;
+use crate::image::proxy_variables;
 
 #[derive(Debug, Args)]
 pub(super) struct ProcessArgs {
@@ -57,7 +57,7 @@ impl ProcessArgs {
         for file in &self.env_file {
             env.extend(env_file(file)?);
         }
-        env.extend(proxy_variables(&self.env));
+        env.extend(other_proxies(&self.env));
         for entry in self.env {
             require_key("environment variable", &entry)?;
             env.push(import_variable(entry));
@@ -86,14 +86,13 @@ impl ProcessArgs {
     }
 }
 
-/// The proxies of docker's configuration file, under both of the names that each of them goes by, but for those that are
-/// among what was asked for.
-fn proxy_variables(asked: &[String]) -> Vec<String> {
+/// The proxies of docker's configuration file, but for those that are among what was asked for.
+fn other_proxies(asked: &[String]) -> impl Iterator<Item = String> {
     let is_asked = |name: &str| asked.iter().any(|entry| entry.split('=').next() == Some(name));
-    let both =
-        |(name, value): (&str, String)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)];
-    let given = proxies().into_iter().flat_map(both).filter(|(name, _)| !is_asked(name));
-    given.map(|(name, value)| format!("{name}={value}")).collect()
+    proxy_variables()
+        .into_iter()
+        .filter(move |(name, _)| !is_asked(name))
+        .map(|(name, value)| format!("{name}={value}"))
 }
 
 fn require_key(what: &str, text: &str) -> Result<()> {
