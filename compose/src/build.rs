@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use engine::Root;
+use engine::builder::AllowedDevices;
 use engine::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
@@ -213,7 +214,16 @@ fn run_options(build: &Build, wrong: &dyn Fn(&str, String) -> Error) -> Result<R
         .ulimits
         .iter()
         .map(|(name, limit)| (name.clone(), Ulimit { soft: limit.soft(), hard: limit.hard() }));
+    let mut allow_devices = AllowedDevices::default();
+    for entitlement in &build.entitlements {
+        match entitlement.split_once('=') {
+            None if entitlement == "device" => allow_devices.allow(None),
+            Some(("device", name)) => allow_devices.allow(Some(name)),
+            _ => {}
+        }
+    }
     Ok(RunOptions {
+        allow_devices,
         allow_host_network: matches!(network, NetworkMode::Host)
             || build.entitlements.iter().any(|entitlement| entitlement == "network.host"),
         allow_insecure: build.privileged

@@ -23,6 +23,7 @@ mod cache;
 mod context;
 mod copy;
 mod course;
+mod device;
 mod digests;
 mod dockerfile;
 mod error;
@@ -66,6 +67,7 @@ mod stack;
 mod stage;
 
 pub use attest::{AttestRequest, Attested, statements, wants_bill};
+pub use device::AllowedDevices;
 pub use error::BuildError;
 pub use exchange::{CacheExtent, CachePlace, CacheSource, CacheTarget};
 pub use export::{Part, write_directory, write_tar};
@@ -175,6 +177,8 @@ pub struct RunOptions {
     pub allow_host_network: bool,
     /// Whether instructions may ask for all privileges.
     pub allow_insecure: bool,
+    /// Which devices instructions may ask for.
+    pub allow_devices: AllowedDevices,
     /// Lines of /etc/hosts: name and address, or `host-gateway`.
     pub extra_hosts: Vec<(String, String)>,
     /// Size of /dev/shm.
@@ -233,6 +237,8 @@ pub struct RunStep {
     pub network: NetworkMode,
     /// Whether it has all privileges.
     pub privileged: bool,
+    /// The devices that it is given, by their qualified names.
+    pub devices: Vec<String>,
     /// Bind mounts, file systems in memory and secret files.
     pub mounts: Vec<MountSpec>,
     /// Lines of /etc/hosts.
@@ -461,6 +467,7 @@ impl Default for RunOptions {
             network: NetworkMode::Bridge(Vec::new()),
             allow_host_network: false,
             allow_insecure: false,
+            allow_devices: AllowedDevices::None,
             extra_hosts: Vec::new(),
             shm_size: None,
             ulimits: BTreeMap::new(),

@@ -138,6 +138,8 @@ pub(crate) struct Run {
     pub(crate) network: Option<String>,
     /// `--security`.
     pub(crate) security: Option<String>,
+    /// `--device`, each one as written.
+    pub(crate) devices: Vec<String>,
     /// Texts that follow.
     pub(crate) heredocs: Vec<Heredoc>,
 }

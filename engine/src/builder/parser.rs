@@ -290,9 +290,6 @@ impl<'a> Parts<'a> {
     }
 
     fn run(&self) -> Result<Run, Fault> {
-        if self.flags.get("device").is_some() {
-            return Err(self.flags.fault("device", "RUN --device is not supported"));
-        }
         let network = self.flags.text("network")?;
         if let Some(other) = network.as_deref().filter(|it| !matches!(*it, "default" | "none" | "host")) {
             return Err(self.flags.fault("network", format!("invalid network mode: {other:?}")));
@@ -306,6 +303,7 @@ impl<'a> Parts<'a> {
             mounts: self.flags.all("mount")?,
             network,
             security,
+            devices: self.flags.all("device")?,
             heredocs: self.line.heredocs.clone(),
         })
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::cache::Key;
 use super::context::{Selected, Tree};
 use super::copy::{Changes, Writer, Written};
+use super::device::DeviceWish;
 use super::error::Trouble;
 use super::execute::{Broken, Message};
 use super::files::literal;
@@ -21,6 +22,7 @@ use super::ssh;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault};
 use super::{RunStep, foreign};
+use crate::container::cdi::Registry;
 use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
 use crate::id::Digest;
 use crate::image::Platform;
@@ -35,6 +37,7 @@ struct Prepared {
     proxies: Vec<String>,
     network: NetworkMode,
     is_privileged: bool,
+    devices: Vec<String>,
     mounts: Vec<PreparedMount>,
     script: Option<(String, String)>,
 }
@@ -102,6 +105,12 @@ impl StageRun<'_> {
         if is_privileged && !options.allow_insecure {
             return Err(fault(step, "RUN --security=insecure needs --allow security.insecure"));
         }
+        let mut devices = Vec::new();
+        for text in &run.devices {
+            let text = self.expand(step, text)?.text;
+            let wish = DeviceWish::parse(&text).map_err(|message| fault(step, message))?;
+            devices.extend(wish.find(&Registry::of(self.build.root), &options.allow_devices)?);
+        }
         let mut env = self.config.config.env.clone();
         let is_in_env =
             |name: &str| self.config.config.env.iter().any(|pair| pair.split('=').next() == Some(name));
@@ -116,7 +125,7 @@ impl StageRun<'_> {
         for (number, text) in run.mounts.iter().enumerate() {
             mounts.push(self.prepare_mount(step, text, number)?);
         }
-        Ok(Prepared { argv, env, proxies, network, is_privileged, mounts, script })
+        Ok(Prepared { argv, env, proxies, network, is_privileged, devices, mounts, script })
     }
 
     /// What RUN sees of arguments about proxies without declaring them. Half of all programs read the one spelling
@@ -177,6 +186,9 @@ impl StageRun<'_> {
             .named("the host name", self.hostname())
             .with(format!("{}/{}", self.config.os, self.config.architecture))
             .with_all(prepared.script.iter().flat_map(|(name, text)| [name, text]));
+        if !prepared.devices.is_empty() {
+            key = key.named_all("--device", &prepared.devices);
+        }
         for (mount, target, files) in &prepared.mounts {
             key = key.with(format!("{:?}", mount.kind)).with(target);
             match (mount.kind, files) {
@@ -259,6 +271,7 @@ impl StageRun<'_> {
             hostname: self.hostname().to_owned(),
             network: prepared.network.clone(),
             privileged: prepared.is_privileged,
+            devices: prepared.devices.clone(),
             mounts: std::mem::take(&mut held.mounts),
             extra_hosts: options.extra_hosts.clone(),
             shm_size: options.shm_size,
@@ -608,6 +621,7 @@ mod tests {
             mounts: Vec::new(),
             network: None,
             security: None,
+            devices: Vec::new(),
             heredocs: vec![Heredoc { name: name.into(), expand: true, chomp: false, text: text.into() }],
         }
     }

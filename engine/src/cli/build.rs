@@ -8,6 +8,7 @@ mod target;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -118,8 +119,8 @@ pub(super) struct BuildArgs {
     /// SSH agent for RUN --mount=type=ssh: default, id=SOCKET, or id=KEY for one with a key
     #[arg(long, value_name = "default|ID[=SOCKET|KEY]")]
     ssh: Vec<String>,
-    /// What RUN may ask for
-    #[arg(long, value_name = "ENTITLEMENT", value_enum)]
+    /// What RUN may ask for: network.host, security.insecure, device or device=NAME
+    #[arg(long, value_name = "ENTITLEMENT")]
     allow: Vec<Entitlement>,
     /// Write the image's id to this file
     #[arg(long, value_name = "FILE")]
@@ -191,13 +192,26 @@ pub(super) fn run(engine: &Engine, args: &BuildArgs) -> Result<u8> {
     }
 }
 
-/// What RUN asks for with --network=host and --security=insecure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+/// What RUN asks for with --network=host, --security=insecure and --device.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Entitlement {
-    #[value(name = "network.host")]
     NetworkHost,
-    #[value(name = "security.insecure")]
     SecurityInsecure,
+    Device(Option<String>),
+}
+
+impl FromStr for Entitlement {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            None if text == "network.host" => Ok(Self::NetworkHost),
+            None if text == "security.insecure" => Ok(Self::SecurityInsecure),
+            None if text == "device" => Ok(Self::Device(None)),
+            Some(("device", name)) => Ok(Self::Device(Some(name.to_owned()))),
+            _ => Err("network.host, security.insecure and device are there".to_owned()),
+        }
+    }
 }
 
 /// What is done when a step fails.

@@ -116,10 +116,7 @@ impl Registry {
     pub fn find(&self, name: &str) -> Result<Found, LaunchError> {
         let (kind, device) = name.split_once('=').unwrap_or((name, ""));
         for file in self.files() {
-            let text = fs::read_to_string(&file).at("read the device description", file.display())?;
-            let description: Description = serde_yaml::from_str(&text).map_err(|error| {
-                LaunchError::Invalid(format!("the device description {}: {error}", file.display()))
-            })?;
+            let description = Description::read(&file)?;
             if description.kind != kind {
                 continue;
             }
@@ -131,6 +128,33 @@ impl Registry {
             "no such device: {name}: no file in /etc/cdi or /var/run/cdi describes it (a vendor's toolkit writes one, \
              as with: nvidia-ctk cdi generate)"
         )))
+    }
+
+    /// The qualified names of the devices that are meant by one such name, by a kind with `=*`, which is all of it, or by
+    /// a kind alone, which is the first; nothing when there is none.
+    ///
+    /// # Errors
+    /// When a file cannot be understood.
+    pub fn meant(&self, text: &str) -> Result<Vec<String>, LaunchError> {
+        let (kind, device) = text.split_once('=').unwrap_or((text, ""));
+        let mut found = Vec::new();
+        for file in self.files() {
+            let description = Description::read(&file)?;
+            let devices = description.devices.into_iter().map(|device| device.name);
+            let names = devices.filter(|name| matches!(device, "" | "*") || name == device);
+            if description.kind == kind {
+                found.extend(
+                    names
+                        .map(|name| format!("{kind}={name}"))
+                        .filter(|name| !found.contains(name))
+                        .collect::<Vec<_>>(),
+                );
+            }
+        }
+        if device.is_empty() {
+            found.truncate(1);
+        }
+        Ok(found)
     }
 
     /// Adds what these devices ask for to a plan.
@@ -161,6 +185,17 @@ impl Registry {
             files.extend(here);
         }
         files
+    }
+}
+
+// === impl Description ===
+
+impl Description {
+    fn read(file: &Path) -> Result<Self, LaunchError> {
+        let text = fs::read_to_string(file).at("read the device description", file.display())?;
+        serde_yaml::from_str(&text).map_err(|error| {
+            LaunchError::Invalid(format!("the device description {}: {error}", file.display()))
+        })
     }
 }
 

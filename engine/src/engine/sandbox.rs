@@ -108,6 +108,7 @@ impl<'a> Sandbox<'a> {
             shm_size: step.shm_size,
             ulimits: step.ulimits.clone(),
             resources: step.resources.clone(),
+            cdi_devices: step.devices.clone(),
             cgroup_parent: step.cgroup_parent.clone(),
             log: LogSpec { driver: "none".to_owned(), ..LogSpec::default() },
             ..ContainerSpec::default()

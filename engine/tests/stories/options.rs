@@ -130,6 +130,22 @@ fn devices_are_given_by_rule_by_directory_and_by_name() {
         .prints("one 1\n0 77\n/pad ro,nosuid\n")
         .complains("/nosuch/hook");
     run(&world, &["--device", "acme.com/pad=two"], "true").exits(125).complains("acme.com/pad=two");
+    // The same for a command of a build, which asks for it by the class or by name.
+    let build = |wish: &str, flags: &[&str]| {
+        let script = "test \"$PAD-$WHOLE-$(id -G)\" = \"one-1-0 77\" && : <>/dev/pad";
+        let file = world.write("build/Dockerfile", &format!("FROM box\nRUN --device={wish} {script}\n"));
+        let context = file.parent().unwrap().to_str().unwrap().to_owned();
+        let flags = ["build", "--no-cache", "--progress", "plain"].into_iter().chain(flags.iter().copied());
+        world.rengine(flags.chain([context.as_str()]))
+    };
+    build("acme.com/pad", &["--allow", "device"]).succeeds();
+    build("acme.com/pad=one,required", &["--allow", "device=acme.com/pad"]).succeeds();
+    build("acme.com/pad=*", &[]).fails().complains("needs --allow device=acme.com/pad=one");
+    build("acme.com/pad=two,required", &["--allow", "device"])
+        .fails()
+        .complains("no such device: acme.com/pad=two");
+    // One that is not there and not required does not keep the command from running.
+    build("acme.com/pad=two", &["--allow", "device"]).fails().complains("exit code: 1");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::builder::AllowedDevices;
 use crate::builder::{
     BuildRequest, CacheUse, DockerfileSource, Intake, NamedContext, Opening, RunOptions, Secret, SecretSource,
 };
@@ -132,6 +133,15 @@ fn run_options(args: &BuildArgs) -> Result<RunOptions> {
         network: network(args.network.as_deref())?,
         allow_host_network: args.allow.contains(&Entitlement::NetworkHost),
         allow_insecure: args.allow.contains(&Entitlement::SecurityInsecure),
+        allow_devices: {
+            let mut allowed = AllowedDevices::default();
+            for entitlement in &args.allow {
+                if let Entitlement::Device(name) = entitlement {
+                    allowed.allow(name.as_deref());
+                }
+            }
+            allowed
+        },
         extra_hosts: args.add_host.clone(),
         shm_size: args.shm_size,
         ulimits: args.ulimit.iter().cloned().collect(),
