@@ -26,7 +26,8 @@ impl Images {
         for digest in self.content().list()? {
             if self.is_another(&digest)? {
                 damages.push(damage(&records, &format!("the blob {digest} has another content"), |record| {
-                    record.id == digest || record.manifest.as_ref() == Some(&digest)
+                    let own = [record.manifest.as_ref(), record.attestation.as_ref()];
+                    record.id == digest || own.contains(&Some(&digest))
                 }));
                 wrong.insert(digest);
             }

@@ -1,8 +1,11 @@
 //! What the operator says of registries: containerd's `hosts.toml`, docker's `certs.d`.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use crate::registry::Registry;
 use crate::world::{BOX, Outcome, Running, World};
@@ -187,4 +190,46 @@ fn pulls(certificates: &Path, name: &str) {
     command.env("RENGINE_CERTS_D", certificates);
     Running::start(&mut command).ends().succeeds();
     other.rengine(["run", "--rm", "--network", "none", name, "true"]).succeeds();
+}
+
+/// A server that answers each request, and keeps what came before its body.
+fn answering(answer: impl Fn(&str) -> String + Send + 'static) -> (String, Arc<Mutex<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let heads = Arc::new(Mutex::new(String::new()));
+    let kept = heads.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+            let head = head.join("\n").to_lowercase();
+            kept.lock().unwrap().push_str(&head);
+            let _ = stream.write_all(answer(&head).as_bytes());
+        }
+    });
+    (address, heads)
+}
+
+#[test]
+fn headers_for_a_registry_are_for_no_other_host() {
+    let world = World::empty();
+    let answer = |status: &str, more: &str, body: &str| {
+        let length = body.len();
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n{body}")
+    };
+    let (tokens, asked_for_tokens) = answering(move |_| answer("200 OK", "", r#"{"token":"t"}"#));
+    let (registry, asked) = answering(move |head| {
+        if head.contains("authorization: bearer t") {
+            return answer("404 Not Found", "", "{}");
+        }
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{tokens}/token\",service=\"s\"\r\n");
+        answer("401 Unauthorized", &challenge, "{}")
+    });
+    let text = format!("server = \"http://{registry}\"\n[header]\nx-key = \"hush\"\n");
+    say(&world, "registry.test", &text);
+    rengine(&world, &["pull", "-q", "registry.test/app:1"]).exits(1).complains("not in the registry");
+    assert!(asked.lock().unwrap().contains("x-key: hush"), "{asked:?}");
+    let told = asked_for_tokens.lock().unwrap();
+    assert!(told.contains("get /token") && !told.contains("hush"), "{told}");
 }
