@@ -32,6 +32,9 @@ pub(crate) struct Record {
     pub(crate) created: String,
     /// The instruction, for people.
     pub(crate) instruction: String,
+    /// When it was kept, in nanoseconds since 1970.
+    #[serde(default)]
+    made: u64,
 }
 
 /// The records of one root.
@@ -44,8 +47,12 @@ pub(crate) struct Cache {
 
 const VERSION: u32 = 1;
 
-/// A file's times are those of the kernel's last tick, which may be some time ago.
-const TICK: std::time::Duration = std::time::Duration::from_millis(20);
+/// Since 1970. A file's times are those of the kernel's last tick, which may be some milliseconds ago, and a build may be
+/// over in fewer.
+fn nanoseconds(time: std::time::SystemTime) -> u64 {
+    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
 
 // === impl Key ===
 
@@ -139,13 +146,7 @@ impl Cache {
     ) -> crate::Result<Option<Record>> {
         let failed = |error| crate::Error::failed("keep a build cache record", error);
         let _one_at_a_time = Lock::exclusive(&self.directory.with_file_name("lock")).map_err(failed)?;
-        let is_newer = |path: PathBuf| {
-            let written = std::fs::metadata(path).and_then(|metadata| metadata.modified());
-            written.is_ok_and(|written| written + TICK > since)
-        };
-        if is_newer(self.path(key))
-            && let Some(record) = self.find(key)
-        {
+        if let Some(record) = self.find(key).filter(|record| record.made > nanoseconds(since)) {
             return Ok(Some(record));
         }
         self.layers.pin(diff)?;
@@ -154,6 +155,7 @@ impl Cache {
             diff: diff.clone(),
             created: created.to_owned(),
             instruction: instruction.to_owned(),
+            made: nanoseconds(std::time::SystemTime::now()),
         };
         write_json(&self.path(key), &record, Durability::Rename).map_err(failed)?;
         Ok(None)
