@@ -9,6 +9,8 @@ use engine::container::spec::{ContainerSpec, MountSource, NamespaceMode, Network
 use engine::container::state::{HealthStatus, State};
 use engine::engine::Container;
 use engine::id::{ContainerId, Digest, ImageId, NetworkId, VolumeName};
+use engine::network::Network;
+use engine::volume::Volume;
 use jiff::Timestamp;
 
 use crate::desired::Desired;
@@ -118,24 +120,11 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
     let containers = containers(engine, &desired.project, desired.home.as_deref())?;
     let mut observed = Observed { containers, ..Observed::default() };
     let is_ours = |all: &BTreeMap<String, String>| labels::belongs_to(all, &desired.project);
-    let externals: BTreeSet<&str> = desired
-        .volumes
-        .values()
-        .filter(|volume| volume.external)
-        .map(|volume| volume.name.as_str())
-        .chain(
-            desired.networks.values().filter(|network| network.external).map(|network| network.name.as_str()),
-        )
-        .collect();
     let wanted: BTreeSet<&str> = desired.networks.values().map(|network| network.name.as_str()).collect();
     let networks = engine.networks().list()?;
     let volumes = engine.volumes().list()?;
     if let Some(home) = &desired.home {
-        let of_networks = networks.iter().map(|network| &network.spec.labels);
-        home::check(home, &desired.project, "networks", of_networks.filter(|all| is_ours(all)))?;
-        let of_volumes = volumes.iter().filter(|volume| !externals.contains(volume.name.as_str()));
-        let of_volumes = of_volumes.map(|volume| &volume.labels).filter(|all| is_ours(all));
-        home::check(home, &desired.project, "volumes", of_volumes)?;
+        check_home(home, desired, &networks, &volumes)?;
     }
     for network in networks {
         let all = &network.spec.labels;
@@ -175,6 +164,25 @@ pub fn observe(engine: &Engine, desired: &Desired) -> engine::Result<Observed> {
         }
     }
     Ok(observed)
+}
+
+/// Refuses what a project of the same name has made in another directory, but for what is external: that is anybody's.
+fn check_home(
+    home: &Path,
+    desired: &Desired,
+    networks: &[Network],
+    volumes: &[Volume],
+) -> engine::Result<()> {
+    let is_ours = |all: &&BTreeMap<String, String>| labels::belongs_to(all, &desired.project);
+    let externals = desired.networks.values().filter(|network| network.external);
+    let externals: BTreeSet<&str> = externals.map(|network| network.name.as_str()).collect();
+    let own = networks.iter().filter(|network| !externals.contains(network.spec.name.as_str()));
+    let labels_of_networks = own.map(|network| &network.spec.labels).filter(is_ours);
+    home::check(home, &desired.project, "networks", labels_of_networks)?;
+    let externals = desired.volumes.values().filter(|volume| volume.external);
+    let externals: BTreeSet<&str> = externals.map(|volume| volume.name.as_str()).collect();
+    let own = volumes.iter().filter(|volume| !externals.contains(volume.name.as_str()));
+    home::check(home, &desired.project, "volumes", own.map(|volume| &volume.labels).filter(is_ours))
 }
 
 fn parents(spec: &ContainerSpec) -> BTreeSet<ContainerId> {

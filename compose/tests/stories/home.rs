@@ -60,6 +60,21 @@ fn volumes_are_of_the_directory_that_made_them_when_no_container_is_left() {
 }
 
 #[test]
+fn what_is_external_may_be_made_by_a_directory_of_the_same_name() {
+    let world = World::new(FILE);
+    world.write("a/app/compose.yaml", FILE);
+    let external = "networks: {default: {external: true, name: app_default}}\n";
+    world.write("b/app/compose.yaml", &format!("{FILE}{external}"));
+    world.rcompose_in("a/app", ["up", "-d"]).succeeds();
+    world.rcompose_in("a/app", ["rm", "-fs"]).succeeds();
+    world.rcompose_in("b/app", ["up", "-d"]).succeeds();
+    assert_eq!(world.running(), ["app-web-1"]);
+    world.rcompose_in("b/app", ["down"]).succeeds();
+    // What it did not make stays.
+    world.rcompose_in("a/app", ["up", "-d"]).succeeds();
+}
+
+#[test]
 fn a_directory_by_another_way_and_one_that_has_moved_are_the_same() {
     let world = World::new(FILE);
     world.write("a/app/compose.yaml", FILE);
