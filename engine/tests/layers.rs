@@ -25,7 +25,7 @@ const ROOMS: [(&str, &[&str]); 18] = [
     ("network", &["container::spec", "event", "rootless", "store", "sys"]),
     ("container", &["event", "image::config", "layer", "network", "rootless", "store", "sys", "volume"]),
     ("oci", &["container", "network", "store", "sys"]),
-    ("builder", &["container::spec", "container::stdio", "image", "layer", "store", "sys"]),
+    ("builder", &["container::cdi", "container::spec", "container::stdio", "image", "layer", "store", "sys"]),
     (
         "engine",
         &["builder", "container", "event", "image", "layer", "network", "rootless", "store", "volume"],
