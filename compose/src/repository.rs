@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use engine::builder::{Fetched, NamedBy, fetch_repository, is_repository, shown};
 use engine::error::{Error, Kind, Result};
+use engine::quantity::truth;
 
 use crate::discover::NAMES;
 
@@ -32,12 +33,11 @@ pub fn is_remote(file: &str) -> Result<bool> {
 
 /// Refuses a kind of remote file that a variable forbids.
 pub(crate) fn allowed(kind: &str, variable: &str) -> Result<()> {
-    match std::env::var(variable).unwrap_or_default().as_str() {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(()),
-        _ => {
-            Err(Error::new(Kind::Unsupported, format!("{kind} remote resource is disabled by {variable:?}")))
-        }
+    let said = std::env::var(variable).unwrap_or_default();
+    if said.is_empty() || truth(&said) == Some(true) {
+        return Ok(());
     }
+    Err(Error::new(Kind::Unsupported, format!("{kind} remote resource is disabled by {variable:?}")))
 }
 
 /// Fetches the files and gives the one to load. A project that names itself nowhere is called after the directory that

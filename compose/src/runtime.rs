@@ -322,7 +322,9 @@ impl Runtime {
             .map_err(|error| Error::invalid(error.to_string()))?;
         self.write_contents(&translated.files)?;
         let mut spec = translated.spec;
-        spec.process.env.splice(0..0, other_proxies(service));
+        // What the service says of one counts.
+        let proxies = engine::image::proxy_variables(|name| service.environment.contains_key(name));
+        spec.process.env.splice(0..0, proxies);
         self.read_seccomp(&mut spec)?;
         Ok(spec)
     }
@@ -574,14 +576,6 @@ fn outcome(probe: &Probe) -> String {
         Some(line) => format!("{verdict}: {line}"),
         None => verdict,
     }
-}
-
-/// The proxies of docker's configuration file, but for those that the service says something of.
-fn other_proxies(service: &Service) -> impl Iterator<Item = String> {
-    let given = engine::image::proxy_variables().into_iter();
-    given
-        .filter(|(name, _)| !service.environment.contains_key(name))
-        .map(|(name, value)| format!("{name}={value}"))
 }
 
 fn gone_is_fine(result: Result<()>) -> Result<()> {

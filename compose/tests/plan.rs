@@ -836,15 +836,19 @@ fn what_may_be_neither_pulled_nor_built_is_refused() {
     assert!(matches!(world.up_fails(), PlanError::NeverBuilt { .. }));
 }
 
-#[test]
-fn waiting_covers_every_service_and_ends_of_jobs() {
-    let world = World::new()
+/// A job that ended, and web, which waits for it, after it.
+fn after_a_job() -> World {
+    World::new()
         .service("job")
         .service("web")
         .needs("web", "job", Milestone::Completed)
         .has('a', "job", 1, Life::Exited(0))
         .has('b', "web", 1, Life::Running)
-        .with(|options| options.wait = true);
+}
+
+#[test]
+fn waiting_covers_every_service_and_ends_of_jobs() {
+    let world = after_a_job().with(|options| options.wait = true);
     assert_plan(
         &world.up(),
         &["1 service job: wait until completed (asked)", "2 service web: wait until ready (asked)"],
@@ -1055,13 +1059,7 @@ fn jobs(began: Timestamp) -> World {
     let change = |world: World, name: &str, hash: &str| {
         world.change(name, |it| (it.update, it.config_hash) = (start_first(), hash.to_owned()))
     };
-    let world = World::new()
-        .service("job")
-        .service("web")
-        .needs("web", "job", Milestone::Completed)
-        .has('a', "job", 1, Life::Exited(0))
-        .has('b', "web", 1, Life::Running)
-        .with(|options| (options.staged, options.began) = (true, Some(began)));
+    let world = after_a_job().with(|options| (options.staged, options.began) = (true, Some(began)));
     change(change(world, "job", "h2"), "web", "h2")
 }
 

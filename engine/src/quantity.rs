@@ -1,4 +1,4 @@
-//! Sizes and durations as docker's flags and Go's JSON write them.
+//! Sizes, durations and truths as docker's flags and Go's JSON write them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -33,6 +33,15 @@ pub enum ParseQuantityError {
     /// Not a part of a whole.
     #[error("invalid percentage {0:?}: a number from 1 to 99 is needed, as in 10%")]
     Percent(String),
+}
+
+/// A truth as Go reads one (`strconv.ParseBool`); `None` for what is neither true nor false.
+pub fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 // === impl ByteSize ===

@@ -7,6 +7,8 @@ use std::ops::{Deref, DerefMut};
 use clap::builder::Resettable;
 use clap::{ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
+use crate::quantity;
+
 /// The arguments of a verb.
 #[derive(Debug)]
 pub struct Lazy<T>(pub Box<T>);
@@ -99,11 +101,6 @@ pub fn help_as_flag(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// As Go reads it (strconv.ParseBool).
 fn truth(text: &str) -> Result<bool, &'static str> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err("true or false is needed"),
-    }
+    quantity::truth(text).ok_or("true or false is needed")
 }

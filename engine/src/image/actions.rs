@@ -22,6 +22,7 @@ use crate::image::manifest::{Descriptor, MOST_JSON};
 use crate::image::registry::{ATTEMPTS, RegistryError, authority, begin_of, is_worth, may_pass, wait};
 use crate::image::transfer::Source;
 use crate::image::upload::{Blob, Bytes, body};
+use crate::quantity::truth;
 
 /// Which cache at the service, and how it is reached where the environment does not say.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -119,7 +120,7 @@ impl ActionsCache {
     }
 
     fn generation(&self) -> Generation {
-        let is_second = variable("ACTIONS_CACHE_SERVICE_V2").is_some_and(|text| is_true(&text));
+        let is_second = variable("ACTIONS_CACHE_SERVICE_V2").and_then(|text| truth(&text)) == Some(true);
         self.generation.unwrap_or(if is_second { Generation::Second } else { Generation::First })
     }
 }
@@ -138,11 +139,6 @@ impl Generation {
 
 fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-/// As Go's `strconv.ParseBool` takes it.
-fn is_true(text: &str) -> bool {
-    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
 }
 
 // === impl Service ===

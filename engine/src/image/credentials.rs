@@ -388,11 +388,13 @@ pub(crate) fn proxies() -> Vec<(&'static str, String)> {
     proxies
 }
 
-/// The same for containers: each under both of the names that it goes by, since many a program reads only one of them.
-pub fn proxy_variables() -> Vec<(String, String)> {
+/// The same for containers, `NAME=VALUE`: each under both of the names that it goes by, since many a program reads only
+/// one of them, but for the names that something is asked of.
+pub fn proxy_variables(is_asked: impl Fn(&str) -> bool) -> Vec<String> {
     let both =
         |(name, value): (&str, String)| [(name.to_owned(), value.clone()), (name.to_lowercase(), value)];
-    proxies().into_iter().flat_map(both).collect()
+    let others = proxies().into_iter().flat_map(both).filter(|(name, _)| !is_asked(name));
+    others.map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn files_to_read() -> Vec<PathBuf> {

@@ -10,16 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
+use crate::cache;
 use crate::world::{Outcome, Running, World};
-
-const DOCKERFILE: &str = "\
-FROM box AS first
-RUN cat /proc/sys/kernel/random/uuid > /first
-FROM box
-COPY --from=first /first /first
-RUN cat /proc/sys/kernel/random/uuid > /second
-CMD [\"cat\", \"/first\", \"/second\"]
-";
 
 /// The service, until the test's process ends.
 struct Service {
@@ -211,12 +203,7 @@ fn token(branch: &str) -> String {
 }
 
 fn build(world: &World, service: &Service, is_second: bool, branch: &str, flags: &[&str]) -> Outcome {
-    world.write("context/Dockerfile", DOCKERFILE);
-    let context = world.path("context");
-    let mut args = vec!["build", "--progress", "plain", "-t", "built"];
-    args.extend(flags);
-    args.push(context.to_str().unwrap());
-    let mut command = world.command(args);
+    let mut command = cache::command(world, cache::DOCKERFILE, flags);
     let (url, v2) = if is_second { ("ACTIONS_RESULTS_URL", "True") } else { ("ACTIONS_CACHE_URL", "") };
     command.env(url, format!("{}/", service.address)).env("ACTIONS_CACHE_SERVICE_V2", v2);
     command.env("ACTIONS_RUNTIME_TOKEN", token(branch));

@@ -1,10 +1,12 @@
 //! Build caches that go from one machine to another.
 
+use std::process::Command;
+
 use crate::registry::Registry;
-use crate::world::{Outcome, World};
+use crate::world::{Outcome, Running, World};
 
 /// Two runs of the same command would write two different numbers.
-const DOCKERFILE: &str = "\
+pub(crate) const DOCKERFILE: &str = "\
 FROM box AS first
 RUN cat /proc/sys/kernel/random/uuid > /first
 FROM box
@@ -21,12 +23,17 @@ fn build(world: &World, flags: &[&str]) -> Outcome {
 }
 
 fn build_of(world: &World, dockerfile: &str, flags: &[&str]) -> Outcome {
+    Running::start(&mut command(world, dockerfile, flags)).ends()
+}
+
+/// Builds `built` from a Dockerfile.
+pub(crate) fn command(world: &World, dockerfile: &str, flags: &[&str]) -> Command {
     world.write("context/Dockerfile", dockerfile);
     let context = world.path("context");
     let mut args = vec!["build", "--progress", "plain", "-t", "built"];
     args.extend(flags);
     args.push(context.to_str().unwrap());
-    world.rengine(args)
+    world.command(args)
 }
 
 fn printed(world: &World) -> String {

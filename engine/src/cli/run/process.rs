@@ -57,7 +57,8 @@ impl ProcessArgs {
         for file in &self.env_file {
             env.extend(env_file(file)?);
         }
-        env.extend(other_proxies(&self.env));
+        let is_asked = |name: &str| self.env.iter().any(|entry| entry.split('=').next() == Some(name));
+        env.extend(proxy_variables(is_asked));
         for entry in self.env {
             require_key("environment variable", &entry)?;
             env.push(import_variable(entry));
@@ -84,15 +85,6 @@ impl ProcessArgs {
         spec.annotations = pairs(self.annotation);
         Ok(())
     }
-}
-
-/// The proxies of docker's configuration file, but for those that are among what was asked for.
-fn other_proxies(asked: &[String]) -> impl Iterator<Item = String> {
-    let is_asked = |name: &str| asked.iter().any(|entry| entry.split('=').next() == Some(name));
-    proxy_variables()
-        .into_iter()
-        .filter(move |(name, _)| !is_asked(name))
-        .map(|(name, value)| format!("{name}={value}"))
 }
 
 fn require_key(what: &str, text: &str) -> Result<()> {
