@@ -144,16 +144,30 @@ impl ContainerRecord {
 impl State {
     /// Reads a container's state; `None` when it has none yet.
     pub fn read(root: &Root, id: &ContainerId) -> io::Result<Option<Self>> {
-        let record: Option<StateRecord> = store::read_json(&root.container(id).join("state.json"))?;
+        let mut record: Option<StateRecord> = store::read_json(&overflow(root, id))?;
+        if record.is_none() {
+            record = store::read_json(&root.container(id).join("state.json"))?;
+        }
         Ok(record.map(|record| record.state))
     }
 
-    /// Writes a container's state. Only the holder of the monitor's lock may.
+    /// Writes a container's state. Only the holder of the monitor's lock may. What a full disk has no room for is in
+    /// memory until it has: a container that runs must not be taken for one that does not.
     pub fn write(&self, root: &Root, of: &ContainerRecord) -> io::Result<()> {
         let durability = if of.is_fleeting() { Durability::Fleeting } else { Durability::Rename };
         let record = StateRecord { version: 1, state: self.clone() };
-        store::write_json(&root.container(&of.id).join("state.json"), &record, durability)
+        let overflow = overflow(root, &of.id);
+        match store::write_json(&root.container(&of.id).join("state.json"), &record, durability) {
+            Ok(()) => store::remove_file(&overflow),
+            // Without that there is no room for it at all, and why is the first failure.
+            Err(error) => store::write_json(&overflow, &record, Durability::Fleeting).map_err(|_| error),
+        }
     }
+}
+
+/// Where a state is that its disk has no room for.
+fn overflow(root: &Root, id: &ContainerId) -> PathBuf {
+    root.container_run(id).join("state.json")
 }
 
 #[cfg(test)]
@@ -164,7 +178,37 @@ mod tests {
     fn records_and_states_are_read_back() {
         let directory = tempfile::tempdir().unwrap();
         let root = Root::at(directory.path());
-        let record = ContainerRecord {
+        let record = record();
+        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), None);
+        store::private_directory(&root.container(&record.id)).unwrap();
+        record.write(&root).unwrap();
+        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), Some(record.clone()));
+        assert_eq!(State::read(&root, &record.id).unwrap(), None);
+        State::Created.write(&root, &record).unwrap();
+        assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
+        assert!(!overflow(&root, &record.id).exists());
+        assert_eq!(record.hostname(), record.id.short());
+        assert_eq!(record.command_line(), "sh -c 'exec web'");
+    }
+
+    #[test]
+    fn a_state_that_its_disk_does_not_take_is_kept_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::at(directory.path());
+        let record = record();
+        State::Created.write(&root, &record).unwrap_err();
+        store::private_directory(&root.container_run(&record.id)).unwrap();
+        State::Removing.write(&root, &record).unwrap();
+        assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Removing));
+        store::private_directory(&root.container(&record.id)).unwrap();
+        State::Created.write(&root, &record).unwrap();
+        assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
+        assert!(!overflow(&root, &record.id).exists());
+        store::remove_tree(root.run()).unwrap();
+    }
+
+    fn record() -> ContainerRecord {
+        ContainerRecord {
             version: ContainerRecord::VERSION,
             id: ContainerId::random(),
             name: "web-1".parse().unwrap(),
@@ -175,15 +219,6 @@ mod tests {
             lower: vec!["/layer".into()],
             purpose: Purpose::Service,
             users: None,
-        };
-        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), None);
-        store::private_directory(&root.container(&record.id)).unwrap();
-        record.write(&root).unwrap();
-        assert_eq!(ContainerRecord::read(&root, &record.id).unwrap(), Some(record.clone()));
-        assert_eq!(State::read(&root, &record.id).unwrap(), None);
-        State::Created.write(&root, &record).unwrap();
-        assert_eq!(State::read(&root, &record.id).unwrap(), Some(State::Created));
-        assert_eq!(record.hostname(), record.id.short());
-        assert_eq!(record.command_line(), "sh -c 'exec web'");
+        }
     }
 }

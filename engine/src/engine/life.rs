@@ -1,7 +1,7 @@
 //! Starting, stopping and removing containers.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::container::client::{self, AttachEnd, AttachOptions, Connection, ExecIo, StopReason};
 use crate::container::exec::ExecSpec;
@@ -20,6 +20,9 @@ use crate::store::{self, Lock};
 
 /// How long a container that is neither here nor there may take until it is looked at again.
 const BETWEEN_STATES: Duration = Duration::from_millis(2);
+
+/// After this long it stays so, and whoever removes it with force does not wait for it.
+const STUCK: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Starts a container and returns once its program is being executed. One that runs already is left alone. What
@@ -188,6 +191,7 @@ impl Engine {
     /// When it runs and `force` is not set.
     pub fn remove(&self, id: &ContainerId, options: &RemoveOptions) -> Result<()> {
         let mut was_there = false;
+        let began = Instant::now();
         let (container, _no_monitor) = loop {
             let container = match self.container(id.as_str()) {
                 Err(_) if options.force && self.is_damaged(id) => return self.remove_damaged(id),
@@ -201,6 +205,9 @@ impl Engine {
                 break (container, lock);
             }
             // Somebody starts it at this very moment, or its monitor is about to end: which of the two, its state tells.
+            if options.force && began.elapsed() > STUCK {
+                client::kill_monitor(self.root(), id)?;
+            }
             std::thread::sleep(BETWEEN_STATES);
         };
         if !self.has_record(id) {
