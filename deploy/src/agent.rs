@@ -22,6 +22,7 @@ mod ports;
 mod prober;
 mod prune;
 mod remove;
+mod reserve;
 mod rollout;
 mod setup;
 mod status;
@@ -156,16 +157,7 @@ impl Agent {
             Request::Note { .. } => Ok(Outcome::Nothing),
             Request::Audit { project } => audit::deeds(&self.places(&project)).map(Outcome::Audit),
             Request::Thaw { project, .. } => taking::thaw(&self.places(&project)).map(Outcome::Thawed),
-            Request::ReceiveImages { names } => {
-                if let Some(held) = &self.held {
-                    // Contexts of builds have other names, and stay for the next build.
-                    let is_sent = |name: &Reference| name.tag().is_some_and(|tag| tag.starts_with(SENT_TAG));
-                    brought::expect(&self.engine, &held.places, names.into_iter().filter(is_sent))?;
-                }
-                let received = transfer::receive(&mut self.channel(), &self.engine);
-                received.map_err(|error| Error::failed("take the images over", error))?;
-                Ok(Outcome::Nothing)
-            }
+            Request::ReceiveImages { names } => self.receive_images(names).map(|()| Outcome::Nothing),
             Request::Build(order) => {
                 let secrets = builds::take_secrets(&mut self.channel(), &order.secrets)?;
                 let held = self.held.as_ref().filter(|held| held.project == order.project);
@@ -258,6 +250,21 @@ impl Agent {
     fn held(&mut self, project: &str) -> Result<&mut Held> {
         let held = self.held.as_mut().filter(|held| held.project == project);
         held.ok_or_else(|| Error::conflict(format!("the project {project} is not locked by this connection")))
+    }
+
+    fn receive_images(&self, names: Vec<Reference>) -> Result<()> {
+        if let Some(held) = &self.held {
+            // Contexts of builds have other names, and stay for the next build.
+            let is_sent = |name: &Reference| name.tag().is_some_and(|tag| tag.starts_with(SENT_TAG));
+            let expected = brought::expect(&self.engine, &held.places, names.into_iter().filter(is_sent));
+            if let Err(error) = expected {
+                // A client that is gone is noticed with the answer.
+                let _ = transfer::decline(&mut self.channel(), &error);
+                return Err(error);
+            }
+        }
+        let received = transfer::receive(&mut self.channel(), &self.engine);
+        received.map(drop).map_err(|error| Error::failed("take the images over", error))
     }
 
     fn prepare(&mut self, rollout: &crate::message::Rollout, tell: &Tell) -> Result<Outcome> {

@@ -142,12 +142,24 @@ pub fn receive(channel: &mut Channel, engine: &Engine) -> Result<Vec<ImageId>, T
     Receiver { channel, engine }.run()
 }
 
+/// Says to whoever calls [`send`] at the other end that nothing will be taken, and why.
+///
+/// # Errors
+/// When the other side is gone, or sent something else.
+pub fn decline(channel: &mut Channel, reason: &Error) -> Result<(), TransferError> {
+    receiver::decline(channel, reason)
+}
+
 // === impl Sent ===
 
 impl Sent {
     /// Bytes on the wire, both ways.
     pub fn bytes(&self) -> u64 {
         self.bytes_out + self.bytes_in
+    }
+
+    fn offers(&self, layer: &DiffId) -> bool {
+        self.images.iter().any(|image| image.layers.contains(layer))
     }
 }
 

@@ -49,6 +49,11 @@ impl Places {
         self.state.join("journal.json")
     }
 
+    /// Room for what a rollout has to write down in the end.
+    pub(crate) fn reserve(&self) -> PathBuf {
+        self.state.join("reserve")
+    }
+
     /// What happened, an object a line.
     pub(crate) fn history(&self) -> PathBuf {
         self.state.join("history.jsonl")

@@ -23,7 +23,7 @@ use super::opened::{Opened, Settled};
 use super::places::Places;
 use super::prober::Prober;
 use super::telling::Teller;
-use super::{Tell, brought, guard, history, journal, opened, pins, ports, prune, telling, undo};
+use super::{Tell, brought, guard, history, journal, opened, pins, ports, prune, reserve, telling, undo};
 use crate::message::{Event, Measured, Planned, Rollout, millis};
 use crate::release::{Outcome, Release};
 use crate::walk;
@@ -103,6 +103,7 @@ impl Running {
             planned(places, &rollout.release, &plan, [&stages.prepare, &stages.commit, &stages.retire])?;
         running.walk(plan.only(&stages.prepare), &Runtime::perform)?;
         running.pin()?;
+        reserve::keep(places, &running.journal.release)?;
         running.opened.settled = Settled::Here;
         running.journal.prepare_ms = millis(began.elapsed());
         running.advance(Move::Prepared)?;
@@ -167,6 +168,7 @@ impl Running {
 
     /// Takes the old away, once nobody is served by it any more, and puts the rollout on record.
     pub(crate) fn finish(mut self, tell: &Tell) -> Result<()> {
+        reserve::give_back(&self.places)?;
         self.advance(Move::Finish)?;
         self.retire(tell)
     }
@@ -234,6 +236,7 @@ impl Running {
 
 /// Goes on with a rollout that was decided and cut off while the old went away.
 pub(crate) fn go_on(engine: &Engine, places: &Places, journal: Journal) -> Result<()> {
+    reserve::give_back(places)?;
     let tell: Tell = Arc::new(|_| {});
     let mut opened = Opened::as_it_serves(engine, places, journal.release.clone(), &tell)?;
     opened.began = Some(journal.began);

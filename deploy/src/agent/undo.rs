@@ -11,7 +11,7 @@ use compose::runtime::{parking, ready};
 
 use super::journal::{Journal, Stage, Standing};
 use super::places::Places;
-use super::{history, pins, rollout};
+use super::{history, pins, reserve, rollout};
 use crate::release::{Outcome, Strategy};
 
 /// Puts right what a rollout that was cut off left: goes on when it was decided, goes back otherwise. Whoever calls
@@ -34,6 +34,7 @@ pub(crate) fn back_out(
     journal: &Journal,
     reason: Option<String>,
 ) -> Result<()> {
+    reserve::give_back(places)?;
     Undo { engine, journal }.restore()?;
     pins::give_back(engine, &journal.before.images)?;
     remove_networks(engine, journal)?;

@@ -126,6 +126,15 @@ impl From<TransferError> for engine::error::Error {
     }
 }
 
+// === impl Failure ===
+
+impl Failure {
+    /// A failure of another part of this side.
+    pub(super) fn of(error: &engine::error::Error) -> Self {
+        Self { kind: kind_of(error), message: chain(error) }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use engine::engine::Engine;
+use engine::error::Error;
 use engine::id::{DiffId, Digest, ImageId};
 use engine::image::{ImageConfig, Reference};
 use engine::store;
 
 use crate::protocol::Channel;
 use crate::transfer::arrival::Arrivals;
-use crate::transfer::failure::{FailureKind, TransferError, here};
+use crate::transfer::failure::{Failure, FailureKind, TransferError, here};
 use crate::transfer::message::{Answer, LONGEST_OFFER, Offer, receive_part};
 use crate::transfer::spool;
 
@@ -111,6 +112,13 @@ impl Receiver<'_> {
         }
         Ok(offered.iter().map(|image| image.id.clone()).collect())
     }
+}
+
+/// Hears what is offered, and says why nothing of it is taken.
+pub(super) fn decline(channel: &mut Channel, reason: &Error) -> Result<(), TransferError> {
+    receive_part(channel)?;
+    channel.receive::<Offer>()?;
+    Ok(channel.send(&Answer::Failed(Failure::of(reason)))?)
 }
 
 fn read_offer(offer: &Offer, documents: &[u8]) -> Result<Vec<Offered>, TransferError> {

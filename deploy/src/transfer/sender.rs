@@ -72,6 +72,11 @@ impl Sender<'_> {
                 (Answer::Done(_), _) => break,
                 (Answer::Lacks(lacking), None) => {
                     let diffs: Vec<DiffId> = lacking.iter().map(|lacking| lacking.diff.clone()).collect();
+                    // What else is in this store is nobody's business there.
+                    if let Some(other) = diffs.iter().find(|diff| !sent.offers(diff)) {
+                        let what = format!("a wish for the layer {}, which was not offered", other.short());
+                        return Err(refuse(self.channel, TransferError::Refused(what)));
+                    }
                     sent.images.iter_mut().for_each(|image| image.account(&diffs));
                     (self.progress)(Progress::Compared { lacking: diffs.len() });
                     goods = Some(self.outline(lacking)?);

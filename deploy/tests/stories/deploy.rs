@@ -409,4 +409,22 @@ fn a_release_that_a_host_has_no_room_for_leaves_the_room_that_there_was() {
     project.write("page", "two\n");
     succeeds(&up());
     assert_eq!(get(server.ip()).unwrap(), "two");
+    // Whatever it is that there is no room for: a host goes back from it, and by itself.
+    for kilobytes in [0, 4, 24, 40, 48, 60, 100] {
+        project.write("page", &format!("with {kilobytes} kB\n"));
+        server.run(&format!(
+            "rm -f /room/full; room=$(df --output=avail -B1k /room | tail -1); \
+             head -c $((room - {kilobytes}))k /dev/zero > /room/full"
+        ));
+        let said = fails(&up());
+        assert!(said.contains("No space left on device") && said.contains("hint: "), "{said}");
+        assert_eq!(get(server.ip()).unwrap(), "two", "{said}");
+    }
+    server.run("rm /room/full");
+    project.write("page", "three\n");
+    succeeds(
+        &project
+            .rdeploy(&[&server], &["--remote-root", "/room", "up", "--lock-wait", "30s", "--drain", "0s"]),
+    );
+    assert_eq!(get(server.ip()).unwrap(), "three");
 }

@@ -101,6 +101,30 @@ fn a_table_that_lies_about_a_content_is_refused_by_name() {
 }
 
 #[test]
+fn a_layer_that_was_not_offered_is_not_given_away() {
+    let world = World::new();
+    let image = world.image_of("app", |upper| std::fs::write(upper.join("a"), noise(1, 100)).unwrap());
+    let other = world.image_of("other", |upper| std::fs::write(upper.join("a"), noise(2, 100)).unwrap());
+    let (near, far) = UnixStream::pair().unwrap();
+    let asking = thread::spawn(move || {
+        let mut channel = Channel::new(far.try_clone().unwrap(), far);
+        channel.receive_data().unwrap();
+        channel.receive::<serde_json::Value>().unwrap();
+        let layer = &other.config.rootfs.diff_ids[0];
+        let lacking = serde_json::json!({ "lacks": [{ "diff": layer, "has_table": false }] });
+        channel.send(&lacking).unwrap();
+        // The reason, and nothing after it.
+        assert_eq!(channel.receive_data().unwrap().first(), Some(&b'f'));
+    });
+    let ids = std::slice::from_ref(&image.id);
+    let mut channel = Channel::new(near.try_clone().unwrap(), near);
+    let images = std::slice::from_ref(&image);
+    let error = transfer::send(&mut channel, &world.here, ids, &names(images), &|_| {}).unwrap_err();
+    asking.join().unwrap();
+    assert_eq!(error.kind(), Some(FailureKind::Refused), "{error:?}");
+}
+
+#[test]
 fn a_garbled_answer_ends_the_transfer_on_both_sides() {
     let world = World::new();
     let image = world.image_of("app", |upper| std::fs::write(upper.join("a"), noise(1, 40_000)).unwrap());
