@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, PipeReader};
 use std::path::{Path, PathBuf};
 
 use engine::error::{Error, Result};
@@ -114,12 +114,12 @@ fn kernel_name(kind: &str) -> &str {
 }
 
 /// Reads what the line of [`Executables::start`] says.
-pub fn begun(reader: &mut impl Read) -> Begun {
-    let said = ssh::first_line(reader);
-    match said.strip_prefix("here ").and_then(|place| place.parse().ok()) {
+pub fn begun(reader: &PipeReader) -> Option<Begun> {
+    let said = ssh::first_line(reader)?;
+    Some(match said.strip_prefix("here ").and_then(|place| place.parse().ok()) {
         Some(place) => Begun::Here(place),
         None => Begun::Absent(said.trim_start_matches("absent").trim().to_owned()),
-    }
+    })
 }
 
 // === impl Executable ===
@@ -166,6 +166,8 @@ pub(crate) fn unreadable(error: Error) -> SshError {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn executables(text: &str) -> Executables {
@@ -196,9 +198,13 @@ mod tests {
             "{line}"
         );
         assert!(line.contains("--root '/r' --digest"), "{line}");
-        assert!(matches!(begun(&mut &b"here 1\n"[..]), Begun::Here(1)));
-        assert!(
-            matches!(begun(&mut &b"absent riscv64\n"[..]), Begun::Absent(machine) if machine == "riscv64")
-        );
+        assert!(matches!(said("here 1\n"), Begun::Here(1)));
+        assert!(matches!(said("absent riscv64\n"), Begun::Absent(machine) if machine == "riscv64"));
+    }
+
+    fn said(text: &str) -> Begun {
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        begun(&reader).unwrap()
     }
 }

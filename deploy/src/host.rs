@@ -19,7 +19,7 @@ use crate::executable::{self, Begun, Executable, Executables, begun};
 use crate::message::{Answer, Event, Hello, Outcome, PROTOCOL, Request, confused};
 use crate::protocol::{Channel, ChannelError, Heart};
 use crate::release::{self, Entry};
-use crate::ssh::{self, Access, Address, Door, Ending, Pipes, Session};
+use crate::ssh::{self, Access, Address, Door, Ending, Pipes, Session, SshError};
 
 /// A host with an agent that listens.
 pub struct Host {
@@ -120,10 +120,11 @@ impl Host {
             let all = executables.on(state).map_err(executable::unreadable)?;
             Ok(executables.start(read.get_or_init(|| all), state, false))
         };
+        let late = || SshError::TimedOut { at: name.clone(), step: "start the agent" }.on(&name);
         let (session, mut pipes) =
             Session::open_as_root(address, access, &start).map_err(|error| error.on(&name))?;
         let all = read.into_inner().unwrap_or_default();
-        let (place, is_new) = match begun(&mut pipes.reader) {
+        let (place, is_new) = match begun(&pipes.reader).ok_or_else(late)? {
             Begun::Here(place) => (place, false),
             Begun::Absent(machine) => {
                 let place = executables.place_for(&machine, &name)?;
@@ -131,7 +132,7 @@ impl Host {
                 executable.bring(&session, &name)?;
                 let start = executables.start(&all, state, true);
                 pipes = session.pipes(&start, true).map_err(|error| error.on(&name))?;
-                if !matches!(begun(&mut pipes.reader), Begun::Here(_)) {
+                if !matches!(begun(&pipes.reader).ok_or_else(late)?, Begun::Here(_)) {
                     return Err(not_executed(&name, &executable.there, &pipes.ending.said()));
                 }
                 (place, true)

@@ -22,7 +22,9 @@ use crate::host::{Host, LOCAL, is_local};
 use crate::pipeline::Task;
 use crate::secrets;
 use crate::settings::{Hooks, HostSettings, KEY, Settings, SshSettings, SudoSetting, Transfer};
-use crate::ssh::{Access, Address, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Output, Sudo};
+use crate::ssh::{
+    Access, Address, AddressError, Fingerprint, HostKey, Jump, KeySource, KnownHosts, Login, Output, Sudo,
+};
 
 /// How hosts are reached. Secrets come by variables: RDEPLOY_SSH_KEY, RDEPLOY_SSH_PASSPHRASE, RDEPLOY_SSH_PASSWORD,
 /// RDEPLOY_SUDO_PASSWORD.
@@ -204,6 +206,11 @@ fn read_project(globals: &Globals) -> Result<(Loaded, compose::Loaded)> {
         )
         .with_hint("name settings of your own with --config"));
     }
+    globals
+        .host
+        .iter()
+        .filter(|host| !host.is_empty() && !is_local(host))
+        .try_for_each(|host| address("--host", host).map(drop))?;
     if globals.host.iter().any(|host| !host.is_empty()) {
         let named = |address: &String| {
             let known = settings.hosts.iter().find(|host| host.address == *address);
@@ -213,6 +220,15 @@ fn read_project(globals: &Globals) -> Result<(Loaded, compose::Loaded)> {
     }
     expect_once(&settings.hosts)?;
     Ok((Loaded { project, settings }, files.loaded))
+}
+
+/// An address, or why `what` is none. It may have a secret in it, and is shown only as far as it has not.
+fn address(what: &str, text: &str) -> Result<Address> {
+    text.parse().map_err(|error| {
+        let hint = matches!(error, AddressError::Password(_))
+            .then_some("give it by RDEPLOY_SSH_PASSWORD, that of a jump host by RDEPLOY_JUMP_PASSWORD");
+        Error::invalid(what).with_source(error).with_hint_if(hint.map(str::to_owned))
+    })
 }
 
 /// A host that is named twice would be in its own way.
@@ -235,6 +251,10 @@ pub(super) fn expect_services(project: &Project, services: &[String]) -> Result<
     let Some(unknown) = services.iter().find(|name| !project.services.contains_key(*name)) else {
         return Ok(());
     };
+    if unknown.contains('@') || is_local(unknown) {
+        return Err(Error::not_found(format!("no such service: {unknown}"))
+            .with_hint(format!("a host is named with --host: `--host {unknown}`")));
+    }
     let known = project.services.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
     Err(Error::not_found(format!("no such service: {unknown}"))
         .with_hint(format!("the project {} has: {known}", project.name)))
@@ -355,16 +375,15 @@ pub(super) fn compose_told(
 
 /// A host with an agent that listens.
 pub(super) fn connect(globals: &Globals, settings: &Settings, host: &HostSettings) -> Result<Host> {
-    let address = host.address.as_str();
-    if is_local(address) {
-        let rest = address.strip_prefix(LOCAL).unwrap_or_default();
+    let text = host.address.as_str();
+    if is_local(text) {
+        let rest = text.strip_prefix(LOCAL).unwrap_or_default();
         let root = rest.strip_prefix(':').or(globals.remote_root.as_deref());
-        return Host::local(address, root);
+        return Host::local(text, root);
     }
-    let parsed =
-        address.parse().map_err(|error| Error::invalid(format!("host {address}")).with_source(error))?;
+    let address = address("host", text)?;
     let access = access(&globals.ssh, &settings.ssh)?;
-    Host::over_ssh(&parsed, &access, globals.remote_root.as_deref(), &settings.executables)
+    Host::over_ssh(&address, &access, globals.remote_root.as_deref(), &settings.executables)
 }
 
 /// What the options, the settings and the secrets say together. An option wins.
@@ -400,11 +419,7 @@ fn access(flags: &SshFlags, settings: &SshSettings) -> Result<Access> {
         ..login.clone()
     };
     let hops = if flags.jump.is_empty() { &settings.jump } else { &flags.jump };
-    let hop = |text: &String| {
-        let address: Address =
-            text.parse().map_err(|error| Error::invalid(format!("jump host {text}")).with_source(error))?;
-        Ok(Jump { address, login: jump_login.clone() })
-    };
+    let hop = |text: &String| Ok(Jump { address: address("jump host", text)?, login: jump_login.clone() });
     let sudo = match secrets::get(secrets::SUDO_PASSWORD) {
         _ if flags.no_sudo || settings.sudo == SudoSetting::Never => Sudo::Never,
         Some(password) => Sudo::Password(password),

@@ -37,6 +37,9 @@ pub enum AddressError {
     /// A character that ssh or a shell could take for something else.
     #[error("{0:?} has a character that no address has")]
     Character(String),
+    /// A password, as some addresses of other kinds have one. It is not shown.
+    #[error("the address of {0} has a password before the @, which does not belong there")]
+    Password(String),
     /// A part behind the host.
     #[error("{0:?} has a path, and ssh has no use for one")]
     Path(String),
@@ -50,9 +53,6 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let whole = || text.to_owned();
         let rest = text.strip_prefix("ssh://").map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
-        if rest.contains('/') {
-            return Err(AddressError::Path(whole()));
-        }
         let (user, place) = match rest.rsplit_once('@') {
             Some(("", _)) => return Err(AddressError::NoUser(whole())),
             Some((user, place)) => (Some(user.to_owned()), place),
@@ -61,6 +61,13 @@ impl FromStr for Address {
         let (host, port) = split_port(place);
         if host.is_empty() {
             return Err(AddressError::NoHost(whole()));
+        }
+        // No user's name has a colon.
+        if user.as_deref().is_some_and(|user| user.contains(':')) {
+            return Err(AddressError::Password(host.to_owned()));
+        }
+        if rest.contains('/') {
+            return Err(AddressError::Path(whole()));
         }
         // CVE-2017-1000117: a name that begins with a dash is an option to ssh. CVE-2023-51385: names are expanded
         // into ProxyCommand, which a shell reads.
@@ -97,7 +104,8 @@ impl fmt::Display for Address {
 /// The host without brackets, and what is behind it. An IPv6 address without brackets has no port.
 fn split_port(place: &str) -> (&str, Option<&str>) {
     if let Some((host, rest)) = place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        return (host, (!rest.is_empty()).then(|| rest.strip_prefix(':').unwrap_or(rest)));
+        // What does not begin with a colon is no port, and is shown as one that is none.
+        return (host, (!rest.is_empty()).then(|| rest.strip_prefix(':').unwrap_or("")));
     }
     match place.split_once(':') {
         Some((host, port)) if !port.contains(':') => (host, Some(port)),
@@ -142,11 +150,15 @@ mod tests {
         assert!(matches!(why("h:65536"), AddressError::Port { .. }));
         assert!(matches!(why("h:+22"), AddressError::Port { .. }));
         assert!(matches!(why("h:"), AddressError::Port { .. }));
-        assert!(matches!(why("[::1]22x"), AddressError::Port { .. }));
+        assert!(matches!(why("[::1]22"), AddressError::Port { .. }));
         assert!(matches!(why("-oProxyCommand=x"), AddressError::Character(_)));
         assert!(matches!(why("root@h`id`"), AddressError::Character(_)));
         assert!(matches!(why("two words"), AddressError::Character(_)));
         assert!(matches!(why("root@h:/srv"), AddressError::Path(_)));
+        let shown = why("ssh://root:hunter2@h:22").to_string();
+        assert!(shown.contains("password") && !shown.contains("hunter2"), "{shown}");
+        let shown = why("root:hun/ter2@h").to_string();
+        assert!(!shown.contains("ter2"), "{shown}");
     }
 
     #[test]

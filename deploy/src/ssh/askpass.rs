@@ -18,6 +18,12 @@ pub(super) const ASK: &str = "ask";
 const SOCKET: &str = "RDEPLOY_ASK_SOCKET";
 const TOKEN: &str = "RDEPLOY_ASK_TOKEN";
 
+/// Whether ssh only says something, and waits for no answer (readpass.c, `notify_start`): `none` then.
+const PROMPT: &str = "SSH_ASKPASS_PROMPT";
+
+/// What is before such a word. No question has it.
+const NOTICE: char = '\u{1}';
+
 /// The longest question, in bytes.
 const LONGEST: u64 = 16 << 10;
 
@@ -39,6 +45,8 @@ pub(super) struct Answers<'a> {
     pub(super) given_passphrase: Vec<String>,
     /// Questions that were not answered, in order.
     pub(super) refused: Vec<Refused>,
+    /// What ssh said last that a person has to do, such as to touch a key.
+    pub(super) notice: Option<String>,
 }
 
 /// A question that has no answer.
@@ -123,12 +131,23 @@ impl Desk {
 impl<'a> Answers<'a> {
     /// Answers from what this login holds, for this target.
     pub(super) fn from(login: &'a Login, target: Target) -> Self {
-        Self { login, target, given_password: false, given_passphrase: Vec::new(), refused: Vec::new() }
+        Self {
+            login,
+            target,
+            given_password: false,
+            given_passphrase: Vec::new(),
+            refused: Vec::new(),
+            notice: None,
+        }
     }
 
     /// The answer to a question, or none, and then it is among those refused. Each secret is given once: ssh asks again
     /// when it was wrong, and some servers lock an account that is tried too often.
     fn to(&mut self, question: &str) -> Option<Secret> {
+        if let Some(notice) = question.strip_prefix(NOTICE) {
+            self.notice = Some(notice.trim().to_owned());
+            return Some(Secret::new(""));
+        }
         let answer = match Question::of(question) {
             Question::Passphrase(key) if self.given_passphrase.contains(&key) => {
                 Err(Refused::PassphraseAgain(key))
@@ -220,6 +239,10 @@ pub(super) fn enter_if_asked() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     // ssh gives its question and nothing else; with anything else this is some other use of this executable.
     let (question, None) = (arguments.next()?, arguments.next()) else { return None };
+    let question = match std::env::var(PROMPT).as_deref() {
+        Ok("none") => format!("{NOTICE}{question}"),
+        _ => question,
+    };
     Some(match ask(Path::new(&path), &token, &question) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -278,6 +301,18 @@ Are you sure you want to continue connecting (yes/no/[fingerprint])? ";
         assert_eq!(answers.to("Enter passphrase for key 'k': "), None);
         let bastion = Refused::Other("a@bastion's password:".into());
         assert_eq!(answers.refused, [bastion, Refused::PasswordAgain, Refused::Passphrase("k".into())]);
+    }
+
+    #[test]
+    fn what_is_only_said_is_no_question() {
+        let login = Login::default();
+        let mut answers = Answers::from(&login, target());
+        assert_eq!(
+            answers.to("\u{1}Confirm user presence for key ED25519-SK SHA256:47DE"),
+            Some(Secret::new(""))
+        );
+        assert!(answers.refused.is_empty());
+        assert_eq!(answers.notice.as_deref(), Some("Confirm user presence for key ED25519-SK SHA256:47DE"));
     }
 
     #[test]

@@ -88,7 +88,12 @@ impl Materials {
 /// The user's run-time directory, or the machine's place for temporary files.
 pub(super) fn short_directory() -> PathBuf {
     let run = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    let usable = |path: &PathBuf| path.is_absolute() && path.is_dir() && path.as_os_str().len() < 60;
+    // ssh takes a `%` in it for the beginning of something else, and a shell a space.
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/-_.+".contains(byte);
+    let usable = |path: &PathBuf| {
+        let bytes = path.as_os_str().as_encoded_bytes();
+        path.is_absolute() && bytes.len() < 60 && bytes.iter().all(is_plain) && path.is_dir()
+    };
     let temporary = std::env::temp_dir();
     run.filter(usable).or_else(|| Some(temporary).filter(usable)).unwrap_or_else(|| "/tmp".into())
 }
@@ -127,8 +132,9 @@ pub(super) fn arguments(
     refused: &[String],
 ) -> Vec<OsString> {
     let mut options: Vec<OsString> = [
-        // What older versions do not know, they can do without.
-        "IgnoreUnknown=KnownHostsCommand,UpdateHostKeys,RemoteCommand,KbdInteractiveAuthentication",
+        // What older versions do not know, they can do without. The first word on it counts, so that it also has to be
+        // that of users whose configuration is for several systems (`IgnoreUnknown UseKeychain`).
+        "IgnoreUnknown=*",
         "LogLevel=DEBUG1",
         "BatchMode=no",
         "NumberOfPasswordPrompts=1",

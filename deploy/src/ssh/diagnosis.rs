@@ -25,6 +25,8 @@ pub(super) struct Facts {
     pub(super) shown: Vec<String>,
     /// The questions that were not answered.
     pub(super) refused: Vec<Refused>,
+    /// What ssh said last that a person has to do.
+    pub(super) notice: Option<String>,
     /// Whether we gave up waiting.
     pub(super) timed_out: bool,
 }
@@ -39,7 +41,7 @@ pub(super) fn of_log(log: &str, facts: &Facts) -> SshError {
         .or_else(|| of_host_key(log, facts))
         .or_else(|| of_questions(facts))
         .or_else(|| of_authentication(log, facts))
-        .or_else(|| facts.timed_out.then(|| SshError::TimedOut { at: at.clone(), step: step(log) }))
+        .or_else(|| facts.timed_out.then(|| of_waiting(log, facts)))
         .or_else(|| of_closing(log, facts))
         .unwrap_or_else(|| SshError::Other { at, said: last_words(log) })
 }
@@ -178,6 +180,15 @@ fn had(key: Option<&String>, has_password: bool, log: &str) -> String {
             1 => "one key of the user's own".to_owned(),
             count => format!("{count} keys of the user's own"),
         },
+    }
+}
+
+/// What it was that did not come in time.
+fn of_waiting(log: &str, facts: &Facts) -> SshError {
+    let at = facts.at.clone();
+    match &facts.notice {
+        Some(said) => SshError::NotTouched { at, said: said.clone() },
+        None => SshError::TimedOut { at, step: step(log) },
     }
 }
 

@@ -46,6 +46,8 @@ pub enum SshError {
     PasswordExpired { at: String },
     #[error("{at} asks {question:?}, and there is no answer to that")]
     Question { at: String, question: String },
+    #[error("{at} was not logged in at in time; ssh was waiting: {said}")]
+    NotTouched { at: String, said: String },
     #[error("{at} saw too many keys that it does not know, and hung up")]
     TooManyFailures { at: String },
     #[error(transparent)]
@@ -200,7 +202,16 @@ impl SshError {
             Self::Key(KeyError::Certificate(_)) => {
                 "give the private key as the key, and this as the certificate"
             }
-            Self::Question { .. } => "a host on the way needs a login of its own: name it as a jump host",
+            Self::Question { question, .. } if question.contains("PIN") => {
+                "give the key to an SSH agent, which asks for it once: ssh-add"
+            }
+            Self::Question { question, .. } if question.to_lowercase().contains("password") => {
+                "a host on the way needs a login of its own: name it as a jump host"
+            }
+            Self::Question { .. } => {
+                "what is another one with every login cannot be given: log in by a key for which nothing more is asked"
+            }
+            Self::NotTouched { .. } => "touch the key when it blinks",
             Self::PasswordExpired { .. } => "log in by hand once and change it",
             Self::TooManyFailures { .. } => "name the one key to use",
             _ => return None,

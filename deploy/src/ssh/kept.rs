@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
@@ -113,10 +114,24 @@ fn name(address: &Address, access: &Access) -> Option<String> {
         let file = fs::metadata(path).ok()?;
         digest.update(format!("{:?}", (file.dev(), file.ino(), file.mtime(), file.mtime_nsec())));
     }
-    for variable in ["HOME", "SSH_AUTH_SOCK"] {
-        digest.update(format!("{variable}={:?}", std::env::var_os(variable)));
-    }
+    digest.update(format!("{:?}", std::env::var_os("SSH_AUTH_SOCK")));
+    // Whoever changes the configuration, such as the address behind a name, means it from the next command on.
+    digest.update(configuration(address).ok()?);
     Some(digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What ssh's configuration says of a host.
+fn configuration(address: &Address) -> io::Result<Vec<u8>> {
+    let mut ssh = Command::new("ssh");
+    ssh.args(["-G", "-o", "IgnoreUnknown=*"]);
+    if let Some(user) = &address.user {
+        ssh.args(["-l", user]);
+    }
+    if let Some(port) = address.port {
+        ssh.args(["-p", &port.to_string()]);
+    }
+    let output = ssh.args(["--", &address.host]).stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    Ok(output.stdout)
 }
 
 /// Asks an ssh that it says that it is there; its process id.

@@ -74,7 +74,7 @@ impl Master {
                     return Ok(master);
                 }
                 Err(Failed::Early(error)) => return Err(error),
-                Err(Failed::Ended { log, questions, gave_passphrase, timed_out }) => {
+                Err(Failed::Ended { log, questions, gave_passphrase, notice, timed_out }) => {
                     if let Some(kind) = other_pinned_kind(&questions, &refused, &facts, timed_out) {
                         facts.shown.push(kind.1);
                         refused.push(kind.0);
@@ -88,6 +88,7 @@ impl Master {
                     }
                     facts.refused = questions;
                     facts.gave_passphrase = gave_passphrase;
+                    facts.notice = notice;
                     facts.timed_out = timed_out;
                     let carried = way.as_ref().map_or(String::new(), |way| way.said_of(&log));
                     return Err(diagnosis::of_log(&(carried + &log), &facts));
@@ -166,7 +167,13 @@ enum Failed {
     /// Something on this machine.
     Early(SshError),
     /// ssh ended, or was made to.
-    Ended { log: String, questions: Vec<Refused>, gave_passphrase: bool, timed_out: bool },
+    Ended {
+        log: String,
+        questions: Vec<Refused>,
+        gave_passphrase: bool,
+        notice: Option<String>,
+        timed_out: bool,
+    },
 }
 
 fn facts(attempt: &Attempt<'_>, by_way_of: Option<String>) -> Facts {
@@ -261,7 +268,8 @@ fn connect(attempt: &Attempt<'_>, materials: Materials, arguments: &[OsString]) 
     drop(master);
     let timed_out = matches!(outcome, Outcome::TimedOut);
     let gave_passphrase = !answers.given_passphrase.is_empty();
-    Err(Failed::Ended { log: log.text(), questions: answers.refused, gave_passphrase, timed_out })
+    let Answers { refused: questions, notice, .. } = answers;
+    Err(Failed::Ended { log: log.text(), questions, gave_passphrase, notice, timed_out })
 }
 
 /// Starts ssh, hands it over to be waited for, takes it back, listens to it until it ends, and reaps it.

@@ -208,8 +208,9 @@ impl Session {
         };
         let mut ssh = std::process::Command::new("ssh");
         ssh.arg("-S").arg(self.line.master.control());
-        // The connection decides where this goes; the port is one that nobody answers at when it is lost.
-        ssh.args(["-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-p", "9"]);
+        // The connection decides where this goes, and not what the user's configuration has for every host; the port is
+        // one that nobody answers at when it is lost.
+        ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "-p", "9"]);
         ssh.arg(if has_terminal { "-t" } else { "-T" });
         ssh.args(["none", &script]);
         Ok(ssh)
@@ -258,8 +259,9 @@ impl Session {
     /// Finds out who we are there, and that commands do what they say. What follows in the same shell goes on.
     fn introduce(&mut self, then: &str, patience: Duration) -> Result<Pipes, SshError> {
         let who = format!("echo \"$(id -u) $(id -un)\"; {then}");
-        let mut pipes = self.pipes_within(&who, false, patience)?;
-        let who = first_line(&mut pipes.reader);
+        let pipes = self.pipes_within(&who, false, patience)?;
+        let late = || SshError::TimedOut { at: self.at.clone(), step: "say who we are there" };
+        let who = first_line(&pipes.reader).ok_or_else(late)?;
         let (number, user) = who.split_once(' ').unwrap_or((&who, ""));
         let Ok(number) = number.parse::<u32>() else {
             let ended = pipes.finish(&mut io::empty())?;
@@ -340,18 +342,27 @@ impl Session {
                 return Ok(Begun::Yes);
             }
         }
-        Ok(Begun::Not(noise))
+        // It may go on like this for ever.
+        Err(no_shell(&self.at, &Output { code: None, stdout: noise, stderr: Vec::new() }))
     }
 }
 
-/// Reads one line and no further: what follows is for somebody else. Without a line end it is what there is.
-pub fn first_line(reader: &mut impl Read) -> String {
+/// Reads one line and no further: what follows is for somebody else. Without a line end it is what there is; `None` when
+/// it does not come in time.
+pub fn first_line(mut reader: &PipeReader) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
     let mut line = Vec::new();
     let mut byte = [0];
-    while line.len() < LONGEST_LINE && matches!(reader.read(&mut byte), Ok(1)) && byte[0] != b'\n' {
+    while line.len() < LONGEST_LINE {
+        if !ready(reader, deadline.saturating_duration_since(Instant::now())) {
+            return None;
+        }
+        if !matches!(reader.read(&mut byte), Ok(1)) || byte[0] == b'\n' {
+            break;
+        }
         line.push(byte[0]);
     }
-    String::from_utf8_lossy(&line).into_owned()
+    Some(String::from_utf8_lossy(&line).into_owned())
 }
 
 enum Begun {
@@ -362,7 +373,8 @@ enum Begun {
 fn no_shell(at: &str, ended: &Output) -> SshError {
     let said =
         [&ended.stdout[..], &ended.stderr].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
-    let said: String = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ");
+    let lines = said.iter().flat_map(|text| text.lines()).map(str::trim).filter(|line| !line.is_empty());
+    let said = lines.take(3).collect::<Vec<_>>().join("; ");
     SshError::NoShell { at: at.to_owned(), said: said.chars().take(300).collect() }
 }
 

@@ -16,6 +16,11 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
             "forced",
             fails!(SshError::NoShell { said, .. } if said.contains("no more than this")),
         ),
+        as_user(
+            "forced command that never ends",
+            "endless",
+            fails!(SshError::NoShell { said, .. } if said.contains("no more than this")),
+        ),
         as_user("no shell", "falsy", fails!(SshError::NoShell { .. })),
         as_user(
             "nologin",

@@ -152,6 +152,7 @@ fn main_server(network: &Network) -> Kind {
         .user("homeless", "/bin/sh").script("mkdir -p /etc/ssh/keys; cp /root/.ssh/authorized_keys /etc/ssh/keys/; rm -rf /home/homeless")
         .sshd("AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/authorized_keys")
         .user("forced", "/bin/sh").sshd_for("forced", "ForceCommand echo no more than this")
+        .user("endless", "/bin/sh").sshd_for("endless", "ForceCommand yes no more than this")
         .user("single", "/bin/sh").sshd_for("single", "MaxSessions 1")
         .user("closed", "/bin/sh").sshd_for("closed", "AllowTcpForwarding no")
         .user("keys", "/bin/sh").sshd_for("keys", "PasswordAuthentication no")
