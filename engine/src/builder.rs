@@ -65,6 +65,7 @@ mod squash;
 mod ssh;
 mod stack;
 mod stage;
+mod suspicion;
 
 pub use attest::{AttestRequest, Attested, statements, wants_bill};
 pub use device::AllowedDevices;

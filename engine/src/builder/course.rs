@@ -174,7 +174,7 @@ impl Audience<'_> {
             Trouble::Fault(fault) => {
                 BuildError::Dockerfile { place: self.text.place(&fault), message: fault.message }
             }
-            Trouble::Command { command, code } => BuildError::Command { place, command, code },
+            Trouble::Command { command, code, hint } => BuildError::Command { place, command, code, hint },
             Trouble::CalledOff => {
                 return crate::Error::new(crate::Kind::Failed, Trouble::CalledOff.summary());
             }

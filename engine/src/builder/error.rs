@@ -49,6 +49,8 @@ pub enum BuildError {
         command: String,
         /// Its exit code.
         code: i32,
+        /// What may be behind it.
+        hint: Option<String>,
     },
     /// An instruction failed.
     #[error("{place}: {step}")]
@@ -81,6 +83,8 @@ pub(crate) enum Trouble {
         command: String,
         /// Its exit code.
         code: i32,
+        /// What may be behind it.
+        hint: Option<String>,
     },
     /// What the instruction asked for failed.
     Step(Error),
@@ -107,6 +111,12 @@ impl From<BuildError> for Error {
                 Some(format!("the stages are {}", known.join(", ")))
             }
             BuildError::Step { source, .. } => source.hint().map(str::to_owned),
+            BuildError::Command { hint, .. } => hint.clone(),
+            BuildError::Dockerfile { message, .. } if message.contains("unknown instruction") => {
+                let is_guessed = message.contains("did you mean");
+                let hint = "an instruction that goes on in the next line needs a \\ at the end of this one";
+                (!is_guessed).then(|| hint.to_owned())
+            }
             BuildError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound => Some(
                 "a Dockerfile that is elsewhere is named by -f, or `dockerfile:` in a compose file"
                     .to_owned(),
@@ -156,7 +166,7 @@ impl Trouble {
     pub(crate) fn summary(&self) -> String {
         match self {
             Self::Fault(fault) => fault.message.clone(),
-            Self::Command { command, code } => {
+            Self::Command { command, code, .. } => {
                 format!("process {command:?} did not complete successfully: exit code: {code}")
             }
             Self::Step(error) => crate::error::chain(error),

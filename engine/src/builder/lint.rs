@@ -176,13 +176,7 @@ pub(crate) fn ignored_file<M: From<BuildEvent>>(reporter: &Reporter<M>, line: us
 }
 
 /// A variable that nobody set.
-pub(crate) fn undefined<M: From<BuildEvent>>(
-    reporter: &Reporter<M>,
-    line: usize,
-    name: &str,
-    meant: Option<&str>,
-) {
-    let hint = meant.map(|meant| format!(" (did you mean ${meant}?)")).unwrap_or_default();
+pub(crate) fn undefined<M: From<BuildEvent>>(reporter: &Reporter<M>, line: usize, name: &str, hint: &str) {
     reporter.warn("UndefinedVar", line, format!("Usage of undefined variable '${name}'{hint}"));
 }
 
@@ -250,13 +244,17 @@ fn of_step(step: &Step, found: &mut Vec<Finding>) {
 
 /// A shell between the program and its signals; somebody who chose one knows.
 fn shell_form(step: &Step, found: &mut Vec<Finding>) {
-    let name = match &step.instruction {
-        Instruction::Cmd(CommandLine::Shell(_)) => "CMD",
-        Instruction::Entrypoint(CommandLine::Shell(_)) => "ENTRYPOINT",
+    let (name, text) = match &step.instruction {
+        Instruction::Cmd(CommandLine::Shell(text)) => ("CMD", text),
+        Instruction::Entrypoint(CommandLine::Shell(text)) => ("ENTRYPOINT", text),
         _ => return,
     };
-    let message =
+    let mut message =
         format!("JSON arguments recommended for {name} to prevent unintended behavior related to OS signals");
+    // Nobody means a command that is called `[`.
+    if text.trim_start().starts_with('[') {
+        message.push_str(" (what stands in [ ] is no JSON: its words need double quotes)");
+    }
     found.push(("JSONArgsRecommended", step.lines.0, message));
 }
 

@@ -21,6 +21,7 @@ use super::setting::with_shell;
 use super::ssh;
 use super::stack::Stack;
 use super::stage::{PROXIES, StageRun, fault};
+use super::suspicion::Scene;
 use super::{RunStep, foreign};
 use crate::container::cdi::Registry;
 use crate::container::spec::{MountSource, MountSpec, NetworkMode, Propagation};
@@ -29,6 +30,9 @@ use crate::image::Platform;
 use crate::image::config::ImageConfig;
 use crate::store::scratch::Scratch;
 use crate::store::{Lock, private_directory};
+
+/// How much of the end of what a command wrote is looked at when it failed.
+const MOST_SAID: usize = 4096;
 
 /// A RUN with everything about it decided, before anything is mounted.
 struct Prepared {
@@ -234,6 +238,13 @@ impl StageRun<'_> {
         format!("RUN {} # buildkit", words.join(" "))
     }
 
+    /// Whether this is what the shell is given for an instruction in its form.
+    fn is_shell(&self, argv: &[String]) -> bool {
+        let usual = ["/bin/sh", "-c"].map(str::to_owned);
+        let shell = self.config.config.shell.as_deref().unwrap_or(&usual);
+        argv.len() == shell.len() + 1 && argv.starts_with(shell)
+    }
+
     fn run_step(
         &self,
         prepared: &Prepared,
@@ -279,13 +290,35 @@ impl StageRun<'_> {
             resources: options.resources.clone(),
             cgroup_parent: options.cgroup_parent.clone(),
         };
-        let code = self.build.runner.run(&step, &mut |stream, bytes| work.output(stream, bytes))?;
+        let mut said = Vec::new();
+        let ran = self.build.runner.run(&step, &mut |stream, bytes| {
+            said.extend_from_slice(bytes);
+            said.drain(..said.len().saturating_sub(MOST_SAID));
+            work.output(stream, bytes);
+        });
+        let files = stack.below(upper);
+        let scene = Scene {
+            argv: &prepared.argv,
+            is_shell: self.is_shell(&prepared.argv),
+            cwd: &step.cwd,
+            stack: &files,
+            said: &said,
+            is_limited: step.resources.memory.is_some(),
+        };
+        let code = ran.map_err(|error| match error.hint() {
+            None => {
+                let hint = scene.of_start(&error.to_string());
+                error.with_hint_if(hint)
+            }
+            Some(_) => error,
+        })?;
         if code != 0 {
+            let hint = scene.of_code(code);
             if options.shell_on_failure {
                 let shell = self.config.config.shell.as_ref().and_then(|shell| shell.first());
                 self.build.remains.keep(step, shell.map_or("/bin/sh", String::as_str).to_owned(), held);
             }
-            return Err(Trouble::Command { command: prepared.argv.join(" "), code });
+            return Err(Trouble::Command { command: prepared.argv.join(" "), code, hint });
         }
         drop(held);
         clean_stubs(upper, &stack, &targets).map_err(Trouble::io("clean up after the command"))?;

@@ -422,7 +422,15 @@ impl<'a> StageRun<'a> {
         }
         let env = self.config.config.env.iter().filter_map(|pair| pair.split('=').next());
         let known = env.chain(self.args.iter().map(|(known, _)| known.as_str()));
-        lint::undefined(&self.build.reporter, step.lines.0, name, nearest(name, known));
+        let hint = match nearest(name, known) {
+            // What is before FROM is for FROM alone, which nobody expects.
+            _ if self.build.globals.contains_key(name) => {
+                format!(" (`ARG {name}` in this stage brings it here)")
+            }
+            Some(meant) => format!(" (did you mean ${meant}?)"),
+            None => String::new(),
+        };
+        lint::undefined(&self.build.reporter, step.lines.0, name, &hint);
     }
 
     /// An instruction for people: known variables shown by their values.

@@ -334,6 +334,27 @@ COPY --from=slow / /slow
 }
 
 #[test]
+fn what_may_be_behind_a_command_that_fails_is_said() {
+    let world = World::new();
+    let files =
+        [("dos", "#!/bin/sh\r\necho hi\r\n"), ("other", "#!/bin/bash\n"), ("mode", "#!/bin/sh\necho hi\n")];
+    for (dockerfile, hint) in [
+        ("FROM box\nCOPY --chmod=755 . /a/\nWORKDIR /a\nRUN ./dos\n", "end as Windows has it"),
+        ("FROM box\nCOPY --chmod=755 . /a/\nRUN /a/other\n", "#!/bin/bash, which the image does not have"),
+        ("FROM box\nCOPY . /a/\nRUN /a/mode\n", "COPY --chmod=755"),
+        ("FROM box\nCOPY . /a/\nRUN [\"/a/mode\"]\n", "COPY --chmod=755"),
+        ("FROM box\nCOPY --chmod=755 . /a/\nRUN [\"/a/other\"]\n", "which the image does not have"),
+        ("FROM box\nRUN ['ls', '/']\n", "no JSON"),
+        ("FROM scratch\nCOPY . /\nRUN ls\n", "the image has no /bin/sh"),
+        ("FROM box\nUSER nobody-here\nRUN true\n", "/etc/passwd"),
+        ("FROM box\nRUN true && \\\n  true\n\n  curl\n", "needs a \\ at the end"),
+        ("ARG WHAT=1\nFROM box\nENV A=$WHAT\nRUN false\n", "`ARG WHAT` in this stage"),
+    ] {
+        build(&world, dockerfile, &files, &[]).exits(1).complains(hint);
+    }
+}
+
+#[test]
 fn a_command_ends_with_the_build_that_runs_it() {
     let world = World::new();
     let context = context(&world, "FROM box\nRUN echo begun && sleep 1000\n", &[]);
