@@ -77,6 +77,7 @@ pub(crate) use garbage::{kept, remove};
 pub use git::{Fetched, NamedBy, fetch_repository, is_repository};
 pub use intake::{Intake, Opening};
 pub use lint::description;
+pub use mount::fields;
 pub use outline::{Outline, outline};
 pub use provenance::{Facts, Material, ProvenanceRequest, is_no};
 pub use remote::shown;

@@ -24,7 +24,8 @@ pub struct ContainerId(String);
 #[serde(try_from = "String", into = "String")]
 pub struct NetworkId(String);
 
-/// A content address, `sha256:<64 hexadecimal digits>` (OCI image-spec, descriptor.md, "Digests").
+/// A content address, `sha256:<64 hexadecimal digits>` or `sha512:<128 of them>` (OCI image-spec, descriptor.md,
+/// "Digests"). What is digested here has the former; the latter is what others may call their blobs.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
@@ -54,8 +55,23 @@ const HEX_RULE: &str = "64 lower-case hexadecimal digits are needed";
 const NAME_RULE: &str = "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, two characters or more";
 
 fn is_hex_64(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    is_hex(text, 64)
 }
+
+fn is_hex(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_digest(text: &str) -> bool {
+    match text.split_once(':') {
+        Some((SHA256, hex)) => is_hex(hex, 64),
+        Some((SHA512, hex)) => is_hex(hex, 128),
+        _ => false,
+    }
+}
+
+const SHA256: &str = "sha256";
+const SHA512: &str = "sha512";
 
 fn is_name(text: &str) -> bool {
     let mut bytes = text.bytes();
@@ -140,8 +156,8 @@ text_identity!(NetworkId, "network id", is_hex_64, HEX_RULE);
 text_identity!(
     Digest,
     "digest",
-    |text| text.strip_prefix("sha256:").is_some_and(is_hex_64),
-    "sha256: and 64 lower-case hexadecimal digits are needed"
+    is_digest,
+    "sha256: and 64 lower-case hexadecimal digits are needed, or sha512: and 128"
 );
 text_identity!(ContainerName, "container name", is_name, NAME_RULE);
 
@@ -205,10 +221,59 @@ impl VolumeName {
     }
 }
 
+/// A digest being computed.
+#[derive(Debug, Clone)]
+pub(crate) enum Hash {
+    /// The usual one.
+    Sha256(sha2::Sha256),
+    /// That of others.
+    Sha512(Box<sha2::Sha512>),
+}
+
+// === impl Hash ===
+
+impl Hash {
+    /// A new one, of the algorithm that this digest has.
+    pub(crate) fn like(digest: Option<&Digest>) -> Self {
+        if digest.is_some_and(|digest| !digest.is_usual()) {
+            Self::Sha512(Box::default())
+        } else {
+            Self::Sha256(sha2::Sha256::default())
+        }
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        use sha2::Digest as _;
+        match self {
+            Self::Sha256(hash) => hash.update(bytes),
+            Self::Sha512(hash) => hash.update(bytes),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Digest {
+        use sha2::Digest as _;
+        match self {
+            Self::Sha256(hash) => Digest::from_sha256(&hash.finalize()),
+            Self::Sha512(hash) => Digest(format!("{SHA512}:{}", hex(&hash.finalize()))),
+        }
+    }
+}
+
+impl std::io::Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 // === impl Digest ===
 
 impl Digest {
-    /// The digest of these bytes.
+    /// The sha256 of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         use sha2::Digest as _;
         Self::from_sha256(&sha2::Sha256::digest(bytes))
@@ -219,9 +284,36 @@ impl Digest {
         Self(format!("sha256:{}", hex(bytes)))
     }
 
-    /// The 64 hexadecimal digits without the algorithm.
+    /// Whether these bytes have this digest.
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        let mut hash = Hash::like(Some(self));
+        hash.update(bytes);
+        hash.finish() == *self
+    }
+
+    /// How it is computed: `sha256` or `sha512`.
+    pub fn algorithm(&self) -> &str {
+        self.0.split(':').next().unwrap_or_default()
+    }
+
+    /// Whether it is computed as all digests that are made here.
+    pub fn is_usual(&self) -> bool {
+        self.algorithm() == SHA256
+    }
+
+    /// The hexadecimal digits without the algorithm.
     pub fn hex(&self) -> &str {
-        &self.0["sha256:".len()..]
+        &self.0[self.algorithm().len() + 1..]
+    }
+
+    /// Where a layout has the blob (image-spec, image-layout.md): `blobs/sha256/…`.
+    pub fn in_layout(&self) -> String {
+        format!("blobs/{}/{}", self.algorithm(), self.hex())
+    }
+
+    /// The digest of the blob that is there in a layout.
+    pub fn of_layout(path: &str) -> Option<Self> {
+        path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
     }
 
     /// The first twelve hexadecimal digits, as tables print them.
@@ -249,6 +341,16 @@ mod tests {
             "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
         assert!(digest.hex().parse::<Digest>().is_err());
+        assert!(digest.is_of(b"") && !digest.is_of(b"x"));
+        let empty = "sha512:cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e";
+        let long: Digest = empty.parse().unwrap();
+        assert!(long.is_of(b"") && !long.is_of(b"x") && !long.is_usual());
+        assert_eq!(Digest::of_layout(&long.in_layout()), Some(long));
+        assert!(
+            "sha512:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+                .parse::<Digest>()
+                .is_err()
+        );
     }
 
     #[test]

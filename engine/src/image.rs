@@ -23,6 +23,7 @@ mod hosts;
 pub(crate) mod http;
 mod import;
 mod index;
+mod kept;
 mod manifest;
 pub mod platform;
 mod record;
@@ -43,7 +44,7 @@ pub use config::ImageConfig;
 pub(crate) use credentials::proxies;
 pub use credentials::{CredentialsError, Login, give, keep_credentials_in, kept_login, proxy_variables};
 pub use difference::{Difference, FieldDifference, FileChange, FileDifference, LayerDifference};
-pub use form::Form;
+pub use form::{Form, Notes};
 pub use manifest::ManifestError;
 pub use platform::Platform;
 pub use reference::{DEFAULT_REGISTRY, DEFAULT_TAG, Reference};
@@ -215,6 +216,8 @@ pub struct PushOptions {
     pub platform: Option<Platform>,
     /// Registries (`host[:port]`) spoken to over http, or https without verification. Loopback is always in.
     pub insecure: Vec<String>,
+    /// Whether it goes under its digest, and no tag is given there.
+    pub by_digest: bool,
 }
 
 /// What a pull did.
@@ -257,6 +260,8 @@ pub enum Step {
     Exists,
     /// At the registry already.
     ExistsThere,
+    /// At its vendor's, who alone may hand it out.
+    Foreign,
     /// Its turn comes.
     Waiting,
     /// Bytes done, of how many.
@@ -328,6 +333,10 @@ impl Images {
         match &found.by {
             Some(by) => names.set_several(reference, &names.members(by)),
             None => names.set(reference, &found.id),
+        }
+        // What the one came with, the other comes with.
+        if let Some(index) = found.by.as_ref().and_then(|by| names.index_of(by)).cloned() {
+            names.set_index(reference, &index);
         }
         names.write(&self.root).map_err(failure("name", name))?;
         self.announce("tag", &found.id, &reference.to_string());
@@ -459,7 +468,7 @@ impl Images {
 
     /// The media type, digest and size of the image's manifest, or of several platforms' index, as `save` writes it.
     pub fn descriptor(&self, images: &[Image]) -> Result<(String, Digest, u64), ImageError> {
-        let (descriptor, _) = self.portable_index(images)?;
+        let descriptor = self.portable_descriptor(images)?;
         Ok((descriptor.media_type, descriptor.digest, descriptor.size))
     }
 
@@ -624,7 +633,9 @@ impl Images {
         let Some(_collector) = layers.collector()? else { return Ok((Vec::new(), 0)) };
         let content = self.content();
         let mut live_layers = BTreeSet::new();
-        let mut live_blobs = BTreeSet::new();
+        let names = self.names()?;
+        let mut live_blobs: BTreeSet<Digest> =
+            names.indexes().iter().flat_map(|index| kept::live(&content, index)).collect();
         let records: Result<Vec<_>, _> = self.ids()?.iter().map(|id| self.record(id)).collect();
         // Which layers an image has whose record cannot be read, nobody knows.
         let Ok(records) = records else { return Ok((Vec::new(), 0)) };

@@ -205,7 +205,9 @@ impl Layers {
         table: Option<&[u8]>,
     ) -> Result<LayerRecord, LayerError> {
         let (scratch, fs) = self.begin()?;
-        let ingest = if announced.is_kept { None } else { Some(Content::at(&self.root).ingest()?) };
+        let expected = announced.blob.as_ref().map(|(digest, _)| digest);
+        let ingest =
+            if announced.is_kept { None } else { Some(Content::at(&self.root).ingest_as(expected)?) };
         let (flow, contents) = stream::lead(reader, ingest, |tar| unpack::unpack(fs, tar, donors));
         // A stream that broke off explains whatever the unpacker says about it; but when the unpacker gave up
         // first, the pipe it left broken explains nothing.

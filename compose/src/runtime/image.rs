@@ -86,7 +86,7 @@ impl Runtime {
         let facts = Facts { began, ended: Timestamp::now(), materials: materials.into_iter().collect() };
         for image in &images {
             let attested = asked.predicates(self.engine.root(), &request, &facts, image, &request.tags)?;
-            self.engine.images().attest(image, &request.tags, &attested.predicates)?;
+            self.engine.images().attest(image, &request.tags, &attested.predicates, false)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::provenance::{Facts, PREDICATE, ProvenanceRequest, is_no, provenance};
+use super::provenance::{Facts, ProvenanceRequest, is_no, provenance};
 use super::sbom::{SPDX, bill};
 use super::stack::Stack;
 use super::{BuildRequest, export};
@@ -81,7 +81,7 @@ impl AttestRequest {
         }
         if let Some(asked) = &self.provenance {
             let value = provenance(asked, request, facts)?;
-            attested.predicates.push(Predicate { kind: PREDICATE.to_owned(), value });
+            attested.predicates.push(Predicate { kind: asked.kind().to_owned(), value });
         }
         Ok(attested)
     }
@@ -93,7 +93,7 @@ impl Attested {
     /// What is said of how it was made.
     pub fn provenance(&self) -> Option<&Value> {
         let mut predicates = self.predicates.iter();
-        predicates.find(|predicate| predicate.kind == PREDICATE).map(|predicate| &predicate.value)
+        predicates.find(|predicate| predicate.kind != SPDX).map(|predicate| &predicate.value)
     }
 }
 

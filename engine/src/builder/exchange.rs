@@ -12,7 +12,7 @@ use crate::error::{Error, Result, chain};
 use crate::id::{DiffId, Digest};
 use crate::image::actions::{ActionsCache, Generation};
 use crate::image::cache::{CacheRecord, RemoteCache};
-use crate::image::{ImageConfig, Images, Platform, Reference};
+use crate::image::{Compression, Form, ImageConfig, Images, Packing, Platform, Reference};
 
 /// A cache that a build may take layers from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub struct CacheTarget {
     pub extent: CacheExtent,
     /// Whether a build whose cache cannot be written is done all the same.
     pub may_fail: bool,
+    /// How layers are packed that have no blob yet; gzip when `None`.
+    pub packing: Option<Packing>,
+    /// Whether layers that have another blob are packed anew.
+    pub force: bool,
 }
 
 /// Where a cache is written to.
@@ -163,11 +167,14 @@ impl Exchange {
     fn lend_to(&self, images: &Images, layers: &[DiffId], target: &CacheTarget) -> Result<()> {
         let of_image = (target.extent == CacheExtent::Image).then_some(layers);
         let config = || cache_config(self.records(of_image));
+        let form = Form { packing: target.packing, force: target.force, ..Form::default() };
         let (name, written) = match &target.place {
             CachePlace::Inline => return Ok(()),
-            CachePlace::Local(path) => (path.display().to_string(), images.write_cache(&config(), path)),
-            CachePlace::Registry(name) => (name.canonical(), images.send_cache(&config(), name)),
-            CachePlace::Actions(cache) => ("gha".to_owned(), images.keep_cache(&config(), cache)),
+            CachePlace::Local(path) => {
+                (path.display().to_string(), images.write_cache(&config(), path, &form))
+            }
+            CachePlace::Registry(name) => (name.canonical(), images.send_cache(&config(), name, &form)),
+            CachePlace::Actions(cache) => ("gha".to_owned(), images.keep_cache(&config(), cache, &form)),
         };
         written.map_err(|error| Error::failed(format!("export the cache to {name}"), Error::from(error)))
     }
@@ -188,7 +195,13 @@ fn cache_config(records: Vec<CacheRecord>) -> ImageConfig {
 
 impl CacheTarget {
     /// The image itself, as `BUILDKIT_INLINE_CACHE=1` asks for.
-    pub const INLINE: Self = Self { place: CachePlace::Inline, extent: CacheExtent::Image, may_fail: false };
+    pub const INLINE: Self = Self {
+        place: CachePlace::Inline,
+        extent: CacheExtent::Image,
+        may_fail: false,
+        packing: None,
+        force: false,
+    };
 
     /// Whether it is at a service that nobody has said anything of.
     fn is_nowhere(&self) -> bool {
@@ -241,18 +254,15 @@ impl FromStr for CacheTarget {
             "gha" => CachePlace::Actions(fields.actions()?),
             _ => CachePlace::Registry(fields.reference()?),
         };
-        let may_fail = match fields.take("ignore-error") {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(fields.wrong("ignore-error is true or false")),
-        };
+        let (may_fail, force) = (fields.switch("ignore-error")?, fields.switch("force-compression")?);
+        let packing = fields.packing()?;
         // What is written is always so.
         for key in ["image-manifest", "oci-mediatypes"] {
             if fields.take(key).is_some_and(|value| value != "true") {
                 return Err(fields.wrong("caches are written as OCI images only"));
             }
         }
-        fields.end().map(|()| Self { place, extent, may_fail })
+        fields.end().map(|()| Self { place, extent, may_fail, packing, force })
     }
 }
 
@@ -313,6 +323,32 @@ impl<'a> Fields<'a> {
         })
     }
 
+    fn switch(&mut self, key: &str) -> Result<bool> {
+        match self.take(key) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(self.wrong(&format!("{key} is true or false"))),
+        }
+    }
+
+    /// How the layers of a cache are packed, where that is said.
+    fn packing(&mut self) -> Result<Option<Packing>> {
+        let level = self.take("compression-level").map(str::parse::<u32>).transpose();
+        let level = level.map_err(|error| self.wrong("compression-level is a number").with_source(error))?;
+        let compression = match self.take("compression") {
+            None if level.is_none() => return Ok(None),
+            None | Some("gzip") => Compression::Gzip,
+            Some("zstd") => Compression::Zstd,
+            Some("uncompressed") => Compression::None,
+            Some(_) => return Err(self.wrong("compression is gzip, zstd or uncompressed")),
+        };
+        let most = if compression == Compression::Zstd { 22 } else { 9 };
+        if level.is_some_and(|level| level > most) {
+            return Err(self.wrong(&format!("compression-level is 0 to {most}")));
+        }
+        Ok(Some(Packing { compression, level }))
+    }
+
     fn end(self) -> Result<()> {
         match self.rest.keys().next() {
             Some(key) => Err(self.wrong(&format!("{key} is not supported"))),
@@ -342,8 +378,12 @@ mod tests {
             place: CachePlace::Registry(reference()),
             extent: CacheExtent::Everything,
             may_fail: true,
+            packing: Some(Packing { compression: Compression::Zstd, level: Some(9) }),
+            force: true,
         };
-        assert_eq!(to("type=registry,ref=reg:5000/cache,mode=max,ignore-error=true").unwrap(), all);
+        let packed = "compression=zstd,compression-level=9,force-compression=true";
+        let text = format!("type=registry,ref=reg:5000/cache,mode=max,ignore-error=true,{packed}");
+        assert_eq!(to(&text).unwrap(), all);
         let at_github =
             "type=gha,scope=web,url_v2=https://results/,ghtoken=x,mode=max".parse::<CacheTarget>();
         let cache = ActionsCache {
@@ -361,6 +401,8 @@ mod tests {
             "type=registry",
             "type=local,dest=d,what=1",
             "type=registry,ref=a,mode=x",
+            "type=registry,ref=a,compression=lz4",
+            "type=registry,ref=a,compression=gzip,compression-level=10",
         ] {
             assert!(to(wrong).is_err(), "{wrong}");
         }

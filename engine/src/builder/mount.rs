@@ -221,7 +221,7 @@ fn meant(word: &str, known: &[&str]) -> String {
 }
 
 /// Fields at commas; a quoted field may hold some.
-fn fields(text: &str) -> Vec<String> {
+pub fn fields(text: &str) -> Vec<String> {
     let mut fields = Vec::new();
     let mut field = String::new();
     let mut quoted = false;

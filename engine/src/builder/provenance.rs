@@ -15,6 +15,9 @@ use crate::image::{Platform, Reference};
 /// What kind of statement it is.
 pub(super) const PREDICATE: &str = "https://slsa.dev/provenance/v1";
 
+/// What kind of statement it is in the words of SLSA 0.2.
+pub(super) const OLD_PREDICATE: &str = "https://slsa.dev/provenance/v0.2";
+
 /// An image that a build took files from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Material {
@@ -33,6 +36,10 @@ pub struct ProvenanceRequest {
     pub is_whole: bool,
     /// Who builds, in the builder's own words.
     pub builder: String,
+    /// Whether it is told in the words of SLSA 0.2: `version=v0.2`.
+    pub is_old: bool,
+    /// Whether whoever asks says that the build can be repeated.
+    pub is_reproducible: bool,
 }
 
 /// What is known of a build when it is over.
@@ -60,17 +67,26 @@ impl ProvenanceRequest {
         let mut asked = Self::default();
         for field in text.split(',').filter(|field| !field.is_empty()) {
             match field.split_once('=').unwrap_or((field, "")) {
-                ("true" | "1", "") | ("version", "v1") | ("disabled", "false") => {}
+                ("true" | "1", "") | ("disabled", "false") => {}
+                ("version", version @ ("v1" | "v0.2")) => asked.is_old = version == "v0.2",
+                ("reproducible", said @ ("true" | "false")) => asked.is_reproducible = said == "true",
                 ("min" | "max", "") => asked.is_whole = field == "max",
                 ("mode", mode @ ("min" | "max")) => asked.is_whole = mode == "max",
                 ("builder-id", id) => asked.builder = id.to_owned(),
                 _ => {
                     return Err(Error::invalid(format!("provenance with {field} is not supported"))
-                        .with_hint("mode=min|max, version=v1 and builder-id=URI are there"));
+                        .with_hint(
+                            "mode=min|max, version=v1|v0.2, reproducible=true and builder-id=URI are there",
+                        ));
                 }
             }
         }
         Ok(Some(asked))
+    }
+
+    /// What kind of statement it is.
+    pub(super) fn kind(&self) -> &'static str {
+        if self.is_old { OLD_PREDICATE } else { PREDICATE }
     }
 }
 
@@ -93,7 +109,7 @@ pub(super) fn provenance(asked: &ProvenanceRequest, request: &BuildRequest, fact
             (crate::image::purl(&material.reference), material.platform.replace('/', "%2F"));
         let mut dependency = json!({ "uri": format!("pkg:docker/{name}?platform={platform}") });
         if let Some(digest) = &material.digest {
-            dependency["digest"] = json!({ "sha256": digest.hex() });
+            dependency["digest"] = json!({ digest.algorithm(): digest.hex() });
         }
         dependency
     };
@@ -113,14 +129,45 @@ pub(super) fn provenance(asked: &ProvenanceRequest, request: &BuildRequest, fact
                 "startedOn": facts.began.to_string(),
                 "finishedOn": facts.ended.to_string(),
                 "buildkit_completeness": { "request": asked.is_whole, "resolvedDependencies": false },
-                "buildkit_reproducible": false,
+                "buildkit_reproducible": asked.is_reproducible,
             },
         },
     });
     if asked.is_whole {
         tell_all(&mut provenance, request)?;
     }
-    Ok(provenance)
+    Ok(if asked.is_old { in_old_words(&provenance) } else { provenance })
+}
+
+/// The same as SLSA 0.2 says it (slsa.dev/provenance/v0.2), in BuildKit's way.
+fn in_old_words(provenance: &Value) -> Value {
+    let (definition, run) = (&provenance["buildDefinition"], &provenance["runDetails"]);
+    let (asked, metadata) = (&definition["externalParameters"], &run["metadata"]);
+    let is_complete = &metadata["buildkit_completeness"];
+    let mut old = json!({
+        "builder": run["builder"],
+        "buildType": "https://mobyproject.org/buildkit@v1",
+        "materials": definition["resolvedDependencies"],
+        "invocation": {
+            "configSource": { "entryPoint": asked["configSource"]["path"] },
+            "parameters": asked["request"],
+            "environment": { "platform": definition["internalParameters"]["builderPlatform"] },
+        },
+        "metadata": {
+            "buildStartedOn": metadata["startedOn"],
+            "buildFinishedOn": metadata["finishedOn"],
+            "completeness": {
+                "parameters": is_complete["request"],
+                "environment": true,
+                "materials": is_complete["resolvedDependencies"],
+            },
+            "reproducible": metadata["buildkit_reproducible"],
+        },
+    });
+    if let Some(told) = metadata.get("buildkit_metadata") {
+        old["metadata"]["https://mobyproject.org/buildkit@v1#metadata"] = told.clone();
+    }
+    old
 }
 
 /// Adds what `mode=max` tells: all that was asked, by BuildKit's names, but no secret's value, and the Dockerfile.
@@ -167,7 +214,9 @@ mod tests {
         assert_eq!(parse("mode=min,builder-id=https://ci/1").unwrap().unwrap().builder, "https://ci/1");
         assert_eq!(parse("false").unwrap(), None);
         assert!(parse("mode=max").unwrap().unwrap().is_whole && !parse("min").unwrap().unwrap().is_whole);
-        for text in ["mode=most", "version=v0.2", "inline-only=true"] {
+        let old = parse("mode=max,version=v0.2,reproducible=true").unwrap().unwrap();
+        assert!(old.is_old && old.is_reproducible && old.kind().ends_with("v0.2"));
+        for text in ["mode=most", "version=v2", "inline-only=true"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

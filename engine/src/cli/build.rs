@@ -227,7 +227,8 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     let mut targets =
         args.output.iter().map(|text| Target::parse(text, &words)).collect::<Result<Vec<_>>>()?;
     if args.push {
-        targets.push(Target::Image { names: Vec::new(), push: true, form: words.form()? });
+        let push = Some(target::Push::default());
+        targets.push(Target::Image { names: Vec::new(), push, form: words.form()? });
     }
     request.clamp_times |=
         args.output.iter().any(|text| text.split(',').any(|key| key == "rewrite-timestamp=true"));
@@ -236,7 +237,7 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
             .with_hint("SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) rengine build …"));
     }
     let pushes =
-        |target: &Target| matches!(target, Target::Image { names, push: true, .. } if names.is_empty());
+        |target: &Target| matches!(target, Target::Image { names, push: Some(_), .. } if names.is_empty());
     if args.tag.is_empty() && targets.iter().any(pushes) {
         return Err(Error::invalid("what is pushed needs a name").with_hint("-t NAME"));
     }
@@ -269,13 +270,15 @@ fn build(engine: &Engine, args: &BuildArgs, mut request: BuildRequest) -> Result
     let remarks: BTreeSet<&String> = attested.iter().flat_map(|attested| &attested.remarks).collect();
     remarks.into_iter().for_each(|remark| output::warning(remark));
     if targets.is_empty() {
-        targets.push(Target::Image { names: Vec::new(), push: false, form: words.form()? });
+        targets.push(Target::Image { names: Vec::new(), push: None, form: words.form()? });
     }
     for target in &targets {
         target.write(engine, &images, &args.tag, epoch, &attested)?;
     }
     let told = attested.first().and_then(Attested::provenance);
-    report(engine, args, &images, &warnings, told)?;
+    let names: BTreeSet<&Reference> =
+        args.tag.iter().chain(targets.iter().flat_map(|target| target.names())).collect();
+    report(engine, args, &images, names, &warnings, told)?;
     let is_new = |image: &&Image| image.references.is_empty() && !before.contains(&image.id);
     for image in images.iter().filter(is_new).filter(|_| !is_kept) {
         engine.remove_image(image.id.as_str(), false)?;
@@ -295,6 +298,7 @@ fn report(
     engine: &Engine,
     args: &BuildArgs,
     images: &[Image],
+    names: BTreeSet<&Reference>,
     warnings: &[Warning],
     provenance: Option<&Value>,
 ) -> Result<()> {
@@ -304,7 +308,7 @@ fn report(
     }
     let Some(file) = &args.metadata_file else { return Ok(()) };
     let (media_type, digest, size) = engine.images().descriptor(images)?;
-    let names: Vec<String> = args.tag.iter().map(Reference::canonical).collect();
+    let names: Vec<String> = names.into_iter().map(Reference::canonical).collect();
     let warnings: Vec<_> = warnings
         .iter()
         .map(|warning| json!({ "rule": warning.rule, "message": warning.message, "line": warning.line }))

@@ -1,7 +1,7 @@
 //! Words about the form in which an image leaves: compression, media types, annotations.
 
 use crate::error::{Error, Result};
-use crate::image::{Compression, Form, Packing};
+use crate::image::{Compression, Form, Notes, Packing, Platform};
 
 /// What was said, word by word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +24,7 @@ impl FormWords {
             "compression-level" => self.level = Some(level(value)?),
             "force-compression" => self.form.force = switch(key, value)?,
             "oci-mediatypes" => self.form.docker_types = !switch(key, value)?,
+            "oci-artifact" => self.form.legacy_attestation = !switch(key, value)?,
             _ => match key.strip_prefix("annotation") {
                 Some(rest) if rest.starts_with(['.', '-', '[']) => {
                     let (place, name) = rest.split_once('.').ok_or_else(|| wrong(key))?;
@@ -63,24 +64,36 @@ impl FormWords {
     }
 
     fn annotate(&mut self, place: &str, name: &str, value: &str) -> Result<()> {
-        let (place, platform) = match place.split_once('[') {
-            Some((place, platform)) => (place, Some(platform)),
-            None => (place, None),
-        };
         if name.is_empty() {
             return Err(wrong(place));
         }
-        if platform.is_some() {
-            return Err(Error::invalid("annotations of one platform alone are not supported")
-                .with_hint("one without a platform is noted on each platform's manifest"));
+        let (place, platform) = match place.split_once('[') {
+            Some((place, platform)) => (place, Some(platform.strip_suffix(']').ok_or_else(|| wrong(place))?)),
+            None => (place, None),
+        };
+        if platform.is_some() && place.starts_with("index") {
+            return Err(Error::invalid(format!("annotations of the {place} are for all of its platforms")));
         }
-        let annotations = match place {
-            "" | "manifest" => &mut self.form.annotations,
-            "index" => &mut self.form.index_annotations,
-            other => {
-                return Err(Error::invalid(format!("annotations of the {other} are not supported"))
-                    .with_hint("those of the manifest and the index are"));
+        let notes = match platform {
+            None => &mut self.form.notes,
+            Some(platform) => {
+                let platform: Platform = platform
+                    .parse()
+                    .map_err(|error| Error::invalid(format!("invalid annotation {name:?}: {error}")))?;
+                let known = self.form.notes_of.iter().position(|(of, _)| *of == platform);
+                let at = known.unwrap_or(self.form.notes_of.len());
+                if known.is_none() {
+                    self.form.notes_of.push((platform, Notes::default()));
+                }
+                &mut self.form.notes_of[at].1
             }
+        };
+        let annotations = match place {
+            "" | "manifest" => &mut notes.manifest,
+            "manifest-descriptor" => &mut notes.manifest_descriptor,
+            "index" => &mut notes.index,
+            "index-descriptor" => &mut notes.index_descriptor,
+            other => return Err(wrong(other)),
         };
         annotations.insert(name.to_owned(), value.to_owned());
         Ok(())
@@ -88,7 +101,10 @@ impl FormWords {
 }
 
 fn wrong(text: &str) -> Error {
-    Error::invalid(format!("invalid annotation {text:?}")).with_hint("write [manifest:|index:]KEY=VALUE")
+    Error::invalid(format!("invalid annotation {text:?}")).with_hint(
+        "write [PLACE:]KEY=VALUE; places are manifest, manifest-descriptor, index and index-descriptor, \
+         the first two also of one platform, as manifest[linux/amd64]",
+    )
 }
 
 /// `gzip`, `zstd` or `uncompressed`.
@@ -135,10 +151,17 @@ mod tests {
         let form = words.form().unwrap();
         assert_eq!(form.packing, Some(Packing { compression: Compression::Zstd, level: Some(19) }));
         assert!(form.force && form.docker_types);
-        assert_eq!(form.annotations.keys().collect::<Vec<_>>(), ["a", "both", "org.x:y"]);
-        assert_eq!(form.index_annotations.keys().collect::<Vec<_>>(), ["both", "c"]);
+        assert_eq!(form.notes.manifest.keys().collect::<Vec<_>>(), ["a", "both", "org.x:y"]);
+        assert_eq!(form.notes.index.keys().collect::<Vec<_>>(), ["both", "c"]);
         assert!(!FormWords::default().take("dest", "x").unwrap());
-        for text in ["x", "=1", "index-descriptor:a=b", "manifest[linux/amd64]:a=b"] {
+        words.take_annotation("manifest[linux/arm64],manifest-descriptor[linux/arm64/v8]:one=1").unwrap();
+        words.take_annotation("index-descriptor:a=b").unwrap();
+        let form = words.form().unwrap();
+        let [(platform, notes)] = form.notes_of.as_slice() else { panic!("{form:?}") };
+        assert_eq!(platform.to_string(), "linux/arm64");
+        assert_eq!((notes.manifest.len(), notes.manifest_descriptor.len()), (1, 1));
+        assert_eq!(form.notes.index_descriptor.len(), 1);
+        for text in ["x", "=1", "index[linux/amd64]:a=b", "manifest[what]:a=b", "manifest[linux/amd64:a=b"] {
             assert!(FormWords::default().take_annotation(text).is_err(), "{text}");
         }
         for (key, value) in

@@ -4,7 +4,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::manifest::ManifestError;
+use crate::image::Reference;
+use crate::image::manifest::{Descriptor, ManifestError};
 
 mod load;
 mod save;
@@ -62,3 +63,12 @@ const NAME_ANNOTATION: &str = "io.containerd.image.name";
 
 /// OCI's annotation with an image's tag, or whatever its writer takes for one.
 const TAG_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+
+/// The name an entry of a layout gives its image. A bare word is a tag of nothing and names nothing.
+fn name_of(entry: &Descriptor) -> Option<Reference> {
+    let annotations = entry.annotations.as_ref()?;
+    let name = annotations
+        .get(NAME_ANNOTATION)
+        .or_else(|| annotations.get(TAG_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
+    name.parse().ok()
+}

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::id::Digest;
-use crate::image::manifest::{Descriptor, DescriptorPlatform, MOST_JSON, ManifestError, OCI_MANIFEST};
+use crate::image::manifest::{
+    Descriptor, DescriptorPlatform, MOST_JSON, ManifestError, OCI_CONFIG, OCI_MANIFEST, parts,
+};
 use crate::image::{Image, ImageError, Images, Reference, failure};
 
 /// What is stated of an image.
@@ -25,7 +27,7 @@ pub(super) struct Attestation {
     /// Its manifest.
     pub(super) raw: Vec<u8>,
     /// What the manifest names.
-    pub(super) blobs: Vec<Vec<u8>>,
+    pub(super) blobs: Vec<Descriptor>,
 }
 
 const ARTIFACT: &str = "application/vnd.docker.attestation.manifest.v1+json";
@@ -38,7 +40,8 @@ const NOTHING: &[u8] = b"{}";
 // === impl Images ===
 
 impl Images {
-    /// Attests something of an image, which leaves with it from now on, until it is given another form.
+    /// Attests something of an image, which leaves with it from now on, until it is given another form. In its shape from
+    /// before OCI knew artifacts, the attestation has the configuration of an image for no platform (`is_legacy`).
     ///
     /// # Errors
     /// When a layer cannot be packed, or the record not be written.
@@ -47,13 +50,14 @@ impl Images {
         image: &Image,
         names: &[Reference],
         predicates: &[Predicate],
+        is_legacy: bool,
     ) -> Result<(), ImageError> {
         let _hold = self.layers().hold()?;
         let (manifest, raw) = self.compressed_manifest(image, &|_| {})?;
         let subject = Descriptor::new(&manifest.media_type, Digest::of(&raw), raw.len() as u64);
         let platform = image.platform().to_string().replace('/', "%2F");
         let name = |name: &Reference| format!("pkg:docker/{}?platform={platform}", purl(name));
-        let digest = json!({ "sha256": subject.digest.hex() });
+        let digest = json!({ subject.digest.algorithm(): subject.digest.hex() });
         let subjects: Vec<Value> =
             names.iter().map(|reference| json!({ "name": name(reference), "digest": digest })).collect();
         let nameless = || vec![json!({ "name": "_", "digest": digest })];
@@ -70,16 +74,33 @@ impl Images {
                 "annotations": { "in-toto.io/predicate-type": predicate.kind },
             }));
         }
-        let attestation = json!({
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": ARTIFACT,
-            "config": { "mediaType": EMPTY, "digest": Digest::of(NOTHING), "size": NOTHING.len() },
-            "layers": layers,
-            "subject": subject,
-        });
+        let attestation = if is_legacy {
+            let diffs: Vec<&Value> = layers.iter().map(|layer| &layer["digest"]).collect();
+            let config = json!({
+                "architecture": "unknown",
+                "os": "unknown",
+                "config": {},
+                "rootfs": { "type": "layers", "diff_ids": diffs },
+            });
+            let config = serde_json::to_vec(&config).map_err(ManifestError::Json)?;
+            json!({
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "config": { "mediaType": OCI_CONFIG, "digest": content.put(&config)?, "size": config.len() },
+                "layers": layers,
+            })
+        } else {
+            content.put(NOTHING)?;
+            json!({
+                "schemaVersion": 2,
+                "mediaType": OCI_MANIFEST,
+                "artifactType": ARTIFACT,
+                "config": { "mediaType": EMPTY, "digest": Digest::of(NOTHING), "size": NOTHING.len() },
+                "layers": layers,
+                "subject": subject,
+            })
+        };
         let attestation = serde_json::to_vec(&attestation).map_err(ManifestError::Json)?;
-        content.put(NOTHING)?;
         let kept = (content.put(&raw)?, content.put(&attestation)?);
         let _lock = self.lock()?;
         self.sync()?;
@@ -97,8 +118,7 @@ impl Images {
             let Some(record) = self.record(&image.id)? else { continue };
             let (Some(digest), Some(subject)) = (record.attestation, record.manifest) else { continue };
             let raw = self.content().read(&digest, MOST_JSON)?;
-            let read = |digest: &Digest| self.content().read(digest, MOST_JSON);
-            let blobs = blobs(&raw).iter().map(read).collect::<Result<_, _>>()?;
+            let blobs = parts(&raw)?;
             let mut entry = Descriptor::new(OCI_MANIFEST, digest, raw.len() as u64);
             let unknown = || "unknown".to_owned();
             entry.platform = Some(Box::new(DescriptorPlatform {

@@ -16,7 +16,9 @@ use crate::image::manifest::{Descriptor, Document, MOST_JSON, Manifest, Manifest
 use crate::image::registry::{Repository, runtime};
 use crate::image::transfer::{AT_ONCE, Wanted, choose, fetch_layer};
 use crate::image::upload::{Blob, Bytes};
-use crate::image::{ArchiveError, Image, ImageConfig, ImageError, Images, Reference, credentials, failure};
+use crate::image::{
+    ArchiveError, Form, Image, ImageConfig, ImageError, Images, Reference, credentials, failure,
+};
 use crate::layer::Announced;
 
 /// What an instruction made: the layer of one key.
@@ -79,7 +81,6 @@ impl RemoteCache {
         let id = Digest::of(config);
         let config: ImageConfig =
             serde_json::from_slice(config).map_err(|source| ImageError::Config { id, source })?;
-        manifest.refuse_foreign_layers()?;
         let records = config.build_cache.into_iter().map(|record| (record.key.clone(), record)).collect();
         let blobs = config.rootfs.diff_ids.into_iter().zip(manifest.layers.iter().cloned()).collect();
         Ok(Self { records, blobs, place })
@@ -106,9 +107,8 @@ impl Images {
             return Err(ManifestError::Contradiction("is not a layout's index").into());
         };
         let blob = |digest: &Digest| -> Result<Vec<u8>, ImageError> {
-            let bytes = read(&directory.join(BLOBS).join(digest.hex()))?;
-            let is_right = Digest::of(&bytes) == *digest;
-            if is_right {
+            let bytes = read(&directory.join(digest.in_layout()))?;
+            if digest.is_of(&bytes) {
                 Ok(bytes)
             } else {
                 Err(ManifestError::Contradiction("is another than its digest").into())
@@ -145,7 +145,7 @@ impl Images {
         let Some(blob) = cache.blobs.get(diff).filter(|_| !layers.contains(diff)) else { return Ok(()) };
         match &cache.place {
             Place::Directory(directory) => {
-                let path = directory.join(BLOBS).join(blob.digest.hex());
+                let path = directory.join(blob.digest.in_layout());
                 let file = File::open(&path)
                     .map_err(failure("read a cached layer of", &path.display().to_string()))?;
                 let announced = Announced {
@@ -171,8 +171,13 @@ impl Images {
     }
 
     /// Sends a cache to a registry.
-    pub(crate) fn send_cache(&self, config: &ImageConfig, reference: &Reference) -> Result<(), ImageError> {
-        let image = self.commit(config, &[])?;
+    pub(crate) fn send_cache(
+        &self,
+        config: &ImageConfig,
+        reference: &Reference,
+        form: &Form,
+    ) -> Result<(), ImageError> {
+        let image = self.cache_image(config, form)?;
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let sent = runtime(reference.registry())?.block_on(async {
             let repository = Repository::open(reference, "pull,push", credentials, &[]).await?;
@@ -185,11 +190,16 @@ impl Images {
     }
 
     /// Sends a cache to GitHub's service.
-    pub(crate) fn keep_cache(&self, config: &ImageConfig, cache: &ActionsCache) -> Result<(), ImageError> {
+    pub(crate) fn keep_cache(
+        &self,
+        config: &ImageConfig,
+        cache: &ActionsCache,
+        form: &Form,
+    ) -> Result<(), ImageError> {
         if let Some(variable) = cache.lacks() {
             return Err(ImageError::NoService(variable));
         }
-        let image = self.commit(config, &[])?;
+        let image = self.cache_image(config, form)?;
         let kept = self.keep_layers(&image, cache);
         self.forget(&image)?;
         kept
@@ -218,8 +228,13 @@ impl Images {
 
     /// Writes a cache to a directory as an OCI layout. What was in it before and is not of this cache stays until
     /// somebody removes it, as with BuildKit.
-    pub(crate) fn write_cache(&self, config: &ImageConfig, directory: &Path) -> Result<(), ImageError> {
-        let image = self.commit(config, &[])?;
+    pub(crate) fn write_cache(
+        &self,
+        config: &ImageConfig,
+        directory: &Path,
+        form: &Form,
+    ) -> Result<(), ImageError> {
+        let image = self.cache_image(config, form)?;
         let written = self.write_layout(&image, directory);
         self.forget(&image)?;
         written
@@ -231,9 +246,11 @@ impl Images {
         fs::create_dir_all(&blobs).map_err(failed)?;
         let (manifest, raw) = self.portable_manifest(image)?;
         for (layer, diff) in manifest.layers.iter().zip(&image.config.rootfs.diff_ids) {
-            whole(&blobs.join(layer.digest.hex()), |file| match self.content().open(&layer.digest) {
-                Ok(mut blob) => io::copy(&mut blob, file).map(drop).map_err(failed),
-                Err(_) => Ok(self.layers().pack(diff, file)?),
+            whole(&directory.join(layer.digest.in_layout()), |file| {
+                match self.content().open(&layer.digest) {
+                    Ok(mut blob) => io::copy(&mut blob, file).map(drop).map_err(failed),
+                    Err(_) => Ok(self.layers().pack(diff, file)?),
+                }
             })?;
         }
         let put = |path: PathBuf, bytes: &[u8]| {
@@ -247,6 +264,13 @@ impl Images {
         let index = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
         // Last, and by its name at once: a reader sees the old cache or the new one.
         replace(&directory.join("index.json"), &index).map_err(failed)
+    }
+
+    /// The image that a cache is while it is sent.
+    fn cache_image(&self, config: &ImageConfig, form: &Form) -> Result<Image, ImageError> {
+        let image = self.commit(config, &[])?;
+        self.shape(&image, form, &|_| {})?;
+        Ok(image)
     }
 
     /// Takes away the image that a cache was while it was sent. Its layers stay with whoever has them.
@@ -277,6 +301,7 @@ fn whole(path: &Path, fill: impl FnOnce(&mut File) -> Result<(), ImageError>) ->
     }
     let failed = |error: io::Error| ImageError::from(ArchiveError::Write(error));
     let directory = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(directory).map_err(failed)?;
     let mut partial = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     fill(partial.as_file_mut())?;
     partial.persist(path).map(drop).map_err(|error| failed(error.error))

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::DiffId;
 use crate::image::manifest::{
     DOCKER_CONFIG, DOCKER_MANIFEST, Descriptor, Document, Manifest, ManifestError, OCI_CONFIG,
 };
 use crate::image::transfer::Tell;
-use crate::image::{Image, ImageError, Images, Progress, Step, failure};
+use crate::image::{Image, ImageError, Images, Platform, Progress, Step, failure};
 use crate::layer::{Compression, LayerBlob, LayerError, Packing};
 
 /// The form in which an image leaves.
@@ -22,10 +24,58 @@ pub struct Form {
     pub force: bool,
     /// Whether the manifest is of docker's family.
     pub docker_types: bool,
-    /// What is noted on the manifest.
-    pub annotations: BTreeMap<String, String>,
-    /// What is noted on an index that the image is part of.
-    pub index_annotations: BTreeMap<String, String>,
+    /// Whether what is attested of the image has the shape from before OCI knew artifacts.
+    pub legacy_attestation: bool,
+    /// What is noted on it.
+    pub notes: Notes,
+    /// What is noted beside that on the image for one platform alone.
+    pub notes_of: Vec<(Platform, Notes)>,
+}
+
+/// Annotations, by what they are noted on (buildx, `--annotation`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    /// On the manifest.
+    #[serde(skip)]
+    pub manifest: BTreeMap<String, String>,
+    /// On the manifest's entry in an index.
+    #[serde(default, rename = "descriptor_annotations", skip_serializing_if = "BTreeMap::is_empty")]
+    pub manifest_descriptor: BTreeMap<String, String>,
+    /// On an index that the image is part of.
+    #[serde(default, rename = "index_annotations", skip_serializing_if = "BTreeMap::is_empty")]
+    pub index: BTreeMap<String, String>,
+    /// On that index's entry in a layout.
+    #[serde(default, rename = "index_descriptor_annotations", skip_serializing_if = "BTreeMap::is_empty")]
+    pub index_descriptor: BTreeMap<String, String>,
+}
+
+// === impl Form ===
+
+impl Form {
+    /// The form in which the image for this platform leaves.
+    fn on(&self, platform: &Platform) -> Self {
+        let mut form = Self { notes_of: Vec::new(), ..self.clone() };
+        for (_, notes) in self.notes_of.iter().filter(|(of, _)| of == platform) {
+            form.notes.extend(notes);
+        }
+        form
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Adds others.
+    pub(super) fn extend(&mut self, others: &Self) {
+        for (notes, more) in [
+            (&mut self.manifest, &others.manifest),
+            (&mut self.manifest_descriptor, &others.manifest_descriptor),
+            (&mut self.index, &others.index),
+            (&mut self.index_descriptor, &others.index_descriptor),
+        ] {
+            notes.extend(more.clone());
+        }
+    }
 }
 
 // === impl Images ===
@@ -42,6 +92,7 @@ impl Images {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(), ImageError> {
         let _hold = self.layers().hold()?;
+        let form = &form.on(&image.platform());
         let is_usual = *form == Form::default();
         let shaped = self.record(&image.id)?.is_some_and(|record| record.is_shaped);
         if is_usual && !shaped {
@@ -60,7 +111,7 @@ impl Images {
         record.manifest = manifest;
         record.is_shaped = !is_usual;
         record.attestation = None;
-        record.index_annotations = form.index_annotations.clone();
+        record.notes = form.notes.clone();
         record.write(&self.root).map_err(failure("record", image.id.as_str()))
     }
 
@@ -81,14 +132,11 @@ impl Images {
         self.formed(image, &Form::default(), progress)
     }
 
-    /// What is noted on the index of these images.
-    pub(super) fn index_annotations(&self, images: &[Image]) -> Result<BTreeMap<String, String>, ImageError> {
-        let mut annotations = BTreeMap::new();
-        for image in images {
-            annotations
-                .extend(self.record(&image.id)?.map(|record| record.index_annotations).unwrap_or_default());
-        }
-        Ok(annotations)
+    /// What is noted on each of these images beside its manifest.
+    pub(super) fn notes(&self, images: &[Image]) -> Result<Vec<Notes>, ImageError> {
+        let notes =
+            |image: &Image| Ok(self.record(&image.id)?.map(|record| record.notes).unwrap_or_default());
+        images.iter().map(notes).collect()
     }
 
     fn formed(
@@ -112,7 +160,7 @@ impl Images {
         if form.docker_types {
             manifest.media_type = DOCKER_MANIFEST.to_owned();
         }
-        manifest.annotations = Some(form.annotations.clone()).filter(|annotations| !annotations.is_empty());
+        manifest.annotations = Some(form.notes.manifest.clone()).filter(|notes| !notes.is_empty());
         let raw = serde_json::to_vec(&manifest).map_err(ManifestError::Json)?;
         Ok((manifest, raw))
     }

@@ -1,20 +1,22 @@
 //! Names that mean one image for each of several platforms: OCI's image index (image-spec, image-index.md).
 //!
 //! An index is no object of its own here. The name knows its images, and the index is written of their manifests
-//! whenever it leaves.
+//! whenever it leaves, unless all of the one that they came with is here ([`super::kept`]).
 
 use std::collections::BTreeSet;
 
 use futures_util::StreamExt;
 
 use crate::id::{Digest, ImageId};
+use crate::image::attestation::Attestation;
 use crate::image::credentials::Credentials;
-use crate::image::manifest::{Descriptor, Index, ManifestError, OCI_INDEX};
+use crate::image::kept::Kept;
+use crate::image::manifest::{Descriptor, Index, Manifest, ManifestError, OCI_INDEX};
 use crate::image::record::Names;
 use crate::image::registry::Repository;
 use crate::image::transfer::Tell;
 use crate::image::{
-    Image, ImageError, Images, Platform, PushOptions, Pushed, Reference, Removed, Users, failure,
+    Image, ImageError, Images, Notes, Platform, PushOptions, Pushed, Reference, Removed, Users, failure,
 };
 
 // === impl Images ===
@@ -170,8 +172,9 @@ impl Images {
         Ok(images)
     }
 
-    /// Sends the images of all platforms, then the index that names them.
-    pub(super) async fn send_index(
+    /// Sends the images that a name means, what is attested of them, and then the index that names them all: the one that
+    /// they came with where all of it is here.
+    pub(super) async fn send(
         &self,
         images: &[Image],
         reference: &Reference,
@@ -180,36 +183,154 @@ impl Images {
         progress: Tell<'_>,
     ) -> Result<Pushed, ImageError> {
         let repository = Repository::open(reference, "pull,push", credentials, &options.insecure).await?;
+        let repository = &repository;
         // One after the other: the layers of each already move several at once.
-        let sent: Vec<Result<Descriptor, ImageError>> = futures_util::stream::iter(images)
-            .then(async |image| {
-                let (manifest, raw) = self.send_image(&repository, image, reference, progress).await?;
-                let digest = Digest::of(&raw);
-                repository.put_manifest(digest.as_str(), &manifest.media_type, &raw).await?;
-                self.install(&self.raw_config(&image.id)?, Some(&raw), &[])?;
-                let entry = Descriptor::new(&manifest.media_type, digest, raw.len() as u64);
-                Ok(entry.on(&image.platform()))
-            })
+        let sent: Vec<Result<(Manifest, Vec<u8>), ImageError>> = futures_util::stream::iter(images)
+            .then(async |image| self.send_image(repository, image, reference, progress).await)
             .collect()
             .await;
-        let mut entries: Vec<Descriptor> = sent.into_iter().collect::<Result<_, _>>()?;
-        for attestation in self.attestations(images)? {
-            for blob in &attestation.blobs {
-                repository.upload_small(blob).await?;
+        let manifests = sent.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let leaving = self.leaving(images, &manifests, reference, options.platform.is_none())?;
+        for ((manifest, raw), image) in manifests.iter().zip(images) {
+            if leaving.is_index {
+                repository.put_manifest(Digest::of(raw).as_str(), &manifest.media_type, raw).await?;
             }
-            let (entry, raw) = (attestation.entry, attestation.raw);
-            repository.put_manifest(entry.digest.as_str(), &entry.media_type, &raw).await?;
-            entries.push(entry);
+            self.install(&self.raw_config(&image.id)?, Some(raw), &[])?;
         }
-        let mut index = Index::oci(entries);
-        index.annotations = Some(self.index_annotations(images)?).filter(|notes| !notes.is_empty());
-        let raw = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
-        let digest = Digest::of(&raw);
-        repository.put_manifest(reference.wanted(), OCI_INDEX, &raw).await?;
+        for attestation in &leaving.attestations {
+            for blob in &attestation.blobs {
+                self.send_blob(repository, blob, None, &|_| {}).await?;
+            }
+            let (entry, raw) = (&attestation.entry, &attestation.raw);
+            repository.put_manifest(entry.digest.as_str(), &entry.media_type, raw).await?;
+        }
+        let digest = leaving.digest;
+        let name = if options.by_digest { digest.as_str() } else { reference.wanted() };
+        repository.put_manifest(name, &leaving.media_type, &leaving.raw).await?;
         let ids: Vec<ImageId> = images.iter().map(|image| image.id.clone()).collect();
-        self.name_several(&[reference.with_digest(&digest)], &ids)?;
-        let warnings = repository.warnings().iter().cloned().collect();
-        Ok(Pushed { digest, size: raw.len() as u64, warnings })
+        let names = [reference.with_digest(&digest)];
+        self.name_several(&names, &ids)?;
+        if let Some(index) = leaving.came_as {
+            self.keep_index(&names, &index)?;
+        }
+        let mut warnings: Vec<String> = repository.warnings().iter().cloned().collect();
+        if let (Some(index), [image]) = (leaving.lacks, images) {
+            warnings.push(format!(
+                "of the index {index} only the image for {} is here: it went alone, without what is attested of it",
+                image.platform()
+            ));
+        }
+        Ok(Pushed { digest, size: leaving.raw.len() as u64, warnings })
+    }
+
+    /// What goes under the name of these images, when that is not to be a manifest alone.
+    fn leaving(
+        &self,
+        images: &[Image],
+        manifests: &[(Manifest, Vec<u8>)],
+        reference: &Reference,
+        may_be_index: bool,
+    ) -> Result<Leaving, ImageError> {
+        let index = if may_be_index { self.index_of(reference)? } else { None };
+        let attested = if may_be_index { self.attestations(images)? } else { Vec::new() };
+        let notes = self.notes(images)?;
+        Leaving::plan(
+            images,
+            manifests,
+            &notes,
+            attested,
+            index.and_then(|index| self.kept_for(&index, manifests)),
+        )
+    }
+
+    /// The index that was kept, for images that leave with these manifests.
+    pub(super) fn kept_for(&self, index: &Digest, manifests: &[(Manifest, Vec<u8>)]) -> Option<Kept> {
+        let digests: Vec<Digest> = manifests.iter().map(|(_, raw)| Digest::of(raw)).collect();
+        self.kept(index, &digests)
+    }
+}
+
+/// What goes under a name: an image's manifest, or an index.
+pub(super) struct Leaving {
+    pub(super) digest: Digest,
+    pub(super) media_type: String,
+    pub(super) raw: Vec<u8>,
+    pub(super) is_index: bool,
+    /// What is attested of the images, and listed.
+    pub(super) attestations: Vec<Attestation>,
+    /// The index that they came with, and leave with.
+    pub(super) came_as: Option<Digest>,
+    /// The index that the one image came with that is here of it.
+    pub(super) lacks: Option<Digest>,
+}
+
+// === impl Leaving ===
+
+impl Leaving {
+    pub(super) fn plan(
+        images: &[Image],
+        manifests: &[(Manifest, Vec<u8>)],
+        notes: &[Notes],
+        mut attestations: Vec<Attestation>,
+        kept: Option<Kept>,
+    ) -> Result<Self, ImageError> {
+        let lacks = match kept {
+            Some(kept) if kept.is_whole && attestations.is_empty() => {
+                return Ok(Self {
+                    digest: kept.digest.clone(),
+                    media_type: kept.media_type,
+                    raw: kept.raw,
+                    is_index: true,
+                    attestations: kept.attestations,
+                    came_as: Some(kept.digest),
+                    lacks: None,
+                });
+            }
+            // As docker does it, one image of several goes as what it is, and an index of it alone is none that
+            // anybody has made.
+            Some(kept) if images.len() < 2 => Some(kept.digest),
+            Some(kept) => {
+                attestations.extend(kept.attestations);
+                None
+            }
+            None => None,
+        };
+        if let [(manifest, raw)] = manifests
+            && attestations.is_empty()
+        {
+            return Ok(Self {
+                digest: Digest::of(raw),
+                media_type: manifest.media_type.clone(),
+                raw: raw.clone(),
+                is_index: false,
+                attestations,
+                came_as: None,
+                lacks,
+            });
+        }
+        let entry = |(((manifest, raw), image), notes): ((&(Manifest, Vec<u8>), &Image), &Notes)| {
+            let entry = Descriptor::new(&manifest.media_type, Digest::of(raw), raw.len() as u64);
+            Descriptor {
+                annotations: Some(notes.manifest_descriptor.clone()).filter(|notes| !notes.is_empty()),
+                ..entry.on(&image.platform())
+            }
+        };
+        let entries = manifests.iter().zip(images).zip(notes).map(entry);
+        let attested = attestations.iter().map(|attestation| attestation.entry.clone());
+        let mut index = Index::oci(entries.chain(attested).collect());
+        let mut all = Notes::default();
+        notes.iter().for_each(|notes| all.extend(notes));
+        index.annotations = Some(all.index).filter(|notes| !notes.is_empty());
+        let raw = serde_json::to_vec(&index).map_err(ManifestError::Json)?;
+        Ok(Self {
+            digest: Digest::of(&raw),
+            media_type: OCI_INDEX.to_owned(),
+            raw,
+            is_index: true,
+            attestations,
+            came_as: None,
+            lacks: None,
+        })
     }
 }
 

@@ -102,6 +102,9 @@ pub enum ManifestError {
     /// Something else that registries keep.
     #[error("it is not an image but {0}")]
     NotAnImage(String),
+    /// A layer's tar that is called by another digest than layers are kept by.
+    #[error("the configuration calls a layer's content {0}, and layers are known by their sha256 alone")]
+    DiffId(Digest),
     /// The index has no entry for the platform.
     #[error("there is no image for {wanted}; there are {offered}")]
     NoPlatform {
@@ -110,9 +113,6 @@ pub enum ManifestError {
         /// Offered.
         offered: String,
     },
-    /// A layer that only its vendor may hand out.
-    #[error("the layer {0} is kept elsewhere (a foreign layer), and that is not followed")]
-    Foreign(Digest),
 }
 
 /// The fields that tell documents apart.
@@ -227,19 +227,6 @@ impl Manifest {
     pub(crate) fn oci(config: Descriptor, layers: Vec<Descriptor>) -> Self {
         Self { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers, annotations: None }
     }
-
-    /// Refuses layers whose bytes are somewhere else.
-    pub(crate) fn refuse_foreign_layers(&self) -> Result<(), ManifestError> {
-        let is_foreign = |layer: &&Descriptor| {
-            !layer.urls.is_empty()
-                || layer.media_type.contains("nondistributable")
-                || layer.media_type.contains("foreign")
-        };
-        match self.layers.iter().find(is_foreign) {
-            Some(layer) => Err(ManifestError::Foreign(layer.digest.clone())),
-            None => Ok(()),
-        }
-    }
 }
 
 // === impl Descriptor ===
@@ -276,6 +263,18 @@ impl Descriptor {
             self.annotations.as_ref().is_some_and(|notes| notes.contains_key("vnd.docker.reference.type"));
         is_unknown || refers
     }
+
+    /// Whether only its vendor may hand it out, at addresses of his own (image-spec, layer.md, "Non-Distributable Layers").
+    /// One without an address has nowhere else to be.
+    pub(crate) fn is_foreign(&self) -> bool {
+        !self.urls.is_empty()
+            && (self.media_type.contains("nondistributable") || self.media_type.contains("foreign"))
+    }
+
+    /// The manifest of which an attestation says something.
+    pub(crate) fn subject(&self) -> Option<Digest> {
+        self.annotations.as_ref()?.get("vnd.docker.reference.digest")?.parse().ok()
+    }
 }
 
 // === impl DescriptorPlatform ===
@@ -286,13 +285,22 @@ impl DescriptorPlatform {
     }
 }
 
-/// All that an index lists, attestations too; `None` when it is no index.
-pub(crate) fn entries(bytes: &[u8]) -> Result<Option<Vec<Descriptor>>, ManifestError> {
-    #[derive(Deserialize)]
-    struct AnyIndex {
-        manifests: Option<Vec<Descriptor>>,
+/// The media type of any index, where it says one, and all that it lists, attestations too.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Listing {
+    pub(crate) media_type: Option<String>,
+    #[serde(rename = "manifests")]
+    pub(crate) entries: Vec<Descriptor>,
+}
+
+/// What an index lists; `None` when it is none.
+pub(crate) fn listing(bytes: &[u8]) -> Result<Option<Listing>, ManifestError> {
+    let probe: Probe = serde_json::from_slice(bytes)?;
+    match probe.manifests {
+        Some(_) => Ok(Some(serde_json::from_slice(bytes)?)),
+        None => Ok(None),
     }
-    Ok(serde_json::from_slice::<AnyIndex>(bytes)?.manifests)
 }
 
 /// The configuration and the layers of any manifest, an image's or not.

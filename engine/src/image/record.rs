@@ -1,6 +1,6 @@
 //! What is written down about images: one record an image, and one file with all names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{DiffId, Digest, ImageId};
+use crate::image::form::Notes;
 use crate::image::reference::Reference;
 use crate::paths::Root;
 use crate::store::{Durability, read_json, remove_file, write_json};
@@ -26,9 +27,9 @@ pub(crate) struct ImageRecord {
     /// Whether the manifest is one that it was given here, and not one that it came with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_shaped: bool,
-    /// What is noted on an index that it is part of.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) index_annotations: BTreeMap<String, String>,
+    /// What is noted on what leads to its manifest.
+    #[serde(flatten)]
+    pub(crate) notes: Notes,
     /// The manifest of what is attested of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) attestation: Option<Digest>,
@@ -49,6 +50,9 @@ pub(crate) struct Names {
     /// meant where no platform is asked for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) platforms: BTreeMap<Reference, Vec<ImageId>>,
+    /// The index that a name came with.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    indexes: BTreeMap<Reference, Digest>,
 }
 
 const VERSION: u32 = 1;
@@ -58,8 +62,8 @@ const VERSION: u32 = 1;
 impl ImageRecord {
     /// A record of this version.
     pub(crate) fn new(id: ImageId, manifest: Option<Digest>, layers: Vec<DiffId>, size: u64) -> Self {
-        let (is_shaped, index_annotations) = (false, BTreeMap::new());
-        Self { version: VERSION, id, manifest, layers, size, is_shaped, index_annotations, attestation: None }
+        let (is_shaped, notes, attestation) = (false, Notes::default(), None);
+        Self { version: VERSION, id, manifest, layers, size, is_shaped, notes, attestation }
     }
 
     pub(crate) fn read(root: &Root, id: &ImageId) -> io::Result<Option<Self>> {
@@ -119,6 +123,7 @@ impl Names {
         let map = if local.tag().is_some() { &mut self.tags } else { &mut self.digests };
         map.insert(local.clone(), id.clone());
         self.platforms.remove(&local);
+        self.indexes.remove(&local);
         self.given.insert(local, Timestamp::now());
     }
 
@@ -166,7 +171,25 @@ impl Names {
         self.tags.remove(reference);
         self.digests.remove(reference);
         self.platforms.remove(reference);
+        self.indexes.remove(reference);
         self.given.remove(reference);
+    }
+
+    /// Lets a name that means something remember the index that it came with.
+    pub(crate) fn set_index(&mut self, reference: &Reference, index: &Digest) {
+        if self.get(reference).is_some() {
+            self.indexes.insert(reference.local(), index.clone());
+        }
+    }
+
+    /// The index that a name came with.
+    pub(crate) fn index_of(&self, reference: &Reference) -> Option<&Digest> {
+        self.indexes.get(&reference.local())
+    }
+
+    /// All indexes that names came with.
+    pub(crate) fn indexes(&self) -> BTreeSet<&Digest> {
+        self.indexes.values().collect()
     }
 
     /// Whether no name means this image.

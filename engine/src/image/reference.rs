@@ -122,9 +122,9 @@ impl FromStr for Reference {
         let wrong = |reason| ParseReferenceError { text: text.to_owned(), reason };
         let (name_and_tag, digest) = match text.split_once('@') {
             Some((name, digest)) => {
-                let digest = digest
-                    .parse()
-                    .map_err(|_| wrong("the digest must be sha256: and 64 hexadecimal digits"))?;
+                let digest = digest.parse().map_err(|_| {
+                    wrong("the digest must be sha256: and 64 hexadecimal digits, or sha512: and 128")
+                })?;
                 (name, Some(digest))
             }
             None => (text, None),

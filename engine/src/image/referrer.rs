@@ -66,7 +66,9 @@ impl Referrer {
 impl Repository {
     /// Adds a manifest to the list of those that refer to its subject.
     pub(super) async fn list_referrer(&self, referrer: &Referrer) -> Result<(), RegistryError> {
-        let tag = format!("sha256-{}", referrer.subject.hex());
+        // No longer than a tag may be (distribution-spec, "Referrers Tag Schema").
+        let subject = &referrer.subject;
+        let tag = format!("{}-{}", subject.algorithm(), &subject.hex()[..64]);
         let list = match self.manifest(&tag).await {
             Ok(fetched) => serde_json::from_slice(&fetched.bytes).ok(),
             Err(RegistryError::NotFound { .. }) => None,

@@ -285,10 +285,11 @@ impl Repository {
         let response = self.expect(response, "a manifest", &[StatusCode::OK]).await?;
         let media_type = header(response.headers(), CONTENT_TYPE.as_str());
         let bytes = self.small_body(response).await?;
-        let digest = Digest::of(&bytes);
-        if wanted.starts_with("sha256:") && digest.as_str() != wanted {
-            return Err(self.protocol("sent another manifest than the one asked for by digest"));
-        }
+        let digest = match wanted.parse::<Digest>() {
+            Ok(wanted) if wanted.is_of(&bytes) => wanted,
+            Ok(_) => return Err(self.protocol("sent another manifest than the one asked for by digest")),
+            Err(_) => Digest::of(&bytes),
+        };
         Ok(Fetched { bytes, media_type, digest })
     }
 
@@ -306,7 +307,7 @@ impl Repository {
     /// Fetches a small blob whole.
     pub(crate) async fn small_blob(&self, digest: &Digest) -> Result<Vec<u8>, RegistryError> {
         let bytes = self.again(async || self.small_body(self.blob(digest, 0).await?.0).await).await?;
-        if Digest::of(&bytes) == *digest {
+        if digest.is_of(&bytes) {
             Ok(bytes)
         } else {
             Err(self.protocol("sent another blob than the one asked for"))
@@ -325,6 +326,42 @@ impl Repository {
         let response =
             self.expect(response, "a blob", &[StatusCode::OK, StatusCode::PARTIAL_CONTENT]).await?;
         begin_of(&self.host, response, offset)
+    }
+
+    /// Starts to fetch a blob from one of the addresses that its descriptor names, with no credentials.
+    pub(super) async fn elsewhere(
+        &self,
+        addresses: &[String],
+        offset: u64,
+    ) -> Result<(Response, u64), RegistryError> {
+        let step = "a layer that is kept there";
+        let mut failure = self.protocol("names no address where a layer is kept");
+        for url in addresses.iter().filter_map(|text| Url::parse(text).ok()) {
+            if !matches!(url.scheme(), "http" | "https") {
+                continue;
+            }
+            let host = authority(&url);
+            let request = async || match offset {
+                0 => self.plain.get(url.clone()),
+                _ => self.plain.get(url.clone()).header(RANGE, format!("bytes={offset}-")),
+            };
+            failure = match self.patiently(step, request).await {
+                Ok(response) if response.status().is_success() => {
+                    return begin_of(&host, response, offset);
+                }
+                Ok(response) if response.status() == StatusCode::NOT_FOUND => {
+                    RegistryError::not_found(url.as_str())
+                }
+                Ok(response) => {
+                    let (status, message) = (response.status().as_u16(), String::new());
+                    RegistryError::Unexpected { host, step, status, message }
+                }
+                Err(RegistryError::Connection { source, .. }) => RegistryError::broken(&host, source),
+                Err(RegistryError::Unreachable { reason, .. }) => RegistryError::Unreachable { host, reason },
+                Err(other) => other,
+            };
+        }
+        Err(failure)
     }
 
     /// Whether the repository has a blob.

@@ -122,7 +122,9 @@ impl Images {
             let repository = Repository::open(reference, "pull", credentials, insecure).await?;
             let top = repository.manifest(reference.wanted()).await?;
             let entries = match Document::parse(&top.bytes, top.media_type.as_deref())? {
-                Document::Index(_) => manifest::entries(&top.bytes)?.unwrap_or_default(),
+                Document::Index(_) => {
+                    manifest::listing(&top.bytes)?.map(|listing| listing.entries).unwrap_or_default()
+                }
                 Document::Manifest(_) => {
                     return Ok(vec![remote_image(&repository, reference, top, None).await?]);
                 }

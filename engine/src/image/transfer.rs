@@ -78,20 +78,17 @@ impl Images {
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Pushed, ImageError> {
         let mut image = self.get(&reference.canonical())?;
-        let mut members = self.members(reference)?;
-        if let Some(wanted) = &options.platform {
+        let members = if let Some(wanted) = &options.platform {
             let found = self.find_for(&reference.canonical(), Some(wanted))?;
             image = found.ok_or_else(|| ImageError::NotFound(format!("{reference} for {wanted}")))?;
-            members = vec![image.clone()];
-        }
+            vec![image.clone()]
+        } else {
+            self.members(reference)?
+        };
         let credentials = credentials::find(reference.registry(), reference.repository())?;
         let _hold = self.layers().hold()?;
-        let runtime = runtime(reference.registry())?;
-        let pushed = if members.len() > 1 || !self.attestations(&members)?.is_empty() {
-            runtime.block_on(self.send_index(&members, reference, options, credentials, progress))?
-        } else {
-            runtime.block_on(self.send(&image, reference, options, credentials, progress))?
-        };
+        let sent = self.send(&members, reference, options, credentials, progress);
+        let pushed = runtime(reference.registry())?.block_on(sent)?;
         self.announce("push", &image.id, &reference.to_string());
         Ok(pushed)
     }
@@ -170,17 +167,30 @@ impl Images {
             return Ok(pulled);
         }
         let top = repository.manifest(wanted).await?;
-        let digest = top.digest.clone();
+        let (digest, document) = (top.digest.clone(), top.bytes.clone());
         let (manifest, raw) = choose(repository, top, options.platform.as_ref()).await?;
-        manifest.refuse_foreign_layers()?;
+        let is_index = document != raw;
         let raw_config = repository.small_blob(&manifest.config.digest).await?;
         let wanted = plan(&raw_config, &manifest, options.platform.as_ref())?;
+        if !manifest.config.digest.is_usual() {
+            // The image is known by its sha256; the manifest calls it so all the same.
+            self.content().put_as(&raw_config, &manifest.config.digest)?;
+        }
         let layers = self.layers();
-        futures_util::stream::iter(wanted)
+        let fetched = futures_util::stream::iter(wanted)
             .map(|wanted| fetch_layer(&layers, repository, wanted, progress))
             .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+            .try_collect::<()>();
+        let subject = Digest::of(&raw);
+        let attested = async {
+            if is_index { self.fetch_attestations(repository, &document, &subject).await } else { Ok(()) }
+        };
+        let (fetched, attested) = futures_util::join!(fetched, attested);
+        fetched?;
+        if let Err(error) = attested {
+            // The image is whole without, and what leaves says nothing of them then.
+            tracing::info!(%error, image = %reference, "what is attested of it is not here");
+        }
         let before = self.find_for(&reference.canonical(), options.platform.as_ref())?.map(|image| image.id);
         let names = [reference.local(), reference.with_digest(&digest)];
         // What is here of the same index for other platforms keeps the name.
@@ -190,6 +200,9 @@ impl Images {
         if !ids.is_empty() {
             ids.push(image.id.clone());
             self.name_several(&names, &ids)?;
+        }
+        if is_index {
+            self.keep_index(&names, &self.content().put(&document)?)?;
         }
         let newer = before.as_ref() != Some(&image.id);
         let warnings = repository.warnings().iter().cloned().collect();
@@ -223,24 +236,6 @@ impl Images {
         Ok(digest.filter(is_known).map(|digest| Pulled { image, digest, newer: false, warnings }))
     }
 
-    async fn send(
-        &self,
-        image: &Image,
-        reference: &Reference,
-        options: &PushOptions,
-        credentials: Option<Credentials>,
-        progress: Tell<'_>,
-    ) -> Result<Pushed, ImageError> {
-        let repository = Repository::open(reference, "pull,push", credentials, &options.insecure).await?;
-        let (manifest, raw) = self.send_image(&repository, image, reference, progress).await?;
-        let digest = Digest::of(&raw);
-        repository.put_manifest(reference.wanted(), &manifest.media_type, &raw).await?;
-        let raw_config = self.raw_config(&image.id)?;
-        self.install(&raw_config, Some(&raw), &[reference.with_digest(&digest)])?;
-        let warnings = repository.warnings().iter().cloned().collect();
-        Ok(Pushed { digest, size: raw.len() as u64, warnings })
-    }
-
     /// Sends what an image's manifest names, and returns the manifest, which is to follow.
     pub(super) async fn send_image(
         &self,
@@ -256,8 +251,13 @@ impl Images {
                 known.registry() == reference.registry() && known.repository() != reference.repository()
             })
             .map(|known| known.repository().to_owned());
+        let (foreign, layers): (Vec<_>, Vec<_>) =
+            manifest.layers.iter().partition(|layer| layer.is_foreign());
+        for layer in foreign {
+            progress(Progress { layer: layer.digest.clone(), step: Step::Foreign });
+        }
         let mut seen = BTreeSet::new();
-        let blobs = manifest.layers.iter().chain([&manifest.config]).filter(|blob| seen.insert(&blob.digest));
+        let blobs = layers.into_iter().chain([&manifest.config]).filter(|blob| seen.insert(&blob.digest));
         futures_util::stream::iter(blobs)
             .map(|blob| self.send_blob(repository, blob, source.as_deref(), progress))
             .buffer_unordered(AT_ONCE)
@@ -266,7 +266,7 @@ impl Images {
         Ok((manifest, raw))
     }
 
-    async fn send_blob(
+    pub(super) async fn send_blob(
         &self,
         repository: &Repository,
         blob: &Descriptor,
@@ -320,7 +320,12 @@ impl Source for Repository {
     }
 
     async fn part(&self, blob: &Descriptor, offset: u64) -> Result<(reqwest::Response, u64), RegistryError> {
-        self.blob(&blob.digest, offset).await
+        match self.blob(&blob.digest, offset).await {
+            Err(RegistryError::NotFound { .. }) if !blob.urls.is_empty() => {
+                self.elsewhere(&blob.urls, offset).await
+            }
+            other => other,
+        }
     }
 }
 
@@ -360,6 +365,7 @@ fn plan(
             ManifestError::Contradiction("has more or fewer layers than the image's configuration").into()
         );
     }
+    check_diffs(&config)?;
     let offered = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
     if let Some(wanted) = platform
         && wanted.rank(&offered).is_none()
@@ -371,6 +377,14 @@ fn plan(
         .filter(|(diff, _)| seen.insert(diff.clone()))
         .map(|(diff, blob)| Wanted { blob: blob.clone(), diff })
         .collect())
+}
+
+/// Layers are kept by the sha256 of their tars.
+pub(super) fn check_diffs(config: &ImageConfig) -> Result<(), ManifestError> {
+    match config.rootfs.diff_ids.iter().find(|diff| !diff.is_usual()) {
+        Some(diff) => Err(ManifestError::DiffId(diff.clone())),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn fetch_layer(

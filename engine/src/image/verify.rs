@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::id::{DiffId, Digest};
+use crate::id::{DiffId, Digest, Hash};
 use crate::image::record::ImageRecord;
 use crate::image::{ImageError, Images, failure};
 use crate::store::content::ContentError;
@@ -76,9 +74,9 @@ impl Images {
             }
             other => other?,
         };
-        let mut hash = Sha256::new();
+        let mut hash = Hash::like(Some(digest));
         io::copy(&mut file, &mut hash).map_err(failure("read a blob of", digest.as_str()))?;
-        Ok(Digest::from_sha256(&hash.finalize()) != *digest)
+        Ok(hash.finish() != *digest)
     }
 }
 

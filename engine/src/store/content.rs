@@ -5,9 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use sha2::{Digest as _, Sha256};
-
-use crate::id::Digest;
+use crate::id::{Digest, Hash};
 use crate::paths::Root;
 use crate::store::scratch::Scratch;
 
@@ -22,7 +20,7 @@ pub struct Content {
 pub struct Ingest {
     content: Content,
     scratch: Scratch,
-    hash: Sha256,
+    hash: Hash,
     size: u64,
 }
 
@@ -77,7 +75,7 @@ impl Content {
 
     /// Where a blob is, or would be.
     pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.blobs().join(digest.hex())
+        self.root.content().join(digest.in_layout())
     }
 
     /// The blob's size, if it is here.
@@ -87,8 +85,14 @@ impl Content {
 
     /// Starts a blob.
     pub fn ingest(&self) -> Result<Ingest, ContentError> {
+        self.ingest_as(None)
+    }
+
+    /// Starts a blob that is to have this digest.
+    pub fn ingest_as(&self, digest: Option<&Digest>) -> Result<Ingest, ContentError> {
         let fail = failure("make room for", &"a new blob");
-        crate::store::private_directory(&self.blobs()).map_err(&fail)?;
+        let hash = Hash::like(digest);
+        crate::store::private_directory(&self.blobs(&hash)).map_err(&fail)?;
         let layout = self.root.content().join("oci-layout");
         if !layout.exists() {
             crate::store::write_atomic(
@@ -100,7 +104,7 @@ impl Content {
             .map_err(&fail)?;
         }
         let scratch = Scratch::file(&self.root).map_err(&fail)?;
-        Ok(Ingest { content: self.clone(), scratch, hash: Sha256::new(), size: 0 })
+        Ok(Ingest { content: self.clone(), scratch, hash, size: 0 })
     }
 
     /// Keeps these bytes.
@@ -110,6 +114,13 @@ impl Content {
         Ok(ingest.commit(None, None)?.0)
     }
 
+    /// Keeps these bytes under this digest of theirs.
+    pub fn put_as(&self, bytes: &[u8], digest: &Digest) -> Result<(), ContentError> {
+        let mut ingest = self.ingest_as(Some(digest))?;
+        ingest.write_all(bytes).map_err(failure("write", &"a small blob"))?;
+        ingest.commit(Some(digest), None).map(drop)
+    }
+
     /// Reads a small blob whole and verifies it.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, ContentError> {
         let mut bytes = Vec::new();
@@ -117,11 +128,10 @@ impl Content {
         if bytes.len() as u64 > limit {
             return Err(ContentError::TooLarge { digest: digest.clone(), limit });
         }
-        let found = Digest::of(&bytes);
-        if found == *digest {
+        if digest.is_of(&bytes) {
             Ok(bytes)
         } else {
-            Err(ContentError::WrongDigest { expected: digest.clone(), found })
+            Err(ContentError::WrongDigest { expected: digest.clone(), found: Digest::of(&bytes) })
         }
     }
 
@@ -140,17 +150,22 @@ impl Content {
     /// The digests of all blobs.
     pub fn list(&self) -> Result<Vec<Digest>, ContentError> {
         let fail = failure("list", &"store");
-        match fs::read_dir(self.blobs()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(fail(error)),
-            Ok(entries) => Ok(entries
-                .filter_map(|entry| format!("sha256:{}", entry.ok()?.file_name().to_str()?).parse().ok())
-                .collect()),
+        let mut digests = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let entries = match fs::read_dir(self.root.content().join("blobs").join(algorithm)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.map_err(&fail)?,
+            };
+            digests.extend(entries.filter_map(|entry| {
+                format!("{algorithm}:{}", entry.ok()?.file_name().to_str()?).parse().ok()
+            }));
         }
+        Ok(digests)
     }
 
-    fn blobs(&self) -> PathBuf {
-        self.root.content().join("blobs/sha256")
+    fn blobs(&self, hash: &Hash) -> PathBuf {
+        let algorithm = if matches!(hash, Hash::Sha256(_)) { "sha256" } else { "sha512" };
+        self.root.content().join("blobs").join(algorithm)
     }
 }
 
@@ -167,7 +182,7 @@ impl Ingest {
     /// Whatever had that name is replaced: a blob that no image vouches for may have lost its bytes in a power
     /// cut.
     pub fn commit(self, digest: Option<&Digest>, size: Option<u64>) -> Result<(Digest, u64), ContentError> {
-        let found = Digest::from_sha256(&self.hash.finalize());
+        let found = self.hash.finish();
         if let Some(expected) = digest.filter(|expected| **expected != found) {
             return Err(ContentError::WrongDigest { expected: expected.clone(), found });
         }

@@ -21,7 +21,7 @@ fn a_build_for_several_platforms_lends_one_cache_of_all() {
     for extent in [CacheExtent::Image, CacheExtent::Everything] {
         let (mut world, mut request) = of_two();
         let place = CachePlace::Local(directory.clone());
-        request.cache_to.push(CacheTarget { place, extent, may_fail: false });
+        request.cache_to.push(CacheTarget { place, extent, ..CacheTarget::INLINE });
         world.build_with(&request).unwrap();
         assert_eq!(cached(&world), 0);
         let (mut elsewhere, mut request) = of_two();
@@ -37,7 +37,7 @@ fn a_cache_that_cannot_be_written_need_not_matter() {
     let mut world = World::new().file("f", "");
     let place = CachePlace::Local(world.context.join("f/no/directory"));
     let mut request = world.request("FROM scratch\nCOPY f /\n");
-    request.cache_to.push(CacheTarget { place, extent: CacheExtent::Image, may_fail: false });
+    request.cache_to.push(CacheTarget { place, ..CacheTarget::INLINE });
     assert!(world.build_with(&request).is_err());
     request.cache_to[0].may_fail = true;
     world.build_with(&request).unwrap();

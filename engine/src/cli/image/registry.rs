@@ -128,6 +128,7 @@ fn tell_once(told: &Mutex<BTreeMap<Digest, &'static str>>, progress: &Progress, 
     let word = match progress.step {
         Step::Exists => "Already exists",
         Step::ExistsThere => "Layer already exists",
+        Step::Foreign => "Skipped foreign layer",
         Step::Waiting => return,
         Step::Downloading(..) => "Downloading",
         Step::Unpacking => "Extracting",

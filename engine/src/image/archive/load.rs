@@ -14,9 +14,10 @@ use std::thread;
 use serde::Deserialize;
 use tar::EntryType;
 
-use super::{ArchiveError, BLOBS, DockerEntry, NAME_ANNOTATION, TAG_ANNOTATION};
+use super::{ArchiveError, DockerEntry, name_of};
 use crate::id::{DiffId, Digest, ImageId};
 use crate::image::manifest::{Descriptor, Document, MOST_JSON};
+use crate::image::transfer::check_diffs;
 use crate::image::{ImageConfig, ImageError, Images, Loaded, ManifestError, Platform, Reference};
 use crate::layer::members::{Content as MemberContent, Members};
 use crate::layer::{Announced, LayerError, stream};
@@ -47,6 +48,8 @@ struct Found {
     references: Vec<Reference>,
     /// The names that mean it among the images for other platforms.
     part_of: Vec<Reference>,
+    /// The index that it is listed in.
+    index: Option<Digest>,
 }
 
 /// What the small files of an archive may have together: far more than any, far less than memory.
@@ -96,11 +99,16 @@ impl Images {
     fn load_files(&self, files: &Files, platforms: &[Platform]) -> Result<Vec<Loaded>, ImageError> {
         let mut loaded = Vec::new();
         let mut several: BTreeMap<Reference, Vec<ImageId>> = BTreeMap::new();
+        let mut came: BTreeMap<Reference, Digest> = BTreeMap::new();
         for found in wanted(files.images()?, platforms)? {
             self.take_layers(&found)?;
             let image = self.install(&found.config, found.manifest.as_deref(), &found.references)?;
             for name in &found.part_of {
                 several.entry(name.clone()).or_default().push(image.id.clone());
+            }
+            if let Some(index) = &found.index {
+                let names = found.references.iter().chain(&found.part_of);
+                came.extend(names.map(|name| (name.clone(), index.clone())));
             }
             if found.references.is_empty() && found.part_of.is_empty() {
                 loaded.push(Loaded { image, reference: None });
@@ -120,6 +128,11 @@ impl Images {
                 loaded.extend(image.map(|image| Loaded { image, reference: Some(name) }));
             }
         }
+        if platforms.is_empty() {
+            for (name, index) in came {
+                self.keep_index(&[name], &index)?;
+            }
+        }
         Ok(loaded)
     }
 
@@ -134,6 +147,7 @@ impl Images {
                 ArchiveError::Damaged { path, reason: "names more or fewer layers than there are" }.into()
             );
         }
+        check_diffs(&config).map_err(ArchiveError::from)?;
         let jobs: Vec<_> = config.rootfs.diff_ids.iter().zip(&found.layers).collect();
         let next = AtomicUsize::new(0);
         let failure = Mutex::new(None);
@@ -234,11 +248,10 @@ impl Files {
             self.held += size;
             return Ok(Piece::Held(bytes));
         }
-        let mut ingest = self.content.ingest()?;
-        io::copy(reader, &mut ingest).map_err(unreadable)?;
         // What is called by its digest must have it.
-        let claimed = path.strip_prefix(BLOBS).map(|hex| format!("sha256:{hex}").parse::<Digest>());
-        let claimed = claimed.and_then(Result::ok);
+        let claimed = Digest::of_layout(path);
+        let mut ingest = self.content.ingest_as(claimed.as_ref())?;
+        io::copy(reader, &mut ingest).map_err(unreadable)?;
         let (digest, size) = ingest.commit(claimed.as_ref(), None)?;
         Ok(Piece::Blob(digest, size))
     }
@@ -274,7 +287,7 @@ impl Files {
 
     /// A blob by its descriptor, verified against it.
     fn described(&self, descriptor: &Descriptor) -> Result<(Digest, u64), ImageError> {
-        let path = format!("{BLOBS}{}", descriptor.digest.hex());
+        let path = descriptor.digest.in_layout();
         let (digest, size) = self.blob(&path)?;
         if digest != descriptor.digest || size != descriptor.size {
             return Err(ArchiveError::Damaged { path, reason: "is not what its descriptor says" }.into());
@@ -301,7 +314,8 @@ impl Files {
             let twin = layout.iter().find(|found| found.config == config && found.layers == layers);
             let manifest = twin.and_then(|found| found.manifest.clone());
             let part_of = twin.map(|found| found.part_of.clone()).unwrap_or_default();
-            images.push(Found { config, layers, manifest, references, part_of });
+            let index = twin.and_then(|found| found.index.clone());
+            images.push(Found { config, layers, manifest, references, part_of, index });
         }
         // Docker's list has one image of several platforms' at most.
         let is_new = |found: &Found| {
@@ -345,7 +359,7 @@ impl Files {
                 let here: Vec<&Descriptor> = index.manifests.iter().filter(is_here).collect();
                 if here.is_empty() {
                     let chosen = index.choose(&Platform::host()).map_err(ArchiveError::from)?;
-                    let path = format!("{BLOBS}{}", chosen.digest.hex());
+                    let path = chosen.digest.in_layout();
                     return Err(ArchiveError::Missing(path).into());
                 }
                 let mut images = Vec::new();
@@ -359,15 +373,15 @@ impl Files {
                 for found in &mut images {
                     found.references.clone_from(&references);
                     found.part_of.clone_from(&part_of);
+                    found.index = Some(digest.clone());
                 }
                 Ok(images)
             }
             Document::Index(_) => {
-                let path = format!("{BLOBS}{}", digest.hex());
+                let path = digest.in_layout();
                 Err(ArchiveError::Damaged { path, reason: "is an index of an index of an index" }.into())
             }
             Document::Manifest(manifest) => {
-                manifest.refuse_foreign_layers().map_err(ArchiveError::from)?;
                 let (config, _) = self.described(&manifest.config)?;
                 Ok(vec![Found {
                     config: self.content.read(&config, MOST_JSON)?,
@@ -379,6 +393,7 @@ impl Files {
                     manifest: Some(raw),
                     references: name_of(entry).into_iter().collect(),
                     part_of: Vec::new(),
+                    index: None,
                 }])
             }
         }
@@ -425,15 +440,6 @@ impl Found {
             .map_err(|source| ImageError::Config { id: Digest::of(&self.config), source })?;
         Ok(Platform::new(&config.os, &config.architecture, config.variant.as_deref()))
     }
-}
-
-/// The name an entry of a layout gives its image. A bare word is a tag of nothing and names nothing.
-fn name_of(entry: &Descriptor) -> Option<Reference> {
-    let annotations = entry.annotations.as_ref()?;
-    let name = annotations
-        .get(NAME_ANNOTATION)
-        .or_else(|| annotations.get(TAG_ANNOTATION).filter(|name| name.contains([':', '/'])))?;
-    name.parse().ok()
 }
 
 /// A path without `.` and empty components. One with `..` is refused: no archive needs it.
