@@ -10,7 +10,7 @@ pub mod stages;
 pub mod up;
 pub mod verbs;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::cause::Cause;
@@ -149,7 +149,9 @@ impl Plan {
 
     /// The plan of these steps alone. What they wait for and is not among them is taken for done.
     pub fn only(&self, wanted: &BTreeSet<StepId>) -> Self {
-        let place = |step: &StepId| wanted.iter().position(|other| other == step);
+        let places: BTreeMap<StepId, StepId> =
+            wanted.iter().enumerate().map(|(place, step)| (*step, place)).collect();
+        let place = |step: &StepId| places.get(step).copied();
         let steps = wanted
             .iter()
             .filter_map(|step| self.steps.get(*step))
