@@ -19,9 +19,15 @@ pub fn line(text: &str) {
 
 /// Writes data as it is.
 pub fn raw(bytes: &[u8]) {
-    let mut stdout = io::stdout().lock();
     // A reader that went away is success (`rcompose ps | head -1`); nothing else can be done about it here.
-    let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+    let _ = offer(bytes);
+}
+
+/// Writes data as it is; whether anybody still reads.
+#[must_use]
+pub fn offer(bytes: &[u8]) -> bool {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).is_ok()
 }
 
 /// Writes one line for the person.
@@ -58,20 +64,40 @@ pub fn confirm(question: &str) -> bool {
     io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// Rows in columns as wide as their widest cell, three spaces apart.
-pub fn table(head: &[&str], rows: &[Vec<String>]) {
+/// How wide the columns of a table are.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// No column but the last is narrower, with its gap.
+    pub narrowest: usize,
+    /// The spaces between two columns.
+    pub gap: usize,
+}
+
+/// As wide as the widest cell.
+pub const PLAIN: Layout = Layout { narrowest: 0, gap: 3 };
+
+/// As docker compose has most of its tables.
+pub const WIDE: Layout = Layout { narrowest: 20, gap: 3 };
+
+/// As docker compose has tables of many columns.
+pub const TIGHT: Layout = Layout { narrowest: 4, gap: 2 };
+
+/// Writes rows as a table.
+pub fn table(layout: Layout, head: &[&str], rows: &[Vec<String>]) {
     let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
     let widths: Vec<usize> = (0..head.len())
         .map(|column| {
-            all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let cells = all.iter().filter_map(|row| row.get(column));
+            let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
+            if column + 1 == head.len() { 0 } else { (widest + layout.gap).max(layout.narrowest) }
         })
         .collect();
     let mut text = String::new();
     for row in all {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("   ").trim_end());
+        text.push_str(cells.concat().trim_end());
         text.push('\n');
     }
     raw(text.as_bytes());
@@ -340,15 +366,19 @@ impl LogPrinter {
         Self { splits: true, ..self }
     }
 
-    /// Writes one line; `text` may or may not end with a line feed.
-    pub fn print(&self, name: &str, time: Option<&str>, stream: Stream, text: &str) {
+    /// Writes one line; `text` may or may not end with a line feed. Whether anybody still reads.
+    #[must_use]
+    pub fn print(&self, name: &str, time: Option<&str>, stream: Stream, text: &str) -> bool {
         let time = time.map(|time| format!("{time} ")).unwrap_or_default();
         let text = text.strip_suffix('\n').unwrap_or(text);
         let start = if self.prefix { self.start(name) } else { String::new() };
         let line = format!("{start}{time}{text}\n");
         match stream {
-            Stream::Stderr if self.splits => raw_error(line.as_bytes()),
-            _ => raw(line.as_bytes()),
+            Stream::Stderr if self.splits => {
+                raw_error(line.as_bytes());
+                true
+            }
+            _ => offer(line.as_bytes()),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use engine::container::cgroup::Cgroup;
 use engine::container::client::{self, Connection, ExecIo, HealthVerdict, StopReason};
 use engine::container::exec::ExecSpec;
-use engine::container::logs::{self, LogOptions};
+use engine::container::logs::{self, LogLine, LogOptions};
 use engine::container::monitor::Ahead;
 use engine::container::record::{ContainerRecord, Purpose};
 use engine::container::spec::{ContainerSpec, Grace, HealthCheck, NetworkMode, RestartPolicy};
@@ -105,7 +106,11 @@ impl World {
 
     fn logs(&self, id: &ContainerId, options: &LogOptions) -> String {
         let mut text = String::new();
-        logs::read(&self.root, id, options, &mut |line| text.push_str(&line.log)).unwrap();
+        let keep = &mut |line: &LogLine| {
+            text.push_str(&line.log);
+            ControlFlow::Continue(())
+        };
+        logs::read(&self.root, id, options, keep, &mut |_| {}).unwrap();
         text
     }
 
@@ -116,7 +121,11 @@ impl World {
         // Ends with the container.
         std::thread::spawn(move || {
             let options = LogOptions { follow: true, ..LogOptions::default() };
-            let _ = logs::read(&root, &id, &options, &mut |line| drop(sender.send(line.log.clone())));
+            let send = &mut |line: &LogLine| match sender.send(line.log.clone()) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            };
+            let _ = logs::read(&root, &id, &options, send, &mut |_| {});
         });
         let wait = || lines.recv_timeout(Duration::from_secs(60)).unwrap();
         while wait().trim_end() != wanted {}
@@ -189,10 +198,11 @@ fn output_arrives_whole_and_the_exit_code_with_it() {
     let State::Exited(exit) = world.state(&id) else { panic!("not exited") };
     assert_eq!((exit.code, exit.oom_killed, exit.stopped_by_hand), (7, false, false));
     let mut lines = Vec::new();
-    logs::read(&world.root, &id, &LogOptions::default(), &mut |line| {
+    let keep = &mut |line: &LogLine| {
         lines.push((line.stream, line.log.clone()));
-    })
-    .unwrap();
+        ControlFlow::Continue(())
+    };
+    logs::read(&world.root, &id, &LogOptions::default(), keep, &mut |_| {}).unwrap();
     lines.sort();
     assert_eq!(lines, [(Stream::Stdout, "out\n".to_owned()), (Stream::Stderr, "err\n".to_owned())]);
     assert!(client::connect(&world.root, &id).unwrap().is_none());
@@ -477,11 +487,15 @@ fn a_command_that_dies_changes_nothing() {
     let root = world.root.clone();
     let mut shown = String::new();
     // Follows until the line is there, then ends what it follows.
-    logs::read(&root, &id, &LogOptions { follow: true, ..LogOptions::default() }, &mut |line| {
+    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let mut ends = Vec::new();
+    let see = &mut |line: &LogLine| {
         shown.push_str(&line.log);
         client::connect(&root, &id).unwrap().unwrap().kill(Signal::KILL).unwrap();
-    })
-    .unwrap();
+        ControlFlow::Continue(())
+    };
+    logs::read(&root, &id, &follow, see, &mut |exit| ends.push((exit.code, exit.again))).unwrap();
+    assert_eq!(ends, [(137, false)]);
     assert_eq!(shown, "on\n");
     let (text, code) = follower.join().unwrap();
     assert_eq!((text.as_str(), code), ("on\n", 137));

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::failure::{CliError, INTERRUPTED};
 use super::follower::{Follower, Happening};
-use super::logs::{LogFlags, ended, replaced};
+use super::logs::{LogFlags, again, ended, replaced};
 use super::menu::{Key, Menu};
 use super::session::Opened;
 use super::up::{UpArgs, show_standing};
@@ -173,9 +173,16 @@ impl Attached<'_> {
                         return self.code(opened, &service, code).map(Over::Ended);
                     }
                 }
+                Happening::Again { name, code } => output::note(&again(&shown(&name), code)),
                 Happening::Replaced { name } => output::note(&replaced(&shown(&name))),
                 Happening::AllEnded => return Ok(Over::Ended(0)),
                 Happening::Pressed(key) => return Ok(Over::Pressed(key)),
+                // What ends because of a container, or is told of one, goes on without.
+                Happening::Unread if abort || self.args.abort_on_container_failure => {}
+                Happening::Unread => {
+                    output::note("nobody reads the output any more; the containers run on");
+                    return Ok(Over::Pressed(Key::Detach));
+                }
                 Happening::Interrupted => {
                     output::note("Gracefully stopping... (press Ctrl+C again to force)");
                     if matches!(self.stop(opened), Err(CliError::Interrupted)) {

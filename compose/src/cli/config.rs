@@ -90,7 +90,8 @@ pub(super) fn config(session: &Session, args: &ConfigArgs) -> Result<u8, CliErro
     options.no_normalize = args.no_normalize;
     options.no_path_resolution = args.no_path_resolution;
     options.no_consistency = args.no_consistency;
-    options.no_env_resolution = args.no_env_resolution;
+    // The reference's hash is of the service as it names its files.
+    options.no_env_resolution = args.no_env_resolution || args.hash.is_some();
     options.no_interpolate |= args.variables;
     options.keep_optional = args.names.is_empty();
     options.only_services = true;
@@ -152,7 +153,7 @@ fn print_variables(args: &ConfigArgs, written: &Json) {
                 vec![variable.name, variable.required.to_string(), variable.default, variable.alternate]
             })
             .collect();
-        output::table(&["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"], &rows);
+        output::table(output::WIDE, &["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"], &rows);
     }
 }
 

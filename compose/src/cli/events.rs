@@ -41,7 +41,10 @@ pub(super) fn events(session: &Session, args: &EventsArgs) -> Result<u8, CliErro
         let service = labels::value(&event.attributes, labels::SERVICE);
         let asked = args.services.is_empty() || args.services.iter().any(|name| name == service);
         if event.kind.word() == "container" && labels::belongs_to(&event.attributes, &project.name) && asked {
-            output::line(&if args.json { json_line(&event, service) } else { line(&event) });
+            let text = if args.json { json_line(&event, service) } else { line(&event) };
+            if !output::offer(format!("{text}\n").as_bytes()) {
+                break;
+            }
         }
     }
     Ok(0)

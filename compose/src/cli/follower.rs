@@ -1,6 +1,7 @@
 //! Following several containers at once: over restarts, and when others take their place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,13 @@ pub(super) enum Happening {
         /// Its exit code.
         code: i32,
     },
+    /// A container ended and starts again.
+    Again {
+        /// Its name.
+        name: String,
+        /// Its exit code.
+        code: i32,
+    },
     /// A container ended because another one has taken its place and its name.
     Replaced {
         /// Their name.
@@ -45,6 +53,8 @@ pub(super) enum Happening {
     Interrupted,
     /// The user pressed a key.
     Pressed(Key),
+    /// Nobody reads any more what is printed.
+    Unread,
 }
 
 /// What a thread tells.
@@ -238,14 +248,14 @@ impl Starter {
     fn read_to_the_end(&self, mut container: Followed, mut options: LogOptions) {
         loop {
             let shown = names::without_project(&self.runtime.project().name, &container.name).to_owned();
-            let code = follow_to_the_end(self.runtime.engine(), &container.id, options, &mut |line| {
-                self.printer.print(
-                    &shown,
-                    self.timestamps.then_some(line.time.as_str()),
-                    line.stream,
-                    &line.log,
-                );
-            });
+            let print = &mut |line: &LogLine| {
+                let time = self.timestamps.then_some(line.time.as_str());
+                if !self.printer.print(&shown, time, line.stream, &line.log) {
+                    self.tell(Happening::Unread, false);
+                }
+            };
+            let again = &mut |code| self.tell(Happening::Again { name: container.name.clone(), code }, false);
+            let code = follow_to_the_end(self.runtime.engine(), &container.id, options, print, again);
             self.met().insert(container.id.clone(), Met::Until(Timestamp::now()));
             let Followed { name, service, .. } = container;
             let Some(successor) = self.successor(&container.id, &name) else {
@@ -299,26 +309,39 @@ impl Followed {
     }
 }
 
-/// Reads a container's log until the container has ended for good, over restarts.
+/// Reads a container's log until the container has ended for good, over restarts; `again` learns of the ends before. The
+/// last exit code, which is told by whoever saw it: the container may be gone when it could be looked up.
 fn follow_to_the_end(
     engine: &Engine,
     id: &ContainerId,
     mut options: LogOptions,
     each: &mut dyn FnMut(&LogLine),
+    again: &mut dyn FnMut(i32),
 ) -> i32 {
     loop {
-        let mut last = None;
-        let read = engine.logs(id, &options, &mut |line| {
-            last = line.time.parse::<Timestamp>().ok().or(last);
-            each(line);
-        });
-        let ended = engine.wait(id);
+        let (mut last, mut told) = (None, None);
+        let read = engine.logs_and_ends(
+            id,
+            &options,
+            &mut |line| {
+                last = line.time.parse::<Timestamp>().ok().or(last);
+                each(line);
+                ControlFlow::Continue(())
+            },
+            &mut |exit| match exit.again {
+                true => again(exit.code),
+                false => told = Some(exit.code),
+            },
+        );
+        let code = told.or_else(|| engine.wait(id).ok()).unwrap_or(0);
         let goes_on = engine
             .container(id.as_str())
             .is_ok_and(|container| matches!(container.state, State::Running(_) | State::Restarting(_)));
         if !goes_on || read.is_err() {
-            return ended.unwrap_or(0);
+            return code;
         }
+        // By somebody's hand.
+        again(code);
         let next = last.or(options.since).unwrap_or_else(Timestamp::now);
         options.since = next.checked_add(SignedDuration::from_nanos(1)).ok();
         options.tail = None;

@@ -135,7 +135,7 @@ pub(super) fn ls(session: &Session, args: &LsArgs) -> Result<u8, CliError> {
             .iter()
             .map(|(name, (states, files))| vec![name.clone(), status(states), files.clone()])
             .collect();
-        output::table(&["NAME", "STATUS", "CONFIG FILES"], &rows);
+        output::table(output::WIDE, &["NAME", "STATUS", "CONFIG FILES"], &rows);
     }
     Ok(0)
 }
@@ -174,7 +174,11 @@ pub(super) fn images(session: &Session, args: &ImagesArgs) -> Result<u8, CliErro
         output::line(&rows.iter().map(Used::json).collect::<Json>().to_string());
     } else {
         let rows: Vec<Vec<String>> = rows.into_iter().map(Used::row).collect();
-        output::table(&["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"], &rows);
+        output::table(
+            output::WIDE,
+            &["CONTAINER", "REPOSITORY", "TAG", "PLATFORM", "IMAGE ID", "SIZE", "CREATED"],
+            &rows,
+        );
     }
     Ok(0)
 }
@@ -282,7 +286,11 @@ pub(super) fn top(session: &Session, args: &TopArgs) -> Result<u8, CliError> {
         }));
     }
     if !rows.is_empty() {
-        output::table(&["SERVICE", "#", "UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"], &rows);
+        output::table(
+            output::TIGHT,
+            &["SERVICE", "#", "UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"],
+            &rows,
+        );
     }
     Ok(0)
 }

@@ -1,6 +1,9 @@
 //! `logs`: what containers wrote, and what they write.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use clap::Args;
 use engine::container::logs::{LogLine, LogOptions, parse_moment};
@@ -73,8 +76,12 @@ pub(super) fn logs(session: &Session, args: &LogsArgs) -> Result<u8, CliError> {
         parsed.map_err(|error| CliError::Invalid(error.to_string()))
     };
     let tail = match args.tail.as_str() {
-        "all" | "-1" => None,
-        number => Some(number.parse().map_err(|_| CliError::Invalid(format!("invalid --tail {number:?}")))?),
+        "all" => None,
+        number => match number.parse::<i64>() {
+            // As with docker, less than none is all.
+            Ok(number) => usize::try_from(number).ok(),
+            Err(_) => return Err(CliError::Invalid(format!("invalid --tail {number:?}: a number, or all"))),
+        },
     };
     let options = Reading { tail, since: moment(&args.since)?, until: moment(&args.until)?, flags };
     if args.follow {
@@ -109,6 +116,9 @@ fn containers(opened: &Opened, args: &LogsArgs) -> Result<Vec<SeenContainer>, Cl
     Ok(containers)
 }
 
+/// How many lines of a log are read before they are printed.
+const AHEAD: usize = 256;
+
 struct Reading {
     tail: Option<usize>,
     since: Option<Timestamp>,
@@ -121,23 +131,39 @@ impl Reading {
         LogOptions { follow, tail: self.tail, since: self.since, until: self.until }
     }
 
-    /// All lines of all containers, in the order they were written.
+    /// All lines of all containers, in the order they were written. However long the logs are, few of their lines are in
+    /// memory at a time.
     fn print(&self, opened: &Opened, containers: &[SeenContainer]) -> Result<(), CliError> {
         let project = &opened.project().name;
         let printer =
             printer(containers.iter().map(|container| container.name.as_str()), project, &self.flags);
-        let mut lines: Vec<(usize, LogLine)> = Vec::new();
-        for (place, container) in containers.iter().enumerate() {
-            opened.engine().logs(&container.id, &self.options(false), &mut |line| {
-                lines.push((place, line.clone()));
-            })?;
-        }
-        lines.sort_by(|(_, a), (_, b)| a.time.cmp(&b.time));
-        for (place, line) in &lines {
-            let name = names::without_project(project, &containers[*place].name);
-            printer.print(name, self.flags.timestamps.then_some(line.time.as_str()), line.stream, &line.log);
-        }
-        Ok(())
+        let print = |place: usize, line: &LogLine| {
+            let name = names::without_project(project, &containers[place].name);
+            printer.print(name, self.flags.timestamps.then_some(line.time.as_str()), line.stream, &line.log)
+        };
+        let options = self.options(false);
+        std::thread::scope(|scope| {
+            let (mut readers, mut logs) = (Vec::new(), Vec::new());
+            for container in containers {
+                let (sender, lines) = sync_channel(AHEAD);
+                logs.push(lines);
+                let (engine, options) = (opened.engine(), &options);
+                readers.push(scope.spawn(move || {
+                    engine.logs(&container.id, options, &mut |line| match sender.send(line.clone()) {
+                        Ok(()) => ControlFlow::Continue(()),
+                        // Whoever prints has enough.
+                        Err(_) => ControlFlow::Break(()),
+                    })
+                }));
+            }
+            merge(&logs, print);
+            // Whoever still reads has read enough.
+            drop(logs);
+            readers.into_iter().try_for_each(|reader| match reader.join() {
+                Ok(read) => Ok(read?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+        })
     }
 
     /// Until none of the containers is left, nor one that took the place of another.
@@ -163,11 +189,33 @@ impl Reading {
                 // Of what had ended before there is nothing to tell.
                 Happening::Ended { name, .. } if idle.remove(name.as_str()) => {}
                 Happening::Ended { name, code, .. } => output::note(&ended(&shown(&name), code)),
+                Happening::Again { name, code } => output::note(&again(&shown(&name), code)),
                 Happening::Replaced { name } => output::note(&replaced(&shown(&name))),
                 Happening::Pressed(_) => {}
-                Happening::AllEnded => return Ok(0),
+                Happening::AllEnded | Happening::Unread => return Ok(0),
                 Happening::Interrupted => return Ok(INTERRUPTED),
             }
+        }
+    }
+}
+
+/// Hands out the lines of several logs by their times, until somebody has enough. A line whose time is before that of the
+/// one above it in its own log stays behind that one.
+fn merge(logs: &[Receiver<LogLine>], print: impl Fn(usize, &LogLine) -> bool) {
+    let mut next: BinaryHeap<Reverse<(String, usize)>> = BinaryHeap::new();
+    let mut heads: Vec<Option<LogLine>> = Vec::new();
+    for (place, log) in logs.iter().enumerate() {
+        let head = log.recv().ok();
+        next.extend(head.iter().map(|line| Reverse((line.time.clone(), place))));
+        heads.push(head);
+    }
+    while let Some(Reverse((_, place))) = next.pop() {
+        let Some(line) = std::mem::replace(&mut heads[place], logs[place].recv().ok()) else { continue };
+        if !print(place, &line) {
+            return;
+        }
+        if let Some(line) = &heads[place] {
+            next.push(Reverse((line.time.clone(), place)));
         }
     }
 }
@@ -175,6 +223,11 @@ impl Reading {
 /// How the end of a container that is followed is told.
 pub(super) fn ended(name: &str, code: i32) -> String {
     format!("{name} exited with code {code}")
+}
+
+/// How the end of a container is told that starts again.
+pub(super) fn again(name: &str, code: i32) -> String {
+    format!("{} (restarting)", ended(name, code))
 }
 
 /// How it is told that another container has taken the place of one that is followed.

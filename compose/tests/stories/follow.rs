@@ -126,3 +126,54 @@ fn an_up_stays_with_a_service_that_others_recreate() {
     assert!(said.contains("web-1 has been recreated\n"), "{said}");
     assert!(!said.contains("Aborting"), "{said}");
 }
+
+#[test]
+fn each_end_of_a_container_is_told_behind_what_it_wrote() {
+    let world = World::new(
+        r#"
+services:
+  job:
+    image: box
+    command: [sh, -c, "echo try; until [ -e /go/on ]; do usleep 1000; done; exit 3"]
+    restart: on-failure:2
+    volumes: ["./go:/go"]
+  web: {image: box, command: [sleep, "1000"], stop_grace_period: 0s}
+"#,
+    );
+    let mut up = Spectator::of(&world, &["up"]);
+    up.sees("job-1  | try");
+    world.write("go/on", "");
+    up.sees("job-1  | try");
+    up.sees("job-1  | try");
+    world.rcompose(["wait", "job"]);
+    // What takes the container away leaves nothing to look its exit code up in.
+    world.rcompose(["down"]).succeeds();
+    let (code, said) = up.waits_for_the_end();
+    assert_eq!(code, Some(0), "{said}");
+    let ends: Vec<&str> = said.lines().filter(|line| line.contains(" exited with ")).collect();
+    let (last, again) = ends.split_last().unwrap();
+    assert_eq!(*last, "web-1 exited with code 137", "{said}");
+    assert_eq!(again.first(), Some(&"job-1 exited with code 3 (restarting)"), "{said}");
+    assert_eq!(again.last(), Some(&"job-1 exited with code 3"), "{said}");
+}
+
+#[test]
+fn who_follows_ends_when_nobody_reads_any_more() {
+    let world = World::new(
+        "services: {web: {image: box, command: [sh, -c, 'while echo tick; do usleep 10000; done'], stop_grace_period: 0s}}\n",
+    );
+    world.rcompose(["up", "-d"]).succeeds();
+    for (arguments, first) in [(vec!["logs", "-f"], "web-1  | tick"), (vec!["up"], "web-1  | tick")] {
+        let mut spectator = Spectator::of(&world, &arguments);
+        spectator.sees(first);
+        drop(spectator.lines);
+        assert_eq!(spectator.child.wait().unwrap().code(), Some(0), "{arguments:?}");
+    }
+    assert_eq!(world.running(), ["p-web-1"], "containers do not end with who looks at them");
+    let mut events = Spectator::of(&world, &["events"]);
+    world.rcompose(["restart"]).succeeds();
+    assert!(events.lines.next().is_some());
+    drop(events.lines);
+    world.rcompose(["restart"]).succeeds();
+    assert_eq!(events.child.wait().unwrap().code(), Some(0));
+}

@@ -170,7 +170,7 @@ fn config_of_some_services_is_of_what_they_need() {
     assert_eq!(print(&["--services", "a"]), "a\nb\n");
     assert_eq!(print(&["--networks", "b"]), "default\n");
     assert_eq!(print(&["-q", "--services"]), "");
-    assert!(print(&["--variables"]).contains("TAG    false      1"));
+    assert!(print(&["--variables"]).contains("TAG                 false               1"));
 }
 
 #[test]

@@ -67,5 +67,5 @@ pub(super) fn seconds(millis: u64) -> String {
 
 /// Rows in columns as wide as their widest cell, three spaces apart.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
-    compose::output::table(head, rows);
+    compose::output::table(compose::output::PLAIN, head, rows);
 }

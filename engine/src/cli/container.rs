@@ -1,5 +1,6 @@
 //! The verbs on containers.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -600,10 +601,11 @@ fn logs(engine: &Engine, args: &LogsArgs) -> Result<u8> {
         let time = if args.timestamps { format!("{} ", line.time) } else { String::new() };
         let details = if args.details { details(&line.attributes) } else { String::new() };
         let text = format!("{time}{details}{}", line.log);
-        match line.stream {
-            crate::container::logs::Stream::Stdout => output::raw(text.as_bytes()),
-            crate::container::logs::Stream::Stderr => output::raw_error(text.as_bytes()),
-        }
+        let is_read = match line.stream {
+            crate::container::logs::Stream::Stdout => output::offer(text.as_bytes()),
+            crate::container::logs::Stream::Stderr => output::offer_error(text.as_bytes()),
+        };
+        if is_read { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     Ok(0)
 }

@@ -31,12 +31,22 @@ pub fn line(text: &str) {
 
 /// Writes data as it is.
 pub fn raw(bytes: &[u8]) {
-    let _ = io::stdout().write_all(bytes).and_then(|()| io::stdout().flush());
+    offer(bytes);
+}
+
+/// Writes data as it is; whether anybody still reads.
+pub fn offer(bytes: &[u8]) -> bool {
+    io::stdout().write_all(bytes).and_then(|()| io::stdout().flush()).is_ok()
 }
 
 /// Writes bytes of a container's standard error as they are.
 pub fn raw_error(bytes: &[u8]) {
-    let _ = io::stderr().write_all(bytes);
+    offer_error(bytes);
+}
+
+/// Writes bytes of a container's standard error as they are; whether anybody still reads.
+pub fn offer_error(bytes: &[u8]) -> bool {
+    io::stderr().write_all(bytes).is_ok()
 }
 
 /// Writes one line of data now; whether anybody still reads.

@@ -290,25 +290,33 @@ impl Connection {
         self.ask(&Request::Disconnect(network.to_owned()))
     }
 
-    /// Asks for the last exit without waiting for it; [`Self::has_ended`] tells when it came.
-    pub(crate) fn ask_last_exit(&mut self) -> Result<()> {
+    /// Asks to be told of every exit without waiting for one; [`Self::exits`] has those that came.
+    pub(crate) fn ask_exits(&mut self) -> Result<()> {
         self.send(&Request::Wait { last: true })?;
-        self.wire.flush().map_err(|error| self.broken("send a request to", error))
+        self.ask_next_exit()
     }
 
-    /// Whether the container ended for good, or its monitor was killed. Never waits.
-    pub(crate) fn has_ended(&mut self) -> bool {
-        if self.take_in().is_err() {
-            return true;
-        }
+    /// The exits that came, and whether no more will: the last one came, or the monitor was killed. Never waits.
+    pub(crate) fn exits(&mut self) -> (Vec<ExitNews>, bool) {
+        let is_gone = self.take_in().is_err();
+        let mut exits = Vec::new();
         loop {
             match self.arrived_news() {
-                Ok(None) => return false,
-                Ok(Some(News::Reply(Reply::Exited(exit)))) if !exit.again => return true,
+                Ok(Some(News::Reply(Reply::Exited(exit)))) => exits.push(exit),
                 Ok(Some(_)) => {}
-                Err(_) => return true,
+                Ok(None) => break,
+                Err(_) => return (exits, true),
             }
         }
+        let is_over = is_gone || exits.iter().any(|exit| !exit.again);
+        // Each request has one answer.
+        let is_deaf = !is_over && !exits.is_empty() && self.ask_next_exit().is_err();
+        (exits, is_over || is_deaf)
+    }
+
+    fn ask_next_exit(&mut self) -> Result<()> {
+        self.send(&Request::Wait { last: false })?;
+        self.wire.flush().map_err(|error| self.broken("send a request to", error))
     }
 
     /// Readable when there is something to hear.

@@ -1,9 +1,10 @@
 //! Starting, stopping and removing containers.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::container::client::{self, AttachEnd, AttachOptions, Connection, ExecIo, StopReason};
+use crate::container::client::{self, AttachEnd, AttachOptions, Connection, ExecIo, ExitNews, StopReason};
 use crate::container::exec::ExecSpec;
 use crate::container::logs::{self, LogLine, LogOptions};
 
@@ -181,8 +182,24 @@ impl Engine {
     }
 
     /// Hands out a container's output line by line, and with `follow` what comes later until it ends.
-    pub fn logs(&self, id: &ContainerId, options: &LogOptions, each: &mut dyn FnMut(&LogLine)) -> Result<()> {
-        logs::read(self.root(), id, options, each)
+    pub fn logs(
+        &self,
+        id: &ContainerId,
+        options: &LogOptions,
+        each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.logs_and_ends(id, options, each, &mut |_| {})
+    }
+
+    /// The same; a follower learns of each end of the container, too, behind what it wrote until then.
+    pub fn logs_and_ends(
+        &self,
+        id: &ContainerId,
+        options: &LogOptions,
+        each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
+        ended: &mut dyn FnMut(ExitNews),
+    ) -> Result<()> {
+        logs::read(self.root(), id, options, each, ended)
     }
 
     /// Removes a container.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use rustix::io::Errno;
 
 use crate::container::client::{self, Connection};
 use crate::container::logs::{LogLine, LogOptions, current, rotated};
+use crate::container::protocol::ExitNews;
 use crate::container::ready::Ready;
 use crate::container::record::ContainerRecord;
 use crate::error::{Error, Result};
@@ -44,7 +46,8 @@ enum Next {
 /// How much is read at a time from the end.
 const BLOCK: u64 = 64 << 10;
 
-/// Hands out the entries of a container's log in order.
+/// Hands out the entries of a container's log in order, until there are no more or whoever takes them has enough. A follower learns of each of its ends, too, behind what was
+/// written until then.
 ///
 /// # Errors
 /// When the container keeps no log, or a file cannot be read.
@@ -52,7 +55,8 @@ pub fn read(
     root: &Root,
     id: &ContainerId,
     options: &LogOptions,
-    each: &mut dyn FnMut(&LogLine),
+    each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
+    ended: &mut dyn FnMut(ExitNews),
 ) -> Result<()> {
     let failed = |error: io::Error| Error::failed(format!("read the log of container {}", id.short()), error);
     let record = ContainerRecord::read(root, id).map_err(failed)?;
@@ -81,7 +85,7 @@ pub fn read(
         return Ok(());
     }
     match growth {
-        Some(growth) => growth.follow(&path, reading, options, each).map_err(failed),
+        Some(growth) => growth.follow(&path, reading, options, each, ended).map_err(failed),
         None => Ok(()),
     }
 }
@@ -166,7 +170,11 @@ impl Part {
     }
 
     /// Hands out what is written so far.
-    fn hand_out(&mut self, options: &LogOptions, each: &mut dyn FnMut(&LogLine)) -> io::Result<Next> {
+    fn hand_out(
+        &mut self,
+        options: &LogOptions,
+        each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
+    ) -> io::Result<Next> {
         loop {
             self.file.read_until(b'\n', &mut self.rest)?;
             if self.rest.last() != Some(&b'\n') {
@@ -181,8 +189,8 @@ impl Part {
                     return Ok(Next::Enough);
                 }
                 let early = matches!((time, options.since), (Some(time), Some(since)) if time < since);
-                if !early {
-                    each(&line);
+                if !early && each(&line).is_break() {
+                    return Ok(Next::Enough);
                 }
             }
             self.rest.clear();
@@ -202,7 +210,7 @@ impl Growth {
         let failed =
             |error: Errno| Error::failed(format!("watch {}", path.display()), io::Error::from(error));
         let Some(mut monitor) = client::connect(root, id)? else { return Ok(None) };
-        monitor.ask_last_exit()?;
+        monitor.ask_exits()?;
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(failed)?;
         let directory = path.parent().map(PathBuf::from).unwrap_or_default();
         inotify::add_watch(&changes, &directory, WatchFlags::MODIFY | WatchFlags::CREATE).map_err(failed)?;
@@ -215,14 +223,16 @@ impl Growth {
         path: &Path,
         mut reading: Option<Part>,
         options: &LogOptions,
-        each: &mut dyn FnMut(&LogLine),
+        each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
+        ended: &mut dyn FnMut(ExitNews),
     ) -> io::Result<()> {
-        let mut ended = false;
+        let (mut exits, mut is_over) = (Vec::new(), false);
         loop {
             if let Next::Enough = hand_out_new(path, &mut reading, options, each)? {
                 return Ok(());
             }
-            if ended {
+            exits.drain(..).for_each(&mut *ended);
+            if is_over {
                 return Ok(());
             }
             let mut ready = Ready::new();
@@ -232,13 +242,17 @@ impl Growth {
             let happened = ready.wait(deadline)?;
             if happened.is_empty() && deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
                 // One more look at what was written before the moment.
-                ended = true;
+                is_over = true;
             }
             for (source, _) in happened {
                 match source {
                     Source::Changes => self.forget_changes()?,
-                    // After the last entry the monitor says that the container ended, or it was killed.
-                    Source::Monitor => ended |= self.monitor.has_ended(),
+                    // Behind the last entry of a run the monitor says that it ended, or it was killed.
+                    Source::Monitor => {
+                        let (came, is_last) = self.monitor.exits();
+                        exits.extend(came);
+                        is_over |= is_last;
+                    }
                 }
             }
         }
@@ -274,7 +288,7 @@ fn hand_out_new(
     path: &Path,
     reading: &mut Option<Part>,
     options: &LogOptions,
-    each: &mut dyn FnMut(&LogLine),
+    each: &mut dyn FnMut(&LogLine) -> ControlFlow<()>,
 ) -> io::Result<Next> {
     let newest = Part::open(path)?;
     if let Some(part) = reading {
@@ -323,6 +337,13 @@ mod tests {
         path
     }
 
+    fn keep(text: &mut String) -> impl FnMut(&LogLine) -> ControlFlow<()> {
+        |line| {
+            text.push_str(line.log.trim_end());
+            ControlFlow::Continue(())
+        }
+    }
+
     fn shown(path: &Path, options: &LogOptions) -> String {
         let mut parts = open_all(path).unwrap();
         if let Some(lines) = options.tail {
@@ -330,7 +351,7 @@ mod tests {
         }
         let mut text = String::new();
         for mut part in parts {
-            part.hand_out(options, &mut |line| text.push_str(line.log.trim_end())).unwrap();
+            part.hand_out(options, &mut keep(&mut text)).unwrap();
         }
         text
     }
@@ -374,7 +395,7 @@ mod tests {
         let mut reading = None;
         let options = LogOptions::default();
         let mut look = |reading: &mut Option<Part>| {
-            hand_out_new(&path, reading, &options, &mut |line| text.push_str(line.log.trim_end())).unwrap();
+            hand_out_new(&path, reading, &options, &mut keep(&mut text)).unwrap();
         };
         look(&mut reading);
         let directory = directory.path();
