@@ -41,7 +41,7 @@ pub struct LoadOptions {
     pub profiles: Vec<String>,
     /// Services asked for by name: their profiles become active. All when empty.
     pub services: Vec<String>,
-    /// The caller's environment, usually `std::env::vars()`.
+    /// The caller's environment, usually [`own_environment`].
     pub environment: BTreeMap<String, String>,
     /// What standard input holds when `-` is among the files.
     pub stdin: Option<String>,
@@ -92,6 +92,13 @@ pub(crate) struct Scope<'a> {
     pub(crate) included: Vec<PathBuf>,
     /// Whether paths become absolute.
     pub(crate) resolve_paths: bool,
+}
+
+/// The environment of this process. What is no text in it, as anything may be, does not keep a project from being loaded:
+/// it has the character for what cannot be read in the place of each such byte.
+pub fn own_environment() -> BTreeMap<String, String> {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
 }
 
 /// Loads a project.

@@ -12,6 +12,7 @@ mod sync;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -191,7 +192,7 @@ impl Runtime {
             }
             Operation::StartContainer { instance } => self.start(instance),
             Operation::StopContainer { container, grace } => {
-                self.run_hooks(&container.service, &container.id, |service| &service.pre_stop)?;
+                self.run_pre_stop(&container.service, &container.id)?;
                 gone_is_fine(self.engine.stop(&container.id, &StopOptions { signal: None, grace: *grace }))
             }
             Operation::KillContainer { container, signal } => self.kill(&container.id, *signal),
@@ -265,11 +266,8 @@ impl Runtime {
         let until_then = if held { names::candidate(name) } else { name.to_owned() };
         let mut spec = self.specification(service, &until_then, number, None, replaces)?;
         spec.held = held;
-        let created = self.engine.create(spec)?;
-        for warning in created.warnings {
-            (self.tell)(Telling::Warning(format!("container {name}: {warning}")));
-        }
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), created.id);
+        let id = self.create(spec, name)?;
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), id);
         Ok(())
     }
 
@@ -283,7 +281,16 @@ impl Runtime {
         let service = self.service(service)?;
         let mut spec = self.specification(service, &one_off.name, 0, Some(&one_off.slug), None)?;
         change(&mut spec)?;
-        Ok(self.engine.create(spec)?.id)
+        self.create(spec, &one_off.name)
+    }
+
+    /// Makes a container, and tells what is odd about it under the name that people know it by.
+    fn create(&self, spec: ContainerSpec, name: &str) -> Result<ContainerId> {
+        let created = self.engine.create(spec)?;
+        for warning in created.warnings {
+            (self.tell)(Telling::Warning(format!("container {name}: {warning}")));
+        }
+        Ok(created.id)
     }
 
     fn specification(
@@ -483,6 +490,7 @@ impl Runtime {
         // Whoever cannot be read has said nothing.
         let _ = self.engine.logs(id, &options, &mut |line| {
             lines.push(format!("  | {}", line.log.trim_end()));
+            ControlFlow::Continue(())
         });
         lines.join("\n")
     }

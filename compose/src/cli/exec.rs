@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use engine::cli::invocation::{InService, Invocation};
+use engine::cli::run::import_variable;
 use engine::container::client::{AttachEnd, AttachOptions};
 use engine::container::exec::ExecSpec;
 use engine::container::terminal::DetachKeys;
 use engine::error::Error;
 
 use super::failure::CliError;
-use super::flags;
 use super::session::{Opened, Session, Wanted};
 use crate::observe::{Life, SeenContainer};
 use crate::output;
@@ -82,7 +82,7 @@ pub(super) fn exec(session: &Session, args: ExecArgs) -> Result<u8, CliError> {
     let tty = terminals && !args.no_tty && !args.detach;
     let spec = ExecSpec {
         argv: args.invocation.command,
-        env: flags::variables(&args.env),
+        env: args.env.into_iter().map(import_variable).collect(),
         user: args.user,
         working_dir: args.workdir,
         tty,

@@ -9,7 +9,9 @@ use engine::cli::invocation::{Invocation, OfService};
 use engine::cli::mount::parse_volume;
 use engine::cli::publish::parse_publish;
 use engine::container::client::AttachOptions;
-use engine::container::spec::{ContainerSpec, NetworkMode, RestartPolicy};
+use engine::container::spec::{
+    ContainerSpec, MountSource, MountSpec, NetworkMode, PortBinding, RestartPolicy,
+};
 use engine::engine::RemoveOptions;
 use engine::error::{self, Result as EngineResult};
 use engine::id::ContainerId;
@@ -112,6 +114,8 @@ pub(super) struct RunArgs {
 struct Overrides {
     entrypoint: Option<Vec<String>>,
     labels: BTreeMap<String, String>,
+    ports: Vec<PortBinding>,
+    mounts: Vec<MountSpec>,
 }
 
 // === impl Overrides ===
@@ -119,7 +123,30 @@ struct Overrides {
 impl Overrides {
     fn of(args: &RunArgs) -> Result<Self, CliError> {
         let entrypoint = args.entrypoint.as_deref().map(|text| flags::command_line("--entrypoint", text));
-        Ok(Self { entrypoint: entrypoint.transpose()?, labels: flags::labels(&args.label)? })
+        let directory = std::env::current_dir().unwrap_or_default();
+        let mut ports = Vec::new();
+        for port in &args.publish {
+            ports.extend(parse_publish(port)?);
+        }
+        let mounts = args.volume.iter().map(|text| parse_volume(text, &directory));
+        Ok(Self {
+            entrypoint: entrypoint.transpose()?,
+            labels: flags::labels(&args.label)?,
+            ports,
+            mounts: mounts.collect::<EngineResult<_>>()?,
+        })
+    }
+
+    /// A volume that the project has is meant where one is named as in its file.
+    fn find_volumes(&mut self, opened: &Opened) -> Result<(), CliError> {
+        for mount in &mut self.mounts {
+            if let MountSource::Volume { name: Some(name), .. } = &mut mount.source
+                && let Some(own) = opened.runtime.volume(name.as_str())?
+            {
+                *name = own;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -129,11 +156,12 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
         None => None,
         Some(text) => Some(text.parse().map_err(CliError::Invalid)?),
     };
-    let overrides = Overrides::of(args)?;
+    let mut overrides = Overrides::of(args)?;
     let mut wanted = Wanted {
         services: vec![args.invocation.place.clone()],
         writes: true,
         makes: true,
+        all_resources: true,
         ..Wanted::default()
     };
     wanted.changes.images = images;
@@ -146,6 +174,7 @@ pub(super) fn run(session: &Session, args: &RunArgs) -> Result<u8, CliError> {
     if opened.is_dry_run() {
         return Ok(0);
     }
+    overrides.find_volumes(&opened)?;
     let slug = ContainerId::random().as_str().to_owned();
     let separator = session.separator();
     let name = args
@@ -251,12 +280,8 @@ fn change(spec: &mut ContainerSpec, args: &RunArgs, overrides: Overrides, tty: b
     if !args.service_ports {
         spec.ports.clear();
     }
-    for port in &args.publish {
-        spec.ports.extend(parse_publish(port)?);
-    }
-    let directory = std::env::current_dir().unwrap_or_default();
-    for text in &args.volume {
-        let mount = parse_volume(text, &directory)?;
+    spec.ports.extend(overrides.ports);
+    for mount in overrides.mounts {
         spec.mounts.retain(|other| other.target != mount.target);
         spec.mounts.push(mount);
     }

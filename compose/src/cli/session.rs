@@ -16,7 +16,7 @@ use super::turn::{Turn, Underway};
 use crate::desired::{Changes, Desired};
 use crate::diagnostic::Diagnostic;
 use crate::execute::{self, Event};
-use crate::load::{LoadOptions, load};
+use crate::load::{LoadOptions, load, own_environment};
 use crate::model::Project;
 use crate::names::Separator;
 use crate::observe::{self, Observed, SeenContainer};
@@ -59,6 +59,8 @@ pub(super) struct Wanted {
     pub(super) makes: bool,
     /// Whether it builds every image, for which every context has to be there.
     pub(super) builds: bool,
+    /// Whether it may name networks and volumes that no service uses.
+    pub(super) all_resources: bool,
 }
 
 // === impl Session ===
@@ -91,7 +93,7 @@ impl Session {
             env_files: globals.env_file.iter().map(PathBuf::from).collect(),
             profiles: globals.profile.clone(),
             services: services.to_vec(),
-            environment: std::env::vars().collect(),
+            environment: own_environment(),
             stdin,
             all_resources: globals.all_resources,
             ..LoadOptions::default()
@@ -108,6 +110,7 @@ impl Session {
         let mut options = self.load_options(&wanted.services)?;
         options.needs_files = wanted.makes;
         options.needs_contexts = wanted.builds;
+        options.all_resources |= wanted.all_resources;
         let loaded = load(&options)?;
         self.warn(&loaded.warnings);
         Ok(loaded.project)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Globals;
 use super::failure::CliError;
 use crate::environment::{Environment, Variables, add_missing, explicit_files, is_disabled, read_files};
+use crate::load::own_environment;
 
 /// What the variables of the tool say.
 pub(super) struct Settings {
@@ -55,7 +56,7 @@ impl Settings {
     /// What is wrong with a file is said when the project is loaded with it.
     fn variables(&self) -> &Variables {
         self.variables.get_or_init(|| {
-            let own = Environment { variables: std::env::vars().collect(), is_whole: true };
+            let own = Environment { variables: own_environment(), is_whole: true };
             let explicit = explicit_files(&self.env_files, &own.variables, Path::new(""));
             if is_disabled(&own.variables) {
                 Variables::new()

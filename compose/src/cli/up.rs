@@ -156,8 +156,8 @@ pub(super) struct PlanArgs {
 }
 
 impl UpArgs {
-    /// What brings these services up before something else is done with them.
-    pub(super) fn in_background(services: &[String], quiet_build: bool) -> Self {
+    /// What brings these services up before their files are watched.
+    pub(super) fn before_watch(services: &[String], quiet_build: bool) -> Self {
         let common = Common { quiet_build, ..Common::default() };
         Self { common, services: services.to_vec(), detach: true, ..Self::default() }
     }
@@ -165,9 +165,15 @@ impl UpArgs {
 
 /// `up`.
 pub(super) fn up(session: &Session, args: &UpArgs) -> Result<u8, CliError> {
-    let detached = args.detach || args.wait || args.no_start;
     check(args)?;
-    let mut opened = session.open(wanted(&args.services, &args.common)?)?;
+    let project = session.load(&wanted(&args.services, &args.common)?)?;
+    up_project(session, project, args)
+}
+
+/// `up` of a project that has been loaded.
+pub(super) fn up_project(session: &Session, project: Project, args: &UpArgs) -> Result<u8, CliError> {
+    let detached = args.detach || args.wait || args.no_start;
+    let mut opened = session.open_project(project, wanted(&args.services, &args.common)?)?;
     check_names(args, opened.project())?;
     if args.services.is_empty() && opened.project().services.is_empty() {
         let none = Error::invalid("no service selected");
@@ -278,6 +284,7 @@ fn wanted(services: &[String], common: &Common) -> Result<Wanted, CliError> {
         writes: true,
         makes: true,
         builds: common.build,
+        all_resources: false,
     })
 }
 

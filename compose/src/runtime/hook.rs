@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use engine::container::client::ExecIo;
 use engine::container::exec::ExecSpec;
+use engine::container::state::State;
 use engine::error::{Error, Result};
 use engine::id::ContainerId;
+use jiff::Timestamp;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{LAST_WORDS, Runtime, Telling};
-use crate::model::{Hook, Service};
+use crate::model::Hook;
 use crate::operation::Instance;
 
 // === impl Runtime ===
@@ -27,18 +29,39 @@ impl Runtime {
 
     /// Runs what a service runs in a container that has just started.
     pub fn run_post_start(&self, service: &str, id: &ContainerId) -> Result<()> {
-        self.run_hooks(service, id, |service| &service.post_start)
-    }
-
-    pub(super) fn run_hooks(
-        &self,
-        service: &str,
-        id: &ContainerId,
-        hooks: impl Fn(&Service) -> &Vec<Hook>,
-    ) -> Result<()> {
         // A service that is in no file any more has no hooks to run.
         let Some(service) = self.project.services.get(service) else { return Ok(()) };
-        hooks(service).iter().try_for_each(|hook| self.run_hook(id, hook))
+        self.run_hooks("post_start", &service.post_start, id)
+    }
+
+    /// Runs what a service runs in a container that is about to stop. In one that stands still, or that starts again and
+    /// again, nothing can run, which is no reason to let it be.
+    pub(super) fn run_pre_stop(&self, service: &str, id: &ContainerId) -> Result<()> {
+        let hooks = self.project.services.get(service).map(|service| &service.pre_stop);
+        let Some(hooks) = hooks.filter(|hooks| !hooks.is_empty()) else { return Ok(()) };
+        let Some(began) = self.start_of(id) else { return Ok(()) };
+        match self.run_hooks("pre_stop", hooks, id) {
+            // It ended meanwhile.
+            Err(_) if self.start_of(id) != Some(began) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn run_hooks(&self, kind: &str, hooks: &[Hook], id: &ContainerId) -> Result<()> {
+        hooks.iter().try_for_each(|hook| {
+            self.run_hook(id, hook).map_err(|error| {
+                let hint = error.hint().map(str::to_owned);
+                Error::new(error.kind(), format!("its {kind} failed")).with_source(error).with_hint_if(hint)
+            })
+        })
+    }
+
+    /// When a container was started whose programs run now.
+    fn start_of(&self, id: &ContainerId) -> Option<Timestamp> {
+        match self.engine.container(id.as_str()).ok()?.state {
+            State::Running(running) if !running.paused => Some(running.started),
+            _ => None,
+        }
     }
 
     /// Runs a command in a container and waits for its end. What it writes is told, and is in the failure: our own

@@ -55,6 +55,9 @@ struct Carried {
 /// descriptors for its own work.
 struct Seat(Arc<Carried>);
 
+/// A connection that is passed on, and counts as one until it is over.
+struct Carrying(Seat);
+
 /// The connections that wait; once it is known where to, they go there at once.
 enum Queue {
     Waiting(Vec<(TcpStream, Seat)>),
@@ -257,6 +260,22 @@ impl Drop for Seat {
     }
 }
 
+// === impl Carrying ===
+
+impl Carrying {
+    fn begin(seat: Seat) -> Self {
+        *seat.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Self(seat)
+    }
+}
+
+impl Drop for Carrying {
+    fn drop(&mut self) {
+        *self.0.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.0.fewer.notify_all();
+    }
+}
+
 // === impl Listening ===
 
 impl Listening {
@@ -312,18 +331,20 @@ pub fn drained(engine: &Engine, id: &ContainerId, limit: Duration) -> usize {
     open
 }
 
-/// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us.
+/// Carries bytes both ways until both sides are done. A failure ends the connection, as it would without us; so does a
+/// machine that gives no more threads.
 fn splice(here: TcpStream, target: SocketAddr, seat: Seat) {
-    *seat.0.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    std::thread::spawn(move || {
-        if let Ok(there) = TcpStream::connect_timeout(&target, Duration::from_secs(5)) {
-            std::thread::scope(|scope| {
-                scope.spawn(|| flow(&here, &there));
+    let carrying = Carrying::begin(seat);
+    let thread = std::thread::Builder::new().name("splice".to_owned());
+    let _ = thread.spawn(move || {
+        let _carrying = carrying;
+        let Ok(there) = TcpStream::connect_timeout(&target, Duration::from_secs(5)) else { return };
+        std::thread::scope(|scope| {
+            let back = std::thread::Builder::new().spawn_scoped(scope, || flow(&here, &there));
+            if back.is_ok() {
                 flow(&there, &here);
-            });
-        }
-        *seat.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        seat.0.fewer.notify_all();
+            }
+        });
     });
 }
 

@@ -69,7 +69,7 @@ impl Runtime {
         prepare(&mut spec, hook);
         // One that a run which was cut off has left is of no use to anybody.
         self.forget(name)?;
-        let id = self.engine.create(spec)?.id;
+        let id = self.create(spec, name)?;
         let code = self.engine.start(&id).and_then(|_| self.engine.wait(&id));
         let result = match code {
             Ok(0) => Ok(()),

@@ -11,6 +11,7 @@ use engine::volume::VolumeSpec;
 
 use super::{Runtime, invalid_name};
 use crate::model::IpamPool;
+use crate::plan::PlanError;
 use crate::{home, labels};
 
 impl Runtime {
@@ -32,6 +33,24 @@ impl Runtime {
         spec.labels = self.resource_labels(&network.labels, labels::NETWORK, key, &desired.config_hash);
         self.engine.networks().create(spec)?;
         Ok(())
+    }
+
+    /// The name of a volume of the project, which is made unless it is there; `None` when the project has none of this key.
+    ///
+    /// # Errors
+    /// When it cannot be made, or somebody else should have made it.
+    pub fn volume(&self, key: &str) -> Result<Option<VolumeName>> {
+        let Some(volume) = self.project.volumes.get(key) else { return Ok(None) };
+        let name: VolumeName = volume.name.parse().map_err(|error| invalid_name(&volume.name, error))?;
+        match self.engine.volumes().find(&name)? {
+            Some(_) => {}
+            None if volume.external => {
+                let missing = PlanError::ExternalVolume(volume.name.clone());
+                return Err(Error::not_found(missing.to_string()).with_hint_if(missing.hint()));
+            }
+            None => self.create_volume(key)?,
+        }
+        Ok(Some(name))
     }
 
     pub(super) fn create_volume(&self, key: &str) -> Result<()> {

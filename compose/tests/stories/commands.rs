@@ -43,9 +43,9 @@ fn lists_are_about_the_project_and_have_dockers_shape() {
     assert_eq!(print(&["ls", "-q"]), "p\n");
     let top = print(&["top", "web"]);
     let (head, processes) = top.split_once('\n').unwrap();
-    assert!(head.starts_with("SERVICE   #   UID"), "{top}");
+    assert!(head.starts_with("SERVICE  #   UID"), "{top}");
     assert!(
-        processes.starts_with("web       1   root") && processes.ends_with("httpd -f -p 8080 -h /etc\n"),
+        processes.starts_with("web      1   root") && processes.ends_with("httpd -f -p 8080 -h /etc\n"),
         "{top}"
     );
     let images = print(&["images"]);
@@ -249,4 +249,39 @@ fn configuration_can_be_asked_for_in_parts() {
     assert_eq!(json["services"]["db"]["image"], "box");
     world.rcompose(["config", "-o", "out.yaml"]).succeeds();
     assert!(fs::read_to_string(world.project().join("out.yaml")).unwrap().starts_with("name: p\n"));
+}
+
+#[test]
+fn run_means_the_projects_volume_where_it_is_named_as_in_the_file() {
+    let world = World::new(
+        r#"
+services:
+  web: {image: box, command: [sleep, "1000"], stop_grace_period: 0s, environment: {LEVEL: file}}
+volumes: {data: {}, other: {external: true}}
+"#,
+    );
+    world.rcompose(["run", "--rm", "-v", "data:/data", "web", "touch", "/data/here"]).succeeds();
+    world.rcompose(["run", "--rm", "-v", "data:/data", "web", "ls", "/data/here"]).succeeds();
+    assert_eq!(world.rcompose(["volumes", "-q"]).succeeds().stdout, "p_data\n");
+    let run = world.rcompose(["run", "--rm", "-v", "other:/data", "web", "true"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("external volume \"other\" not found"), "{}", run.stderr);
+    world.rcompose(["up", "-d"]).succeeds();
+    let level = |variable: &str| {
+        let exec = world.rcompose(["exec", "-e", variable, "web", "sh", "-c", "echo ${LEVEL-unset}"]);
+        exec.succeeds().stdout
+    };
+    assert_eq!(level("LEVEL=here"), "here\n");
+    assert_eq!(level("LEVEL"), "unset\n", "a name alone that is set nowhere here is taken away");
+}
+
+#[test]
+fn what_is_no_text_in_the_environment_does_no_harm() {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let world = World::new("services: {web: {image: box}}\n");
+    let mut config = world.command(["config", "--services"]);
+    config.env("NO_TEXT", std::ffi::OsStr::from_bytes(b"\xff"));
+    let config = config.output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&config.stdout), "web\n", "{config:?}");
 }

@@ -82,3 +82,34 @@ services:
     assert_eq!(run.stdout, "after\n", "what the hook writes is not what the command writes");
     assert!(run.stderr.contains(" ->  | seen\n") && run.stderr.contains(" ->  | done\n"), "{}", run.stderr);
 }
+
+#[test]
+fn what_cannot_run_before_the_stop_keeps_nothing_from_stopping() {
+    let world = World::new(
+        r#"
+services:
+  crashes:
+    image: box
+    command: [sh, -c, "exit 3"]
+    restart: always
+    pre_stop: [{command: [sh, -c, "exit 0"]}]
+  still:
+    image: box
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    pre_stop: [{command: [sh, -c, "exit 0"]}]
+  fails:
+    image: box
+    command: [sleep, "1000"]
+    stop_grace_period: 0s
+    pre_stop: [{command: [sh, -c, "echo not yet; exit 4"]}]
+"#,
+    );
+    world.rcompose(["up", "-d"]).succeeds();
+    world.rcompose(["pause", "still"]).succeeds();
+    let stop = world.rcompose(["stop"]);
+    assert_eq!(stop.code, 1, "{}", stop.stderr);
+    assert!(stop.stderr.contains("p-fails-1: its pre_stop failed: the command"), "{}", stop.stderr);
+    assert!(stop.stderr.contains("ended with code 4\n  | not yet\n"), "{}", stop.stderr);
+    assert_eq!(world.running(), ["p-fails-1"]);
+}

@@ -145,7 +145,7 @@ fn options(globals: &Globals) -> LoadOptions {
         project_name: globals.project_name.clone(),
         env_files: globals.env_file.clone(),
         profiles: globals.profile.clone(),
-        environment: std::env::vars().collect(),
+        environment: compose::load::own_environment(),
         remote: Some(Remote::of_user()),
         ..LoadOptions::default()
     }
