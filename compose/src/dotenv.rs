@@ -26,7 +26,7 @@ pub(crate) type Variables = Vec<(String, Option<String>)>;
 pub(crate) struct Parsed {
     /// The variables of the lines that make sense.
     pub(crate) variables: Variables,
-    /// The lines that make none. Of several below each other that are no `NAME=` only the first one: they are mostly one
+    /// The lines that make none. Of several below each other that have no `=` only the first one: they are mostly one
     /// value.
     pub(crate) errors: Vec<DotenvError>,
     /// The last line that is no `NAME=`.
@@ -54,8 +54,9 @@ pub(crate) fn parse(
         let (key, raw) = match reader.statement() {
             Ok(statement) => statement,
             Err(error) => {
-                parsed.note(error);
                 reader.at = start;
+                let line = reader.rest().lines().next().unwrap_or_default();
+                parsed.note(error, !assigns(line));
                 reader.skip_line();
                 continue;
             }
@@ -99,7 +100,7 @@ pub(crate) fn parse_raw(text: &str, outer: &dyn Fn(&str) -> Option<String>) -> P
         };
         if key.is_empty() || key.contains(char::is_whitespace) {
             let message = format!("variable name {key:?} is empty or contains white space");
-            parsed.note(DotenvError { line: index + 1, column: 1, message, help: None });
+            parsed.note(DotenvError { line: index + 1, column: 1, message, help: None }, !assigns(line));
             continue;
         }
         parsed.variables.push((key.to_owned(), value));
@@ -119,16 +120,22 @@ enum Raw {
 // === impl Parsed ===
 
 impl Parsed {
-    fn note(&mut self, error: DotenvError) {
+    /// `is_value` says whether the line may be a part of a value that begins above.
+    fn note(&mut self, error: DotenvError, is_value: bool) {
         let line = error.line;
         match self.errors.last_mut() {
-            Some(first) if self.last + 1 == line => {
+            Some(first) if self.last + 1 == line && is_value => {
                 first.help = Some("quote a value that has several lines: NAME=\"…\"");
             }
             _ => self.errors.push(error),
         }
         self.last = line;
     }
+}
+
+/// Whether a line is meant to give a variable a value, whatever is wrong with it: the signs at the end of base64 are not.
+fn assigns(line: &str) -> bool {
+    line.trim_end().trim_end_matches('=').contains('=')
 }
 
 // === impl Reader ===
@@ -375,6 +382,7 @@ mod tests {
             (vec![(1, false), (3, false), (4, false)], 2)
         );
         assert_eq!(told("KEY=begin\nAB+/C\nDE+/F\n+end\nA=1\n\nB C=2\n"), (vec![(2, true), (7, false)], 2));
+        assert_eq!(told("A B=1\nC D=2\nE F\n"), (vec![(1, false), (2, true)], 0));
         assert_eq!(told("A B=1\nC='x\nD!=3\n"), (vec![(1, false), (2, false)], 0));
         assert_eq!(told("A=${I:?needed}\nB=1\nC=${I:?needed}\n"), (vec![(1, false)], 1));
     }

@@ -178,25 +178,32 @@ pub(super) fn kill(session: &Session, args: &KillArgs) -> Result<u8, CliError> {
     let opened = session.open(wanted(&args.services))?;
     let verb = Verb::Kill { signal: args.signal };
     let plan = verbs::apply(opened.desired(), &opened.observe()?, &args.services, verb)?;
-    if plan.is_empty() {
-        output::note("no container to kill");
-    }
+    let is_idle = plan.is_empty();
     opened.execute(plan)?;
+    let mut services: Vec<String> = Vec::new();
     if args.remove_orphans {
         let seen = opened.observe()?;
         let known = |service: &String| {
             opened.desired().services.contains_key(service) || opened.desired().disabled.contains(service)
         };
-        let services: Vec<String> = seen
-            .containers
-            .iter()
-            .map(|container| container.service.clone())
-            .filter(|service| !known(service))
-            .collect();
-        if !services.is_empty() {
-            let options = DownOptions { services, remove_orphans: true, ..DownOptions::default() };
-            take_down(&opened, &options)?;
-        }
+        services.extend(
+            seen.containers
+                .iter()
+                .map(|container| container.service.clone())
+                .filter(|service| !known(service)),
+        );
+    }
+    if !services.is_empty() {
+        // Who kills does not wait.
+        let options = DownOptions {
+            services,
+            remove_orphans: true,
+            grace: flags::grace(Some(0)),
+            ..DownOptions::default()
+        };
+        take_down(&opened, &options)?;
+    } else if is_idle {
+        output::note("no container to kill");
     }
     Ok(0)
 }
@@ -245,7 +252,7 @@ fn removed(plan: &Plan) -> Vec<&str> {
 }
 
 pub(super) fn wait(session: &Session, args: &WaitArgs) -> Result<u8, CliError> {
-    let mut opened = session.open(Wanted { services: args.services.clone(), ..Wanted::default() })?;
+    let opened = session.open(Wanted { services: args.services.clone(), ..Wanted::default() })?;
     let seen = opened.observe()?;
     let (sender, ends) = std::sync::mpsc::channel();
     for container in seen.containers.iter().filter(|container| args.services.contains(&container.service)) {
@@ -267,7 +274,8 @@ pub(super) fn wait(session: &Session, args: &WaitArgs) -> Result<u8, CliError> {
         return Err(CliError::Invalid(format!("no containers for {}", args.services.join(", "))));
     };
     if args.down_project {
-        opened = session.open(Wanted { writes: true, ..Wanted::default() })?;
+        let wanted = Wanted { writes: true, ..Wanted::default() };
+        let opened = session.open_project(opened.project().clone(), wanted)?;
         take_down(&opened, &DownOptions::default())?;
     }
     Ok(code as u8)

@@ -8,8 +8,9 @@ use clap::Args;
 use super::failure::CliError;
 use super::interrupts::Interrupts;
 use super::session::{self, Opened, Session, Wanted};
-use super::up::{UpArgs, prepare, up};
+use super::up::{UpArgs, prepare, up_project};
 use super::update;
+use crate::model::Project;
 use crate::operation::Operation;
 use crate::output;
 use crate::plan::images::{self, Building};
@@ -44,17 +45,27 @@ pub(super) struct Watching<'a> {
 
 /// `watch`.
 pub(super) fn watch(session: &Session, args: &WatchArgs) -> Result<u8, CliError> {
-    let mut wanted = Wanted { services: args.services.clone(), ..Wanted::default() };
+    let mut wanted = Wanted { services: args.services.clone(), makes: !args.no_up, ..Wanted::default() };
     wanted.flags.build.quiet = args.quiet;
-    let opened = session.open(wanted)?;
+    let mut project = session.load(&wanted)?;
+    let opened = session.open_project(project.clone(), wanted)?;
     let watching = Watching::new(&opened, &args.services, args.prune, &|_| {})?;
     if !args.no_up {
-        up(session, &UpArgs::in_background(&args.services, args.quiet))?;
+        build_watched(&mut project);
+        up_project(session, project, &UpArgs::before_watch(&args.services, args.quiet))?;
     }
     if opened.is_dry_run() {
         return Ok(0);
     }
     watching.run()
+}
+
+/// Has the images built of services whose files are watched, whatever a registry has: what is here is worked on.
+fn build_watched(project: &mut Project) {
+    let watched = project.services.values_mut().filter(|service| {
+        service.build.is_some() && service.develop.as_ref().is_some_and(|develop| !develop.watch.is_empty())
+    });
+    watched.for_each(|service| service.pull_policy = Some("build".to_owned()));
 }
 
 // === impl Watching ===

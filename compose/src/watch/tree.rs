@@ -2,6 +2,7 @@
 //! at all: the kernel has few watches to give.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -251,7 +252,8 @@ impl Tree {
 
     /// What was there below a path and is not any more has changed too.
     fn lose_below(&mut self, path: &Path, there: &BTreeSet<PathBuf>, changed: &mut Batch) {
-        let below = self.files.range(path.to_owned()..).map(|(file, _)| file);
+        let from = (Bound::Included(path), Bound::Unbounded);
+        let below = self.files.range::<Path, _>(from).map(|(file, _)| file);
         let below = below.take_while(|file| file.starts_with(path));
         let gone: Vec<PathBuf> = below.filter(|file| !there.contains(*file)).cloned().collect();
         for file in gone {
@@ -312,7 +314,12 @@ impl Tree {
 
     /// A directory that is gone, or that another one will take the place of, is not watched any more.
     fn forget_below(&mut self, directory: &Path) {
-        self.watched.retain(|path| !path.starts_with(directory));
+        let from = (Bound::Included(directory), Bound::Unbounded);
+        let below = self.watched.range::<Path, _>(from).take_while(|path| path.starts_with(directory));
+        let below: Vec<PathBuf> = below.cloned().collect();
+        for path in &below {
+            self.watched.remove(path);
+        }
     }
 }
 
