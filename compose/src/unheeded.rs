@@ -240,7 +240,6 @@ impl Unheeded {
         let ipam = network.ipam.driver.as_deref();
         self.those([
             (&["attachable"][..], network.attachable, CLUSTER),
-            (&["enable_ipv4"], network.enable_ipv4 == Some(false), ABSENT),
             (&["ipam", "driver"], ipam.is_some_and(|driver| driver != "default"), ABSENT),
             (&["ipam", "options"], !network.ipam.options.is_empty(), ABSENT),
         ]);

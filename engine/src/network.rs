@@ -79,6 +79,9 @@ pub struct NetworkSpec {
     pub driver: String,
     /// Whether it has no way out and no way in.
     pub internal: bool,
+    /// Whether its members get IPv4 addresses.
+    #[serde(default = "always")]
+    pub ipv4: bool,
     /// Whether its members get IPv6 addresses too.
     pub ipv6: bool,
     /// Its subnets, one per family; chosen when a family has none.
@@ -365,7 +368,7 @@ impl Networks {
 
     fn make(&self, id: NetworkId, mut spec: NetworkSpec) -> Result<Network, NetworkError> {
         let options = DriverOptions::parse(&spec.driver, &spec.options)?;
-        check_subnets(&spec.subnets)?;
+        check_families(&spec)?;
         // Two roots must not choose the same subnet, so the machine's lock comes before the root's.
         let _machine = self.machine_lock()?;
         let _lock = self.lock()?;
@@ -535,7 +538,17 @@ fn is_builtin(name: &str) -> bool {
     BUILTIN.iter().any(|(builtin, _)| *builtin == name)
 }
 
-fn check_subnets(subnets: &[Subnet]) -> Result<(), NetworkError> {
+fn check_families(spec: &NetworkSpec) -> Result<(), NetworkError> {
+    let subnets = &spec.subnets;
+    if !spec.ipv4 && subnets.iter().any(|subnet| subnet.cidr.is_ipv4()) {
+        return Err(NetworkError::Invalid(format!(
+            "the network {} has an IPv4 subnet and no IPv4",
+            spec.name
+        )));
+    }
+    if !spec.ipv4 && !spec.ipv6 && subnets.is_empty() {
+        return Err(NetworkError::Invalid(format!("the network {} has neither IPv4 nor IPv6", spec.name)));
+    }
     for family in [true, false] {
         if subnets.iter().filter(|subnet| subnet.cidr.is_ipv4() == family).count() > 1 {
             return Err(NetworkError::Unsupported(
@@ -579,16 +592,23 @@ fn settle_subnets(
     }
     let asked = |ipv4: bool| spec.subnets.iter().find(|subnet| subnet.cidr.is_ipv4() == ipv4);
     let whole = |cidr| Subnet { cidr, gateway: None, ip_range: None, aux_addresses: BTreeMap::new() };
-    let mut subnets = vec![match asked(true) {
-        Some(subnet) => subnet.clone(),
-        None => whole(ipam::choose_subnet(&everything)?),
-    }];
+    let mut subnets = Vec::new();
+    match asked(true) {
+        Some(subnet) => subnets.push(subnet.clone()),
+        None if spec.ipv4 => subnets.push(whole(ipam::choose_subnet(&everything)?)),
+        None => {}
+    }
     match asked(false) {
         Some(subnet) => subnets.push(subnet.clone()),
         None if spec.ipv6 => subnets.extend(ula_of(id).map(whole)),
         None => {}
     }
     subnets.iter().map(|subnet| ipam::settle_subnet(subnet, &used)).collect()
+}
+
+/// Networks of earlier versions all have IPv4.
+fn always() -> bool {
+    true
 }
 
 /// Forty random bits for the site and sixteen for the subnet, all from the network's identity.
@@ -622,6 +642,7 @@ impl NetworkSpec {
             name,
             driver: DEFAULT_NETWORK.to_owned(),
             internal: false,
+            ipv4: true,
             ipv6: false,
             subnets: Vec::new(),
             labels: BTreeMap::new(),

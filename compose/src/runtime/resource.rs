@@ -25,6 +25,7 @@ impl Runtime {
             spec.driver.clone_from(driver);
         }
         spec.internal = network.internal;
+        spec.ipv4 = network.enable_ipv4.unwrap_or(true);
         spec.ipv6 = network.enable_ipv6.unwrap_or_default();
         spec.options = network.driver_opts.clone();
         for pool in &network.ipam.config {

@@ -349,3 +349,33 @@ services:
     let tail = world.rcompose(["logs", "--no-log-prefix", "-n", "2", "short"]).succeeds().stdout;
     assert_eq!(tail, "line number 998\nline number 999\n");
 }
+
+#[test]
+fn a_network_without_ipv4_has_ipv6_alone() {
+    let file = |families: &str| {
+        format!(
+            r#"
+services:
+  web: {{image: box, command: [httpd, -f, -p, "80", -h, /etc], stop_grace_period: 0s, networks: [six]}}
+  peer: {{image: box, command: [sleep, "1000"], stop_grace_period: 0s, networks: [six]}}
+networks: {{six: {{{families}}}}}
+"#
+        )
+    };
+    let world = World::new(&file("enable_ipv4: false, enable_ipv6: true"));
+    let up = world.rcompose(["up", "-d"]).succeeds();
+    assert!(!up.stderr.contains("enable_ipv4"), "{}", up.stderr);
+    let routes = world.inside("peer", "tail -n +2 /proc/net/route");
+    assert_eq!(routes, "", "no route of IPv4");
+    let page = world.inside("peer", "until wget -qO- http://web/passwd; do usleep 10000; done");
+    assert!(page.starts_with("root:"), "{page}");
+    world.rcompose(["down"]).succeeds();
+    world.write("compose.yaml", &file("enable_ipv4: false"));
+    let up = world.rcompose(["up", "-d"]);
+    assert_eq!(up.code, 1);
+    assert!(
+        up.stderr.contains("network p_six") && up.stderr.contains("neither IPv4 nor IPv6"),
+        "{}",
+        up.stderr
+    );
+}

@@ -604,7 +604,7 @@ fn network_json(engine: &Engine, network: &Network) -> Result<Value> {
         "Created": network.created.to_string(),
         "Scope": "local",
         "Driver": spec.driver,
-        "EnableIPv4": true,
+        "EnableIPv4": spec.ipv4,
         "EnableIPv6": spec.ipv6,
         "IPAM": { "Driver": "default", "Options": {}, "Config": config },
         "Internal": spec.internal,

@@ -81,8 +81,11 @@ pub(super) struct CreateArgs {
     /// Without a way outside
     #[arg(long)]
     internal: bool,
+    /// With IPv4 addresses; --ipv4=false leaves them out
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    ipv4: bool,
     /// With IPv6 addresses
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     ipv6: bool,
     /// Set a label
     #[arg(long, value_name = "KEY=VALUE")]
@@ -227,6 +230,7 @@ fn create(engine: &Engine, args: CreateArgs) -> Result<u8> {
         name: args.name,
         driver: args.driver,
         internal: args.internal,
+        ipv4: args.ipv4,
         ipv6: args.ipv6,
         subnets,
         labels: pairs(args.label),
