@@ -196,6 +196,16 @@ impl Progress {
         self.change(object, word, Phase::Done(Duration::ZERO));
     }
 
+    /// Shows something that is being done.
+    pub fn begins(&self, object: &str, word: &str) {
+        self.change(object, word, Phase::Working { long: true });
+    }
+
+    /// Shows something that failed.
+    pub fn fails(&self, object: &str) {
+        self.change(object, "Error", Phase::Failed);
+    }
+
     /// Shows what an operation tells.
     pub fn tell(&self, telling: &Telling<'_>) {
         match telling {

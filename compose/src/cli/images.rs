@@ -1,6 +1,8 @@
 //! `build`, `pull` and `push`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use engine::builder::{ProvenanceRequest, wants_bill};
@@ -9,7 +11,7 @@ use engine::image::{PushOptions, Reference};
 
 use super::failure::CliError;
 use super::flags;
-use super::session::{Session, Wanted};
+use super::session::{Opened, Session, Wanted};
 use crate::bake::bake;
 use crate::build::BuildFlags;
 use crate::desired::{Changes, Desired};
@@ -18,7 +20,7 @@ use crate::model::Project;
 use crate::operation::Operation;
 use crate::output::{self, ProgressMode};
 use crate::plan::images;
-use crate::runtime::Flags;
+use crate::runtime::{Failure, Flags};
 
 /// The flags of `build`.
 #[derive(Debug, Args)]
@@ -273,30 +275,63 @@ pub(super) fn push(session: &Session, args: &PushArgs) -> Result<u8, CliError> {
             opened.progress.stands(&format!("Service {name}"), "Skipped");
         }
     }
-    for image in images {
-        if opened.is_dry_run() {
-            output::note(&format!("push {image}"));
-            continue;
-        }
-        let pushed = push_one(&opened, image, args.quiet).map_err(|error| match error.kind() {
-            Kind::NotFound => error.with_hint("`rcompose build` makes it"),
-            _ => error,
-        });
-        match pushed {
-            Err(error) if args.ignore_push_failures => output::warning(&engine::error::chain(&error)),
-            other => other?,
-        }
+    let images: Vec<&str> = images.into_iter().collect();
+    if opened.is_dry_run() {
+        images.iter().for_each(|image| output::note(&format!("push {image}")));
+        return Ok(0);
     }
-    Ok(0)
+    let failures = push_at_once(&opened, &images, args.quiet);
+    opened.progress.finish();
+    if args.ignore_push_failures {
+        failures.iter().for_each(|failure| output::warning(&failure.to_string()));
+        return Ok(0);
+    }
+    if failures.is_empty() { Ok(0) } else { Err(CliError::Steps(failures)) }
 }
 
-fn push_one(opened: &super::session::Opened, image: &str, quiet: bool) -> engine::Result<()> {
+/// Pushes images, several at a time. What failed, in the order of the images.
+fn push_at_once(opened: &Opened, images: &[&str], quiet: bool) -> Vec<Failure> {
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..opened.limit().min(images.len()) {
+            scope.spawn(|| {
+                while let Some(image) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = push_one(opened, image, quiet) {
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).insert(*image, error);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let failure = |(image, error)| Failure { service: None, object: format!("image {image}"), error };
+    failed.into_iter().map(failure).collect()
+}
+
+fn push_one(opened: &Opened, image: &str, quiet: bool) -> engine::Result<()> {
     let reference: Reference = image
         .parse()
         .map_err(|error| engine::Error::invalid(format!("image {image:?}")).with_source(error))?;
-    opened.engine().images().push(&reference, &PushOptions::default(), &|_| {})?;
+    let shown = format!("Image {image}");
     if !quiet {
-        opened.progress.stands(&format!("Image {image}"), "Pushed");
+        opened.progress.begins(&shown, "Pushing");
     }
-    Ok(())
+    let pushed = opened.engine().images().push(&reference, &PushOptions::default(), &|_| {});
+    match pushed.map_err(engine::Error::from) {
+        Ok(_) => {
+            if !quiet {
+                opened.progress.stands(&shown, "Pushed");
+            }
+            Ok(())
+        }
+        Err(error) => {
+            if !quiet {
+                opened.progress.fails(&shown);
+            }
+            Err(match error.kind() {
+                Kind::NotFound => error.with_hint("`rcompose build` makes it"),
+                _ => error,
+            })
+        }
+    }
 }

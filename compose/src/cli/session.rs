@@ -249,6 +249,11 @@ impl Opened {
         Turn::take(self.engine(), &self.project().name)
     }
 
+    /// How many things are done at once.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Whether what goes to standard output is coloured.
     pub(super) fn colours(&self) -> bool {
         self.ansi.colours()
