@@ -136,27 +136,35 @@ impl Executable {
     /// When the connection is lost, or the host has no room or no leave for it.
     pub fn bring(&self, session: &Session, name: &str) -> Result<()> {
         let expect = |output: std::result::Result<Output, SshError>, step: &str| {
-            let output = output.and_then(|output| output.expect_success(name, step));
-            output.map(drop).map_err(|error| error.on(name))
+            output.and_then(|output| output.expect_success(name, step)).map_err(|error| error.on(name))
         };
         let mut file = File::open(&self.file)
             .map_err(|error| Error::failed(format!("read the executable {}", self.file.display()), error))?;
-        // The user's own directory first: where the agent belongs only root may write.
-        let place = format!(".cache/rdeploy/{}", self.digest.replace(':', "-"));
+        // The user's own directory first: where the agent belongs only root may write. Somebody else may bring the same
+        // one at this moment, so the name has the number of a process in it; what one that was killed has left goes.
+        let name_there = self.digest.replace(':', "-");
         let receive = format!(
-            "umask 077; cd && mkdir -p .cache/rdeploy && cat >{place} || {{ rm -f {place}; exit 1; }}"
+            "umask 077; cd && mkdir -p .cache/rdeploy || exit 1; {}; file=$PWD/.cache/rdeploy/{name_there}.$$; \
+             cat >\"$file\" && echo \"$file\" || {{ rm -f \"$file\"; exit 1; }}",
+            sweep(".cache/rdeploy", "*.[0-9]*")
         );
-        expect(session.upload(&mut file, &receive), "bring the agent there")?;
-        let home = session.run("cd && pwd", b"").map_err(|error| error.on(name))?;
-        let home = String::from_utf8_lossy(&home.stdout).trim().to_owned();
-        let (from, to) = (ssh::quoted(&format!("{home}/{place}")), ssh::quoted(&self.there));
-        // Whole or not at all, for whoever starts it meanwhile.
+        let brought = expect(session.upload(&mut file, &receive), "bring the agent there")?;
+        let brought = String::from_utf8_lossy(&brought);
+        let (from, to) = (ssh::quoted(brought.trim_end_matches('\n')), ssh::quoted(&self.there));
+        // Whole or not at all, for whoever starts it meanwhile; and one that somebody runs already stays where it is.
         let install = format!(
-            "set -e; from={from}; to={to}; trap 'rm -f \"$from\" \"$to.part\"' EXIT; mkdir -p \"$(dirname \"$to\")\"; \
-             cp \"$from\" \"$to.part\"; chmod 755 \"$to.part\"; mv \"$to.part\" \"$to\""
+            "set -e; from={from}; to={to}; part=$to.$$; trap 'rm -f \"$from\" \"$part\"' EXIT; \
+             mkdir -p \"$(dirname \"$to\")\"; {}; cp \"$from\" \"$part\"; chmod 755 \"$part\"; \
+             ln \"$part\" \"$to\" 2>/dev/null || [ -x \"$to\" ] || mv \"$part\" \"$to\"",
+            sweep("$(dirname \"$to\")", "rdeploy.[0-9]*")
         );
-        expect(session.run_as_root(&install, b""), "install the agent")
+        expect(session.run_as_root(&install, b""), "install the agent").map(drop)
     }
+}
+
+/// A line of shell that removes files of such a name which nobody has written to for an hour.
+fn sweep(directory: &str, name: &str) -> String {
+    format!("find \"{directory}\" -name '{name}' -type f -mmin +60 -exec rm -f {{}} + 2>/dev/null || :")
 }
 
 /// What an executable that cannot be read is to the one who connects.

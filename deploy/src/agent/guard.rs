@@ -1,6 +1,7 @@
 //! A second process that waits for the end of an agent and puts right what it left. It waits for the lock that the
 //! agent holds, which the kernel gives up with the agent, however that ends.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode, Stdio};
 
 use engine::Engine;
@@ -16,10 +17,11 @@ pub(crate) const GUARD: &str = "guard";
 /// Posts a guard for a project whose lock this process holds.
 pub(crate) fn post(engine: &Engine, places: &Places, project: &str) -> Result<()> {
     let failed = |error| Error::failed("post a guard for the rollout", error);
-    let program = std::env::current_exe().map_err(failed)?;
     let log = places.run().join("guard.log");
     let log = std::fs::File::create(log).map_err(failed)?;
-    let mut guard = Command::new(program)
+    // Not its path: the file there may be another one by now.
+    let mut guard = Command::new("/proc/self/exe")
+        .arg0("rdeploy")
         .args(["rdeploy", "agent", "--root"])
         .arg(engine.root().state())
         .args([GUARD, project])

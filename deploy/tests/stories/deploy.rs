@@ -376,6 +376,22 @@ fn twenty_cuts_of_the_line_and_always_one_version() {
 }
 
 #[test]
+fn several_who_come_to_a_bare_server_at_once_all_get_their_turn() {
+    let server = Server::start();
+    let project = Project::new();
+    // Built before, so that all of them bring the agent at the same time.
+    succeeds(&project.rdeploy(&[&server], &["plan"]));
+    server.run("rm -rf /var/lib/rengine/bin");
+    let up = ["up", "--drain", "0s", "--lock-wait", "60s"];
+    let all: Vec<_> = (0..3).map(|_| project.command(&[&server], &up).spawn().unwrap()).collect();
+    for client in all {
+        succeeds(&client.wait_with_output().unwrap());
+    }
+    assert_eq!(get(server.ip()).unwrap(), "one");
+    assert_eq!(server.run("find /var/lib/rengine/bin /root/.cache -type f | wc -l"), "1");
+}
+
+#[test]
 fn a_host_without_room_or_without_leave_to_execute_is_told_and_nothing_is_left_there() {
     let server = Server::start();
     let project = Project::new();
