@@ -210,6 +210,7 @@ impl Progress {
     pub fn tell(&self, telling: &Telling<'_>) {
         match telling {
             Telling::Build(_, bytes) => self.pass(bytes),
+            Telling::Built(..) => {}
             Telling::Pull(image, progress) => self.pulled(image, progress),
             Telling::Said(object, text) => self.change(object, text, Phase::Working { long: true }),
             Telling::Hook(container, line) if self.mode == ProgressMode::Json => {

@@ -22,7 +22,7 @@ use engine::container::spec::{ContainerSpec, MountSource, Seccomp};
 use engine::container::state::{HealthStatus, Probe, State};
 use engine::engine::{Engine, RemoveOptions, StopOptions};
 use engine::error::{Error, Kind, Result};
-use engine::id::{ContainerId, VolumeName};
+use engine::id::{ContainerId, ImageId, VolumeName};
 use engine::image::Login;
 use engine::quantity::Span;
 use engine::signal::Signal;
@@ -85,6 +85,8 @@ pub type Tell = Box<dyn Fn(Telling<'_>) + Send + Sync>;
 pub enum Telling<'a> {
     /// What a build says, as it is.
     Build(&'a str, &'a [u8]),
+    /// The images that a build has made for a service, one a platform, and their name, which may soon mean another one.
+    Built(&'a str, &'a [ImageId]),
     /// How far an image's layers are.
     Pull(&'a str, engine::image::Progress),
     /// What is done about a service or a model, by somebody else.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use compose::Project;
@@ -12,10 +12,14 @@ use compose::plan::images;
 use compose::runtime::{Flags, Runtime, Telling};
 use engine::Engine;
 use engine::error::{Error, Result};
+use engine::id::ImageId;
 use engine::image::Reference;
 
 use crate::release::{SENT_TAG, SentImage};
 use crate::walk;
+
+/// The images that were built for a name, one a platform.
+type Built = BTreeMap<String, Vec<ImageId>>;
 
 /// How many images are built at once: each build uses all cores by itself.
 const AT_ONCE: usize = 2;
@@ -75,8 +79,14 @@ pub(crate) fn with(
 ) -> Result<BTreeMap<String, SentImage>> {
     let desired = Desired::of(project, &Changes::default());
     let plan = images::build(&desired, services).map_err(|error| Error::invalid(error.to_string()))?;
+    let built: Arc<Mutex<Built>> = Arc::default();
+    let made = built.clone();
     let tell = Box::new(move |telling: Telling<'_>| {
         let line = match telling {
+            Telling::Built(name, images) => {
+                made.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), images.to_vec());
+                return;
+            }
             Telling::Build(service, bytes) => {
                 let text = String::from_utf8_lossy(bytes);
                 let said = text.lines().filter(|line| !line.trim().is_empty());
@@ -91,7 +101,8 @@ pub(crate) fn with(
     let runtime = Runtime::new(engine.clone(), project.clone(), desired, flags, tell);
     // The sender of lines goes with the runtime, which goes when the walk is over.
     walk::to_the_end(plan, AT_ONCE, move |operation| runtime.perform(operation), &|_| {})?;
-    here(engine, project)
+    let built = built.lock().unwrap_or_else(PoisonError::into_inner);
+    here(engine, project, &built)
 }
 
 /// The services among these, among all when none is named, whose images are built.
@@ -126,10 +137,10 @@ pub fn known(root: Option<&Path>, project: &Project) -> Result<BTreeMap<String, 
         }
         Err(error) => return Err(error),
     };
-    here(&engine, project)
+    here(&engine, project, &Built::new())
 }
 
-fn here(engine: &Engine, project: &Project) -> Result<BTreeMap<String, SentImage>> {
+fn here(engine: &Engine, project: &Project, built: &Built) -> Result<BTreeMap<String, SentImage>> {
     let desired = Desired::of(project, &Changes::default());
     let mut images = BTreeMap::new();
     for (name, service) in &desired.services {
@@ -137,13 +148,25 @@ fn here(engine: &Engine, project: &Project) -> Result<BTreeMap<String, SentImage
         if !wanted.buildable && wanted.policy == ImagePolicy::Always {
             continue;
         }
-        let Some(image) = engine.images().find(&wanted.name)? else { continue };
+        let named = engine.images().find(&wanted.name)?;
+        let built = built.get(&wanted.name).map(Vec::as_slice).unwrap_or_default();
+        let Some(id) = meant(built, named.as_ref().map(|image| &image.id)) else { continue };
+        let image = engine.images().get(id.as_str())?;
         if wanted.buildable || image.digests.is_empty() {
             let name_there = sent_name(&wanted.name, image.id.hex())?;
             images.insert(name.clone(), SentImage { name: name_there, id: image.id.to_string() });
         }
     }
     Ok(images)
+}
+
+/// Which image is meant by a name that these were built for just now: one of them, whatever somebody else who builds here
+/// has given the name to since.
+fn meant<'a>(built: &'a [ImageId], named: Option<&'a ImageId>) -> Option<&'a ImageId> {
+    match built {
+        [first, ..] => named.filter(|named| built.contains(named)).or(Some(first)),
+        [] => named,
+    }
 }
 
 /// An image is called by what is in it, so that a name on a host never means something else later:
@@ -153,4 +176,20 @@ fn sent_name(name: &str, hex: &str) -> Result<String> {
     let reference: Reference = name.parse().map_err(failed)?;
     let tagged = reference.with_tag(&format!("{SENT_TAG}{}", &hex[..12])).map_err(failed)?;
     Ok(tagged.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_built_is_meant_whoever_has_the_name_now() {
+        let [one, two, other] = [b"1", b"2", b"3"].map(|text| ImageId::of(text));
+        let built = [one.clone(), two.clone()];
+        assert_eq!(meant(&built, Some(&other)), Some(&one));
+        assert_eq!(meant(&built, None), Some(&one));
+        assert_eq!(meant(&built, Some(&two)), Some(&two), "the one for this machine");
+        assert_eq!(meant(&[], Some(&other)), Some(&other));
+        assert_eq!(meant(&[], None), None);
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use engine::builder::{AttestRequest, BuildEvent, Facts, ProvenanceRequest, wants_bill};
 use engine::error::{Error, Result};
+use engine::id::ImageId;
 use engine::image::{Form, PullOptions, Reference};
 use jiff::Timestamp;
 
@@ -72,6 +73,9 @@ impl Runtime {
         for image in &images {
             self.engine.images().shape(image, &Form::default(), &|_| {})?;
         }
+        let name = self.desired.services.get(service).map_or(service, |service| service.image.name.as_str());
+        let ids: Vec<ImageId> = images.iter().map(|image| image.id.clone()).collect();
+        (self.tell)(Telling::Built(name, &ids));
         let said = definition.build.as_ref();
         let (provenance, sbom) =
             said.map_or((None, None), |it| (it.provenance.as_deref(), it.sbom.as_deref()));

@@ -90,7 +90,7 @@ impl Opened {
                 }
             }
             Telling::Hook(container, line) => teller(Event::Remark(format!("{container} ->  | {line}"))),
-            Telling::Build(..) | Telling::Said(..) => {}
+            Telling::Build(..) | Telling::Built(..) | Telling::Said(..) => {}
         });
         // Whoever goes back goes back to what was there.
         let settled = if rollout.rollback { Settled::Here } else { Settled::Some(BTreeSet::new()) };
