@@ -54,6 +54,8 @@ pub enum Cause {
     ScaledDown,
     /// Its service is in no file any more.
     Orphan,
+    /// What its name means is asked for at its registry each time.
+    PulledEachTime,
     /// The user asked for it.
     Asked,
     /// A service that is asked for needs it.
@@ -85,6 +87,7 @@ impl fmt::Display for Cause {
             Self::ScaledUp => f.write_str("scaled up"),
             Self::ScaledDown => f.write_str("scaled down"),
             Self::Orphan => f.write_str("orphan"),
+            Self::PulledEachTime => f.write_str("its pull policy is always"),
             Self::Asked => f.write_str("asked"),
             Self::NeededBy { service } => write!(f, "needed by {service}"),
         }

@@ -241,7 +241,7 @@ impl Agent {
             return Err(Error::invalid(format!("{project:?} is not the name of a project")));
         }
         let places = self.places(&project);
-        let lock = taking::take(&places, &project, author, wait)?;
+        let lock = taking::take(&places, &project, author, wait, &self.tell())?;
         undo::recover(&self.engine, &places)?;
         self.held = Some(Held { project, author: author.to_owned(), places, running: None, _lock: lock });
         Ok(())

@@ -146,7 +146,7 @@ fn wanted(
     let may_build = image.buildable && building != Building::Never;
     Ok(match image.policy {
         ImagePolicy::Build if may_build => Some((build(), Cause::Asked)),
-        ImagePolicy::Always if image.named => Some((pull(may_build), Cause::Asked)),
+        ImagePolicy::Always if image.named => Some((pull(may_build), Cause::PulledEachTime)),
         ImagePolicy::After(age) if image.named && here && is_older(observed, &image.name, age) => {
             Some((pull(may_build), Cause::Stale))
         }

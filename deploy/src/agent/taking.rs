@@ -6,8 +6,10 @@ use engine::error::{Error, Result};
 use engine::store::{self, Durability, Lock};
 use jiff::Timestamp;
 
+use super::Tell;
 use super::places::Places;
 use crate::freeze::Freeze;
+use crate::message::Event;
 
 /// Why a project cannot be changed at the moment.
 enum Busy {
@@ -23,13 +25,21 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// How long the guard of an agent that has ended may hold the project to find that there is nothing to do.
 const GUARDED: Duration = Duration::from_secs(1);
 
-/// Takes a project for oneself as soon as it is free; for so long that is waited for. `author` is shown to others.
-pub(crate) fn take(places: &Places, project: &str, author: &str, wait: Duration) -> Result<Lock> {
+/// Takes a project for oneself as soon as it is free; for so long that is waited for, and who is waited for is said.
+/// `author` is shown to others.
+pub(crate) fn take(
+    places: &Places,
+    project: &str,
+    author: &str,
+    wait: Duration,
+    tell: &Tell,
+) -> Result<Lock> {
     let failed = |error| Error::failed(format!("lock the project {project}"), error);
     for directory in [places.state(), places.run()] {
         store::private_directory(directory).map_err(failed)?;
     }
     let began = Instant::now();
+    let mut told = String::new();
     loop {
         match look(places, project)? {
             Ok(lock) => {
@@ -41,6 +51,11 @@ pub(crate) fn take(places: &Places, project: &str, author: &str, wait: Duration)
                 let patience = if matches!(busy, Busy::Changing(_)) { wait.max(GUARDED) } else { wait };
                 if began.elapsed() >= patience {
                     return Err(busy.told(project));
+                }
+                let text = format!("waiting: {}", busy.told(project));
+                if began.elapsed() >= GUARDED && text != told {
+                    tell(Event::Remark(text.clone()));
+                    told = text;
                 }
                 std::thread::sleep(GLANCE);
             }
@@ -93,7 +108,7 @@ fn look(places: &Places, project: &str) -> Result<std::result::Result<Lock, Busy
 // === impl Busy ===
 
 impl Busy {
-    fn told(self, project: &str) -> Error {
+    fn told(&self, project: &str) -> Error {
         match self {
             Self::Changing(holder) => {
                 Error::conflict(format!("project {project} is being changed by {holder}")).with_hint(

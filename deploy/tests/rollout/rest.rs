@@ -288,8 +288,11 @@ fn a_locked_project_is_left_alone_until_it_is_released() {
     let shown = world.rdeploy(["lock"]).succeeds().stdout;
     assert_eq!(shown.matches("the database moves").count(), 2, "{shown}");
     assert!(world.rdeploy(["status"]).succeeds().stderr.contains("locked by"));
-    // Whoever waits goes on as soon as it is released.
+    // Whoever waits says for whom, and goes on as soon as it is released.
     let mut waiting = world.spawn(["up", "--lock-wait", "1m", "--drain", "0s"]);
+    let mut said = BufReader::new(waiting.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("waiting: project p is locked by")));
+    std::thread::spawn(move || said.count());
     world.rdeploy(["lock", "release"]).succeeds();
     assert!(waiting.wait().unwrap().success());
     assert_eq!(get(port).unwrap(), "two");

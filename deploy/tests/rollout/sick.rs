@@ -268,4 +268,7 @@ fn a_port_that_somebody_else_has_is_found_before_anything_changes() {
     world.page("two");
     world.rdeploy(["up", "--drain", "0s"]).succeeds();
     assert_eq!(get(taken).unwrap(), "two");
+    // By the name that it has now, not the one that it was made under.
+    let other = world.rdeploy(["-p", "other", "up"]).fails();
+    assert!(other.stderr.contains("is in use by container p-web-1\n"), "{}", other.stderr);
 }

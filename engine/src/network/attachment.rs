@@ -27,6 +27,17 @@ impl Networks {
         read_members(&self.root.network_run(id))
     }
 
+    /// What the attached container is called now whose id begins like this.
+    pub(super) fn name_of(&self, short: &str) -> Result<Option<String>, NetworkError> {
+        for network in self.live_networks()? {
+            let found = self.members(&network)?.into_iter().find(|it| it.party.container.short() == short);
+            if let Some(endpoint) = found {
+                return Ok(Some(endpoint.party.name.to_string()));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where a container is attached now, in the order `eth0`, `eth1`, ….
     ///
     /// # Errors

@@ -94,7 +94,7 @@ enum Candidates {
 /// Which ports are claimed already.
 #[derive(Debug)]
 struct Claims<'a> {
-    table: &'a str,
+    networks: &'a Networks,
     /// What the container itself has published.
     own: &'a [Forward],
     others: &'a [(String, Forward)],
@@ -160,7 +160,7 @@ impl Networks {
             .into_iter()
             .partition(|(table, forward)| table == self.root.tag() && is_of(forward, container));
         let own: Vec<Forward> = own.into_iter().map(|(_, forward)| forward).collect();
-        let mut claims = Claims { table: self.root.tag(), own: &own, others: &others, chosen: Vec::new() };
+        let mut claims = Claims { networks: self, own: &own, others: &others, chosen: Vec::new() };
         for wish in wishes {
             let ports = wish.choose(&claims)?;
             claims.chosen.extend(ports);
@@ -218,8 +218,7 @@ impl Networks {
                 carried: relay::is_needed_here(),
             };
             for wish in wishes(std::slice::from_ref(binding), reach)? {
-                let claims =
-                    Claims { table: self.root.tag(), own: &own, others: &others, chosen: Vec::new() };
+                let claims = Claims { networks: self, own: &own, others: &others, chosen: Vec::new() };
                 wish.choose(&claims)?;
             }
         }
@@ -648,10 +647,13 @@ impl Wish {
         let holder =
             claims.others.iter().find(|(_, taken)| clashes(taken.host_ip, taken.host_port, taken.protocol));
         if let Some((table, forward)) = holder {
-            let name = forward.owner.split_once(' ').map_or(forward.owner.as_str(), |(_, name)| name);
-            let engine =
-                if table == claims.table { String::new() } else { format!(" of the engine {table}") };
-            return Ok(Some(Holder::Somebody(format!("container {name}{engine}"))));
+            let (id, name) = forward.owner.split_once(' ').unwrap_or(("", &forward.owner));
+            if table != claims.networks.root.tag() {
+                return Ok(Some(Holder::Somebody(format!("container {name} of the engine {table}"))));
+            }
+            // It may have got another name since the port was led to it.
+            let name = claims.networks.name_of(id)?.unwrap_or_else(|| name.to_owned());
+            return Ok(Some(Holder::Somebody(format!("container {name}"))));
         }
         // A port that leads here already is nobody else's, though a connection of the host's may happen to begin at it.
         let is_own = |forward: &Forward| {
