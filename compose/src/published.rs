@@ -32,7 +32,7 @@ pub fn compose_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
     part(COMPOSE_FILE, &[(NAME, name)], bytes)
 }
 
-/// A file that another one extends, as a part of an artifact.
+/// A file that another one extends or includes, as a part of an artifact.
 pub fn extended_file(name: &str, bytes: Vec<u8>) -> ArtifactFile {
     part(COMPOSE_FILE, &[(NAME, name), (EXTENDED, "true")], bytes)
 }

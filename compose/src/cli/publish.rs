@@ -1,6 +1,6 @@
 //! `publish`: a project's files, at a registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path as FsPath, PathBuf};
 
 use clap::Args;
@@ -129,8 +129,21 @@ struct Parcel<'a> {
 struct Named<'a> {
     path: Path,
     text: &'a str,
-    is_extended: bool,
+    role: Role,
     is_required: bool,
+}
+
+/// What a file is to the one that names it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// It has services that others extend.
+    Extended,
+    /// It is a part of the project; `with_variables` when the entry says which variables it is read with.
+    Included { with_variables: bool },
+    /// It has variables.
+    Variables,
+    /// It has labels.
+    Labels,
 }
 
 // === impl Parcel ===
@@ -155,12 +168,11 @@ impl<'a> Parcel<'a> {
         let text = String::from_utf8_lossy(&bytes_of(file)?).into_owned();
         let source = Source::new(file, text);
         let documents = read(&source.text).unwrap_or_default();
-        let alone: BTreeSet<&str> = documents.iter().flat_map(stays_behind).collect();
-        if !alone.is_empty() {
+        if documents.iter().any(starts_elsewhere) {
             return Err(CliError::Invalid(format!(
-                "{} needs files beside it, which are not published: {}; `rcompose config -o FILE` writes all of it into one",
-                file.display(),
-                alone.into_iter().collect::<Vec<_>>().join(", ")
+                "{}: include.project_directory is a place on this machine, and cannot be published; \
+                 `rcompose config -o FILE` writes all of it into one",
+                file.display()
             )));
         }
         let mut edits: BTreeMap<(usize, usize), (Place, String)> = BTreeMap::new();
@@ -188,23 +200,31 @@ impl<'a> Parcel<'a> {
         let lookup = |name: &str| environment.get(name).cloned();
         let text = substitute(named.text, &lookup, &mut |_| {})
             .map_err(|error| CliError::Invalid(format!("{}: {error}", named.path)))?;
+        // What has an address is had from there.
+        if text.contains("://") || text == "/dev/null" {
+            return Ok(None);
+        }
         let home = environment.get("HOME").map(String::as_str);
         let file = PathBuf::from(absolute(&text, directory, home));
         if !named.is_required && !file.exists() {
             return Ok(None);
         }
         let stem = Digest::of(file.to_string_lossy().as_bytes()).hex().to_owned();
-        let called = format!("{stem}.{}", if named.is_extended { "yaml" } else { "env" });
+        let is_compose_file = matches!(named.role, Role::Extended | Role::Included { .. });
+        let called = format!("{stem}.{}", if is_compose_file { "yaml" } else { "env" });
         if self.beside.contains_key(&file) {
             return Ok(Some(called));
         }
-        if named.is_extended {
+        if is_compose_file {
+            let directory = file.parent().map(FsPath::to_path_buf).unwrap_or_default();
+            if named.role == (Role::Included { with_variables: false }) {
+                self.expect_no_variables(&named.path, &directory)?;
+            }
             // Before its own are looked at: files may extend each other.
             self.beside.insert(file.clone(), extended_file(&called, Vec::new()));
-            let directory = file.parent().map(FsPath::to_path_buf).unwrap_or_default();
             let bytes = self.pack(&file, &directory)?;
             self.beside.insert(file, extended_file(&called, bytes));
-        } else if self.with_env {
+        } else if self.with_env || named.role == Role::Labels {
             let bytes = bytes_of(&file)?;
             self.beside.insert(file, env_file(&called, bytes));
         } else {
@@ -214,6 +234,20 @@ impl<'a> Parcel<'a> {
             )));
         }
         Ok(Some(called))
+    }
+}
+
+impl Parcel<'_> {
+    /// An included file is read with the variables that lie beside it, which nobody would find there.
+    fn expect_no_variables(&self, path: &Path, directory: &FsPath) -> Result<(), CliError> {
+        let file = directory.join(".env");
+        if directory == self.project.working_dir || !file.exists() {
+            return Ok(());
+        }
+        Err(CliError::Invalid(format!(
+            "{path} is read with {}, which has to be named to be published: `include: [{{path: …, env_file: …}}]`",
+            file.display()
+        )))
     }
 }
 
@@ -243,42 +277,61 @@ fn services(document: &Value) -> impl Iterator<Item = (&String, &Value)> {
     document.get("services").and_then(Value::as_map).into_iter().flatten()
 }
 
-/// The keys by which a document takes in files that cannot go along.
-fn stays_behind(document: &Value) -> Vec<&'static str> {
-    let mut found = Vec::new();
-    if document.get("include").is_some() {
-        found.push("include");
+/// Whether files are included as if they lay elsewhere.
+fn starts_elsewhere(document: &Value) -> bool {
+    let mut entries = document.get("include").and_then(Value::as_list).into_iter().flatten();
+    entries.any(|entry| entry.get("project_directory").is_some())
+}
+
+/// A text, or each of several, with its path.
+fn texts(value: Option<&Value>, at: Path) -> Vec<(Path, &Value)> {
+    match value {
+        Some(Value::List(items)) => {
+            items.iter().enumerate().map(|(index, item)| (at.index(index), item)).collect()
+        }
+        Some(item) => vec![(at, item)],
+        None => Vec::new(),
     }
-    if services(document).any(|(_, service)| service.get("label_file").is_some()) {
-        found.push("label_file");
+}
+
+/// The files that a document includes, and those of their variables.
+fn included(document: &Value) -> Vec<Named<'_>> {
+    let mut found = Vec::new();
+    for (at, entry) in texts(document.get("include"), Path::keys(&["include"])) {
+        let with_variables = entry.get("env_file").is_some();
+        let files = match entry.as_text() {
+            Some(_) => vec![(at.clone(), entry)],
+            None => texts(entry.get("path"), at.key("path")),
+        };
+        let variables = texts(entry.get("env_file"), at.key("env_file"));
+        let files = files.into_iter().map(|file| (file, Role::Included { with_variables }));
+        for ((path, value), role) in files.chain(variables.into_iter().map(|file| (file, Role::Variables))) {
+            found.extend(value.as_text().map(|text| Named { path, text, role, is_required: true }));
+        }
     }
     found
 }
 
-/// The files that the services of a document extend, and those of their variables.
+/// The files that a document includes, that its services extend, and those of their variables and labels.
 fn named(document: &Value) -> Vec<Named<'_>> {
-    let mut found = Vec::new();
+    let mut found = included(document);
     for (name, service) in services(document) {
         let at = Path::keys(&["services", name]);
         let file = service.get("extends").and_then(|extends| extends.get("file")).and_then(Value::as_text);
         if let Some(text) = file {
             let path = at.key("extends").key("file");
-            found.push(Named { path, text, is_extended: true, is_required: true });
+            found.push(Named { path, text, role: Role::Extended, is_required: true });
         }
-        let at = at.key("env_file");
-        let entries: Vec<(Path, &Value)> = match service.get("env_file") {
-            Some(Value::List(items)) => {
-                items.iter().enumerate().map(|(index, item)| (at.index(index), item)).collect()
-            }
-            Some(item) => vec![(at, item)],
-            None => Vec::new(),
-        };
-        for (path, entry) in entries {
+        for (path, entry) in texts(service.get("label_file"), at.key("label_file")) {
+            let role = Role::Labels;
+            found.extend(entry.as_text().map(|text| Named { path, text, role, is_required: true }));
+        }
+        for (path, entry) in texts(service.get("env_file"), at.key("env_file")) {
             let long = entry.get("path").and_then(Value::as_text);
             let path = if long.is_some() { path.key("path") } else { path };
             let is_required = entry.get("required") != Some(&Value::Bool(false));
             if let Some(text) = long.or_else(|| entry.as_text()) {
-                found.push(Named { path, text, is_extended: false, is_required });
+                found.push(Named { path, text, role: Role::Variables, is_required });
             }
         }
     }

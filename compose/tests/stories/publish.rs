@@ -64,6 +64,47 @@ fn files_that_services_extend_and_their_variables_go_along() {
 }
 
 #[test]
+fn files_that_are_included_and_labels_go_along() {
+    let registry = Registry::start();
+    let world = World::new("");
+    world.write(
+        "compose.yaml",
+        "include:
+  - parts/db.yaml
+  - {path: [more/a.yaml, more/b.yaml], env_file: more/own.env}
+services:
+  web: {image: box, label_file: web.labels, depends_on: [db]}
+",
+    );
+    world.write("web.labels", "team=shop\n");
+    world.write("parts/db.yaml", "services: {db: {image: box, label_file: [db.labels]}}\n");
+    world.write("parts/db.labels", "team=data\n");
+    world.write("more/a.yaml", "services: {more: {image: box, labels: {level: '${LEVEL}'}}}\n");
+    world.write("more/b.yaml", "services: {more: {user: '7'}}\n");
+    world.write("more/own.env", "LEVEL=high\n");
+    let name = format!("{}/team/whole:1", registry.address);
+    let refused = world.rcompose(["publish", &name]);
+    assert!(refused.code == 1 && refused.stderr.contains("--with-env"), "{}", refused.stderr);
+    world.write("parts/.env", "A=1\n");
+    let refused = world.rcompose(["publish", "--with-env", &name]);
+    assert!(refused.code == 1 && refused.stderr.contains("parts/.env"), "{}", refused.stderr);
+    std::fs::remove_file(world.project().join("parts/.env")).unwrap();
+    let here = world.rcompose(["config"]).succeeds().stdout;
+    assert!(here.contains("team: data") && here.contains("level: high"), "{here}");
+    world.rcompose(["publish", "--with-env", &name]).succeeds();
+    for part in ["compose.yaml", "web.labels", "parts", "more"] {
+        let path = world.project().join(part);
+        if path.is_dir() {
+            std::fs::remove_dir_all(path).unwrap()
+        } else {
+            std::fs::remove_file(path).unwrap()
+        }
+    }
+    let there = world.rcompose(["-p", "p", "-f", &format!("oci://{name}"), "config"]).succeeds().stdout;
+    assert_eq!(there, here);
+}
+
+#[test]
 fn what_others_could_not_start_or_should_not_read_is_not_published() {
     let world = World::new("");
     let refuse = |file: &str, wanted: &str| {
