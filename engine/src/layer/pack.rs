@@ -128,8 +128,8 @@ pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 /// A file with several names.
 struct Named {
     first: Vec<u8>,
-    /// Names that there are, and that were not found yet.
-    missing: u64,
+    /// Names that there are, and that were not found yet: as many bits as the kernel has for it on this machine.
+    missing: libc::nlink_t,
     size: u64,
 }
 
