@@ -2,6 +2,7 @@
 
 mod alpha;
 mod attached;
+pub mod bake;
 mod config;
 mod convert;
 mod events;

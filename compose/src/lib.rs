@@ -22,6 +22,7 @@ pub mod output;
 pub mod plan;
 mod provision;
 pub mod published;
+pub mod recipe;
 pub mod remote;
 pub mod repository;
 pub mod runtime;

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Program {
     Engine,
+    /// `rengine buildx bake`, which reads compose files.
+    Bake,
     Compose,
     Deploy,
 }
@@ -24,9 +26,10 @@ fn main() -> ExitCode {
     if let Some(code) = deploy::heir::enter_if_asked() {
         return code;
     }
-    let (program, arguments) = chosen(std::env::args_os().collect());
+    let (program, arguments) = baking(chosen(std::env::args_os().collect()));
     match program {
         Program::Engine => engine::cli::main(arguments),
+        Program::Bake => compose::cli::bake::main(arguments),
         Program::Compose => compose::cli::main(arguments),
         Program::Deploy => {
             if let Err(error) = deploy::secrets::hide() {
@@ -60,6 +63,27 @@ fn chosen(mut arguments: Vec<OsString>) -> (Program, Vec<OsString>) {
     }
 }
 
+/// `bake` is the builder's verb, and at home where compose files are read.
+fn baking((program, mut arguments): (Program, Vec<OsString>)) -> (Program, Vec<OsString>) {
+    if program != Program::Engine {
+        return (program, arguments);
+    }
+    let mut at = 1;
+    while let Some(flag) =
+        arguments.get(at).and_then(|word| word.to_str()).filter(|word| word.starts_with('-'))
+    {
+        at += if flag == "--root" { 2 } else { 1 };
+    }
+    let word = |at: usize| arguments.get(at).and_then(|word| word.to_str());
+    let verbs = match (word(at), word(at + 1)) {
+        (Some("bake"), _) => 1,
+        (Some("buildx" | "builder"), Some("bake")) => 2,
+        _ => return (program, arguments),
+    };
+    arguments.drain(at..at + verbs);
+    (Program::Bake, arguments)
+}
+
 fn named(path: &OsStr) -> Option<Program> {
     match Path::new(path).file_name()?.to_str()? {
         // `docker`, `docker-compose` and `runc` for those who link the old names to this file.
@@ -77,7 +101,7 @@ mod tests {
     #[test]
     fn one_file_answers_to_three_names() {
         let line = |text: &str| {
-            let (program, rest) = chosen(text.split(' ').map(OsString::from).collect());
+            let (program, rest) = baking(chosen(text.split(' ').map(OsString::from).collect()));
             (program, rest.join(OsStr::new(" ")).into_string().unwrap())
         };
         assert_eq!(line("/usr/bin/rengine ps"), (Program::Engine, "/usr/bin/rengine ps".into()));
@@ -86,6 +110,12 @@ mod tests {
         assert_eq!(line("rdeploy rengine ps"), (Program::Engine, "rengine ps".into()));
         assert_eq!(line("./anything rcompose up"), (Program::Compose, "rcompose up".into()));
         assert_eq!(line("rengine rcompose"), (Program::Engine, "rengine rcompose".into()));
+        assert_eq!(line("docker buildx bake app"), (Program::Bake, "docker app".into()));
+        assert_eq!(
+            line("rengine --root /r bake --print"),
+            (Program::Bake, "rengine --root /r --print".into())
+        );
+        assert_eq!(line("rengine buildx ls"), (Program::Engine, "rengine buildx ls".into()));
         assert_eq!(line("docker compose up"), (Program::Compose, "compose up".into()));
     }
 }

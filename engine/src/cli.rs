@@ -105,7 +105,10 @@ enum Command {
     /// Volumes
     Volume(Lazy<Below<volume::Verb>>),
     /// The builder, as docker's plugin has it
-    #[command(visible_alias = "buildx")]
+    #[command(
+        visible_alias = "buildx",
+        after_help = "`rengine buildx bake` builds what docker-bake.hcl, docker-bake.json or a compose file says."
+    )]
     Builder(Lazy<Below<BuilderCommand>>),
     /// The engine itself
     System(Lazy<Below<system::Verb>>),
