@@ -8,7 +8,9 @@ pub(crate) fn advice(source: &Source, message: &str, line: usize, column: usize)
     indentation::advice(&source.text, line).or_else(|| {
         let written = source.text.lines().nth(line.checked_sub(1)?)?;
         let rest: String = written.chars().skip(column.saturating_sub(1)).collect();
-        unquoted(message, written, &rest).or_else(|| unclosed(message, &source.text, line))
+        unquoted(message, written, &rest)
+            .or_else(|| unended(message, &source.text, line))
+            .or_else(|| unclosed(message, &source.text, line))
     })
 }
 
@@ -16,9 +18,10 @@ pub(crate) fn advice(source: &Source, message: &str, line: usize, column: usize)
 fn unquoted(message: &str, written: &str, rest: &str) -> Option<String> {
     if message.contains("mapping values are not allowed") {
         let value = written.split_once(": ").map_or("", |(_, value)| value).trim();
-        return value
-            .contains(": ")
-            .then(|| format!("a value with \": \" in it needs quotes: '{}'", value.replace('\'', "''")));
+        if !value.contains(": ") {
+            return None;
+        }
+        return Some(format!("a value with \": \" in it needs quotes: '{}'", value.replace('\'', "''")));
     }
     if message.contains("unexpected ':'") {
         return Some("a key without a value needs a space after its colon: `{A: , B: 1}`".to_owned());
@@ -34,6 +37,21 @@ fn unquoted(message: &str, written: &str, rest: &str) -> Option<String> {
         );
     }
     matches!(first, '@' | '`' | '%').then(|| format!("a value cannot begin with {first}: put it in quotes"))
+}
+
+/// The line above that lacks the colon which makes it the key of what follows.
+fn unended(message: &str, text: &str, line: usize) -> Option<String> {
+    if !message.contains("mapping values are not allowed") {
+        return None;
+    }
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    let lines: Vec<&str> = text.lines().take(line).collect();
+    let (written, above) = lines.split_last()?;
+    let is_said = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    let (number, above) = above.iter().enumerate().rev().find(|(_, line)| is_said(line))?;
+    let key = above.trim();
+    let is_key = depth(above) < depth(written) && !key.contains([':', ' ', '"', '\'']);
+    is_key.then(|| format!("a colon is missing in line {}: `{key}:`", number + 1))
 }
 
 /// The bracket that is open where the parser gave up.
@@ -72,6 +90,7 @@ mod tests {
         assert!(said("a: \"x\nb: c\n").contains("quote that begins here"));
         assert!(said("a: *x\n").contains("begins with *"));
         assert!(said("a:\n  b: {c: d\n  e: {f: g}\n").contains("{ in line 2 is not closed"));
+        assert!(said("a:\n  b\n    c: d\n").contains("missing in line 2: `b:`"));
         assert!(said("a: [b\nc: d\n").contains("[ in line 1 is not closed"));
     }
 }

@@ -100,12 +100,26 @@ impl Unheeded {
                 "asks for the socket of a daemon, and there is none",
             ),
         ]);
+        self.ports(service);
         let apparmor = |option: &String| option.starts_with("apparmor") || option.starts_with("label");
         self.those([(
             &["security_opt"],
             service.security_opt.iter().any(apparmor),
             "asks for a confinement that this engine does not have",
         )]);
+    }
+
+    /// Who has no network of their own has no ports to publish.
+    fn ports(&mut self, service: &Service) {
+        let why = match service.network_mode.as_deref() {
+            Some("host") => "in the host's network, the program listens on the host itself",
+            Some("none") => "the service has no network",
+            _ => return,
+        };
+        if !service.ports.is_empty() {
+            let path = self.at.key("ports");
+            self.problems.push(Problem::key(&path, format!("ports has no effect: {why}")));
+        }
     }
 
     /// Where output goes. An option that is wrong is an error where containers are made.

@@ -379,3 +379,13 @@ networks: {{six: {{{families}}}}}
         up.stderr
     );
 }
+
+#[test]
+fn ports_that_nobody_can_be_led_to_are_warned_about() {
+    let world = World::new(
+        "services:\n  web: {image: box, network_mode: host, ports: ['80:80']}\n  job: {image: box, network_mode: none, ports: ['81:80']}\n",
+    );
+    let said = world.rcompose(["config", "-q"]).succeeds().stderr;
+    assert!(said.contains("ports has no effect: in the host's network"), "{said}");
+    assert!(said.contains("compose.yaml:2:") && said.contains("compose.yaml:3:"), "{said}");
+}
