@@ -1,8 +1,12 @@
 //! The only room with unsafe code: kernel calls that no crate offers, as safe functions.
 
 pub(crate) mod bpf;
+#[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+mod bytes;
 pub(crate) mod detached;
 pub(crate) mod filter;
+#[cfg(target_env = "musl")]
+mod heap;
 pub(crate) mod listener;
 pub(crate) mod loopback;
 pub(crate) mod mount;
