@@ -96,6 +96,13 @@ impl<T: Send> Fleet<T> {
     }
 }
 
+impl<T> Drop for Fleet<T> {
+    /// All agents are let go before one is waited for.
+    fn drop(&mut self) {
+        self.members.iter_mut().for_each(|member| member.host.hang_up());
+    }
+}
+
 // === impl Failures ===
 
 impl From<Failures> for Error {

@@ -8,9 +8,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use engine::error::{Error, Result};
 use engine::paths::DEFAULT_STATE;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::agent;
@@ -54,11 +57,18 @@ enum Line {
         session: Arc<Session>,
         /// Where the executable is there.
         program: String,
-        /// How the agent ends.
-        _ending: Box<Ending>,
+        /// The end of the agent.
+        parting: Parting,
     },
-    /// An agent that is a child of this process. It ends when its standard input does.
-    Local(#[expect(dead_code, reason = "it lives as long as this does")] Child),
+    /// An agent that is a child of this process.
+    Local(Parting),
+}
+
+/// The end of an agent that nobody talks to any more. Dropped, it is waited for: the agent then gives up what it
+/// holds, and whoever comes after this process finds the project free.
+enum Parting {
+    Ssh(Option<Box<Ending>>),
+    Local(Child),
 }
 
 /// A socket of this machine that a host reaches.
@@ -67,6 +77,9 @@ pub struct Lent {
     there: String,
     _door: Option<Door>,
 }
+
+/// How long an agent that was let go may take to end before nobody waits for it.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// The address that means this machine: `local`, or `local:DIRECTORY` for an engine with another root.
 pub const LOCAL: &str = "local";
@@ -96,7 +109,7 @@ impl Host {
             return Err(Error::conflict("the agent has no pipes"));
         };
         let place = Place { name: name.to_owned(), root: root.map(str::to_owned), way: Way::Local };
-        Self::greet(place, Channel::new(stdout, stdin), Line::Local(child))
+        Self::greet(place, Channel::new(stdout, stdin), Line::Local(Parting::Local(child)))
     }
 
     /// An agent at the other end of an SSH connection. What is not there yet is brought there: the executable
@@ -141,7 +154,8 @@ impl Host {
         let executable = all.get(place).ok_or_else(confused)?;
         let Pipes { reader, writer, ending } = pipes;
         let program = executable.there.clone();
-        let line = Line::Ssh { session: Arc::new(session), program, _ending: Box::new(ending) };
+        let line =
+            Line::Ssh { session: Arc::new(session), program, parting: Parting::Ssh(Some(Box::new(ending))) };
         let way = Way::Ssh(address.clone(), Box::new(access.clone()), executables.clone());
         let place = Place { name, root: root.map(str::to_owned), way };
         let host = Self::greet(place, Channel::new(reader, writer), line)?;
@@ -299,6 +313,31 @@ impl Host {
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Host").field("name", &self.place.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Parting ===
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        match self {
+            Self::Ssh(ending) => {
+                if let Some(ending) = ending.take() {
+                    ending.wait_within(PARTING);
+                }
+            }
+            Self::Local(child) => wait_within(child, PARTING),
+        }
+    }
+}
+
+/// Whatever happens to it, there is nobody to tell.
+fn wait_within(child: &mut Child, limit: Duration) {
+    let Some(pid) = Pid::from_raw(child.id().cast_signed()) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(limit) = Timespec::try_from(limit) else { return };
+    if let Ok(1) = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit)) {
+        let _ = child.wait();
     }
 }
 

@@ -351,7 +351,7 @@ pub(super) fn compose_on(project: &str, mut member: Member<Task>, words: &Words)
 /// the host. How it ended on each.
 pub(super) fn compose_told(
     project: &str,
-    fleet: Fleet<Task>,
+    mut fleet: Fleet<Task>,
     words: &Words,
     take: &(dyn Fn(&str, &str) + Sync),
 ) -> Result<Vec<(String, Output)>> {
@@ -364,8 +364,10 @@ pub(super) fn compose_told(
     };
     thread::scope(|scope| {
         let one = &one;
-        let running: Vec<_> =
-            fleet.members.into_iter().map(|member| scope.spawn(move || one(member))).collect();
+        let running: Vec<_> = std::mem::take(&mut fleet.members)
+            .into_iter()
+            .map(|member| scope.spawn(move || one(member)))
+            .collect();
         let wait = |thread: thread::ScopedJoinHandle<'_, Result<(String, Output)>>| {
             thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };

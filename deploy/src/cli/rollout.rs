@@ -237,7 +237,7 @@ pub(super) fn uninstalled(globals: &Globals, volumes: bool) -> Result<Vec<(Strin
         let Outcome::Removed { left } = outcome else { return Err(confused()) };
         Ok((name, left))
     })?;
-    for (member, (_, left)) in fleet.members.into_iter().zip(&gone) {
+    for (member, (_, left)) in std::mem::take(&mut fleet.members).into_iter().zip(&gone) {
         if *left {
             member.host.into_shell().forget()?;
         }

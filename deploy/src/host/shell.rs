@@ -31,12 +31,14 @@ impl Host {
         let Self { place, channel, heart, line, .. } = self;
         drop((heart, channel));
         let line = match line {
-            Line::Ssh { session, program, _ending: ending } => {
-                // However it ended: what comes next does not need it.
-                let _ = ending.wait();
+            Line::Ssh { session, program, parting } => {
+                drop(parting);
                 ShellLine::Ssh { session, program }
             }
-            Line::Local(_) => ShellLine::Local,
+            Line::Local(parting) => {
+                drop(parting);
+                ShellLine::Local
+            }
         };
         Shell { place, line }
     }

@@ -4,6 +4,7 @@ use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::failure::SshError;
 use super::line::{Slot, runtime};
@@ -125,6 +126,13 @@ impl Ending {
             let _ = listener.join();
         }
         Ok(Output { code, stdout: Vec::new(), stderr: self.stderr.text().into_bytes() })
+    }
+
+    /// Waits until the command has ended, but no longer than this, and whatever becomes of it.
+    pub fn wait_within(self, limit: Duration) {
+        if let Ok(runtime) = runtime() {
+            let _ = runtime.block_on(async { tokio::time::timeout(limit, self.child.wait()).await });
+        }
     }
 }
 
