@@ -148,23 +148,23 @@ fn needed(host: &Path) -> io::Result<Option<(Needed, String)>> {
 
 /// The loader that a program of 64 bits names.
 fn loader(file: &mut File, head: &[u8]) -> io::Result<Option<String>> {
-    let number = |at: usize, size: usize| -> Option<u64> {
-        let bytes = head.get(at..at.checked_add(size)?)?;
-        Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    };
     // Of the class and the order of bytes that this machine's programs have.
     if !head.starts_with(b"\x7fELF\x02\x01") {
         return Ok(None);
     }
-    let (Some(table), Some(size), Some(count)) = (number(32, 8), number(54, 2), number(56, 2)) else {
+    let (Some(table), Some(size), Some(count)) =
+        (number(head, 32, 8), number(head, 54, 2), number(head, 56, 2))
+    else {
         return Ok(None);
     };
     for index in 0..count {
-        let Some(at) = usize::try_from(table + index * size).ok() else { break };
-        if number(at, 4) != Some(u64::from(PT_INTERP)) {
+        // Whoever made the file may have written any numbers.
+        let at = table.checked_add(index * size).and_then(|at| usize::try_from(at).ok());
+        let Some(entry) = at.and_then(|at| head.get(at..)) else { break };
+        if number(entry, 0, 4) != Some(u64::from(PT_INTERP)) {
             continue;
         }
-        let (Some(offset), Some(length)) = (number(at + 8, 8), number(at + 32, 8)) else { break };
+        let (Some(offset), Some(length)) = (number(entry, 8, 8), number(entry, 32, 8)) else { break };
         let mut name = Vec::new();
         file.seek(SeekFrom::Start(offset))?;
         file.by_ref().take(length.min(4096)).read_to_end(&mut name)?;
@@ -172,6 +172,12 @@ fn loader(file: &mut File, head: &[u8]) -> io::Result<Option<String>> {
         return Ok(OsStr::to_str(std::os::unix::ffi::OsStrExt::from_bytes(name)).map(str::to_owned));
     }
     Ok(None)
+}
+
+/// A number in the order of bytes that this machine's programs have.
+fn number(bytes: &[u8], at: usize, size: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + size)?;
+    Some(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
 }
 
 #[cfg(test)]
@@ -215,11 +221,24 @@ mod tests {
         assert_eq!(hint(said, 127, &[("app/run.sh", b"#!/bin/sh\n"), ("bin/sh", b"")]), None);
         assert_eq!(hint(said, 127, &[]), None);
         assert_eq!(hint("/bin/sh: 1: pip: not found", 127, &[]), None);
-        let this = fs::read(std::env::current_exe().unwrap()).unwrap();
-        // A test's own program may be static.
-        if let Some(hint) = hint(said, 127, &[("app/run.sh", &this)]) {
-            assert!(hint.contains("its loader /"), "{hint}");
-        }
+        is_said(&linked(64), "its loader /lib/ld.so is not");
+        assert_eq!(hint(said, 127, &[("app/run.sh", &linked(64)), ("lib/ld.so", b"")]), None);
+        assert_eq!(hint(said, 127, &[("app/run.sh", &linked(u64::MAX))]), None);
+    }
+
+    /// A program of 64 bits whose only entry, at this offset, names its loader.
+    fn linked(table: u64) -> Vec<u8> {
+        let mut program = b"\x7fELF\x02\x01".to_vec();
+        program.resize(64, 0);
+        program[32..40].copy_from_slice(&table.to_le_bytes());
+        program[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        program[56..58].copy_from_slice(&1_u16.to_le_bytes());
+        program.extend(PT_INTERP.to_le_bytes());
+        program.resize(120, 0);
+        program[72..80].copy_from_slice(&120_u64.to_le_bytes());
+        program[96..104].copy_from_slice(&11_u64.to_le_bytes());
+        program.extend(b"/lib/ld.so\0");
+        program
     }
 
     #[test]
