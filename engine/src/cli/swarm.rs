@@ -23,9 +23,6 @@ pub(super) struct NetworkArgs {
     /// Option of the driver of addresses
     #[arg(long, hide = true)]
     ipam_opt: Vec<String>,
-    /// With IPv4 addresses
-    #[arg(long, hide = true, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
-    ipv4: bool,
 }
 
 /// What `docker volume create` asks of a cluster's volumes.
@@ -77,7 +74,6 @@ impl NetworkArgs {
             (self.config_only, "config-only", "a network here is made, not described"),
             (self.config_from.is_some(), "config-from", "no network here is a description of others"),
             (!self.ipam_opt.is_empty(), "ipam-opt", "the only driver of addresses has no options"),
-            (!self.ipv4, "ipv4=false", "networks have IPv4 addresses, and with --ipv6 others too"),
         ])
     }
 }

@@ -59,7 +59,6 @@ fn what_only_a_swarm_or_docker_s_past_knows_is_refused_by_name() {
         ("network create --ingress lan", "--ingress"),
         ("network create --config-only lan", "--config-only"),
         ("network create --ipam-opt a=b lan", "--ipam-opt"),
-        ("network create --ipv4=false lan", "--ipv4=false"),
         ("network connect --link other bridge it", "--link"),
         ("volume create --type block data", "--type"),
         ("volume create --limit-bytes 1G data", "--limit-bytes"),
@@ -72,4 +71,7 @@ fn what_only_a_swarm_or_docker_s_past_knows_is_refused_by_name() {
     world.rengine(["network", "ls", "-q", "--filter", "name=lan"]).prints("");
     world.rengine(["network", "create", "--scope", "local", "--ipv4", "lan"]).succeeds();
     world.rengine(["network", "inspect", "--verbose", "-f", "{{.Scope}}", "lan"]).prints("local\n");
+    world.rengine(["network", "create", "--ipv4=false", "--ipv6", "six"]).succeeds();
+    let families = "{{.EnableIPv4}} {{.EnableIPv6}}";
+    world.rengine(["network", "inspect", "-f", families, "six"]).prints("false true\n");
 }
