@@ -164,13 +164,10 @@ impl Recipe {
         let default = ["default".to_owned()];
         let names = if names.is_empty() { &default } else { names };
         for name in names {
-            self.expand(name, &mut asked, &mut BTreeSet::new())?;
+            self.expand(name, &mut asked, &mut groups)?;
         }
-        if names != default || self.groups.contains_key("default") {
+        if names != default {
             groups.insert("default".to_owned(), names.to_vec());
-        }
-        if let Some(members) = self.groups.get("default").filter(|_| names == default) {
-            groups.insert("default".to_owned(), members.clone());
         }
         let (mut targets, mut open) = (BTreeMap::new(), asked.clone());
         while let Some(name) = open.pop() {
@@ -203,9 +200,16 @@ impl Recipe {
         })
     }
 
-    fn expand(&self, name: &str, asked: &mut Vec<String>, seen: &mut BTreeSet<String>) -> Result<()> {
-        if let Some(members) = self.groups.get(name).filter(|_| seen.insert(name.to_owned())) {
-            return members.iter().try_for_each(|member| self.expand(member, asked, seen));
+    /// The targets that a name means, and the groups on the way to them. A group may have the name of a target in it.
+    fn expand(
+        &self,
+        name: &str,
+        asked: &mut Vec<String>,
+        groups: &mut BTreeMap<String, Vec<String>>,
+    ) -> Result<()> {
+        if let Some(members) = self.groups.get(name).filter(|_| !groups.contains_key(name)) {
+            groups.insert(name.to_owned(), members.clone());
+            return members.iter().try_for_each(|member| self.expand(member, asked, groups));
         }
         if !self.targets.contains_key(name) {
             return if self.groups.contains_key(name) { Ok(()) } else { Err(self.unknown(name)) };

@@ -61,7 +61,9 @@ fn chosen(environment: &[(&str, &str)], names: &[&str], changes: &[&str]) -> Jso
 #[test]
 fn targets_inherit_and_use_variables_functions_and_each_other() {
     let shown = chosen(&[("TAG", "v2"), ("DEBUG", "1")], &[], &[]);
-    assert_eq!(shown["group"]["default"]["targets"], json!(["app", "web"]));
+    let groups =
+        json!({ "default": { "targets": ["app", "web"] }, "web": { "targets": ["web-1", "web-2"] } });
+    assert_eq!(shown["group"], groups);
     let app = &shown["target"]["app"];
     assert_eq!(app["args"], json!({ "A": "1", "B": "3", "D": "yes" }));
     assert_eq!(app["tags"], json!(["example.org/us/app:v2"]));
