@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# Linked with musl: a static glibc asks the processor fifty questions before main, which on a virtual machine is half a
+# Linked with musl: a static glibc executes cpuid 68 times before main, which on a virtual machine is half a
 # millisecond of every command and every container. Where rustup cannot fetch that, it is linked with glibc.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL := $(HOST:gnu=musl)
