@@ -10,7 +10,7 @@ SHELL := /bin/bash
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 MUSL := $(HOST:gnu=musl)
 has_musl := [ -d "$$(rustc --print target-libdir --target $(MUSL))" ]
-TARGET = $(eval TARGET := $(shell $(has_musl) || timeout 300 rustup target add $(MUSL) >&2; if $(has_musl); then echo $(MUSL); else echo $(HOST); fi))$(TARGET)
+TARGET = $(eval TARGET := $(shell $(has_musl) || timeout 300 rustup target add $(MUSL) >&2 || true; if $(has_musl); then echo $(MUSL); else echo $(HOST); fi))$(TARGET)
 CARGO = CARGO_BUILD_TARGET=$(TARGET) CC_$(subst -,_,$(MUSL))=musl-gcc cargo
 RELEASE = target/$(TARGET)/release
 PREFIX ?= /usr/local
